@@ -1,0 +1,1 @@
+"""Data: sources (TFDS builders), preparation, and the one grain pipeline."""

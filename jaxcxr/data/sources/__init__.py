@@ -1,0 +1,49 @@
+"""Registry of the data sources: one TFDS builder per data set, one file each."""
+
+import difflib
+import importlib
+
+from jaxcxr.errors import UserError
+
+# name -> (module, builder class, task, generated): a generated source needs no raw data.
+SOURCES = {
+    "chest_phantom": ("chest_phantom", "ChestPhantom", "cxr", True),
+    "chestxray14": ("chestxray14", "ChestXray14", "cxr", False),
+    "motion_phantom": ("motion_phantom", "MotionPhantom", "pose", True),
+    "cmu_mocap": ("cmu_mocap", "CmuMocap", "pose", False),
+}
+
+
+def _entry(name: str):
+    if name not in SOURCES:
+        close = difflib.get_close_matches(name, SOURCES, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise UserError(f"no data source is called {name!r}.{hint} Sources: {', '.join(SOURCES)}.")
+    return SOURCES[name]
+
+
+def task_of(name: str) -> str:
+    """Name of the task ("cxr" or "pose") that a source serves."""
+    return _entry(name)[2]
+
+
+def is_generated(name: str) -> bool:
+    """Whether a source draws its own data and needs no raw files."""
+    return _entry(name)[3]
+
+
+def builder_class(name: str) -> type:
+    """TFDS builder class of a source; its module is imported only here.
+
+    Arguments:
+      name: a key of `SOURCES`.
+
+    Returns:
+      A `tfds.core.GeneratorBasedBuilder` subclass with `Config`, the dataclass of its options, as
+      attribute `builder_config_class`.
+
+    Raises:
+      UserError: no such source; the message names the nearest.
+    """
+    module, cls, _, _ = _entry(name)
+    return getattr(importlib.import_module(f"{__name__}.{module}"), cls)

@@ -1,0 +1,25 @@
+"""Strict settings for every test: eight CPU devices, no silent dtype promotion, no network."""
+
+import os
+import pathlib
+
+import jax
+import pytest
+from absl import flags
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+flags.FLAGS.mark_as_parsed()  # grain reads absl flags; pytest never parses them
+
+_DEFAULT_SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> pathlib.Path:
+    """Folder with the real X-rays and motion capture; the test is skipped where it is absent."""
+    folder = pathlib.Path(os.environ.get("JAXCXR_SHARED_DATA", _DEFAULT_SHARED))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set JAXCXR_SHARED_DATA to its folder")
+    return folder
