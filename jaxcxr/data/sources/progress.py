@@ -1,0 +1,76 @@
+"""Progress of a long preparation: a bar at a terminal, a plain line now and then elsewhere."""
+
+import time
+
+import rich.console
+import rich.progress
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def say(message: str) -> None:
+    """Prints one line for the user on the error stream, where progress goes."""
+    rich.console.Console(stderr=True).print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+class Progress:
+    """Counts finished items and shows speed and time left; a context manager.
+
+    Arguments:
+      label: what is being done.
+      total: number of items in all.
+      done: items that were finished before, and do not count towards the speed.
+    """
+
+    def __init__(self, label: str, total: int, done: int = 0):
+        self._label, self._total, self._before, self._done = label, total, done, done
+        self._bad = 0
+        self._bar = None
+        self._task = None
+
+    def __enter__(self) -> "Progress":
+        self._start = self._spoken = time.monotonic()
+        console = rich.console.Console(stderr=True)
+        if self._before:
+            say(f"{self._label}: going on after {self._before} of {self._total} already made")
+        if console.is_terminal:
+            columns = (
+                rich.progress.TextColumn("{task.description}"),
+                rich.progress.BarColumn(),
+                rich.progress.MofNCompleteColumn(),
+                rich.progress.TextColumn("{task.fields[speed]}"),
+                rich.progress.TimeRemainingColumn(elapsed_when_finished=True),
+            )
+            self._bar = rich.progress.Progress(*columns, console=console)
+            self._task = self._bar.add_task(
+                self._label, total=self._total, completed=self._before, speed=""
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self._done > self._before:
+            say(self._line())
+
+    def advance(self, items: int, bad: int = 0) -> None:
+        """Counts `items` more as finished; `bad` is the number of bad ones so far."""
+        self._done += items
+        self._bad = bad
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, speed=self._speed_text())
+        elif time.monotonic() - self._spoken > _SECONDS_BETWEEN_LINES:
+            self._spoken = time.monotonic()
+            say(self._line())
+
+    def _speed(self) -> float:
+        return (self._done - self._before) / max(time.monotonic() - self._start, 1e-9)
+
+    def _speed_text(self) -> str:
+        return f"{self._speed():.1f}/s" + (f", {self._bad} bad" if self._bad else "")
+
+    def _line(self) -> str:
+        left = (self._total - self._done) / max(self._speed(), 1e-9)
+        ending = f", {left:.0f} s left" if self._done < self._total else ""
+        return f"{self._label}: {self._done}/{self._total}, {self._speed_text()}{ending}"
