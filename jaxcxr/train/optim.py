@@ -1,0 +1,337 @@
+"""Optimisers of a stage, as optax chains: what the stage's settings say becomes one update rule."""
+
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from jaxcxr.errors import UserError
+from jaxcxr.train import rules as rules_lib
+from jaxcxr.train import schedules
+
+OPTIMIZERS = ("radam", "adamw", "adam", "sgd")
+
+# The variance of the adaptive rate is tractable above this length (torch and optax; the paper
+# says 4, which for b2 = 0.99 and 0.999 moves the first rectified update from the 6th to the 5th).
+_TRACTABLE_LENGTH = 5.0
+
+NO_DECAY = (
+    (r"(^|/)(bias|scale)$", False),
+    (r"(^|/)\w*pos(ition)?(_?emb\w*)?(/embedding)?$", False),
+    (r"(^|/)(cls|cls_token|class_token)$", False),
+    (r".*", True),
+)
+
+
+def default_stage() -> ml_collections.ConfigDict:
+    """Settings of one stage that concern the optimiser, with their defaults.
+
+    Returns:
+      ConfigDict with `learning_rate` (peak), `optimizer`, `warmup` and `decay`; see
+      `make_optimizer` and `jaxcxr.train.schedules` for what each setting does.
+    """
+    return ml_collections.ConfigDict({
+        "learning_rate": 1e-3,
+        "optimizer": {
+            "name": "radam",
+            "b1": 0.9,
+            "b2": 0.999,
+            "eps": 1e-8,
+            "momentum": 0.9,
+            "nesterov": False,
+            "weight_decay": 0.0,
+            "clip_norm": 0.0,
+            "decay_rules": NO_DECAY,
+            "multiplier_rules": ((".*", 1.0),),
+        },
+        "warmup": {"name": "none", "steps": 0, "dim": 0},
+        "decay": {"name": "constant", "end_factor": 0.0, "boundaries": (), "factor": 0.1},
+    })
+
+
+def check_stage(stage: ml_collections.ConfigDict, where: str) -> None:
+    """Checks the settings of `default_stage` before any parameter exists.
+
+    Arguments:
+      stage: settings of a stage; keys beside those of `default_stage` are left alone.
+      where: path of the stage for messages, such as "stages.head".
+
+    Errors:
+      UserError: a missing setting or an impossible value, with what is allowed.
+    """
+    for group, settings in default_stage().items():
+        _require(group in stage, f"{where}.{group}", "is missing", "see default_stage()")
+        for key in settings if isinstance(settings, ml_collections.ConfigDict) else ():
+            name = f"{where}.{group}.{key}"
+            _require(key in stage[group], name, "is missing", "see default_stage()")
+    _number(stage, "learning_rate", where, "a number above 0", lambda x: x > 0)
+    _check_optimizer(stage.optimizer, f"{where}.optimizer")
+    _check_warmup(stage, where)
+    _check_decay(stage.decay, f"{where}.decay")
+
+
+def make_optimizer(
+    stage: ml_collections.ConfigDict, params: Any, total_steps: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Optimiser and learning-rate schedule of a stage.
+
+    The order is: clip by global norm, moments, weight decay, multiplier, learning rate. RAdam and
+    AdamW decay the weights apart from the gradient (Loshchilov & Hutter 2019); Adam and SGD add
+    the decay to the gradient before the moments, as torch does.
+
+    Arguments:
+      stage: settings with the keys of `default_stage`, checked by `check_stage`. In
+        `optimizer.decay_rules` a value multiplies `weight_decay` (True is 1, False is 0); in
+        `optimizer.multiplier_rules` it multiplies the learning rate.
+      params: the parameters that this stage trains; only their paths are used.
+      total_steps: number of updates in the stage.
+
+    Returns:
+      (transformation, schedule from update count to learning rate). `update` needs the
+      parameters as its third argument.
+
+    Errors:
+      UserError: a parameter that no rule matches.
+    """
+    settings = stage.optimizer
+    learning_rate = schedules.schedule(
+        stage.learning_rate,
+        schedules.warmup_factor(**stage.warmup, b2=settings.b2),
+        schedules.decay_factor(total_steps=total_steps, **stage.decay),
+    )
+    decay = [add_decay(settings.weight_decay, settings.decay_rules, params)]
+    coupled = settings.name in ("adam", "sgd")
+    chain = [
+        *([optax.clip_by_global_norm(settings.clip_norm)] if settings.clip_norm else []),
+        *(decay if coupled else []),
+        _moments(settings),
+        *([] if coupled else decay),
+        scale_by_rules(settings.multiplier_rules, params),
+        optax.scale_by_learning_rate(learning_rate),
+    ]
+    return optax.chain(*chain), learning_rate
+
+
+def scale_by_radam(
+    b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> optax.GradientTransformation:
+    """Rectified Adam (Liu et al. 2020, arXiv 1908.03265), right from the first update.
+
+    Until the length rho_t of the approximated moving average exceeds 5 the update is the
+    bias-corrected first moment m_hat; afterwards it is r_t m_hat sqrt(1 - b2^t) / (sqrt(v) + eps).
+    As in `torch.optim.RAdam`, eps joins the root of the second moment before its bias correction
+    (optax adds it after). `optax.radam` evaluates rho_t in float32 as a difference of two numbers
+    near 2/(1 - b2), which puts its 6th update off by 1.2 % for b2 = 0.999.
+
+    Arguments:
+      b1: decay rate of the first moment.
+      b2: decay rate of the second moment.
+      eps: added to the root of the second moment.
+
+    Returns:
+      transformation from gradients to unscaled updates; its state is `optax.ScaleByAdamState`.
+    """
+    log_b1, log_b2 = math.log(b1) if b1 else -math.inf, math.log(b2)
+
+    def init(params: Any) -> optax.ScaleByAdamState:
+        zeros = optax.tree.zeros_like
+        return optax.ScaleByAdamState(jnp.zeros([], jnp.int32), zeros(params), zeros(params))
+
+    def update(
+        gradients: Any, state: optax.ScaleByAdamState, params: Any = None
+    ) -> tuple[Any, optax.ScaleByAdamState]:
+        del params
+        mu = jax.tree.map(lambda g, m: b1 * m + (1 - b1) * g, gradients, state.mu)
+        nu = jax.tree.map(lambda g, v: b2 * v + (1 - b2) * g * g, gradients, state.nu)
+        count = optax.safe_increment(state.count)
+        t = count.astype(jnp.float32)
+        first = 1.0 / -jnp.expm1(t * log_b1)
+        rectify, factor = rectification(t, b2)
+        second = factor * jnp.sqrt(-jnp.expm1(t * log_b2))
+
+        def step(m: jax.Array, v: jax.Array) -> jax.Array:
+            m_hat = first.astype(m.dtype) * m
+            adapted = m_hat * second.astype(m.dtype) / (jnp.sqrt(v) + eps)
+            return jnp.where(rectify, adapted, m_hat)
+
+        return jax.tree.map(step, mu, nu), optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def rectification(t: jax.Array, b2: float) -> tuple[jax.Array, jax.Array]:
+    """RAdam's variance rectification of update t without loss of digits in float32.
+
+    With L = -ln b2, rho_inf = (1 + b2)/(1 - b2) = coth(L/2) and rho_t = rho_inf -
+    2t/(exp(tL) - 1) = rho_inf + t - t coth(tL/2): both hyperbolic terms contain the same large
+    2/L. The Langevin function c(y) = coth(y) - 1/y has it taken out, which leaves
+    rho_t = t + c(L/2) - t c(tL/2), where no term is larger than t. Once tL > 1 the plain form
+    loses nothing.
+
+    Arguments:
+      t: float32 number of the update, 1 for the first.
+      b2: decay rate of the second moment.
+
+    Returns:
+      (whether to rectify: rho_t > 5, the factor r_t: 1 where not to rectify).
+    """
+    rate = -math.log(b2)
+    rho_inf = (1 + b2) / (1 - b2)
+    if rho_inf <= _TRACTABLE_LENGTH:
+        return jnp.zeros_like(t, bool), jnp.ones_like(t)
+    x = t * rate
+    small = jnp.minimum(x, 1.0)
+    early = t + float(_langevin(0.5 * rate)) - t * _langevin(0.5 * small)
+    late = rho_inf - 2.0 * t / jnp.expm1(jnp.maximum(x, 1.0))
+    rho = jnp.where(x < 1.0, early, late)
+    rectify = rho > _TRACTABLE_LENGTH
+    # The root of a negative number must not be evaluated, not even where it is thrown away.
+    rho = jnp.where(rectify, rho, rho_inf)
+    ratio = ((rho - 4.0) / (rho_inf - 4.0)) * ((rho - 2.0) / (rho_inf - 2.0)) * (rho_inf / rho)
+    return rectify, jnp.where(rectify, jnp.sqrt(ratio), 1.0)
+
+
+def add_decay(
+    weight_decay: float, rules: Sequence[tuple[str, float]], params: Any
+) -> optax.GradientTransformation:
+    """Adds weight decay times a factor per parameter to the updates.
+
+    Arguments:
+      weight_decay: decay rate, applied where the factor is 1.
+      rules: `((regex, factor), ...)`, True and False standing for 1 and 0.
+      params: tree whose paths the rules are matched with.
+
+    Returns:
+      transformation without state that needs the parameters in `update`.
+    """
+    factors = rules_lib.match_rules(rules, params, "optimizer.decay_rules")
+    if not weight_decay:
+        return optax.identity()
+
+    def decayed(update: jax.Array, param: jax.Array, factor: float) -> jax.Array:
+        return update + weight_decay * float(factor) * param if factor else update
+
+    return optax.stateless(
+        lambda updates, params: jax.tree.map(decayed, updates, params, factors)
+    )
+
+
+def scale_by_rules(
+    rules: Sequence[tuple[str, float]], params: Any
+) -> optax.GradientTransformation:
+    """Multiplies each parameter's update, so that it has a learning rate of its own.
+
+    Arguments:
+      rules: `((regex, multiplier), ...)`.
+      params: tree whose paths the rules are matched with.
+
+    Returns:
+      transformation without state.
+    """
+    multipliers = rules_lib.match_rules(rules, params, "optimizer.multiplier_rules")
+    if all(value == 1 for value in jax.tree.leaves(multipliers)):
+        return optax.identity()
+    return optax.stateless(
+        lambda updates, _: jax.tree.map(lambda u, m: u * float(m), updates, multipliers)
+    )
+
+
+def _moments(settings: ml_collections.ConfigDict) -> optax.GradientTransformation:
+    if settings.name == "radam":
+        return scale_by_radam(settings.b1, settings.b2, settings.eps)
+    if settings.name == "sgd":
+        return optax.trace(settings.momentum, nesterov=settings.nesterov)
+    return _lenient(optax.scale_by_adam(settings.b1, settings.b2, settings.eps))
+
+
+def _lenient(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Lets optax raise a float to its int32 count, which strict dtype promotion forbids."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        with jax.numpy_dtype_promotion("standard"):
+            return transformation.update(updates, state, params)
+
+    return optax.GradientTransformation(transformation.init, update)
+
+
+def _langevin(y: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
+    """coth(y) - 1/y for 0 <= y <= 1/2, to 1e-8, by its series."""
+    square = y * y
+    series = -1 / 4725 + square * (2 / 93555 - square * 1382 / 638512875)
+    return y * (1 / 3 + square * (-1 / 45 + square * (2 / 945 + square * series)))
+
+
+def _check_optimizer(settings: ml_collections.ConfigDict, where: str) -> None:
+    _one_of(settings, "name", where, OPTIMIZERS)
+    _number(settings, "b1", where, "at least 0 and below 1", lambda x: 0 <= x < 1)
+    _number(settings, "b2", where, "above 0 and below 1", lambda x: 0 < x < 1)
+    _number(settings, "eps", where, "a number above 0", lambda x: x > 0)
+    _number(settings, "momentum", where, "at least 0 and below 1", lambda x: 0 <= x < 1)
+    for key in ("weight_decay", "clip_norm"):
+        _number(settings, key, where, "0 (off) or a number above 0", lambda x: x >= 0)
+    for key in ("decay_rules", "multiplier_rules"):
+        rules_lib.check_rules(
+            settings[key],
+            lambda value: isinstance(value, bool) or (_is_number(value) and value >= 0),
+            "a number of at least 0 (or True or False)",
+            f"{where}.{key}",
+        )
+
+
+def _check_warmup(stage: ml_collections.ConfigDict, where: str) -> None:
+    settings, name = stage.warmup, stage.warmup.name
+    _one_of(settings, "name", f"{where}.warmup", schedules.WARMUPS)
+    if name in ("linear", "exponential", "noam"):
+        expected = f"above 0 with the {name} warm-up"
+        _number(settings, "steps", f"{where}.warmup", expected, lambda x: x > 0)
+    if name.startswith("untuned"):
+        fits = stage.optimizer.name != "sgd"
+        allowed = "choose linear or exponential: sgd has no b2 to take the period from"
+        _require(fits, f"{where}.warmup.name", f"is {name!r}", allowed)
+    if name == "noam":
+        expected = "the width of the model (above 0) with the noam warm-up"
+        _number(settings, "dim", f"{where}.warmup", expected, lambda x: x > 0)
+        allowed = "use 'constant' with the noam warm-up, which decays by itself"
+        decay = stage.decay.name
+        _require(decay == "constant", f"{where}.decay.name", f"is {decay!r}", allowed)
+
+
+def _check_decay(settings: ml_collections.ConfigDict, where: str) -> None:
+    _one_of(settings, "name", where, schedules.DECAYS)
+    _number(settings, "end_factor", where, "from 0 to 1", lambda x: 0 <= x <= 1)
+    _number(settings, "factor", where, "a number above 0", lambda x: x > 0)
+    if settings.name == "exponential":
+        expected = "above 0 with the exponential decay"
+        _number(settings, "end_factor", where, expected, lambda x: x > 0)
+    if settings.name == "step":
+        edges = settings.boundaries
+        fits = len(edges) > 0 and all(_is_number(edge) and 0 < edge < 1 for edge in edges)
+        allowed = "give one or more fractions of the stage between 0 and 1, such as (0.6, 0.8)"
+        _require(fits, f"{where}.boundaries", f"is {edges!r}", allowed)
+
+
+def _one_of(settings: ml_collections.ConfigDict, key: str, where: str, choices: tuple) -> None:
+    allowed = f"must be one of {', '.join(choices)}"
+    _require(settings[key] in choices, f"{where}.{key}", f"is {settings[key]!r}", allowed)
+
+
+def _number(
+    settings: ml_collections.ConfigDict, key: str, where: str, expected: str, fits: Any
+) -> None:
+    value = settings[key]
+    good = _is_number(value) and fits(value)
+    _require(good, f"{where}.{key}", f"is {value!r}", f"must be {expected}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _require(condition: bool, name: str, problem: str, allowed: str) -> None:
+    if not condition:
+        raise UserError(f"{name} {problem}; {allowed}")

@@ -1,0 +1,246 @@
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxcxr.errors import UserError
+from jaxcxr.train import optim
+
+GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "optim.npz")
+
+
+def stage(name="radam", rate=1e-2, **optimizer):
+    result = optim.default_stage()
+    result.learning_rate = rate
+    result.optimizer.update(name=name, **optimizer)
+    return result
+
+
+def trajectory(settings, start, gradients):
+    """Parameters [steps + 1, size] before and after each update."""
+    params = {"kernel": jnp.asarray(start, jnp.float32)}
+    optimizer, _ = optim.make_optimizer(settings, params, len(gradients))
+
+    @jax.jit
+    def run(params, gradients):
+        def step(carry, gradient):
+            params, state = carry
+            updates, state = optimizer.update({"kernel": gradient}, state, params)
+            params = optax.apply_updates(params, updates)
+            return (params, state), params["kernel"]
+
+        return jax.lax.scan(step, (params, optimizer.init(params)), gradients)[1]
+
+    history = run(params, jnp.asarray(gradients, jnp.float32))
+    return np.concatenate([params["kernel"][None], history])
+
+
+GOLDEN_STAGES = {
+    "radam": (stage("radam", weight_decay=0.1), 1e-6),
+    "radam_b2_099": (stage("radam", b2=0.99), 1e-6),
+    # optax computes 1 - b2^t in float32, which costs Adam digits in its first updates.
+    "adamw": (stage("adamw", weight_decay=0.1), 2e-5),
+    "adam": (stage("adam", weight_decay=0.1), 2e-5),
+    "sgd": (stage("sgd", weight_decay=0.1), 1e-6),
+    "nesterov": (stage("sgd", nesterov=True), 1e-6),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN_STAGES)
+def test_trajectories_are_those_of_torch(name):
+    settings, tolerance = GOLDEN_STAGES[name]
+    ours = trajectory(settings, GOLDEN["start"], GOLDEN["gradients"])
+    scale = np.abs(GOLDEN[name]).max(axis=0)
+    assert np.abs((ours - GOLDEN[name]) / scale).max() < tolerance
+
+
+def test_each_radam_update_is_torchs():
+    theirs = -np.diff(GOLDEN["radam_b2_099"], axis=0) / 1e-2
+    radam = optim.scale_by_radam(b2=0.99)
+    state = radam.init(jnp.asarray(GOLDEN["start"], jnp.float32))
+    update = jax.jit(radam.update)
+    for gradient, expected in zip(GOLDEN["gradients"], theirs, strict=True):
+        ours, state = update(jnp.asarray(gradient, jnp.float32), state)
+        # The moments are sums of both signs: digits are counted from the moment's size.
+        np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("b2", [0.9, 0.99, 0.999, 0.9999])
+def test_rectification_has_all_digits_from_the_first_update(b2):
+    t = np.arange(1, 5001)
+    b2_long = np.longdouble(b2)
+    power, end = b2_long ** t.astype(np.longdouble), 2 / (1 - b2_long) - 1
+    rho = end - 2 * t * power / (1 - power)
+    root = ((rho - 4) * (rho - 2) * end / ((end - 4) * (end - 2) * rho))[rho > 5] ** 0.5
+    rectify, factor = optim.rectification(jnp.asarray(t, jnp.float32), b2)
+    np.testing.assert_array_equal(rectify, rho > 5)
+    np.testing.assert_allclose(factor[rho > 5], root.astype(float), rtol=5e-7)
+    np.testing.assert_array_equal(factor[rho <= 5], 1)
+
+
+def test_radam_survives_nan_debugging_and_short_memory():
+    gradients = np.ones((8, 3))
+    with jax.debug_nans(True):
+        assert np.isfinite(trajectory(stage("radam"), np.ones(3), gradients)).all()
+    # b2 = 0.5 never reaches a tractable length: plain momentum for ever.
+    ours = trajectory(stage("radam", b2=0.5), np.zeros(3), gradients)
+    np.testing.assert_allclose(ours[:, 0], -0.01 * np.arange(9), rtol=1e-5)
+
+
+def test_radam_equals_optax_where_optax_has_enough_digits():
+    settings = stage("radam", b2=0.9, eps=1e-30)
+    ours = trajectory(settings, GOLDEN["start"], GOLDEN["gradients"])
+    theirs = optax.radam(1e-2, b2=0.9, eps=1e-30)
+    params = jnp.asarray(GOLDEN["start"], jnp.float32)
+    state = theirs.init(params)
+    with jax.numpy_dtype_promotion("standard"):
+        for gradient in jnp.asarray(GOLDEN["gradients"], jnp.float32):
+            updates, state = jax.jit(theirs.update)(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(ours[-1], params, rtol=1e-4, atol=1e-6)
+
+
+def network():
+    leaf = jnp.ones(2)
+    return {
+        "backbone": {
+            "conv": {"kernel": leaf, "bias": leaf},
+            "norm": {"scale": leaf, "bias": leaf},
+            "pos_embed": leaf,
+            "position_embedding": {"embedding": leaf},
+            "cls": leaf,
+            "pose_in": {"kernel": leaf},
+        },
+        "head": {"kernel": leaf, "bias": leaf},
+    }
+
+
+def updates_of(settings, params, gradients):
+    optimizer, _ = optim.make_optimizer(settings, params, 10)
+    return optimizer.update(gradients, optimizer.init(params), params)[0]
+
+
+def test_default_decay_spares_biases_norms_positions_and_class_token():
+    params = network()
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates = updates_of(stage("sgd", rate=1.0, weight_decay=0.5), params, zeros)
+    decayed = {
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, update in jax.tree_util.tree_leaves_with_path(updates)
+        if np.any(update != 0)
+    }
+    assert decayed == {"backbone/conv/kernel", "backbone/pose_in/kernel", "head/kernel"}
+    np.testing.assert_allclose(updates["head"]["kernel"], -0.5)
+
+
+def test_decay_factors_and_multipliers_scale_their_parameters():
+    params = network()
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    rules = (("head/kernel", 0.5), (".*", False))
+    updates = updates_of(stage("adamw", 1.0, weight_decay=0.2, decay_rules=rules), params, zeros)
+    np.testing.assert_allclose(updates["head"]["kernel"], -0.1, rtol=1e-6)
+    np.testing.assert_array_equal(updates["backbone"]["conv"]["kernel"], 0)
+
+    rules = (("^backbone", 0.1), (".*", 1.0))
+    ones = jax.tree.map(jnp.ones_like, params)
+    updates = updates_of(stage("sgd", 1.0, multiplier_rules=rules), params, ones)
+    np.testing.assert_allclose(updates["backbone"]["norm"]["scale"], -0.1, rtol=1e-6)
+    np.testing.assert_allclose(updates["head"]["bias"], -1, rtol=1e-6)
+
+
+def test_unmatched_parameter_is_named():
+    with pytest.raises(UserError, match=r"optimizer.multiplier_rules: .* head/bias, head/kernel"):
+        optim.make_optimizer(stage(multiplier_rules=(("^backbone", 1.0),)), network(), 10)
+    with pytest.raises(UserError, match=r"optimizer.decay_rules"):
+        optim.make_optimizer(stage(decay_rules=()), network(), 10)
+
+
+def test_clipping_is_by_the_norm_of_the_whole_tree():
+    params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
+    gradients = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}
+    updates = updates_of(stage("sgd", 1.0, clip_norm=1.0), params, gradients)
+    np.testing.assert_allclose([updates["a"][0], updates["b"][0]], [-0.6, -0.8], rtol=1e-6)
+    updates = updates_of(stage("sgd", 1.0, clip_norm=6.0), params, gradients)
+    np.testing.assert_allclose([updates["a"][0], updates["b"][0]], [-3, -4], rtol=1e-6)
+
+
+def test_updates_follow_the_returned_schedule():
+    settings = stage("sgd", 0.5, momentum=0.0)
+    settings.warmup.update(name="linear", steps=4)
+    settings.decay.update(name="step", boundaries=(0.6,), factor=0.5)
+    optim.check_stage(settings, "stage")
+    ours = trajectory(settings, np.zeros(1), np.ones((10, 1)))
+    _, schedule = optim.make_optimizer(settings, {"kernel": 0.0}, 10)
+    np.testing.assert_allclose(-np.diff(ours[:, 0]), schedule(jnp.arange(10)), rtol=1e-5)
+    expected = 0.5 * np.array([0.25, 0.5, 0.75, 1, 1, 1, 0.5, 0.5, 0.5, 0.5])
+    np.testing.assert_allclose(schedule(jnp.arange(10)), expected, rtol=1e-6)
+
+
+def test_default_stage_is_valid():
+    optim.check_stage(optim.default_stage(), "stage")
+
+
+IMPOSSIBLE = [
+    ("learning_rate", 0.0, r"stages\.head\.learning_rate is 0.0; must be a number above 0"),
+    ("learning_rate", float("nan"), "learning_rate is nan"),
+    ("optimizer.name", "rdam", r"must be one of radam, adamw, adam, sgd"),
+    ("optimizer.b2", 1.0, r"optimizer\.b2 is 1.0; must be above 0 and below 1"),
+    ("optimizer.clip_norm", -1.0, r"clip_norm is -1.0; must be 0 \(off\)"),
+    ("optimizer.decay_rules", (("a", -1.0),), r"decay_rules: the value of rule 'a'"),
+    ("optimizer.multiplier_rules", (("(", 1.0),), r"multiplier_rules: .* not a valid regex"),
+    ("warmup.name", "linaer", r"warmup\.name is 'linaer'; must be one of none, linear"),
+    ("warmup.name", "linear", r"warmup\.steps is 0; must be above 0 with the linear"),
+    ("decay.name", "step", r"decay\.boundaries is \(\); give one or more fractions"),
+    ("decay.name", "exponential", r"decay\.end_factor is 0.0; must be above 0"),
+    ("decay.end_factor", 2.0, r"decay\.end_factor is 2.0; must be from 0 to 1"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), IMPOSSIBLE)
+def test_impossible_values_are_user_errors(key, value, message):
+    settings = optim.default_stage()
+    settings.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError, match=message):
+        optim.check_stage(settings, "stages.head")
+
+
+def test_combinations_that_cannot_be():
+    settings = stage("sgd")
+    settings.warmup.name = "untuned_linear"
+    with pytest.raises(UserError, match="sgd has no b2"):
+        optim.check_stage(settings, "stage")
+    settings = stage("adam")
+    settings.warmup.update(name="noam", steps=10)
+    with pytest.raises(UserError, match=r"warmup\.dim is 0; must be the width"):
+        optim.check_stage(settings, "stage")
+    settings.warmup.dim = 8
+    optim.check_stage(settings, "stage")
+    settings.decay.name = "cosine"
+    with pytest.raises(UserError, match="decays by itself"):
+        optim.check_stage(settings, "stage")
+    settings = optim.default_stage()
+    del settings.warmup["steps"]
+    with pytest.raises(UserError, match=r"stage\.warmup\.steps is missing"):
+        optim.check_stage(settings, "stage")
+
+
+@pytest.mark.oracles
+@pytest.mark.parametrize("b2", [0.99, 0.999])
+def test_radam_is_torchs_over_fifty_updates(b2):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(1)
+    start, gradients = rng.normal(size=20), rng.normal(size=(50, 20))
+    param = torch.nn.Parameter(torch.tensor(start))
+    optimizer = torch.optim.RAdam(
+        [param], lr=1e-2, betas=(0.9, b2), weight_decay=0.1, decoupled_weight_decay=True
+    )
+    theirs = [start]
+    for gradient in gradients:
+        param.grad = torch.tensor(gradient)
+        optimizer.step()
+        theirs.append(param.detach().numpy().copy())
+    ours = trajectory(stage("radam", b2=b2, weight_decay=0.1), start, gradients)
+    assert np.abs(ours - np.stack(theirs)).max() < 1e-6 * np.abs(theirs).max()
