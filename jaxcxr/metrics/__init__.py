@@ -1,0 +1,1 @@
+"""Metrics of both tasks: NumPy and scikit-learn only, no framework."""
