@@ -1,0 +1,95 @@
+"""Multi-head attention behind the one call interface that every attention of the package has."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxcxr.errors import UserError
+
+
+def _weights_with_dropout(
+    query: jax.Array, key: jax.Array, mask: jax.Array | None, rate: float, rng: jax.Array
+) -> jax.Array:
+    """Dropped attention weights `[batch, heads, queries, keys]`, float32 softmax."""
+    scale = query.shape[-1] ** -0.5
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32) * scale
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores)
+    keep = jax.random.bernoulli(rng, 1.0 - rate, weights.shape)
+    return jnp.where(keep, weights / (1.0 - rate), 0.0)
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention with equal heads (Vaswani et al. 2017, section 3.2.2).
+
+    With the same weights it equals `flax.linen.MultiHeadDotProductAttention`. It is a module of
+    our own because that one, given `jax.nn.dot_product_attention`, silently drops dropout.
+
+    Arguments:
+      heads: number of heads; must divide the width of `x`.
+      dropout: rate on the attention weights, drawn for each example, head, query and key.
+      dtype: of the computation; scores and softmax are float32.
+    """
+
+    heads: int
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        memory: jax.Array | None = None,
+        *,
+        mask: jax.Array | None = None,
+        distance: jax.Array | None = None,
+        train: bool = False,
+    ) -> jax.Array:
+        """Attends from `x` to `memory`.
+
+        Arguments:
+          x: `[batch, queries, dim]`.
+          memory: `[batch, keys, dim of the memory]`; `x` itself by default.
+          mask: bool `[batch or 1, heads or 1, queries or 1, keys]`, True where a key is seen.
+            A query that sees no key gets the mean of all values, never NaN.
+          distance: `[queries, keys]`, part of the common interface for heads with a span; equal
+            heads see everything and do not use it.
+          train: applies dropout (needs the rng `dropout`).
+
+        Returns:
+          `[batch, queries, dim]`.
+
+        Raises:
+          UserError: `heads` does not divide `dim`.
+        """
+        del distance
+        dim = x.shape[-1]
+        if dim % self.heads:
+            raise UserError(f"heads={self.heads} does not divide the width {dim}; change either.")
+        memory = x if memory is None else memory
+
+        def project(name: str, y: jax.Array) -> jax.Array:
+            shape = (self.heads, dim // self.heads)
+            return nn.DenseGeneral(
+                shape, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name=name
+            )(y)
+
+        query, key, value = project("query", x), project("key", memory), project("value", memory)
+        if train and self.dropout:
+            rng = self.make_rng("dropout")
+            weights = _weights_with_dropout(query, key, mask, self.dropout, rng)
+            mixed = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(self.dtype), value)
+        else:
+            # JAX mixes bfloat16 and float32 inside, which strict promotion refuses.
+            with jax.numpy_dtype_promotion("standard"):
+                mixed = jax.nn.dot_product_attention(query, key, value, mask=mask)
+        return nn.DenseGeneral(
+            dim,
+            axis=(-2, -1),
+            dtype=self.dtype,
+            kernel_init=nn.initializers.xavier_uniform(),
+            name="out",
+        )(mixed)

@@ -1,0 +1,246 @@
+"""Transformers that lift sequences of 2D keypoints to 3D joints."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxcxr.models import attention, transformer
+
+
+def _clean(keypoints: jax.Array, mask: jax.Array | None, dtype: Any) -> jax.Array:
+    """Keypoints in the compute dtype; padded frames are zeroed so that a NaN there stays there."""
+    if mask is not None:
+        keypoints = jnp.where(mask[:, :, None, None], keypoints, 0.0)
+    return keypoints.astype(dtype)
+
+
+def _time_mask(mask: jax.Array | None, causal: bool, frames: int) -> jax.Array | None:
+    """Attention mask over frames, `[batch or 1, 1, frames or 1, frames]`, or None."""
+    keys = None if mask is None else transformer.key_mask(mask)
+    if not causal:
+        return keys
+    past = transformer.causal_mask(frames)
+    return past if keys is None else keys & past
+
+
+class TemporalBackbone(nn.Module):
+    """Encoder over frame tokens; arguments as in `PoseTemporal`."""
+
+    dim: int
+    depth: int
+    heads: int
+    mlp_ratio: float
+    dropout: float
+    attention_dropout: float
+    drop_path: float
+    attention: str
+    positions: str
+    max_length: int
+    causal: bool
+    remat: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, keypoints: jax.Array, mask: jax.Array | None, train: bool) -> jax.Array:
+        """Returns frame features `[batch, frames, dim]`."""
+        batch, frames = keypoints.shape[:2]
+        x = _clean(keypoints, mask, self.dtype).reshape(batch, frames, -1)
+        x = nn.Dense(self.dim, dtype=self.dtype, name="embed")(x)
+        x = transformer.TimePositions(self.positions, self.max_length, name="positions")(x)
+        x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        make = attention.factory(
+            self.attention, heads=self.heads, dropout=self.attention_dropout, dtype=self.dtype
+        )
+        block = transformer.encoder_block(self.remat)
+        seen = _time_mask(mask, self.causal, frames)
+        for index, rate in enumerate(transformer.drop_path_rates(self.drop_path, self.depth)):
+            x = block(
+                make, self.mlp_ratio, self.dropout, rate, self.dtype, name=f"blocks_{index}"
+            )(x, seen, None, train)
+        return transformer.LayerNorm(self.dtype, name="norm")(x)
+
+
+class PoseTemporal(nn.Module):
+    """Temporal transformer lifter: one token holds all joints of a frame.
+
+    The output is what the target is: with root-relative targets the root of the output is only
+    near 0, and subtracting the predicted root is the caller's choice.
+
+    Arguments:
+      dim: width of the tokens.
+      depth: number of blocks.
+      heads: attention heads.
+      mlp_ratio: hidden units of the MLPs over `dim`.
+      dropout: rate after the positions, on the attention outputs and in the MLPs.
+      attention_dropout: rate on the attention weights.
+      drop_path: stochastic-depth rate of the last block; rises linearly from 0.
+      attention: kind of attention, a key of `attention.KINDS`.
+      positions: "sinusoidal" (any number of frames) or "learned" (up to `max_length`).
+      max_length: rows of the learned positions.
+      causal: a frame sees no later frame, so that the model can run on a stream.
+      remat: recompute the blocks in the backward pass.
+      dtype: of the computation; parameters, LayerNorm, softmax and output are float32.
+    """
+
+    dim: int = 256
+    depth: int = 6
+    heads: int = 8
+    mlp_ratio: float = 2.0
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path: float = 0.1
+    attention: str = "mha"
+    positions: str = "sinusoidal"
+    max_length: int = 243
+    causal: bool = False
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, keypoints: jax.Array, *, mask: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
+        """Lifts sequences.
+
+        Arguments:
+          keypoints: float `[batch, frames, joints, 3]` as (x, y, confidence), x in [-1, 1].
+          mask: bool `[batch, frames]`, False at padded frames; these change no other frame, and
+            the output there has no meaning.
+          train: applies dropout and stochastic depth (needs the rng `dropout`).
+
+        Returns:
+          float32 `[batch, frames, joints, 3]` in metres.
+        """
+        batch, frames, joints, _ = keypoints.shape
+        x = TemporalBackbone(
+            dim=self.dim,
+            depth=self.depth,
+            heads=self.heads,
+            mlp_ratio=self.mlp_ratio,
+            dropout=self.dropout,
+            attention_dropout=self.attention_dropout,
+            drop_path=self.drop_path,
+            attention=self.attention,
+            positions=self.positions,
+            max_length=self.max_length,
+            causal=self.causal,
+            remat=self.remat,
+            dtype=self.dtype,
+            name="backbone",
+        )(keypoints, mask, train)
+        x = nn.Dense(joints * 3, dtype=self.dtype, name="head")(x)
+        return x.reshape(batch, frames, joints, 3).astype(jnp.float32)
+
+
+class SpatioTemporalBackbone(nn.Module):
+    """Blocks over joints and over frames in turn; arguments as in `PoseSpatioTemporal`."""
+
+    dim: int
+    depth: int
+    heads: int
+    mlp_ratio: float
+    dropout: float
+    attention_dropout: float
+    drop_path: float
+    attention: str
+    joint_attention: str
+    positions: str
+    max_length: int
+    causal: bool
+    remat: bool
+    dtype: Any
+
+    def _block(self, kind: str, rate: float, name: str) -> nn.Module:
+        make = attention.factory(
+            kind, heads=self.heads, dropout=self.attention_dropout, dtype=self.dtype
+        )
+        block = transformer.encoder_block(self.remat)
+        return block(make, self.mlp_ratio, self.dropout, rate, self.dtype, name=name)
+
+    @nn.compact
+    def __call__(self, keypoints: jax.Array, mask: jax.Array | None, train: bool) -> jax.Array:
+        """Returns joint features `[batch, frames, joints, dim]`."""
+        batch, frames, joints, _ = keypoints.shape
+        x = nn.Dense(self.dim, dtype=self.dtype, name="embed")(_clean(keypoints, mask, self.dtype))
+        init = nn.initializers.normal(0.02)
+        names = self.param("joint_embed", init, (joints, self.dim), jnp.float32)
+        x = (x + names.astype(self.dtype)).swapaxes(1, 2)
+        x = transformer.TimePositions(self.positions, self.max_length, name="positions")(x)
+        x = nn.Dropout(self.dropout)(x, deterministic=not train).swapaxes(1, 2)
+        seen = _time_mask(mask, self.causal, frames)
+        if seen is not None and seen.shape[0] > 1:
+            seen = jnp.repeat(seen, joints, axis=0)
+        for index, rate in enumerate(transformer.drop_path_rates(self.drop_path, self.depth)):
+            x = x.reshape(batch * frames, joints, self.dim)
+            over_joints = self._block(self.joint_attention, rate, f"joints_{index}")
+            x = over_joints(x, None, None, train).reshape(batch, frames, joints, self.dim)
+            x = x.swapaxes(1, 2).reshape(batch * joints, frames, self.dim)
+            x = self._block(self.attention, rate, f"frames_{index}")(x, seen, None, train)
+            x = x.reshape(batch, joints, frames, self.dim).swapaxes(1, 2)
+        return transformer.LayerNorm(self.dtype, name="norm")(x)
+
+
+class PoseSpatioTemporal(nn.Module):
+    """Spatio-temporal transformer lifter: one token for each joint of each frame.
+
+    Attention over the joints of a frame alternates with attention over the frames of a joint (the
+    idea of MixSTE, Zhang et al. 2022). The output is what the target is: subtracting the predicted
+    root is the caller's choice.
+
+    Arguments:
+      dim: width of the tokens.
+      depth: number of pairs of blocks (joints, then frames).
+      heads: attention heads.
+      mlp_ratio: hidden units of the MLPs over `dim`.
+      dropout: rate after the positions, on the attention outputs and in the MLPs.
+      attention_dropout: rate on the attention weights.
+      drop_path: stochastic-depth rate of the last pair; rises linearly from 0.
+      attention: kind of attention over frames, a key of `attention.KINDS`.
+      joint_attention: kind of attention over joints.
+      positions: "sinusoidal" (any number of frames) or "learned" (up to `max_length`).
+      max_length: rows of the learned positions.
+      causal: a frame sees no later frame, so that the model can run on a stream.
+      remat: recompute the blocks in the backward pass.
+      dtype: of the computation; parameters, LayerNorm, softmax and output are float32.
+    """
+
+    dim: int = 128
+    depth: int = 4
+    heads: int = 8
+    mlp_ratio: float = 2.0
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path: float = 0.1
+    attention: str = "mha"
+    joint_attention: str = "mha"
+    positions: str = "sinusoidal"
+    max_length: int = 243
+    causal: bool = False
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, keypoints: jax.Array, *, mask: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
+        """Lifts sequences; arguments, shapes and units as in `PoseTemporal.__call__`."""
+        x = SpatioTemporalBackbone(
+            dim=self.dim,
+            depth=self.depth,
+            heads=self.heads,
+            mlp_ratio=self.mlp_ratio,
+            dropout=self.dropout,
+            attention_dropout=self.attention_dropout,
+            drop_path=self.drop_path,
+            attention=self.attention,
+            joint_attention=self.joint_attention,
+            positions=self.positions,
+            max_length=self.max_length,
+            causal=self.causal,
+            remat=self.remat,
+            dtype=self.dtype,
+            name="backbone",
+        )(keypoints, mask, train)
+        return nn.Dense(3, dtype=self.dtype, name="head")(x).astype(jnp.float32)

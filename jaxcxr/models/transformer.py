@@ -1,0 +1,182 @@
+"""Transformer encoder parts: pre-LN blocks, positions, masks."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxcxr.errors import UserError
+
+_DENSE_INIT = nn.initializers.xavier_uniform()
+
+
+def key_mask(valid: jax.Array) -> jax.Array:
+    """Attention mask `[batch, 1, 1, keys]` of the bool `valid` `[batch, keys]`."""
+    return valid[:, None, None, :]
+
+
+def causal_mask(length: int) -> jax.Array:
+    """Attention mask `[1, 1, length, length]`: a position sees itself and those before it."""
+    return jnp.tril(jnp.ones((1, 1, length, length), bool))
+
+
+def sinusoidal(positions: np.ndarray, dim: int) -> np.ndarray:
+    """Position codes of Vaswani et al. 2017, section 3.5.
+
+    Arguments:
+      positions: `[...]`, any real unit.
+      dim: width, even.
+
+    Returns:
+      float32 `[..., dim]`; element 2i is sin(p / 10000^(2i/dim)), element 2i+1 the cosine.
+
+    Raises:
+      UserError: `dim` is odd.
+    """
+    if dim % 2:
+        raise UserError(f"sinusoidal positions need an even width, not {dim}; change the width.")
+    angles = np.asarray(positions)[..., None] / 10000.0 ** (np.arange(0, dim, 2) / dim)
+    codes = np.stack([np.sin(angles), np.cos(angles)], axis=-1)
+    return codes.reshape(*angles.shape[:-1], dim).astype(np.float32)
+
+
+def sinusoidal_2d(height: int, width: int, dim: int) -> np.ndarray:
+    """Codes float32 `[height * width, dim]` of a grid in row order; half for rows, half columns."""
+    if dim % 4:
+        raise UserError(
+            f"2-D sinusoidal positions need a width divisible by 4, not {dim}; change the width."
+        )
+    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    codes = [sinusoidal(axis.ravel(), dim // 2) for axis in (rows, columns)]
+    return np.concatenate(codes, axis=-1)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation computed in float32 and returned in `dtype`; epsilon 1e-6 as in ViT."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises the last axis of `x`, with parameters `scale` and `bias`."""
+        layer = nn.LayerNorm(epsilon=1e-6, dtype=jnp.float32, use_fast_variance=False)
+        # Shares the scope, so that the parameters are `norm/scale` and not one level deeper.
+        nn.share_scope(self, layer)
+        return layer(x.astype(jnp.float32)).astype(self.dtype)
+
+
+class TimePositions(nn.Module):
+    """Adds the position along the second to last axis of `[..., length, dim]`.
+
+    Arguments:
+      kind: "sinusoidal" (any length) or "learned" (up to `max_length`).
+      max_length: rows of the learned table.
+    """
+
+    kind: str = "sinusoidal"
+    max_length: int = 243
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns `x` plus its positions, in the dtype of `x`."""
+        length, dim = x.shape[-2:]
+        if self.kind == "sinusoidal":
+            return x + jnp.asarray(sinusoidal(np.arange(length), dim), x.dtype)
+        if self.kind != "learned":
+            raise UserError(
+                f"positions={self.kind!r} is not known; use 'sinusoidal' or 'learned'."
+            )
+        if length > self.max_length:
+            raise UserError(
+                f"a sequence of {length} is longer than max_length={self.max_length} of the "
+                "learned positions; raise max_length or use positions='sinusoidal'."
+            )
+        init = nn.initializers.normal(0.02)
+        table = self.param("embedding", init, (self.max_length, dim), jnp.float32)
+        return x + table[:length].astype(x.dtype)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016): drops the whole branch of an example while training.
+
+    Arguments:
+      rate: probability of dropping; kept branches are scaled by 1 / (1 - rate).
+    """
+
+    rate: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Returns `x` `[batch, ...]` with whole examples set to 0."""
+        broadcast = tuple(range(1, x.ndim))
+        return nn.Dropout(self.rate, broadcast_dims=broadcast)(x, deterministic=not train)
+
+
+class MLP(nn.Module):
+    """Dense -> exact GELU -> Dense, back to the width of the input.
+
+    Arguments:
+      width: hidden units.
+      dropout: rate after each Dense.
+      dtype: of the computation.
+    """
+
+    width: int
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps `[..., dim]` to `[..., dim]`."""
+        y = nn.Dense(self.width, dtype=self.dtype, kernel_init=_DENSE_INIT, name="fc1")(x)
+        y = nn.Dropout(self.dropout)(nn.gelu(y, approximate=False), deterministic=not train)
+        y = nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=_DENSE_INIT, name="fc2")(y)
+        return nn.Dropout(self.dropout)(y, deterministic=not train)
+
+
+class EncoderBlock(nn.Module):
+    """Pre-LN transformer block: x + attention(norm(x)), then x + mlp(norm(x)).
+
+    Arguments:
+      attention: makes the attention when called with `name=`; see `attention.factory`.
+      mlp_ratio: hidden units of the MLP over the width.
+      dropout: rate on the outputs of the attention and in the MLP.
+      drop_path: stochastic-depth rate of both branches.
+      dtype: of the computation.
+    """
+
+    attention: Callable[..., nn.Module]
+    mlp_ratio: float = 4.0
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        mask: jax.Array | None = None,
+        distance: jax.Array | None = None,
+        train: bool = False,
+    ) -> jax.Array:
+        """Encodes `[batch, length, dim]`; `mask` and `distance` go to the attention."""
+        y = LayerNorm(self.dtype, name="norm1")(x)
+        y = self.attention(name="attention")(y, mask=mask, distance=distance, train=train)
+        y = nn.Dropout(self.dropout)(y, deterministic=not train)
+        x = x + DropPath(self.drop_path)(y, train=train)
+        y = LayerNorm(self.dtype, name="norm2")(x)
+        mlp = MLP(round(x.shape[-1] * self.mlp_ratio), self.dropout, self.dtype, name="mlp")
+        return x + DropPath(self.drop_path)(mlp(y, train=train), train=train)
+
+
+def encoder_block(remat: bool) -> type[EncoderBlock]:
+    """The block class, recomputed in the backward pass where `remat` is set."""
+    return nn.remat(EncoderBlock, static_argnums=(4,)) if remat else EncoderBlock
+
+
+def drop_path_rates(rate: float, depth: int) -> list[float]:
+    """Stochastic-depth rate of each block, rising linearly from 0 to `rate`."""
+    return [rate * i / max(depth - 1, 1) for i in range(depth)]
