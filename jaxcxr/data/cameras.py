@@ -1,0 +1,248 @@
+"""Pinhole cameras with lens distortion, rigs of them, and the screen normalisation.
+
+World frame: metres, z up. Camera frame: metres, x right, y down, z forward (Human3.6M, OpenCV).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+_NEAR = 0.05  # metres; nothing nearer to the lens is seen
+_WORLD_UP = np.array([0.0, 0.0, 1.0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Intrinsics:
+    """Focal length, centre (pixels), distortion and image size of one camera.
+
+    The distortion is the model of Brown and Conrady with OpenCV's meaning of the coefficients:
+    `k1, k2, k3` radial, `p1, p2` tangential. Human3.6M's own calibration file uses the same order.
+    VideoPose3D lists the pair as (p2, p1) and, like the data set's first code, leaves out the
+    factor 2 of the mixed terms: at most 0.2 pixels for these lenses within 25 degrees.
+    """
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    k1: float = 0.0
+    k2: float = 0.0
+    k3: float = 0.0
+    p1: float = 0.0
+    p2: float = 0.0
+    width: int = 1000
+    height: int = 1000
+
+    def vector(self) -> np.ndarray:
+        """float32 `[9]`: (fx, fy, cx, cy, k1, k2, k3, p1, p2), the order of the records."""
+        return np.array(dataclasses.astuple(self)[:9], np.float32)
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Image of points in the camera frame.
+
+        Arguments:
+          points: `[..., 3]` in metres, z > 0.
+
+        Returns:
+          `[..., 2]` in pixels; NaN for points that are not in front of the lens.
+
+        Source: Brown, "Decentering distortion of lenses", 1966, as in `cv2.projectPoints`.
+        """
+        depth = np.where(points[..., 2] > _NEAR, points[..., 2], np.nan)
+        x, y = points[..., 0] / depth, points[..., 1] / depth
+        r2 = x * x + y * y
+        radial = 1 + r2 * (self.k1 + r2 * (self.k2 + r2 * self.k3))
+        u = x * radial + 2 * self.p1 * x * y + self.p2 * (r2 + 2 * x * x)
+        v = y * radial + self.p1 * (r2 + 2 * y * y) + 2 * self.p2 * x * y
+        return np.stack([self.fx * u + self.cx, self.fy * v + self.cy], axis=-1)
+
+    def half_view(self) -> float:
+        """Half of the narrowest field of view, radians, lens distortion left out."""
+        reach = min(
+            min(self.cx, self.width - self.cx) / self.fx,
+            min(self.cy, self.height - self.cy) / self.fy,
+        )
+        return float(np.arctan(reach))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Camera:
+    """A camera in the room.
+
+    Attributes:
+      name: name of the camera.
+      intrinsics: its lens.
+      rotation: world to camera, `[3, 3]`.
+      position: in the world, metres, `[3]`.
+    """
+
+    name: str
+    intrinsics: Intrinsics
+    rotation: np.ndarray
+    position: np.ndarray
+
+    def to_camera(self, points: np.ndarray) -> np.ndarray:
+        """World to camera frame, `[..., 3]` to `[..., 3]`, metres: `R (X - position)`."""
+        return (points - self.position) @ self.rotation.T
+
+    def to_world(self, points: np.ndarray) -> np.ndarray:
+        """Camera to world frame, `[..., 3]` to `[..., 3]`, metres."""
+        return points @ self.rotation + self.position
+
+    def see(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where points of the camera frame appear, and whether they do.
+
+        Arguments:
+          points: `[..., 3]` in the camera frame, metres.
+
+        Returns:
+          Pixels `[..., 2]`, zero where unseen, and a mask bool `[...]`: false behind the lens
+          and outside the image.
+        """
+        pixels = self.intrinsics.project(points)
+        size = np.array([self.intrinsics.width, self.intrinsics.height])
+        with np.errstate(invalid="ignore"):
+            seen = np.all((pixels >= 0) & (pixels < size), axis=-1)
+        return np.where(seen[..., None], pixels, 0.0), seen
+
+
+# Calibration of Human3.6M's four cameras (its metadata file; VideoPose3D's list has p1, p2
+# exchanged, see `Intrinsics`).
+HUMAN36M_INTRINSICS = {
+    "54138969": Intrinsics(
+        1145.0494, 1143.7811, 512.5415, 515.4515,
+        -0.207099, 0.247775, -0.00307515, -0.00142447, -0.00097570, 1000, 1002,
+    ),
+    "55011271": Intrinsics(
+        1149.6757, 1147.5917, 508.8486, 508.0649,
+        -0.194214, 0.240409, 0.00681998, -0.00274089, -0.00161903, 1000, 1000,
+    ),
+    "58860488": Intrinsics(
+        1149.1407, 1148.7990, 519.8158, 501.4026,
+        -0.208338, 0.255488, -0.00246050, -0.00076000, 0.00148439, 1000, 1000,
+    ),
+    "60457274": Intrinsics(
+        1145.5114, 1144.7739, 514.9682, 501.8820,
+        -0.198384, 0.218324, -0.00894781, -0.00181336, -0.00058721, 1000, 1002,
+    ),
+}
+
+# Where the four cameras of Human3.6M stand for subject S1, rounded to 0.1 m: corners of a hall.
+_HUMAN36M_POSITIONS = {
+    "54138969": (1.8, 5.0, 1.6),
+    "55011271": (1.8, -5.1, 1.6),
+    "58860488": (-1.8, 5.2, 1.5),
+    "60457274": (-1.8, -3.7, 1.6),
+}
+
+
+def look_at(
+    name: str, intrinsics: Intrinsics, position: Sequence[float], target: Sequence[float]
+) -> Camera:
+    """Camera at `position` that looks at `target` with a level horizon.
+
+    Arguments:
+      name: name of the camera.
+      intrinsics: its lens.
+      position: world, metres, `[3]`.
+      target: world, metres, `[3]`; not straight above or below the camera.
+
+    Returns:
+      The camera.
+
+    Raises:
+      ValueError: the line of sight is vertical.
+    """
+    position = np.asarray(position, np.float64)
+    forward = np.asarray(target, np.float64) - position
+    right = np.cross(forward, _WORLD_UP)
+    if np.linalg.norm(right) < 1e-9:
+        raise ValueError(f"camera {name}: the line of sight from {position} is vertical")
+    forward, right = forward / np.linalg.norm(forward), right / np.linalg.norm(right)
+    rotation = np.stack([right, np.cross(forward, right), forward])
+    return Camera(name, intrinsics, rotation, position)
+
+
+def _far_enough(offset: np.ndarray, intrinsics: Intrinsics, reach: float) -> np.ndarray:
+    """Moves a camera outwards until a ball of radius `reach` about the target is in view."""
+    needed = reach / np.sin(intrinsics.half_view())
+    return offset * max(1.0, needed / np.linalg.norm(offset))
+
+
+def human36m_rig(
+    center: Sequence[float] = (0.0, 0.0, 0.9),
+    reach: float = 0.0,
+    rng: np.random.Generator | None = None,
+) -> tuple[Camera, ...]:
+    """Four cameras at the corners of a hall, as in Human3.6M.
+
+    Arguments:
+      center: point that all look at, world, metres.
+      reach: radius of the ball about `center` that must be in view, metres; the cameras move
+        outwards where the hall is too small for it.
+      rng: shifts each camera by about 0.1 m and its aim by about 0.05 m; none: no shift.
+
+    Returns:
+      Cameras named and calibrated as Human3.6M's.
+    """
+    center = np.asarray(center, np.float64)
+    cameras = []
+    for name, intrinsics in HUMAN36M_INTRINSICS.items():
+        offset = np.array(_HUMAN36M_POSITIONS[name]) - (0.0, 0.0, 0.9)
+        aim = center
+        if rng is not None:
+            offset = offset + rng.normal(0.0, 0.1, 3)
+            aim = center + rng.normal(0.0, 0.05, 3)
+        position = center + _far_enough(offset, intrinsics, reach)
+        cameras.append(look_at(name, intrinsics, position, aim))
+    return tuple(cameras)
+
+
+def random_rig(
+    rng: np.random.Generator,
+    count: int = 4,
+    center: Sequence[float] = (0.0, 0.0, 0.9),
+    reach: float = 0.0,
+) -> tuple[Camera, ...]:
+    """Cameras around the scene at random bearings, heights (0.5 to 2.5 m) and distances (4 to 7 m).
+
+    Arguments:
+      rng: source of randomness.
+      count: number of cameras; they take Human3.6M's lenses in turn.
+      center: point that all look at, world, metres.
+      reach: radius of the ball about `center` that must be in view, metres.
+
+    Returns:
+      Cameras named "random0", "random1", ...
+    """
+    center = np.asarray(center, np.float64)
+    lenses = list(HUMAN36M_INTRINSICS.values())
+    cameras = []
+    for index in range(count):
+        bearing, height = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 2.5) - 0.9
+        flat = np.sqrt(rng.uniform(4.0, 7.0) ** 2 - height**2)
+        offset = np.array([flat * np.cos(bearing), flat * np.sin(bearing), height])
+        lens = lenses[index % len(lenses)]
+        position = center + _far_enough(offset, lens, reach)
+        cameras.append(look_at(f"random{index}", lens, position, center))
+    return tuple(cameras)
+
+
+def normalize_screen(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Pixels to screen coordinates: `X / w * 2 - [1, h / w]`, x in [-1, 1], aspect kept.
+
+    Arguments:
+      pixels: `[..., 2]`.
+      width: image width in pixels.
+      height: image height in pixels.
+
+    Returns:
+      `[..., 2]`. Source: Pavllo et al., VideoPose3D, 2019.
+    """
+    return pixels / width * 2 - np.array([1.0, height / width], dtype=pixels.dtype)
+
+
+def denormalize_screen(screen: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Inverse of `normalize_screen`, `[..., 2]` to `[..., 2]` in pixels."""
+    return (screen + np.array([1.0, height / width], dtype=screen.dtype)) * width / 2

@@ -1,0 +1,86 @@
+"""What a camera records of a motion: the arrays of one pose record."""
+
+import dataclasses
+
+import numpy as np
+
+from jaxcxr.data import cameras
+from jaxcxr.errors import UserError
+
+RIGS = ("human36m", "random")
+
+
+@dataclasses.dataclass(frozen=True)
+class Detector:
+    """How keypoints are found in the image.
+
+    Attributes:
+      noise: standard deviation of each coordinate, pixels.
+      dropout: probability that a joint is missed in a frame.
+    """
+
+    noise: float = 0.0
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        if self.noise < 0:
+            raise UserError(f"noise is {self.noise} pixels; it must not be negative.")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout is {self.dropout}; it must be at least 0 and below 1.")
+
+
+def make_rig(
+    name: str, points: np.ndarray, rng: np.random.Generator, count: int = 4
+) -> tuple[cameras.Camera, ...]:
+    """Cameras that have a whole motion in view.
+
+    Arguments:
+      name: "human36m" (four corners of a hall, lightly shifted) or "random".
+      points: `[..., 3]` world positions, metres, that must be in view.
+      rng: source of randomness.
+      count: number of cameras of the random rig.
+
+    Returns:
+      The cameras.
+
+    Raises:
+      UserError: no such rig.
+    """
+    flat = points.reshape(-1, 3)
+    center = (flat.min(axis=0) + flat.max(axis=0)) / 2
+    # 5 % more: the aim of a shifted camera is a little off the centre.
+    reach = 1.05 * float(np.linalg.norm(flat - center, axis=-1).max())
+    if name == "human36m":
+        return cameras.human36m_rig(center, reach, rng)
+    if name == "random":
+        return cameras.random_rig(rng, count, center, reach)
+    raise UserError(f"camera rig is {name!r}; allowed: {', '.join(RIGS)}.")
+
+
+def capture(
+    world: np.ndarray, camera: cameras.Camera, detector: Detector, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """The arrays of one record of `schema.pose_features`.
+
+    Arguments:
+      world: `[frames, joints, 3]` in metres, z up.
+      camera: the camera.
+      detector: noise and misses; a joint outside the image is missed too.
+      rng: source of randomness.
+
+    Returns:
+      `keypoints` (0 where missed), `confidence` (1 seen, 0 missed), `joints`, `image_size`,
+      `intrinsics`.
+    """
+    joints = camera.to_camera(world)
+    pixels, seen = camera.see(joints)
+    pixels = pixels + detector.noise * rng.standard_normal(pixels.shape)
+    seen &= rng.random(seen.shape) >= detector.dropout
+    lens = camera.intrinsics
+    return {
+        "keypoints": np.where(seen[..., None], pixels, 0.0).astype(np.float32),
+        "confidence": seen.astype(np.float32),
+        "joints": joints.astype(np.float32),
+        "image_size": np.array([lens.width, lens.height], np.int32),
+        "intrinsics": lens.vector(),
+    }

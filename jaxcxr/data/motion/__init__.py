@@ -1,0 +1,1 @@
+"""Drawn human motion: bodies and forward kinematics, joint-angle trajectories, ground contact."""

@@ -1,0 +1,118 @@
+"""Drawn human motion seen by Human3.6M-like cameras: no raw data, made in seconds."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxcxr.data import capture, schema
+from jaxcxr.data.motion import actions, body, scene
+from jaxcxr.errors import UserError
+
+FPS = 50.0
+_TEST_SUBJECTS = 2
+
+
+@dataclasses.dataclass(eq=False)
+class MotionPhantomConfig(tfds.core.BuilderConfig):
+    """Options of the motion phantoms; together they name the variant.
+
+    Attributes:
+      subjects: number of people S1, S2, ...; the last two are the test subjects, the one before
+        them is held out of the training subjects for validation.
+      sequences: sequences per subject and action.
+      seconds: length of a sequence; 50 frames per second.
+      seed: seed of the movements, the cameras' shifts, the noise and the misses.
+      noise: standard deviation of the keypoints, pixels.
+      dropout: probability that a joint is missed in a frame.
+      rig: "human36m" (its four cameras) or "random" (four cameras anywhere around).
+    """
+
+    name: str = ""
+    subjects: int = 7
+    sequences: int = 3
+    seconds: float = 4.0
+    seed: int = 0
+    noise: float = 2.0
+    dropout: float = 0.02
+    rig: str = "human36m"
+
+    def __post_init__(self):
+        if self.subjects < _TEST_SUBJECTS + 2:
+            raise UserError(
+                f"motion_phantom: subjects is {self.subjects}; at least {_TEST_SUBJECTS + 2} are "
+                "needed for training, validation and test."
+            )
+        if self.sequences < 1 or self.seconds * FPS < 2:
+            raise UserError(
+                f"motion_phantom: sequences is {self.sequences} and seconds is {self.seconds}; "
+                "at least 1 sequence of 0.04 s is needed."
+            )
+        if self.rig not in capture.RIGS:
+            raise UserError(
+                f"motion_phantom: rig is {self.rig!r}; allowed: {', '.join(capture.RIGS)}."
+            )
+        self.detector = capture.Detector(self.noise, self.dropout)
+        self.name = self.name or (
+            f"{self.rig}_{self.subjects}x{self.sequences}x{self.seconds:g}s"
+            f"_noise{self.noise:g}_drop{self.dropout:g}_seed{self.seed}"
+        )
+
+
+def subjects_of_splits(subjects: int) -> dict[str, range]:
+    """Numbers of the people in each split."""
+    test = subjects - _TEST_SUBJECTS + 1
+    return {
+        "train": range(1, test - 1),
+        "validation": range(test - 1, test),
+        "test": range(test, subjects + 1),
+    }
+
+
+class MotionPhantom(tfds.core.GeneratorBasedBuilder):
+    """Walk, run, turn, squat, wave, sit and jump; records of `schema.pose_features`."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First version."}
+    BUILDER_CONFIG_CLASS = MotionPhantomConfig
+    builder_config_class = MotionPhantomConfig
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Drawn human motion with constant bone lengths, 17 joints in Human3.6M "
+            "order, 50 frames per second, seen by cameras with lens distortion.",
+            features=schema.pose_features(),
+        )
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        del dl_manager
+        groups = subjects_of_splits(self.builder_config.subjects)
+        return {split: self._generate_examples(people) for split, people in groups.items()}
+
+    def _generate_examples(self, people: range) -> Iterator[tuple[str, dict]]:
+        config = self.builder_config
+        for person in people:
+            for number, action in enumerate(actions.ACTIONS):
+                for take in range(config.sequences):
+                    yield from _records(config, person, number, action, take)
+
+
+def _records(config, person, number, action, take) -> Iterator[tuple[str, dict]]:
+    """One record per camera of one sequence."""
+    rng = np.random.default_rng([config.seed, person, number, take])
+    who = body.make_body(person)
+    t = np.arange(round(config.seconds * FPS)) / FPS
+    world = scene.place(who, actions.ACTIONS[action](rng, who, t), FPS)
+    world[..., :2] += rng.uniform(-0.3, 0.3, 2)
+    for camera in capture.make_rig(config.rig, world, rng):
+        name = f"{who.name}_{action}_{take}_{camera.name}"
+        yield name, {
+            "sequence_id": name,
+            "subject": who.name,
+            "action": action,
+            "camera": camera.name,
+            "fps": FPS,
+            **capture.capture(world, camera, config.detector, rng),
+        }
