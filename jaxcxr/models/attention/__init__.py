@@ -10,8 +10,8 @@ from flax import linen as nn
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention.heads import MultiHeadAttention
 
-# name in a config -> module taking `heads`, `dropout`, `dtype`
-KINDS: dict[str, type[nn.Module]] = {"mha": MultiHeadAttention}
+# name in a config -> what makes the module from `heads`, `dropout`, `dtype`
+KINDS: dict[str, Callable[..., nn.Module]] = {"mha": MultiHeadAttention}
 
 
 def factory(kind: str, *, heads: int, dropout: float, dtype: Any) -> Callable[..., nn.Module]:

@@ -9,24 +9,33 @@ from flax import linen as nn
 from jaxcxr.errors import UserError
 
 
-def _weights_with_dropout(
-    query: jax.Array, key: jax.Array, mask: jax.Array | None, rate: float, rng: jax.Array
+def attention_weights(
+    query: jax.Array, key: jax.Array, mask: jax.Array | None = None
 ) -> jax.Array:
-    """Dropped attention weights `[batch, heads, queries, keys]`, float32 softmax."""
+    """Softmax of the scaled dot products, in float32 whatever the dtype of the inputs.
+
+    Arguments:
+      query: `[batch, queries, heads, width]`.
+      key: `[batch, keys, heads, width]`.
+      mask: bool `[batch or 1, heads or 1, queries or 1, keys]`, True where a key is seen.
+
+    Returns:
+      float32 `[batch, heads, queries, keys]`; a query that sees no key weighs all keys equally.
+    """
     scale = query.shape[-1] ** -0.5
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32) * scale
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores)
-    keep = jax.random.bernoulli(rng, 1.0 - rate, weights.shape)
-    return jnp.where(keep, weights / (1.0 - rate), 0.0)
+    return jax.nn.softmax(scores)
 
 
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention with equal heads (Vaswani et al. 2017, section 3.2.2).
 
-    With the same weights it equals `flax.linen.MultiHeadDotProductAttention`. It is a module of
-    our own because that one, given `jax.nn.dot_product_attention`, silently drops dropout.
+    With the same weights it equals `flax.linen.MultiHeadDotProductAttention`, which is not used
+    because its softmax is in the compute dtype and its call has no place for `distance`.
+    `jax.nn.dot_product_attention` has no dropout, and its bfloat16 gradient needs implicit dtype
+    promotion (jax 0.10.2); outside cuDNN it computes the same products.
 
     Arguments:
       heads: number of heads; must divide the width of `x`.
@@ -78,14 +87,9 @@ class MultiHeadAttention(nn.Module):
             )(y)
 
         query, key, value = project("query", x), project("key", memory), project("value", memory)
-        if train and self.dropout:
-            rng = self.make_rng("dropout")
-            weights = _weights_with_dropout(query, key, mask, self.dropout, rng)
-            mixed = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(self.dtype), value)
-        else:
-            # JAX mixes bfloat16 and float32 inside, which strict promotion refuses.
-            with jax.numpy_dtype_promotion("standard"):
-                mixed = jax.nn.dot_product_attention(query, key, value, mask=mask)
+        weights = attention_weights(query, key, mask)
+        weights = nn.Dropout(self.dropout)(weights, deterministic=not train)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(self.dtype), value)
         return nn.DenseGeneral(
             dim,
             axis=(-2, -1),

@@ -1,0 +1,227 @@
+"""Loads ImageNet weights of torchvision, timm, transformers and augreg into our models."""
+
+import dataclasses
+import math
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from jaxcxr.errors import UserError
+from jaxcxr.models import weight_files
+from jaxcxr.models.weight_tables import (
+    AUGREG_VIT,
+    BACKBONE,
+    HF_VIT,
+    TIMM_VIT,
+    TORCHVISION_RESNET,
+    Rule,
+    Transform,
+)
+
+_CLS, _POSITIONS = f"{BACKBONE}/cls_token", f"{BACKBONE}/pos_embed"
+
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+    """How one kind of file names its tensors, and how timm resizes its position table."""
+
+    rules: tuple[Rule, ...]
+    method: str = "cubic"
+    antialias: bool = True
+
+
+def _layout(model_name: str, keys: Mapping[str, Any]) -> _Layout:
+    if model_name.startswith("resnet"):
+        return _Layout(TORCHVISION_RESNET)
+    if not model_name.startswith("vit"):
+        raise UserError(
+            f"there are no pretrained weights for model {model_name!r}: the weights of other "
+            "libraries are known for resnet and vit models; remove the option."
+        )
+    if "embedding/kernel" in keys:
+        return _Layout(AUGREG_VIT, method="linear", antialias=False)
+    if any(re.match(r"(vit\.)?embeddings\.", key) for key in keys):
+        return _Layout(HF_VIT)
+    return _Layout(TIMM_VIT)
+
+
+def _targets(key: str, rules: tuple[Rule, ...]) -> list[tuple[str, Transform]] | None:
+    """Where a tensor of the file goes; None where no rule knows it."""
+    for pattern, targets in rules:
+        match = re.fullmatch(pattern, key)
+        if match:
+            return [(match.expand(target), transform) for target, transform in targets]
+    return None
+
+
+def resample_positions(
+    table: np.ndarray,
+    grid: tuple[int, int],
+    *,
+    prefix: int,
+    method: str = "cubic",
+    antialias: bool = True,
+) -> np.ndarray:
+    """Resizes learned positions to another patch grid, as timm's `resample_abs_pos_embed`.
+
+    Arguments:
+      table: `[1, prefix + n * n, dim]`, of a square grid.
+      grid: (rows, columns) wanted.
+      prefix: leading rows that belong to no patch (class token) and stay as they are.
+      method: "cubic" or "linear".
+      antialias: widens the kernel where the grid shrinks.
+
+    Returns:
+      float32 `[1, prefix + rows * columns, dim]`.
+
+    Raises:
+      ValueError: the table does not come from a square grid.
+    """
+    table = np.asarray(table, np.float32)
+    count, dim = table.shape[1] - prefix, table.shape[2]
+    side = math.isqrt(count)
+    if side * side != count:
+        raise ValueError(f"{count} positions are not a square grid")
+    if (side, side) == tuple(grid):
+        return table
+    patches = table[0, prefix:].reshape(side, side, dim)
+    resized = jax.image.resize(jnp.asarray(patches), (*grid, dim), method, antialias=antialias)
+    return np.concatenate([table[:, :prefix], np.asarray(resized).reshape(1, -1, dim)], axis=1)
+
+
+def _fit_positions(
+    table: np.ndarray, length: int, prefixes: tuple[int, int], grid: Any, layout: _Layout
+) -> np.ndarray:
+    """Positions of the file for a model with `length` rows; prefixes are (file's, model's)."""
+    in_file, in_model = prefixes
+    if grid is None:
+        side = math.isqrt(length - in_model)
+        if side * side != length - in_model:
+            raise ValueError("the model's grid is not square: give grid=(rows, columns)")
+        grid = (side, side)
+    table = resample_positions(
+        table, grid, prefix=in_file, method=layout.method, antialias=layout.antialias
+    )
+    return table[:, in_file - in_model :] if in_file >= in_model else table
+
+
+@dataclasses.dataclass
+class _Problems:
+    """What does not fit, collected so that the user reads it once."""
+
+    missing: list[str] = dataclasses.field(default_factory=list)
+    extra: list[str] = dataclasses.field(default_factory=list)
+    misshaped: list[str] = dataclasses.field(default_factory=list)
+
+    def check(self, path: Any, model_name: str) -> None:
+        """Raises one UserError that names everything found (the first ten of each kind)."""
+        parts = [
+            f"{len(keys)} {kind}: {', '.join(keys[:10])}{', ...' if len(keys) > 10 else ''}"
+            for kind, keys in (
+                ("missing from the file", self.missing),
+                ("unknown to the model", self.extra),
+                ("of another shape", self.misshaped),
+            )
+            if keys
+        ]
+        if parts:
+            raise UserError(
+                f"the weights in {path} do not fit model {model_name!r}; {'; '.join(parts)}. "
+                "Give the file of this architecture or change the model's options."
+            )
+
+
+def _convert(
+    arrays: Mapping[str, np.ndarray],
+    wanted: Mapping[str, Any],
+    layout: _Layout,
+    skip_head: bool,
+    grid: tuple[int, int] | None,
+) -> tuple[dict[str, np.ndarray], _Problems]:
+    """Arrays of the file by the model's names, and what did not fit."""
+    routes = {key: _targets(key, layout.rules) for key in arrays}
+    known = {target for route in routes.values() for target, _ in route or ()}
+    prefixes = (int(_CLS in known), int(_CLS in wanted))
+    found, problems = {}, _Problems()
+    for key, route in routes.items():
+        if route is None:
+            problems.extra.append(key)
+            continue
+        for target, transform in route:
+            if skip_head and target.startswith("params/head/"):
+                continue
+            if target == _CLS and _CLS not in wanted:
+                continue  # a model that pools by the mean has no class token
+            if target not in wanted:
+                problems.extra.append(key)
+                break
+            array, shape = np.asarray(arrays[key], np.float32), tuple(wanted[target].shape)
+            try:
+                if target == _POSITIONS:
+                    array = _fit_positions(array, shape[1], prefixes, grid, layout)
+                value, reason = transform(array, shape), ""
+            except ValueError as error:
+                value, reason = None, f" ({error})"
+            if value is None or value.shape != shape:
+                problems.misshaped.append(
+                    f"{key} {arrays[key].shape} for {target} {shape}{reason}"
+                )
+            found[target] = value
+    problems.missing = [
+        name
+        for name in wanted
+        if name not in found and not (skip_head and name.startswith("params/head/"))
+    ]
+    return found, problems
+
+
+def _place(value: np.ndarray, like: Any) -> Any:
+    """The value with the dtype of the leaf it replaces, on the devices of that leaf."""
+    value = value.astype(like.dtype)
+    return jax.device_put(value, like.sharding) if isinstance(like, jax.Array) else value
+
+
+def load(
+    path: str | pathlib.Path,
+    variables: Mapping[str, Any],
+    model_name: str,
+    *,
+    skip_head: bool = True,
+    grid: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Replaces the variables of a model by the weights of a file.
+
+    Known are torchvision's (and timm's) ResNets and the ViTs of timm, of transformers
+    (`ViTModel`, `ViTForImageClassification`) and of augreg (`.npz`). Position tables are resampled
+    to the model's grid; the first convolution is summed over RGB for one-channel images, which
+    is exact for three identical channels under one normalisation.
+
+    Arguments:
+      path: `.safetensors`, `.pth`, `.pt`, `.bin` or `.npz`; no pickled code is run.
+      variables: `params` and, with BatchNorm, `batch_stats`, from `module.init` (with
+        `skip_head=False` shapes are enough).
+      model_name: name given to `models.create`.
+      skip_head: keeps the head of `variables` and ignores that of the file. Otherwise the model
+        needs `head_width=0` and the classes of the file.
+      grid: (rows, columns) of the model's patches where the images are not square.
+
+    Returns:
+      A tree like `variables`; each leaf has the dtype and the sharding of the one it replaces.
+
+    Raises:
+      UserError: the file cannot be read, or keys are missing, unknown or of another shape; all
+        are named in one message.
+    """
+    arrays = weight_files.read(path)
+    flat = traverse_util.flatten_dict(dict(variables), sep="/")
+    wanted = {k: v for k, v in flat.items() if k.startswith(("params/", "batch_stats/"))}
+    layout = _layout(model_name, arrays)
+    found, problems = _convert(arrays, wanted, layout, skip_head, grid)
+    problems.check(path, model_name)
+    loaded = {k: _place(found[k], v) if k in found else v for k, v in flat.items()}
+    return traverse_util.unflatten_dict(loaded, sep="/")
