@@ -74,7 +74,6 @@ class MotionPhantom(tfds.core.GeneratorBasedBuilder):
     """Walk, run, turn, squat, wave, sit and jump; records of `schema.pose_features`."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First version."}
     BUILDER_CONFIG_CLASS = MotionPhantomConfig
     builder_config_class = MotionPhantomConfig
 
