@@ -1,0 +1,246 @@
+"""Augmentation on the device, inside the compiled step.
+
+Each example draws its randomness from `fold_in(step key, position of the example)`, so that what
+happens to an example depends neither on the batch it is in nor on how the batch is laid out over
+devices, hosts and micro-batches.
+"""
+
+import math
+import numbers
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jax.scipy import ndimage
+
+from jaxcxr.errors import UserError
+
+
+def xray_defaults() -> ml_collections.ConfigDict:
+    """Settings of `augment_xray`; a strength of 0 (and `crop_area` 1) switches a change off.
+
+    Returns:
+      ConfigDict of
+      `rotation`: largest angle either way, degrees.
+      `scale`: s draws a zoom log-uniformly from 1/(1+s) to 1+s.
+      `translation`: largest shift either way, fraction of the side.
+      `shear`: largest shear either way, degrees.
+      `crop_area`: least area of the random-resized crop, fraction of the image.
+      `crop_aspect`: a draws the crop's aspect ratio log-uniformly from 1/(1+a) to 1+a.
+      `brightness`: largest amount added either way, images being in [0, 1].
+      `contrast`: c draws the factor about the image's mean uniformly from 1-c to 1+c.
+      `gamma`: g draws the exponent log-uniformly from 1/(1+g) to 1+g.
+      `horizontal_flip`: probability; off by default because it breaks laterality.
+      `fill`: intensity of what lies outside of the image.
+    """
+    return ml_collections.ConfigDict({
+        "rotation": 10.0,
+        "scale": 0.1,
+        "translation": 0.05,
+        "shear": 3.0,
+        "crop_area": 0.85,
+        "crop_aspect": 0.1,
+        "brightness": 0.1,
+        "contrast": 0.15,
+        "gamma": 0.0,
+        "horizontal_flip": 0.0,
+        "fill": 0.0,
+    })
+
+
+def pose_defaults() -> ml_collections.ConfigDict:
+    """Settings of `augment_pose`: `horizontal_flip`, the probability of mirroring a clip."""
+    return ml_collections.ConfigDict({"horizontal_flip": 0.5})
+
+
+def check(config: ml_collections.ConfigDict, where: str) -> None:
+    """Checks the settings of either task.
+
+    Arguments:
+      config: settings with the keys of `xray_defaults` or `pose_defaults`.
+      where: path of the settings for messages, such as "config.augment".
+
+    Errors:
+      UserError: an impossible value, with what is allowed.
+    """
+    limits = {"rotation": 180, "shear": 60, "crop_area": 1, "contrast": 1, "horizontal_flip": 1}
+    for key, value in config.items():
+        limit = limits.get(key, math.inf)
+        least = {"crop_area": 0.01, "fill": -math.inf}.get(key, 0)
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not (number and least <= value <= limit and math.isfinite(value)):
+            upper = "" if limit == math.inf else f" and at most {limit}"
+            lower = "finite" if least == -math.inf else f"at least {least}"
+            raise UserError(f"{where}.{key} is {value!r}; must be a number, {lower}{upper}")
+
+
+def augment_xray(
+    key: jax.Array,
+    images: jax.Array,
+    config: ml_collections.ConfigDict,
+    positions: jax.Array | None = None,
+) -> jax.Array:
+    """Random geometry (in one bilinear resampling), then contrast, brightness and gamma.
+
+    Arguments:
+      key: PRNG key of the step.
+      images: float32 `[B, H, W, 1]` in [0, 1].
+      config: settings of `xray_defaults`; which changes are off is decided when tracing.
+      positions: integers `[B]`, what distinguishes the examples of a step: their position in the
+        global batch or in the stream. 0 to B-1 if not given, which is right for a whole global
+        batch under jit only.
+
+    Returns:
+      float32 `[B, H, W, 1]`; values that brightness or contrast bring outside of [0, 1] are
+      clipped. With everything off, the very images.
+    """
+    keys = _keys(key, images.shape[0], positions)
+    geometry, tone = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    if _moves(config):
+        height, width = images.shape[1:3]
+        matrices, offsets = jax.vmap(lambda k: random_affine(k, config, height, width))(geometry)
+        images = affine_sample(images, matrices, offsets, config.fill)
+    if config.contrast or config.brightness or config.gamma:
+        images = jax.vmap(lambda k, image: _change_tone(k, image, config))(tone, images)
+    return images
+
+
+def affine_sample(
+    images: jax.Array, matrices: jax.Array, offsets: jax.Array, fill: float = 0.0
+) -> jax.Array:
+    """Resamples each image bilinearly under an affine map about its centre.
+
+    Output pixel p (row, column) takes the value at c + A (p - c) + o of the image, where c is the
+    centre ((H-1)/2, (W-1)/2). Neighbours outside of the image count as `fill` (SciPy's
+    "grid-constant").
+
+    Arguments:
+      images: float32 `[B, H, W, 1]`.
+      matrices: float32 `[B, 2, 2]`, A of each image, in (row, column) order.
+      offsets: float32 `[B, 2]`, o of each image, pixels.
+      fill: intensity outside.
+
+    Returns:
+      float32 `[B, H, W, 1]`.
+    """
+    height, width = images.shape[1:3]
+    center_y, center_x = (height - 1) / 2, (width - 1) / 2
+    rows = jnp.arange(height, dtype=jnp.float32)[:, None] - center_y
+    columns = jnp.arange(width, dtype=jnp.float32)[None, :] - center_x
+
+    def one(image: jax.Array, matrix: jax.Array, offset: jax.Array) -> jax.Array:
+        y = matrix[0, 0] * rows + matrix[0, 1] * columns + offset[0] + center_y
+        x = matrix[1, 0] * rows + matrix[1, 1] * columns + offset[1] + center_x
+        return ndimage.map_coordinates(image, (y, x), order=1, mode="constant", cval=fill)
+
+    return jax.vmap(one)(images[..., 0], matrices, offsets)[..., None]
+
+
+def random_affine(
+    key: jax.Array, config: ml_collections.ConfigDict, height: int, width: int
+) -> tuple[jax.Array, jax.Array]:
+    """Draws the map of `affine_sample` for one image: flip, then crop, then rotation and the rest.
+
+    Arguments:
+      key: PRNG key of the image.
+      config: settings of `xray_defaults`.
+      height: of the image, pixels.
+      width: of the image, pixels.
+
+    Returns:
+      (float32 `[2, 2]` matrix, float32 `[2]` offset in pixels), both in (row, column) order.
+    """
+    draws = jax.random.uniform(key, (10,), jnp.float32)
+    angle, zoom, shift_y, shift_x, shear, area, aspect, crop_y, crop_x, flip = draws
+    angle = math.radians(config.rotation) * (2 * angle - 1)
+    shear = jnp.tan(math.radians(config.shear) * (2 * shear - 1))
+    zoom = _log_uniform(zoom, config.scale)
+    cos, sin = jnp.cos(angle) / zoom, jnp.sin(angle) / zoom
+    turn = jnp.array([[cos, cos * shear - sin], [sin, sin * shear + cos]])
+    size = jnp.array([height, width], jnp.float32)
+    shift = config.translation * size * (2 * jnp.stack([shift_y, shift_x]) - 1)
+
+    area = 1 - (1 - config.crop_area) * area
+    ratio = jnp.sqrt(_log_uniform(aspect, config.crop_aspect))
+    # A crop wider than the image is cut to its width, so the area may come out smaller than drawn.
+    share = jnp.minimum(1.0, jnp.sqrt(area) * jnp.stack([1 / ratio, ratio]))
+    corner = (1 - share) * size * (jnp.stack([crop_y, crop_x]) - 0.5)
+    mirror = jnp.array([1.0, jnp.where(flip < config.horizontal_flip, -1.0, 1.0)])
+    return turn * (share * mirror), turn @ corner + shift
+
+
+def augment_pose(
+    key: jax.Array,
+    keypoints: jax.Array,
+    joints: jax.Array,
+    swap: Any,
+    config: ml_collections.ConfigDict,
+    positions: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Mirrors random clips, left and right joints exchanged.
+
+    Arguments:
+      key: PRNG key of the step.
+      keypoints: float32 `[B, T, J, 3]`, (x, y, confidence), x normalised so that 0 is the centre.
+      joints: float32 `[B, T, J, 3]` in metres in the camera frame.
+      swap: integers `[J]`, the joint that each joint becomes in the mirror.
+      config: settings of `pose_defaults`.
+      positions: integers `[B]` as in `augment_xray`.
+
+    Returns:
+      (keypoints, joints), shaped as given.
+    """
+    if not config.horizontal_flip:
+        return keypoints, joints
+    keys = _keys(key, keypoints.shape[0], positions)
+    chance = jax.vmap(lambda k: jax.random.uniform(k, (), jnp.float32))(keys)
+    mirrored = (chance < config.horizontal_flip)[:, None, None, None]
+    flipped = flip_pose(keypoints, joints, swap)
+    return jnp.where(mirrored, flipped[0], keypoints), jnp.where(mirrored, flipped[1], joints)
+
+
+def flip_pose(
+    keypoints: jax.Array, joints: jax.Array, swap: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Mirrors every clip: x changes its sign and left joints become right joints.
+
+    The mirror image of a scene is what a camera sees whose principal point is mirrored as well:
+    exact for root-relative joints, and for absolute ones where that point is the image's centre.
+
+    Arguments:
+      keypoints: `[..., J, 3]`, (x, y, confidence), x = 0 at the centre.
+      joints: `[..., J, 3]` in metres, x first.
+      swap: integers `[J]`, an involution.
+
+    Returns:
+      (keypoints, joints), shaped as given.
+    """
+    swap = jnp.asarray(swap)
+    sign = jnp.array([-1.0, 1.0, 1.0], keypoints.dtype)
+    return keypoints[..., swap, :] * sign, joints[..., swap, :] * sign.astype(joints.dtype)
+
+
+def _keys(key: jax.Array, count: int, positions: jax.Array | None) -> jax.Array:
+    positions = jnp.arange(count) if positions is None else positions
+    return jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)
+
+
+def _moves(config: ml_collections.ConfigDict) -> bool:
+    names = ("rotation", "scale", "translation", "shear", "crop_aspect", "horizontal_flip")
+    return config.crop_area < 1 or any(config[name] for name in names)
+
+
+def _change_tone(
+    key: jax.Array, image: jax.Array, config: ml_collections.ConfigDict
+) -> jax.Array:
+    contrast, brightness, gamma = jax.random.uniform(key, (3,), jnp.float32)
+    factor = 1 + config.contrast * (2 * contrast - 1)
+    # In this form a factor of 1 and an addition of 0 leave every bit as it is.
+    image = image * factor + image.mean() * (1 - factor)
+    image = jnp.clip(image + config.brightness * (2 * brightness - 1), 0.0, 1.0)
+    return image ** _log_uniform(gamma, config.gamma) if config.gamma else image
+
+
+def _log_uniform(draw: jax.Array, strength: float) -> jax.Array:
+    return jnp.exp(math.log1p(strength) * (2 * draw - 1))
