@@ -48,7 +48,7 @@ class Table:
         return self._mean("auroc")
 
     @property
-    def macro_average_precision(self) -> float:
+    def macro_ap(self) -> float:
         """Unweighted mean average precision over the defined classes, NaN if there is none."""
         return self._mean("average_precision")
 
@@ -62,7 +62,7 @@ class Table:
         result = {"classes": len(self.rows), "classes_undefined": len(self.undefined)}
         if len(self.undefined) < len(self.rows):
             result["auroc"] = self.macro_auroc
-            result["average_precision"] = self.macro_average_precision
+            result["average_precision"] = self.macro_ap
         for row in self.rows:
             if row.defined:
                 result[f"auroc/{row.name}"] = row.auroc
@@ -75,7 +75,7 @@ class Table:
         lines = [header, *(self._cells(row) for row in self.rows)]
         used = len(self.rows) - len(self.undefined)
         title = f"macro mean ({used} of {len(self.rows)})"
-        means = (_number(self.macro_auroc), _number(self.macro_average_precision))
+        means = (_number(self.macro_auroc), _number(self.macro_ap))
         lines.append((title, "", "", "", *means))
         widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
         text = [
@@ -101,7 +101,7 @@ class Table:
         return (row.name, *counts, _number(row.auroc), _number(row.average_precision))
 
 
-def classification_table(labels: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -> Table:
+def evaluate(labels: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -> Table:
     """AUROC and average precision per class over the examples whose label is known.
 
     AUROC counts tied pairs as one half (trapezoidal rule); average precision is

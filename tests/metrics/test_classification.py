@@ -22,7 +22,7 @@ def example():
 
 def test_defined_classes_are_scikit_learns_on_known_labels(example):
     labels, scores = example
-    table = classification.classification_table(labels, scores, CLASSES)
+    table = classification.evaluate(labels, scores, CLASSES)
     for i in (0, 2):
         known = labels[:, i] >= 0
         y, s = labels[known, i], scores[known, i].astype(float)
@@ -35,7 +35,7 @@ def test_defined_classes_are_scikit_learns_on_known_labels(example):
 
 
 def test_undefined_classes_are_named_and_left_out(example):
-    table = classification.classification_table(*example, CLASSES)
+    table = classification.evaluate(*example, CLASSES)
     assert table.undefined == ("Hernia", "COVID-19")
     assert math.isnan(table.rows[1].auroc)
     assert math.isnan(table.rows[3].average_precision)
@@ -52,7 +52,7 @@ def test_undefined_classes_are_named_and_left_out(example):
 
 def test_counts_add_up(example):
     labels, scores = example
-    rows = classification.classification_table(labels, scores, CLASSES).rows
+    rows = classification.evaluate(labels, scores, CLASSES).rows
     assert [r.positives for r in rows] == list((labels == 1).sum(0))
     assert [r.negatives for r in rows] == list((labels == 0).sum(0))
     assert all(r.positives + r.negatives + r.unknown == 60 for r in rows)
@@ -60,12 +60,12 @@ def test_counts_add_up(example):
 
 def test_unknown_examples_change_nothing_and_order_neither(example):
     labels, scores = example
-    table = classification.classification_table(labels, scores, CLASSES)
+    table = classification.evaluate(labels, scores, CLASSES)
     order = np.random.default_rng(1).permutation(60)
-    shuffled = classification.classification_table(labels[order], scores[order], CLASSES)
+    shuffled = classification.evaluate(labels[order], scores[order], CLASSES)
     assert shuffled.to_text() == table.to_text()
     assert shuffled.macro_auroc == pytest.approx(table.macro_auroc, abs=1e-12)
-    longer = classification.classification_table(
+    longer = classification.evaluate(
         np.concatenate([labels, np.full((9, 4), -1)]),
         np.concatenate([scores, np.full((9, 4), 99.0)]),
         CLASSES,
@@ -76,19 +76,19 @@ def test_unknown_examples_change_nothing_and_order_neither(example):
 
 def test_monotone_scores_and_perfect_order(example):
     labels, scores = example
-    raw = classification.classification_table(labels, scores, CLASSES)
-    probability = classification.classification_table(labels, 1 / (1 + np.exp(-scores)), CLASSES)
+    raw = classification.evaluate(labels, scores, CLASSES)
+    probability = classification.evaluate(labels, 1 / (1 + np.exp(-scores)), CLASSES)
     assert probability.macro_auroc == pytest.approx(raw.macro_auroc, abs=1e-12)
-    perfect = classification.classification_table(labels, labels.astype(float), CLASSES)
-    assert perfect.macro_auroc == perfect.macro_average_precision == 1.0
+    perfect = classification.evaluate(labels, labels.astype(float), CLASSES)
+    assert perfect.macro_auroc == perfect.macro_ap == 1.0
 
 
 def test_nothing_defined_is_n_a():
-    table = classification.classification_table(np.ones((3, 1)), np.zeros((3, 1)), ("Mass",))
+    table = classification.evaluate(np.ones((3, 1)), np.zeros((3, 1)), ("Mass",))
     assert math.isnan(table.macro_auroc)
     assert "auroc" not in table.scalars()
     assert "macro mean (0 of 1)" in table.to_text()
-    empty = classification.classification_table(np.zeros((0, 1)), np.zeros((0, 1)), ("Mass",))
+    empty = classification.evaluate(np.zeros((0, 1)), np.zeros((0, 1)), ("Mass",))
     assert empty.undefined == ("Mass",)
 
 
@@ -97,13 +97,13 @@ def test_scores_that_are_not_finite_are_rejected(example, bad):
     labels, scores = example
     scores[7, 2] = bad
     with pytest.raises(ValueError, match=r"1 scores are not finite.* example 7, class Edema"):
-        classification.classification_table(labels, scores, CLASSES)
+        classification.evaluate(labels, scores, CLASSES)
 
 
 def test_other_mistakes_are_rejected(example):
     labels, scores = example
     with pytest.raises(ValueError, match=r"labels \[60, 4\] .* must both be \[examples, 3\]"):
-        classification.classification_table(labels, scores, CLASSES[:3])
+        classification.evaluate(labels, scores, CLASSES[:3])
     labels[3, 0] = 2
     with pytest.raises(ValueError, match=r"label 2 of example 3, class Mass"):
-        classification.classification_table(labels, scores, CLASSES)
+        classification.evaluate(labels, scores, CLASSES)
