@@ -1,5 +1,6 @@
 """Registry of the data sources: one TFDS builder per data set, one file each."""
 
+import dataclasses
 import difflib
 import importlib
 
@@ -47,3 +48,20 @@ def builder_class(name: str) -> type:
     """
     module, cls, _, _ = _entry(name)
     return getattr(importlib.import_module(f"{__name__}.{module}"), cls)
+
+
+def option_fields(name: str) -> tuple[dataclasses.Field, ...]:
+    """Options of a source: the fields which its config adds to TFDS's own.
+
+    A field with `metadata={"variant": False}` does not change what is prepared (where the raw
+    files lie, how many processes work); all others name the variant.
+    """
+    config = builder_class(name).builder_config_class
+    inherited = {field.name for base in config.__mro__[1:-1] for field in dataclasses.fields(base)}
+    return tuple(field for field in dataclasses.fields(config) if field.name not in inherited)
+
+
+def variant_options(name: str) -> dict:
+    """Options that name a prepared variant of a source, with their defaults."""
+    fields = option_fields(name)
+    return {field.name: field.default for field in fields if field.metadata.get("variant", True)}

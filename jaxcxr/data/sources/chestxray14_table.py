@@ -1,0 +1,235 @@
+"""The label table of ChestX-ray14: its csv files and split lists, without the images.
+
+Known forms of the csv: v1 and v2020 of the NIH (unquoted brackets in the header split two names
+into four columns; an optional comma at the end of each line), `Patient Sex` for `Patient Gender`,
+and Kaggle's sample (other names of the size columns, ages such as 060Y).
+"""
+
+import csv
+import dataclasses
+import hashlib
+import pathlib
+import re
+from collections.abc import Iterator
+
+from jaxcxr.data.schema import FINDINGS, NEGATIVE, POSITIVE
+from jaxcxr.errors import UserError
+
+_CSV = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "Data_Entry*.csv", "sample_labels.csv")
+_LISTS = {
+    "train_val": ("train_val_list.txt", "train_val_list_NIH.txt"),
+    "test": ("test_list.txt", "test_list_NIH.txt"),
+}
+_BOXES = ("BBox_List_2017.csv", "BBox_List_2017_Official_NIH.csv")
+_ALIASES = {"Infiltrate": "Infiltration", "Pleural Thickening": "Pleural_Thickening"}
+_NO_FINDING = "No Finding"
+_WIDTHS = ("OriginalImage[Width", "OriginalImageWidth")
+_HEIGHTS = ("Height]", "OriginalImageHeight")
+_AGE = re.compile(r"0*(\d+)([YMWD]?)", re.IGNORECASE)
+_UNITS_PER_YEAR = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}
+_OLDEST = 120
+_NAMED = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What is known of one image.
+
+    Attributes:
+      image_id: file name, e.g. "00000001_000.png".
+      patient_id: eight digits.
+      split: "train", "validation" or "test".
+      view: "PA", "AP" or "". sex: "M", "F" or "". age: years, -1 unknown.
+      labels: one of 1, 0 for each of `schema.FINDINGS`.
+      original_size: (height, width) of the film in pixels, (0, 0) unknown.
+      boxes: (class index, x, y, width, height) in pixels of the released 1024 x 1024 image.
+    """
+
+    image_id: str
+    patient_id: str
+    split: str
+    view: str
+    sex: str
+    age: int
+    labels: tuple[int, ...]
+    original_size: tuple[int, int]
+    boxes: tuple[tuple[float, ...], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """All rows in the order of the csv, and remarks for the user on what was left out."""
+
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+
+def read(raw: pathlib.Path, val_fraction: float) -> Table:
+    """Reads the csv, the split lists and the boxes.
+
+    Arguments:
+      raw: folder with Data_Entry_2017*.csv, train_val_list.txt, test_list.txt and, if there are
+        any boxes, BBox_List_2017.csv.
+      val_fraction: share of the train_val patients that go to validation, by the SHA-256 of the
+        patient id: a patient stays where it is whatever else is in the list.
+
+    Returns:
+      The rows that stand in a list. Listed images without a row, rows without a list and repeated
+      rows are left out and noted.
+
+    Raises:
+      UserError: a file is absent or not in the form that is expected; an image or a patient stands
+        in both lists; two rows contradict each other.
+    """
+    if not raw.is_dir():
+        raise UserError(f"chestxray14: no folder {raw}; give the raw data with --raw DIR")
+    listed = _listed(raw)
+    boxes = _boxes(raw)
+    rows: dict[str, Row] = {}
+    unlisted, repeated = [], []
+    path = _find(raw, _CSV)
+    for line, cells in _cells(path, ("Image Index", "Finding Labels", "Patient ID", "Patient Age")):
+        row = _row(cells, listed, boxes, val_fraction, f"{path}:{line}")
+        if row.split == "":
+            unlisted.append(row.image_id)
+        elif row.image_id not in rows:
+            rows[row.image_id] = row
+        elif rows[row.image_id] == row:
+            repeated.append(row.image_id)
+        else:
+            raise UserError(f"{path}:{line}: a second row for {row.image_id} contradicts the first")
+    _check_patients(rows.values())
+    if not rows:
+        raise UserError(f"chestxray14: no image of {path} stands in the split lists in {raw}")
+    notes = (
+        _note(unlisted, f"rows of {path.name} stand in no split list and are left out"),
+        _note(repeated, f"rows of {path.name} are repetitions and count once"),
+        _note([n for n in listed if n not in rows], f"listed images have no row in {path.name}"),
+    )
+    return Table(tuple(rows.values()), tuple(filter(None, notes)))
+
+
+def years(age: str) -> int:
+    """Age in whole years from `57`, `060Y`, `013M`, `006W`, `001D`; -1 for anything else.
+
+    Ages over 120, of which the data has some (411Y), are unknown too.
+    """
+    match = _AGE.fullmatch(age.strip())
+    if not match:
+        return -1
+    whole = int(match[1]) // _UNITS_PER_YEAR[match[2].upper()]
+    return whole if whole <= _OLDEST else -1
+
+
+def in_validation(patient_id: str, fraction: float) -> bool:
+    """Whether a patient of train_val belongs to validation; a fixed function of the id."""
+    digest = hashlib.sha256(patient_id.encode()).digest()
+    return int.from_bytes(digest[:8], "big") < fraction * 2**64
+
+
+def _row(cells, listed, boxes, val_fraction, where) -> Row:
+    image_id = cells["Image Index"].strip()
+    patient_id = cells["Patient ID"].strip().zfill(8)
+    split = listed.get(image_id, "")
+    if split == "train_val":
+        split = "validation" if in_validation(patient_id, val_fraction) else "train"
+    sex = (cells.get("Patient Gender") or cells.get("Patient Sex") or "").strip().upper()
+    view = cells.get("View Position", "").strip().upper()
+    return Row(
+        image_id=image_id,
+        patient_id=patient_id,
+        split=split,
+        view=view if view in ("PA", "AP") else "",
+        sex=sex if sex in ("M", "F") else "",
+        age=years(cells["Patient Age"]),
+        labels=_labels(cells["Finding Labels"], where),
+        original_size=(_number(cells, _HEIGHTS), _number(cells, _WIDTHS)),
+        boxes=tuple(boxes.get(image_id, ())),
+    )
+
+
+def _labels(text: str, where: str) -> tuple[int, ...]:
+    names = {name.strip() for name in text.split("|")}
+    names = {_ALIASES.get(name, name) for name in names}
+    unknown = names - {*FINDINGS, _NO_FINDING}
+    if unknown or (_NO_FINDING in names and len(names) > 1):
+        raise UserError(f"{where}: the finding labels {text!r} are not those of ChestX-ray14")
+    return tuple(POSITIVE if finding in names else NEGATIVE for finding in FINDINGS)
+
+
+def _number(cells: dict[str, str], columns: tuple[str, ...]) -> int:
+    text = next((cells[column] for column in columns if column in cells), "")
+    return int(text) if text.strip().isdigit() else 0
+
+
+def _listed(raw: pathlib.Path) -> dict[str, str]:
+    """Image id -> "train_val" or "test"."""
+    listed: dict[str, str] = {}
+    for split, names in _LISTS.items():
+        path = _find(raw, names)
+        for line in path.read_text(encoding="utf-8-sig").split():
+            if listed.setdefault(line, split) != split:
+                raise UserError(f"{path}: {line} stands in the train_val list too")
+    return listed
+
+
+def _boxes(raw: pathlib.Path) -> dict[str, list[tuple[float, ...]]]:
+    boxes: dict[str, list[tuple[float, ...]]] = {}
+    path = next((raw / name for name in _BOXES if (raw / name).exists()), None)
+    if path is None:
+        return boxes
+    for line, cells in _cells(path, ("Image Index", "Finding Label")):
+        name = cells["Finding Label"].strip()
+        name = _ALIASES.get(name, name)
+        try:
+            # The one header "Bbox [x,y,w,h]" splits at its commas, over the very four columns.
+            corner_and_size = [float(cells[c]) for c in ("Bbox [x", "y", "w", "h]")]
+            boxes.setdefault(cells["Image Index"].strip(), []).append(
+                (float(FINDINGS.index(name)), *corner_and_size)
+            )
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"{path}:{line}: no box of a finding of ChestX-ray14 ({error}); expected are the "
+                "columns Image Index, Finding Label, Bbox [x, y, w, h]"
+            ) from error
+    return boxes
+
+
+def _cells(path: pathlib.Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of a csv as (line number, {column: cell})."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, restval="")
+        columns = [name.strip() for name in reader.fieldnames or ()]
+        absent = [name for name in needed if name not in columns]
+        if absent:
+            raise UserError(
+                f"{path}: no column {', '.join(map(repr, absent))} among {', '.join(columns)}"
+            )
+        reader.fieldnames = columns
+        for cells in reader:
+            yield reader.line_num, cells
+
+
+def _check_patients(rows) -> None:
+    splits: dict[str, set[str]] = {}
+    for row in rows:
+        splits.setdefault(row.patient_id, set()).add(row.split)
+    both = sorted(patient for patient, names in splits.items() if len(names) > 1)
+    if both:
+        raise UserError(
+            f"chestxray14: {len(both)} patients stand in both split lists: "
+            f"{', '.join(both[:_NAMED])}; take the official train_val_list.txt and test_list.txt"
+        )
+
+
+def _find(raw: pathlib.Path, patterns: tuple[str, ...]) -> pathlib.Path:
+    for pattern in patterns:
+        for path in sorted(raw.glob(pattern)):
+            return path
+    raise UserError(f"chestxray14: {' or '.join(patterns)} looked for in {raw}, not found")
+
+
+def _note(names: list[str], fact: str) -> str:
+    if not names:
+        return ""
+    return f"{len(names)} {fact}: {', '.join(names[:_NAMED])}" + (", ..." * (len(names) > _NAMED))
