@@ -26,14 +26,17 @@ class Motion:
       angles: curve name to degrees `[frames]`.
       heading: direction of the body about the vertical, radians `[frames]`.
       lift: height of the lower foot above the floor, metres `[frames]`.
-      glides: whether the gait has no standing foot to hold on to at all times (running), so that
-        its speed is smoothed over the cycle.
+      steadiness: seconds over which the speed of the root is evened out, because a gait carries
+        the body on from one foot to the other; 0 where the standing foot alone decides.
+      load: share of the weight on the right and the left foot `[frames, 2]`; none: what their
+        heights tell.
     """
 
     angles: Curves
     heading: np.ndarray
     lift: np.ndarray
-    glides: bool = False
+    steadiness: float = 0.0
+    load: np.ndarray | None = None
 
 
 def _bump(phase: np.ndarray, center: float, sharpness: float) -> np.ndarray:
@@ -121,7 +124,9 @@ def _gait(rng, curves: Curves, phase: np.ndarray, size: dict, vigour: float) -> 
     for side, shift in (("right", 0.0), ("left", np.pi)):
         own = phase + shift
         swing = size["hip"] * vigour * rng.normal(1, 0.04)
-        _add(curves, f"{side}_hip_flex", size["hip_mean"] + swing * np.cos(own + 0.15))
+        # The third harmonic straightens the curve: the thigh of the standing leg turns evenly.
+        thigh = np.cos(own + 0.15) + 0.1 * np.cos(3 * (own + 0.15))
+        _add(curves, f"{side}_hip_flex", size["hip_mean"] + swing * thigh)
         _add(curves, f"{side}_hip_abduct", -3.0 + 2.0 * np.sin(own))
         knee = size["knee_load"] * _bump(own, 0.13, 4.0) + size["knee"] * _bump(own, 0.72, 3.0)
         _add(curves, f"{side}_knee", knee * rng.normal(1, 0.04))
@@ -133,6 +138,12 @@ def _gait(rng, curves: Curves, phase: np.ndarray, size: dict, vigour: float) -> 
     _add(curves, "pelvis_roll", 3.0 * np.sin(phase))
     _add(curves, "spine_side", -3.0 * np.sin(phase))
     _add(curves, "spine_flex", size["lean"] + 1.5 * np.cos(2 * phase))
+
+
+def _load(phase: np.ndarray, middle: float) -> np.ndarray:
+    """Weight on the right and the left foot `[frames, 2]`; the right stands around `middle`."""
+    right = 1 / (1 + np.exp(-6 * np.cos(phase - _TAU * middle)))
+    return np.stack([right, 1 - right], axis=-1)
 
 
 def _cycle(rng, t: np.ndarray, rate: float) -> np.ndarray:
@@ -152,15 +163,16 @@ def walk(rng: np.random.Generator, body: Body, t: np.ndarray) -> Motion:
     """Walking in curves, at 0.75 to 1.1 cycles/s."""
     curves, rate = _standing(rng, body, t), rng.uniform(0.75, 1.1)
     size = {
-        "hip": rng.uniform(16, 24), "hip_mean": rng.uniform(3, 8), "knee_load": 10.0,
+        "hip": rng.uniform(16, 24), "hip_mean": rng.uniform(3, 8), "knee_load": 7.0,
         "knee": rng.uniform(45, 58), "arm": rng.uniform(5, 26), "arm_mean": 0.0,
         "elbow": rng.uniform(5, 25), "twist": rng.uniform(3, 8), "lean": rng.uniform(0, 5),
     }
-    _gait(rng, curves, _cycle(rng, t, rate), size, body.vigour)
+    phase = _cycle(rng, t, rate)
+    _gait(rng, curves, phase, size, body.vigour)
     if rng.random() < 0.3:
         _busy_arms(rng, curves, t, (_sides(rng)[0],))
-    heading = _round(rng, t, 1.25 * rate, (0.6, 1.3))
-    return Motion(curves, heading, np.zeros_like(t))
+    heading = _round(rng, t, 1.35 * rate, (0.6, 1.3))
+    return Motion(curves, heading, np.zeros_like(t), 0.06, _load(phase, 0.28))
 
 
 def run(rng: np.random.Generator, body: Body, t: np.ndarray) -> Motion:
@@ -175,7 +187,7 @@ def run(rng: np.random.Generator, body: Body, t: np.ndarray) -> Motion:
     _gait(rng, curves, phase, size, body.vigour)
     lift = rng.uniform(0.03, 0.09) * (0.5 - 0.5 * np.cos(2 * phase + 0.6))
     heading = _round(rng, t, 2.2 * rate, (0.9, 1.5))
-    return Motion(curves, heading, lift, glides=True)
+    return Motion(curves, heading, lift, 0.25, _load(phase, 0.2))
 
 
 def turn(rng: np.random.Generator, body: Body, t: np.ndarray) -> Motion:

@@ -11,7 +11,6 @@ from jaxcxr.data.skeletons import HUMAN36M
 
 _SOFTNESS = 0.02  # metres; feet within this height of one another share the weight
 _ANKLES = [HUMAN36M.index("right_ankle"), HUMAN36M.index("left_ankle")]
-_GLIDE = 0.25  # seconds over which the speed of a run is smoothed
 
 
 def place(body: Body, motion: Motion, fps: float) -> np.ndarray:
@@ -42,18 +41,19 @@ def place(body: Body, motion: Motion, fps: float) -> np.ndarray:
 
 def _path(feet, height, motion, fps) -> np.ndarray:
     """Horizontal path of the root `[frames, 2]`, metres."""
-    load = softmax(-height / _SOFTNESS, axis=1)
+    load = softmax(-height / _SOFTNESS, axis=1) if motion.load is None else motion.load
     load = (load[1:] + load[:-1]) / 2
     step = -np.sum(load[..., None] * np.diff(feet[..., :2], axis=0), axis=1)
-    if motion.glides:
-        step = _smoothed_in_body(step, motion.heading, fps)
+    if motion.steadiness:
+        step = _steady(step, motion, fps)
     path = np.concatenate([np.zeros((1, 2)), np.cumsum(step, axis=0)])
     return path - (path.min(axis=0) + path.max(axis=0)) / 2
 
 
-def _smoothed_in_body(step, heading, fps) -> np.ndarray:
-    # Smoothed in the body's frame, in which the mean velocity of a curved run is constant.
-    middle = (heading[1:] + heading[:-1]) / 2
+def _steady(step, motion, fps) -> np.ndarray:
+    # Evened out in the body's frame, in which the mean velocity of a curved path is constant.
+    middle = (motion.heading[1:] + motion.heading[:-1]) / 2
     turn = Rotation.from_euler("z", middle[:, None]).as_matrix()[:, :2, :2]
-    own = gaussian_filter1d(np.einsum("tba,tb->ta", turn, step), _GLIDE * fps, axis=0)
+    own = np.einsum("tba,tb->ta", turn, step)
+    own = gaussian_filter1d(own, motion.steadiness * fps, axis=0)
     return np.einsum("tab,tb->ta", turn, own)

@@ -47,11 +47,12 @@ _BONE_ENDS = {
 
 _CLIP = re.compile(r"(?:^|/)(\d+)/(\d+_\d+)\.amc$", re.IGNORECASE)
 _VALIDATION_SHARE = 0.15
+_RUN = {"variant": False}  # an option that does not change what is prepared
 
 
 @dataclasses.dataclass(eq=False)
 class CmuMocapConfig(tfds.core.BuilderConfig):
-    """Options of the CMU clips; all but the last three name the variant.
+    """Options of the CMU clips; those that change the records name the variant.
 
     Attributes:
       train_subjects: subjects for training, e.g. ("01", "02"); empty: all that are in no other
@@ -78,9 +79,9 @@ class CmuMocapConfig(tfds.core.BuilderConfig):
     noise: float = 0.0
     dropout: float = 0.0
     seed: int = 0
-    raw: str = ""
-    workers: int = 0
-    max_bad: int = 0
+    raw: str = dataclasses.field(default="", metadata=_RUN)
+    workers: int = dataclasses.field(default=0, metadata=_RUN)
+    max_bad: int = dataclasses.field(default=0, metadata=_RUN)
 
     def __post_init__(self):
         for field in ("train_subjects", "validation_subjects", "test_subjects"):
@@ -121,6 +122,7 @@ class Clip:
       archive: the zip file, or the folder.
       asf: the skeleton's path within it.
       amc: the motion's path within it.
+      bytes: size of the motion file, which tells a changed file from the one prepared before.
     """
 
     name: str
@@ -128,6 +130,7 @@ class Clip:
     archive: str
     asf: str
     amc: str
+    bytes: int
 
 
 def find_clips(raw: str | os.PathLike) -> list[Clip]:
@@ -142,13 +145,13 @@ def find_clips(raw: str | os.PathLike) -> list[Clip]:
     Raises:
       UserError: nothing there, or a subject's skeleton is missing.
     """
-    raw = pathlib.Path(raw)
+    raw = pathlib.Path(raw).expanduser().absolute()
     if raw.is_dir() and (raw / "allasfamc.zip").is_file():
         raw = raw / "allasfamc.zip"
     members = _members(raw)
     lower = {member.lower(): member for member in members}
     clips = []
-    for member in members:
+    for member in sorted(members):
         found = _CLIP.search(member)
         if not found:
             continue
@@ -156,7 +159,9 @@ def find_clips(raw: str | os.PathLike) -> list[Clip]:
         asf = lower.get(f"{folder}/{found[1]}.asf".lower())
         if asf is None:
             raise UserError(f"{raw}: {member} has no skeleton {folder}/{found[1]}.asf beside it.")
-        clips.append(Clip(clip, f"{int(found[1]):02d}", str(raw), asf, member))
+        clips.append(
+            Clip(clip, f"{int(found[1]):02d}", str(raw), asf, member, members[member])
+        )
     if not clips:
         raise UserError(
             f"{raw}: no clip subjects/NN/NN_MM.amc in it; give allasfamc.zip of mocap.cs.cmu.edu "
@@ -165,16 +170,18 @@ def find_clips(raw: str | os.PathLike) -> list[Clip]:
     return sorted(clips, key=lambda clip: tuple(int(part) for part in clip.name.split("_")))
 
 
-def _members(raw: pathlib.Path) -> list[str]:
+def _members(raw: pathlib.Path) -> dict[str, int]:
+    """Path within the archive or the tree to size in bytes."""
     if raw.is_dir():
-        return [path.relative_to(raw).as_posix() for path in raw.rglob("*.[aA][sSmM][fFcC]")]
+        files = raw.rglob("*.[aA][sSmM][fFcC]")
+        return {path.relative_to(raw).as_posix(): path.stat().st_size for path in files}
     if not raw.is_file():
         raise UserError(
             f"no motion capture at {str(raw)!r}; give the path of CMU's allasfamc.zip."
         )
     try:
         with zipfile.ZipFile(raw) as archive:
-            return archive.namelist()
+            return {member.filename: member.file_size for member in archive.infolist()}
     except zipfile.BadZipFile as error:
         raise UserError(f"{raw} is no whole zip file ({error}); fetch it anew.") from error
 
@@ -292,7 +299,7 @@ def encode(clip: Clip, rig: str, detector: capture.Detector, seed: int) -> tuple
     try:
         world = load_clip(clip)
     except UserError as error:
-        raise images.BadImage(str(error)) from error
+        raise images.BadImage(str(error).rstrip(".")) from error
     rng = np.random.default_rng([seed, *(int(part) for part in clip.name.split("_"))])
     records = {}
     for camera in capture.make_rig(rig, world, rng):
