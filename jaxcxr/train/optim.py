@@ -22,7 +22,7 @@ _TRACTABLE_LENGTH = 5.0
 
 NO_DECAY = (
     (r"(^|/)(bias|scale)$", False),
-    (r"(^|/)\w*pos(ition)?(_?emb\w*)?(/embedding)?$", False),
+    (r"(^|/)(\w*pos(ition)?s?|joint)(_?emb\w*)?(/embedding)?$", False),
     (r"(^|/)(cls|cls_token|class_token)$", False),
     (r".*", True),
 )

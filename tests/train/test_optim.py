@@ -6,8 +6,9 @@ import numpy as np
 import optax
 import pytest
 
+from jaxcxr import models
 from jaxcxr.errors import UserError
-from jaxcxr.train import optim
+from jaxcxr.train import optim, rules
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "optim.npz")
 
@@ -136,17 +137,37 @@ def test_default_decay_spares_biases_norms_positions_and_class_token():
     np.testing.assert_allclose(updates["head"]["kernel"], -0.5)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "shape"),
+    [
+        ("resnet18", {"classes": 2}, (1, 32, 32, 1)),
+        ("vit_tiny", {"classes": 2}, (1, 32, 32, 1)),
+        ("pose_spatiotemporal", {"positions": "learned"}, (1, 3, 17, 3)),
+    ],
+)
+def test_default_decay_meets_the_weight_matrices_of_the_models_and_nothing_else(
+    name, options, shape
+):
+    model = models.create(name, **options)
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    params = jax.eval_shape(lambda: model.init(keys, jnp.zeros(shape), train=False))["params"]
+    values = rules.match_rules(optim.NO_DECAY, params)
+    decayed = dict(zip(rules.paths(params), jax.tree.leaves(values), strict=True))
+    assert decayed == {path: path.endswith("/kernel") for path in decayed}
+    assert any(decayed.values())
+
+
 def test_decay_factors_and_multipliers_scale_their_parameters():
     params = network()
     zeros = jax.tree.map(jnp.zeros_like, params)
-    rules = (("head/kernel", 0.5), (".*", False))
-    updates = updates_of(stage("adamw", 1.0, weight_decay=0.2, decay_rules=rules), params, zeros)
+    factors = (("head/kernel", 0.5), (".*", False))
+    updates = updates_of(stage("adamw", 1.0, weight_decay=0.2, decay_rules=factors), params, zeros)
     np.testing.assert_allclose(updates["head"]["kernel"], -0.1, rtol=1e-6)
     np.testing.assert_array_equal(updates["backbone"]["conv"]["kernel"], 0)
 
-    rules = (("^backbone", 0.1), (".*", 1.0))
+    multipliers = (("^backbone", 0.1), (".*", 1.0))
     ones = jax.tree.map(jnp.ones_like, params)
-    updates = updates_of(stage("sgd", 1.0, multiplier_rules=rules), params, ones)
+    updates = updates_of(stage("sgd", 1.0, multiplier_rules=multipliers), params, ones)
     np.testing.assert_allclose(updates["backbone"]["norm"]["scale"], -0.1, rtol=1e-6)
     np.testing.assert_allclose(updates["head"]["bias"], -1, rtol=1e-6)
 
