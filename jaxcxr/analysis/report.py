@@ -156,6 +156,7 @@ def curves_figure(metrics_path: pathlib.Path | str, metric: str | None = None) -
         score.text(0.5, 0.5, "no validation yet", transform=score.transAxes, ha="center")
     rate.plot(*_series(records, "train", "learning_rate"), color=GREEN)
     rate.set(ylabel="learning rate", xlabel="step")
+    rate.set_ylim(bottom=0)
     rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     _mark_stages((loss, score, rate), records)
     figure.align_ylabels()
@@ -248,13 +249,18 @@ def _mark_best(
 
 
 def _mark_stages(panels: Sequence["Axes"], records: list[dict]) -> None:
-    stages = [record for record in records if record["kind"] == "stage"]
-    for record in stages:
+    near = 0.12 * np.ptp(panels[0].get_xlim())
+    height, last = 0, -math.inf
+    for record in (record for record in records if record["kind"] == "stage"):
         for axes in panels:
             axes.axvline(record["step"], color=GRAY, linestyle=":", linewidth=1)
+        # Names of stages that begin close to each other stand one above the other.
+        height = height + 1 if record["step"] - last < near else 0
+        last = record["step"]
         panels[0].annotate(
             str(record.get("name", "")), (record["step"], 1.02),
-            xycoords=panels[0].get_xaxis_transform(), color=GRAY, fontsize=9,
+            xycoords=panels[0].get_xaxis_transform(), xytext=(0, 11 * height),
+            textcoords="offset points", color=GRAY, fontsize=9,
         )  # fmt: skip
 
 
