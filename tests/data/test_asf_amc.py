@@ -74,9 +74,9 @@ def test_poses_computed_by_hand():
     root = np.array([1.0, 2.0, 3.0])
     # Frame 1 is the rest pose. In frame 2 the bone turns by 90 degrees about the x axis of its own
     # frame, which is the world's y: x goes to -z, y stays.
-    expected = np.array([root + (2, 0, 0), root + (0, 0, -2)])
+    expected = root + np.array([(2, 0, 0), (0, 0, -2)])
     np.testing.assert_allclose(ends["upper"][:2], UNIT * expected, atol=1e-12)
-    np.testing.assert_allclose(ends["lower"][:2], UNIT * (expected + (0, 3, 0)), atol=1e-12)
+    np.testing.assert_allclose(ends["lower"][:2], UNIT * (expected + np.array([0, 3, 0])), atol=1e-12)
     # In frame 3 root and bone turn by 90 degrees about z each: x goes to -x, y to -y.
     np.testing.assert_allclose(ends["upper"][2], UNIT * (root - (2, 0, 0)), atol=1e-12)
     np.testing.assert_allclose(ends["lower"][2], UNIT * (root - (2, 3, 0)), atol=1e-12)
@@ -97,7 +97,7 @@ def test_order_of_rotation_is_z_after_y_after_x():
         (ASF.replace("    dof rx rz", "    DOF rz rx".lower()),
          AMC.replace("upper 90 0", "upper 0 90").replace("upper 0 90\nroot", "upper 90 0\nroot")),
         (ASF.replace("order TX TY TZ RX RY RZ", "order RX RY RZ TX TY TZ"),
-         AMC.replace("root 1 2 3 0 0 90", "root 0 0 90 1 2 3").replace("1 2 3 0 0 0", "0 0 0 1 2 3")),
+         AMC.replace("1 2 3 0 0 90", "0 0 90 1 2 3").replace("1 2 3 0 0 0", "0 0 0 1 2 3")),
         (ASF, AMC.replace("DEGREES", "RADIANS").replace(" 90", f" {np.pi / 2}")),
         (ASF.replace("angle deg", "angle rad").replace(" 90 XYZ", f" {np.pi / 2} XYZ"), AMC),
     ],
