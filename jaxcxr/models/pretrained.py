@@ -26,6 +26,7 @@ from jaxcxr.models.weight_tables import (
 
 _CLS, _POSITIONS = f"{BACKBONE}/cls_token", f"{BACKBONE}/pos_embed"
 
+
 @dataclasses.dataclass(frozen=True)
 class _Layout:
     """How one kind of file names its tensors, and how timm resizes its position table."""
