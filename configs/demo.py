@@ -1,0 +1,67 @@
+"""The first evening: generated data, one laptop, a few minutes.
+
+`--config=configs/demo.py` trains a small ResNet on chest phantoms, `--config=configs/demo.py:pose` a
+small temporal transformer on motion phantoms. `:quick` and `:pose,quick` are the same shrunken to
+seconds, to try the machinery; their figures mean nothing.
+
+    python -m jaxcxr.main --config=configs/demo.py --workdir=runs/demo
+    python -m jaxcxr.main --config=configs/demo.py:pose --workdir=runs/demo_pose
+"""
+
+from jaxcxr import config as base
+from jaxcxr.errors import UserError
+
+
+def get_config(arg: str = ""):
+    words = set(filter(None, arg.split(",")))
+    if words - {"pose", "quick"}:
+        raise UserError(f"configs/demo.py takes pose, quick or pose,quick, not {arg!r}.")
+    config = pose() if "pose" in words else chest()
+    if "quick" in words:
+        shrink(config)
+    return config
+
+
+def chest():
+    config = base.default("cxr")
+    base.set_source(config, "chest_phantom", size=64, images=4000, prevalence="enriched")
+    base.set_model(config, "resnet18", width=16, stem="small", head_width=64)
+    config.batch_size = 64
+    config.loss.cxr = "bce"
+    config.evaluate_every = "5 epochs"
+    config.ema_decay = 0.99
+    base.add_stage(
+        config, "all", "15 epochs",
+        learning_rate=3e-3, optimizer__name="radam", optimizer__weight_decay=1e-2,
+        decay__name="cosine",
+    )
+    return config
+
+
+def pose():
+    config = base.default("pose")
+    base.set_source(config, "motion_phantom")
+    base.set_model(config, "pose_temporal", dim=128, depth=3, heads=4)
+    config.batch_size = 64
+    config.evaluate_every = "5 epochs"
+    config.ema_decay = 0.99
+    base.add_stage(
+        config, "all", "20 epochs",
+        learning_rate=1e-3, optimizer__name="radam", optimizer__weight_decay=1e-2,
+        decay__name="cosine",
+    )
+    return config
+
+
+def shrink(config):
+    config.batch_size = 16
+    config.evaluate_every = "4 steps"
+    config.log_every = 2
+    config.stages.all.duration = "8 steps"
+    if config.task == "cxr":
+        config.data.options.update({"images": 200, "size": 32})
+        config.data.image_size = 32
+        config.model.options.width = 4
+    else:
+        config.data.options.update({"sequences": 1, "seconds": 2.0})
+        config.model.options.update({"dim": 32, "depth": 1})

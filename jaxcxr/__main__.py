@@ -1,0 +1,69 @@
+"""The command `jaxcxr COMMAND ...`, the same as `python -m jaxcxr COMMAND ...`."""
+
+import argparse
+import difflib
+import importlib
+import sys
+
+from jaxcxr.errors import RunError, UserError
+
+# command -> (module with add_arguments(parser) and run(args), one line of help)
+COMMANDS = {
+    "prepare": ("jaxcxr.data.prepare", "convert a data set into shards, once"),
+    "bench": ("jaxcxr.bench", "measure the input pipeline or the training step"),
+}
+TRAINER = {
+    "train": "train, or resume, as the config says (--config=F --workdir=D)",
+    "evaluate": "evaluate the best checkpoint of a workdir (--workdir=D)",
+}
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Run a command; a user's mistake ends it with one line and exit code 2.
+
+    Arguments:
+      argv: arguments without the program name; sys.argv's by default.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        sys.exit(0 if argv else 2)
+    name, rest = argv[0], argv[1:]
+    if name in TRAINER:
+        from jaxcxr import main
+
+        main.run(["jaxcxr", *rest, f"--mode={name}"])
+        return
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, [*COMMANDS, *TRAINER], n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        print(f"jaxcxr: no command is called {name!r}.{hint}\n\n{usage()}", file=sys.stderr)
+        sys.exit(2)
+    _run_command(name, rest)
+
+
+def usage() -> str:
+    """The list of commands."""
+    lines = {**TRAINER, **{name: text for name, (_, text) in COMMANDS.items()}}
+    rows = "\n".join(f"  {name:<10}{text}" for name, text in lines.items())
+    return f"usage: jaxcxr COMMAND ...\n\n{rows}\n\n`jaxcxr COMMAND --help` says more."
+
+
+def _run_command(name: str, rest: list[str]) -> None:
+    module, text = COMMANDS[name]
+    command = importlib.import_module(module)
+    parser = argparse.ArgumentParser(prog=f"jaxcxr {name}", description=text)
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    command.add_arguments(parser)
+    args = parser.parse_args(rest)
+    try:
+        command.run(args)
+    except (UserError, RunError) as error:
+        if args.debug:
+            raise
+        print(f"jaxcxr: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+
+
+if __name__ == "__main__":
+    run()

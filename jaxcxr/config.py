@@ -1,0 +1,381 @@
+"""Configuration: the defaults of every key, their validation, and durations.
+
+A config file starts from `default(task)` and changes what its experiment needs; the tree is locked,
+so that a misspelt key fails at once. `validate` checks values before any device is touched.
+"""
+
+import difflib
+import importlib.metadata
+import json
+import pathlib
+import platform
+import re
+import subprocess
+
+import ml_collections
+
+from jaxcxr import models
+from jaxcxr.data import augment, sources
+from jaxcxr.errors import UserError
+from jaxcxr.train import optim
+
+TASKS = ("cxr", "pose")
+
+# Keys that may differ between the run that wrote a workdir and the run that resumes it: they
+# change where and how fast the run computes, not what it computes.
+RESUME_MAY_CHANGE = (
+    r"^mesh\.", r"^parallel$", r"^log_every$", r"^data\.(dir|threads|prefetch|workers)$",
+    r"^checkpoint\.keep$", r"^report\.",
+)
+
+_DURATION = re.compile(r"^\s*([0-9.]+(?:e[0-9]+)?)\s*(steps?|epochs?|examples?)\s*$")
+
+_CHOICES = {
+    "task": TASKS,
+    "dtype": ("float32", "bfloat16"),
+    "parallel": ("jit", "pmap"),
+    "checkpoint.mode": ("max", "min"),
+    "loss.cxr": ("thesis", "bce", "focal"),
+    "loss.joint_weights": ("uniform", "limbs"),
+}
+
+# key -> (least, whether the least itself is allowed, greatest)
+_RANGES = {
+    "batch_size": (1, True, None),
+    "accumulate": (1, True, None),
+    "seed": (0, True, 2**31 - 1),
+    "ema_decay": (0.0, True, 0.9999999),
+    "log_every": (1, True, None),
+    "data.image_size": (8, True, 4096),
+    "data.frames": (1, True, 4096),
+    "data.stride": (1, True, None),
+    "data.threads": (0, True, 256),
+    "data.prefetch": (1, True, None),
+    "data.workers": (0, True, 1024),
+    "checkpoint.keep": (1, True, None),
+    "loss.focal_gamma": (0.0, True, None),
+    "loss.velocity": (0.0, True, None),
+    "mesh.fsdp": (1, True, None),
+    "mesh.tensor": (1, True, None),
+}
+
+
+def default(task: str) -> ml_collections.ConfigDict:
+    """Every key with its default value, for one task.
+
+    Arguments:
+      task: "cxr" or "pose".
+
+    Returns:
+      A locked ConfigDict. `stages` is empty: a config file adds at least one with `add_stage`.
+
+    Raises:
+      UserError: no such task.
+    """
+    if task not in TASKS:
+        raise UserError(f"task is {task!r}; allowed: {', '.join(TASKS)}.")
+    cxr = task == "cxr"
+    config = ml_collections.ConfigDict({
+        "task": task,
+        "seed": 0,
+        "batch_size": 32,  # examples per optimiser step, over all devices and hosts
+        "accumulate": 1,  # micro-batches per optimiser step
+        "dtype": "float32",  # of activations; parameters are float32
+        "parallel": "jit",  # "pmap": the same step function, one host
+        "mesh": {"data": -1, "fsdp": 1, "tensor": 1},  # -1: all remaining devices
+        "sharding_rules": (),  # before the defaults of train/parallel.py
+        "data": {
+            "source": "chest_phantom" if cxr else "motion_phantom",
+            "options": {},  # of the source's builder; they name the prepared variant
+            "dir": "",  # "": TFDS's default ($TFDS_DATA_DIR or ~/tensorflow_datasets)
+            "image_size": 64,  # cxr: pixels a side fed to the model
+            "frames": 27,  # pose: frames per training window
+            "stride": 9,  # pose: frames between training windows
+            "threads": 2,
+            "prefetch": 64,  # examples decoded ahead
+            "workers": 0,  # processes that generate a phantom; 0: one per core
+        },
+        "augment": (augment.xray_defaults() if cxr else augment.pose_defaults()).to_dict(),
+        "model": {"name": "resnet50" if cxr else "pose_temporal", "options": {}, "pretrained": ""},
+        "loss": (
+            {"cxr": "thesis", "focal_gamma": 2.0}
+            if cxr
+            else {"velocity": 0.0, "joint_weights": "uniform"}
+        ),
+        "stage_order": (),
+        "stages": {},
+        "ema_decay": 0.0,  # 0: no average of the parameters is kept
+        "log_every": 10,
+        "evaluate_every": "1 epoch",
+        "checkpoint": {
+            "every": "1 epoch",
+            "keep": 2,  # newest; the best by `monitor` is kept besides
+            "monitor": "auroc" if cxr else "mpjpe",
+            "mode": "max" if cxr else "min",
+        },
+        "report": {"samples": 12},
+    })
+    return config.lock()
+
+
+def set_model(config, name: str, **options) -> None:
+    """Choose the model: every option with its default, so that the command line can override it.
+
+    Arguments:
+      config: a config of `default`.
+      name: a name of `jaxcxr.models`.
+      **options: the options to change.
+
+    Raises:
+      UserError: unknown model or option; the message names the nearest.
+    """
+    known = models.options(name)
+    for key in options:
+        if key not in known:
+            raise UserError(f"model {name!r} has no option {key!r}.{_nearest(key, known)}")
+    with config.unlocked():
+        config.model.name = name
+        config.model.options = ml_collections.ConfigDict({**known, **options})
+
+
+def set_source(config, name: str, **options) -> None:
+    """Choose the data source and the options that name its prepared variant.
+
+    Raises:
+      UserError: unknown source or option; the message names the nearest.
+    """
+    known = source_options(name)
+    for key in options:
+        if key not in known:
+            raise UserError(f"data source {name!r} has no option {key!r}.{_nearest(key, known)}")
+    with config.unlocked():
+        config.data.source = name
+        config.data.options = ml_collections.ConfigDict({**known, **options})
+
+
+def source_options(name: str) -> dict:
+    """Options of a source that a config may set, with their defaults."""
+    return sources.variant_options(name)
+
+
+def add_stage(config, name: str, duration: str, trainable=(".*",), **changes) -> None:
+    """Append a training stage.
+
+    Arguments:
+      config: a config of `default`.
+      name: name of the stage, shown in logs and used in overrides (`--config.stages.NAME...`).
+      duration: e.g. "300 steps", "5 epochs", "1e6 examples".
+      trainable: regular expressions; a parameter whose path matches none of them is frozen, and
+        a BatchNorm layer so frozen uses and keeps its running statistics.
+      **changes: dotted keys of `optim.default_stage` with "." written as "__", e.g.
+        `optimizer__name="radam"`.
+    """
+    stage = optim.default_stage()
+    flat = {key.replace("__", "."): value for key, value in changes.items()}
+    stage.update_from_flattened_dict(flat)
+    with config.unlocked(), stage.unlocked():
+        stage.duration = duration
+        stage.trainable = tuple(trainable)
+        config.stages[name] = stage
+        config.stage_order = (*config.stage_order, name)
+
+
+def steps(duration: str, data_size: int, batch_size: int) -> int:
+    """Number of optimiser steps of a duration such as "3 epochs"; at least 1.
+
+    Arguments:
+      duration: a number and "steps", "epochs" or "examples".
+      data_size: examples in the training split.
+      batch_size: examples per step.
+
+    Raises:
+      UserError: not a duration.
+    """
+    match = _DURATION.match(duration)
+    if not match or float(match[1]) <= 0:
+        raise UserError(
+            f"{duration!r} is not a duration; write a positive number and a unit, such as "
+            "'300 steps', '5 epochs' or '1e6 examples'."
+        )
+    number, unit = float(match[1]), match[2].rstrip("s")
+    if unit == "step":
+        return max(1, round(number))
+    examples = number * data_size if unit == "epoch" else number
+    return max(1, round(examples / batch_size))
+
+
+def validate(config) -> None:
+    """Check every value that can be checked without data or devices.
+
+    Raises:
+      UserError: a value is impossible; the message names the key, the value and what is allowed.
+    """
+    reference = default(get(config, "task")) if get(config, "task") in TASKS else None
+    if reference is None:
+        raise UserError(f"config.task is {config.task!r}; allowed: {', '.join(TASKS)}.")
+    _check_tree(config, reference, prefix="")
+    for key, allowed in _CHOICES.items():
+        value = get(config, key)
+        if value is not None and value not in allowed:
+            raise UserError(
+                f"config.{key} is {value!r}; allowed: {', '.join(map(repr, allowed))}."
+                + _nearest(str(value), allowed)
+            )
+    for key, bounds in _RANGES.items():
+        _check_range(key, get(config, key), *bounds)
+    if config.batch_size % config.accumulate:
+        raise UserError(
+            f"config.batch_size ({config.batch_size}) must be a multiple of config.accumulate "
+            f"({config.accumulate})."
+        )
+    if config.mesh.data != -1 and config.mesh.data < 1:
+        raise UserError(f"config.mesh.data is {config.mesh.data}; allowed: -1 (all) or at least 1.")
+    for key in ("evaluate_every", "checkpoint.every"):
+        steps(get(config, key), 1, 1)
+    if sources.task_of(config.data.source) != config.task:
+        raise UserError(
+            f"config.data.source {config.data.source!r} serves the task "
+            f"{sources.task_of(config.data.source)!r}, but config.task is {config.task!r}."
+        )
+    augment.check(config.augment, "config.augment")
+    _check_stages(config)
+
+
+def get(config, dotted: str):
+    """Value at a dotted key, None where the key does not exist for this task."""
+    for part in dotted.split("."):
+        if part not in config:
+            return None
+        config = config[part]
+    return config
+
+
+def flatten(config) -> dict:
+    """The config as {dotted key: value}, JSON types only (tuples become lists)."""
+    flat = {}
+
+    def visit(node, prefix):
+        for key in sorted(node):
+            if isinstance(node[key], dict):
+                visit(node[key], f"{prefix}{key}.")
+            else:
+                flat[f"{prefix}{key}"] = node[key]
+
+    visit(json.loads(config.to_json_best_effort()), "")
+    return flat
+
+
+def from_saved(saved: dict):
+    """The config that a workdir's config.json holds; JSON's lists become tuples again."""
+
+    def tuples(value):
+        if isinstance(value, dict):
+            return {key: tuples(item) for key, item in value.items()}
+        return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+    return ml_collections.ConfigDict(tuples(saved)).lock()
+
+
+def difference(config, saved: dict) -> list[str]:
+    """Lines "key: saved -> now" for the keys whose change would make this another experiment.
+
+    Arguments:
+      config: the config of this run.
+      saved: the `config` entry of a workdir's config.json.
+    """
+    now = flatten(config)
+    before = flatten(ml_collections.ConfigDict(saved))
+    lines = []
+    for key in sorted(now.keys() | before.keys()):
+        if now.get(key) != before.get(key) and not any(re.search(p, key) for p in RESUME_MAY_CHANGE):
+            lines.append(f"{key}: {before.get(key)!r} -> {now.get(key)!r}")
+    return lines
+
+
+def provenance() -> dict:
+    """Versions of what computes, and the git commit of the code where there is one."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain",
+                "tensorflow-datasets", "numpy", "scikit-learn", "jaxcxr")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed as a package"
+    return {"python": platform.python_version(), "packages": versions, "git": _git_commit()}
+
+
+def _git_commit() -> str:
+    root = pathlib.Path(__file__).resolve().parents[1]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "not a git checkout"
+
+
+def _nearest(key: str, known) -> str:
+    close = difflib.get_close_matches(key, [str(k) for k in known], n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(map(str, known))}."
+
+
+def _check_tree(config, reference, prefix: str) -> None:
+    """Unknown keys and values of another type than the default's."""
+    for key in config:
+        path = f"{prefix}{key}"
+        if path in ("stages", "data.options", "model.options"):
+            continue
+        if key not in reference:
+            raise UserError(f"config.{path} is no key.{_nearest(key, list(reference))}")
+        value, expected = config[key], reference[key]
+        if isinstance(expected, ml_collections.ConfigDict):
+            if not isinstance(value, ml_collections.ConfigDict):
+                raise UserError(f"config.{path} is {value!r}; it must be a group of keys.")
+            _check_tree(value, expected, f"{path}.")
+        elif not _same_kind(value, expected):
+            raise UserError(
+                f"config.{path} is {value!r}; it must be of type {type(expected).__name__}."
+            )
+
+
+def _same_kind(value, expected) -> bool:
+    if isinstance(expected, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(expected, int) and not isinstance(expected, bool):
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, type(expected))
+
+
+def _check_range(key, value, least, least_allowed, greatest) -> None:
+    if value is None:
+        return
+    low = value < least or (value == least and not least_allowed)
+    if low or (greatest is not None and value > greatest) or value != value:
+        allowed = f"at least {least}" if least_allowed else f"greater than {least}"
+        if greatest is not None:
+            allowed += f" and at most {greatest}"
+        raise UserError(f"config.{key} is {value!r}; allowed: {allowed}.")
+
+
+def _check_stages(config) -> None:
+    if not config.stage_order:
+        raise UserError("config.stage_order is empty; a run needs at least one stage (add_stage).")
+    for name in config.stage_order:
+        if name not in config.stages:
+            raise UserError(
+                f"config.stage_order names {name!r}, which is no stage."
+                + _nearest(name, list(config.stages))
+            )
+        stage = config.stages[name]
+        steps(stage.duration, 1, 1)
+        for pattern in stage.trainable:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise UserError(
+                    f"config.stages.{name}.trainable holds {pattern!r}, which is no regular "
+                    f"expression: {error}."
+                ) from error
+        optim.check_stage(stage, f"config.stages.{name}")
+    if len(set(config.stage_order)) != len(config.stage_order):
+        raise UserError(f"config.stage_order {config.stage_order} names a stage twice.")

@@ -1,0 +1,106 @@
+"""Random access to windows of motion sequences.
+
+A whole data set of sequences fits in memory (Human3.6M with four cameras: 0.6 GB), so windows of
+any length and stride are cut from arrays, not from records.
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxcxr.data import cameras
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequence:
+    """One motion seen by one camera.
+
+    Attributes:
+      sequence_id, subject, action, camera: names.
+      inputs: float32 `[frames, joints, 3]`: screen-normalised x and y, and the confidence; a joint
+        that was not seen is all zeros.
+      joints: float32 `[frames, joints, 3]`, metres, relative to the first joint (the hip).
+    """
+
+    sequence_id: str
+    subject: str
+    action: str
+    camera: str
+    inputs: np.ndarray
+    joints: np.ndarray
+
+    @classmethod
+    def from_record(cls, record) -> "Sequence":
+        """From a record of `schema.pose_features`."""
+        width, height = record["image_size"]
+        screen = cameras.normalize_screen(record["keypoints"], width, height)
+        confidence = np.asarray(record["confidence"], np.float32)[..., None]
+        inputs = np.concatenate([np.where(confidence > 0, screen, 0.0), confidence], -1)
+        joints = np.asarray(record["joints"], np.float32)
+        names = (record[key] for key in ("sequence_id", "subject", "action", "camera"))
+        return cls(
+            *(name.decode() if isinstance(name, bytes) else str(name) for name in names),
+            inputs=inputs.astype(np.float32),
+            joints=joints - joints[:, :1],
+        )
+
+
+def read_sequences(directory: pathlib.Path, split: str) -> list[Sequence]:
+    """All sequences of a split of a prepared data set."""
+    records = tfds.builder_from_directory(directory).as_data_source(split)
+    return [Sequence.from_record(record) for record in records]
+
+
+class Clips:
+    """Windows of fixed length over sequences.
+
+    Arguments:
+      sequences: the sequences of one split.
+      frames: frames per window.
+      stride: frames between the starts of neighbouring windows; with `stride == frames` every
+        frame stands in exactly one window. The last window of a sequence is padded with zeros and
+        its `mask` is False there.
+    """
+
+    def __init__(self, sequences: list[Sequence], frames: int, stride: int):
+        self.sequences = sorted(sequences, key=lambda sequence: sequence.sequence_id)
+        self.frames = frames
+        self.windows = [
+            (which, start)
+            for which, sequence in enumerate(self.sequences)
+            for start in range(0, max(1, len(sequence.joints) - frames + stride), stride)
+            if start < len(sequence.joints)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        which, start = self.windows[index]
+        sequence = self.sequences[which]
+        inputs = sequence.inputs[start : start + self.frames]
+        joints = sequence.joints[start : start + self.frames]
+        missing = self.frames - len(joints)
+        pad = ((0, missing), (0, 0), (0, 0))
+        return {
+            "keypoints": np.pad(inputs, pad),
+            "joints": np.pad(joints, pad),
+            "mask": np.arange(self.frames) < len(joints),
+        }
+
+    def stitch(self, values: np.ndarray) -> list[np.ndarray]:
+        """Per-window values back to per-sequence ones, padding dropped.
+
+        Arguments:
+          values: `[windows, frames, ...]` in the order of the windows; needs `stride == frames`.
+
+        Returns:
+          One `[sequence frames, ...]` array per sequence.
+        """
+        parts: list[list[np.ndarray]] = [[] for _ in self.sequences]
+        for (which, start), value in zip(self.windows, values, strict=True):
+            left = len(self.sequences[which].joints) - start
+            parts[which].append(value[:left])
+        return [np.concatenate(pieces) for pieces in parts]

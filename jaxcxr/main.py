@@ -1,0 +1,134 @@
+"""The entry: `python -m jaxcxr.main --config=FILE[:ARG] --workdir=DIR [--config.a.b=VALUE ...]`."""
+
+import errno
+import os
+import pathlib
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from jaxcxr.errors import RunError, UserError
+
+# JAX and the trainer are imported inside functions: processes that generate data import this
+# module again, and they need neither.
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "experiment, FILE[:ARG]")
+_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
+_MODE = flags.DEFINE_enum("mode", "train", ("train", "evaluate"), "what to do")
+_DISTRIBUTED = flags.DEFINE_enum(
+    "distributed", "auto", ("auto", "on", "off"),
+    "several processes: auto starts jax.distributed where the environment names a coordinator",
+)
+_DEBUG = flags.DEFINE_bool("debug", False, "show tracebacks")
+
+
+def main(argv) -> None:
+    """Train or evaluate as the flags say.
+
+    Arguments:
+      argv: what absl left over; nothing is expected.
+
+    Raises:
+      UserError: a mistake in the flags or what they name.
+    """
+    from jaxcxr import config as config_lib
+    from jaxcxr.train import loop, writers
+
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; overrides look like --config.seed=1.")
+    if not _WORKDIR.value:
+        raise UserError("--workdir is missing; give the folder of the run, e.g. runs/demo.")
+    workdir = pathlib.Path(_WORKDIR.value).expanduser()
+    config = _config(workdir)
+    config_lib.validate(config)
+    _initialize_distributed()
+    screen = writers.Screen()
+    if _MODE.value == "train":
+        loop.train(config, workdir, screen)
+    else:
+        loop.evaluate(config, workdir, screen)
+
+
+def _config(workdir: pathlib.Path):
+    from jaxcxr import config as config_lib
+    from jaxcxr.train import checkpoint
+
+    if _CONFIG.value is not None:
+        return _CONFIG.value
+    if _MODE.value == "evaluate":
+        return config_lib.from_saved(checkpoint.load_config(workdir))
+    raise UserError("--config is missing; give a file, e.g. --config=configs/demo.py.")
+
+
+def _initialize_distributed() -> None:
+    """Join the other processes before any device is touched."""
+    named = "JAX_COORDINATOR_ADDRESS" in os.environ
+    if _DISTRIBUTED.value == "on" or (_DISTRIBUTED.value == "auto" and named):
+        import jax
+
+        count, index = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
+        jax.distributed.initialize(
+            num_processes=int(count) if count else None, process_id=int(index) if index else None
+        )
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parse the command line; a mistake ends the program with one line and exit code 2."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError,
+            UserError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        # A config file's own error comes with its traceback; its last line says what is wrong.
+        text = lines[-1] if "Error whilst parsing config file" in lines[0] else lines[0]
+        _complain(text.removeprefix("jaxcxr.errors.UserError: "))
+        sys.exit(2)
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Run `main` and turn errors into one clear message and an exit code.
+
+    Exit codes: 0 done or stopped by SIGTERM after saving; 1 the run failed; 2 a user's mistake.
+
+    Arguments:
+      argv: program name and arguments; sys.argv by default.
+    """
+    argv = parse_flags(sys.argv if argv is None else argv)
+    try:
+        main(argv)
+    except UserError as error:
+        _fail(error, 2, str(error))
+    except RunError as error:
+        _fail(error, 1, str(error))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _fail(error, 1, "the disk is full; free space and run the same command again to resume.")
+    except RuntimeError as error:  # JAX's runtime errors are RuntimeErrors
+        _fail_runtime(error)
+
+
+def _fail_runtime(error) -> None:
+    text = str(error)
+    if "RESOURCE_EXHAUSTED" in text:
+        _fail(error, 2, "the device is out of memory; lower --config.batch_size, raise "
+                        "--config.accumulate, or use more devices.")
+    if "No space left" in text:
+        _fail(error, 1, "the disk is full; free space and run the same command again to resume.")
+    raise error
+
+
+def _fail(error, code: int, message: str) -> None:
+    if _DEBUG.value:
+        raise error
+    _complain(message)
+    sys.exit(code)
+
+
+def _complain(message: str) -> None:
+    print(f"jaxcxr: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run()

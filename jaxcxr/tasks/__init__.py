@@ -1,0 +1,93 @@
+"""The Task protocol: all that the trainer knows about what it trains."""
+
+import dataclasses
+import pathlib
+from typing import Any, Protocol
+
+import numpy as np
+
+from jaxcxr.data import clips, radiographs
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Result of evaluating one split.
+
+    Attributes:
+      metrics: scalar figures by name, e.g. {"auroc": 0.91}; undefined ones are left out.
+      table: the same for people, as text, one row per class, action or baseline.
+    """
+
+    metrics: dict[str, float]
+    table: str
+
+
+class Task(Protocol):
+    """What differs between the two tasks, as far as the trainer is concerned.
+
+    A batch is a dict of arrays with a leading example axis. Three keys are always there: `index`
+    (int32, position in the split's source), `position` (uint32, position in the endless shuffled
+    stream, from which augmentation draws its randomness) and `valid` (bool, False for padding).
+
+    Attributes:
+      loss_weights: weight of each term of `loss_sums`.
+    """
+
+    loss_weights: dict[str, float]
+
+    def source(self, split: str) -> Any:
+        """Random-access source of examples (dicts of NumPy arrays) of a split."""
+
+    def model_options(self) -> dict:
+        """Options of the model that the data decides, e.g. the number of classes."""
+
+    def inputs(self, batch) -> tuple[Any, dict]:
+        """Model input and keyword arguments from a batch (inside the compiled step)."""
+
+    def augment(self, key, batch):
+        """Random changes of a training batch (inside the compiled step)."""
+
+    def divisors(self, batch) -> dict[str, Any]:
+        """For each loss term, how many known targets the batch holds."""
+
+    def loss_sums(self, outputs, batch) -> dict[str, Any]:
+        """For each loss term, its sum over known targets."""
+
+    def predict(self, outputs, batch) -> dict[str, Any]:
+        """What evaluation keeps of the outputs, with the batch axis first."""
+
+    def evaluate(self, split: str, predictions: dict[str, np.ndarray]) -> Evaluation:
+        """Metrics from the predictions of a whole split, in the order of its source."""
+
+    def ids(self, split: str, index) -> list[str]:
+        """Names of examples, for messages."""
+
+    def write(self, split: str, predictions: dict[str, np.ndarray], workdir: pathlib.Path) -> None:
+        """Write `predictions/<split>.csv` and the task's figures under `report/`."""
+
+    def describe(self) -> dict[str, str]:
+        """Lines for the screen at the start: data sizes and what is in them."""
+
+
+def create(config) -> Task:
+    """The task of a config, with its prepared data opened.
+
+    Raises:
+      UserError: the data is not prepared; the message holds the command to run.
+    """
+    from jaxcxr.data import prepare
+    from jaxcxr.tasks import cxr, pose
+
+    directory = prepare.find_or_generate(config)
+    settings = config.data
+
+    def radiographs_of(split):
+        return radiographs.Radiographs(directory, split, settings.image_size)
+
+    def clips_of(split):
+        stride = settings.stride if split == "train" else settings.frames
+        return clips.Clips(clips.read_sequences(directory, split), settings.frames, stride)
+
+    if config.task == "cxr":
+        return cxr.XrayTask(config, radiographs_of)
+    return pose.PoseTask(config, clips_of)

@@ -1,0 +1,174 @@
+"""Chest X-ray: multi-label detection of findings with unknown labels masked everywhere."""
+
+import csv
+import functools
+import pathlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcxr.analysis import report
+from jaxcxr.data import augment, radiographs
+from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.metrics import classification
+from jaxcxr.tasks import Evaluation
+
+# One grey channel stands for three identical ones, so one mean and one deviation serve: the
+# averages over the channels of ImageNet's.
+GRAY_MEAN, GRAY_STD = 0.449, 0.226
+
+
+def class_weights(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of positive and negative labels, from the known labels of the training split.
+
+    Thesis eq. 4.2: `w_n,c = n_c / N` and `w_p,c = 1 - n_c / N`, N counted per class over images
+    whose label is known. A class never seen gets weights 1 and 0, one always seen 0 and 1.
+
+    Arguments:
+      labels: `[n, classes]` int8 in {1, 0, -1 unknown}.
+
+    Returns:
+      (positive, negative) weights, each float32 `[classes]`.
+    """
+    positives = (labels == POSITIVE).sum(0)
+    known = (labels != UNKNOWN).sum(0)
+    rate = np.divide(positives, known, out=np.zeros(labels.shape[1]), where=known > 0)
+    return (1.0 - rate).astype(np.float32), rate.astype(np.float32)
+
+
+def cross_entropy(logits, labels, positive_weight, negative_weight, gamma: float = 0.0):
+    """Weighted binary cross-entropy of each label, 0 where the label is unknown.
+
+    Thesis eq. 4.1 (its sum runs over 15 classes, not 16, and lacks the minus sign). With `gamma`
+    above 0 each term is scaled by `(1 - p_t)^gamma` (Lin et al. 2017, focal loss, eq. 4).
+
+    Arguments:
+      logits: float `[batch, classes]`.
+      labels: int `[batch, classes]` in {1, 0, -1 unknown}.
+      positive_weight: `[classes]`.
+      negative_weight: `[classes]`.
+      gamma: focusing exponent.
+
+    Returns:
+      float32 `[batch, classes]`.
+    """
+    logits = logits.astype(jnp.float32)
+    log_p, log_q = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+    positive = positive_weight * -log_p
+    negative = negative_weight * -log_q
+    if gamma:
+        positive = positive * jnp.exp(gamma * log_q)
+        negative = negative * jnp.exp(gamma * log_p)
+    loss = jnp.where(labels == POSITIVE, positive, 0.0)
+    return jnp.where(labels == NEGATIVE, negative, loss)
+
+
+class XrayTask:
+    """The chest X-ray task, see `jaxcxr.tasks.Task`.
+
+    Arguments:
+      config: the resolved config.
+      open_split: split name -> its radiographs (random access, with a `manifest`).
+    """
+
+    def __init__(self, config, open_split: Callable[[str], radiographs.Radiographs]):
+        self._config = config
+        self.source = functools.cache(open_split)
+        train = self.source("train").manifest
+        self.classes = train.classes
+        self.loss_weights = {"cross_entropy": 1.0}
+        self._gamma = config.loss.focal_gamma if config.loss.cxr == "focal" else 0.0
+        if config.loss.cxr == "thesis":
+            self._positive, self._negative = class_weights(train.labels)
+        else:
+            self._positive = self._negative = np.ones(len(self.classes), np.float32)
+
+    def model_options(self) -> dict:
+        """One output per class."""
+        return {"classes": len(self.classes)}
+
+    def inputs(self, batch):
+        """Images float32 `[batch, size, size, 1]`, normalised."""
+        return (_unit(batch["image"]) - GRAY_MEAN) / GRAY_STD, {}
+
+    def augment(self, key, batch):
+        """Random geometry and contrast, by the position of each example in the stream."""
+        image = augment.augment_xray(
+            key, _unit(batch["image"]), self._config.augment, batch["position"]
+        )
+        return {**batch, "image": image}
+
+    def divisors(self, batch):
+        """Known labels in the batch."""
+        return {"cross_entropy": jnp.sum(self._known(batch).astype(jnp.float32))}
+
+    def loss_sums(self, outputs, batch):
+        """Cross-entropy summed over known labels."""
+        loss = cross_entropy(
+            outputs, batch["labels"], self._positive, self._negative, self._gamma
+        )
+        return {"cross_entropy": jnp.sum(jnp.where(self._known(batch), loss, 0.0))}
+
+    def predict(self, outputs, batch):
+        """Scores in (0, 1), `[batch, classes]`."""
+        return {"scores": jax.nn.sigmoid(outputs.astype(jnp.float32))}
+
+    def evaluate(self, split: str, predictions) -> Evaluation:
+        """Per-class and macro AUROC and average precision."""
+        labels = self.source(split).manifest.labels
+        table = classification.evaluate(labels, predictions["scores"], self.classes)
+        return Evaluation(table.scalars(), table.to_text())
+
+    def ids(self, split: str, index) -> list[str]:
+        """Image ids."""
+        return [str(name) for name in self.source(split).manifest.image_id[np.asarray(index)]]
+
+    def write(self, split: str, predictions, workdir: pathlib.Path) -> None:
+        """`predictions/<split>.csv`, ROC curves and sample radiographs."""
+        rows, scores = self.source(split).manifest, predictions["scores"]
+        path = workdir / "predictions" / f"{split}.csv"
+        path.parent.mkdir(exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("image_id", "patient_id", *(f"label_{c}" for c in self.classes),
+                             *(f"score_{c}" for c in self.classes)))
+            for i in range(len(rows)):
+                labels = ("" if label == UNKNOWN else int(label) for label in rows.labels[i])
+                writer.writerow((rows.image_id[i], rows.patient_id[i], *labels,
+                                 *(f"{score:.6g}" for score in scores[i])))
+        folder = workdir / "report"
+        report.roc(rows.labels, scores, self.classes, folder / f"roc_{split}.png")
+        chosen = _spread(rows.labels, self._config.report.samples)
+        pictures = np.stack([self.source(split)[i]["image"][..., 0] for i in chosen])
+        report.samples(pictures, rows.labels[chosen], scores[chosen], self.classes,
+                       folder / f"samples_{split}.png")
+
+    def describe(self) -> dict[str, str]:
+        """Images and patients of each split."""
+        lines = {}
+        for split in ("train", "validation", "test"):
+            rows = self.source(split).manifest
+            patients = len(np.unique(rows.patient_id))
+            lines[split] = f"{len(rows):,} images of {patients:,} patients"
+        return lines
+
+    def _known(self, batch):
+        return (batch["labels"] != UNKNOWN) & batch["valid"][:, None]
+
+
+def _unit(image):
+    """uint8 to float32 in [0, 1]; floats pass."""
+    if image.dtype == jnp.uint8:
+        return image.astype(jnp.float32) / 255.0
+    return image
+
+
+def _spread(labels: np.ndarray, count: int) -> np.ndarray:
+    """Indices of examples that show as many findings as possible: the first of each class."""
+    positive = labels == POSITIVE
+    firsts = [int(np.argmax(column)) for column in positive.T if column.any()]
+    healthy = np.flatnonzero(~positive.any(1))[:1]
+    chosen = list(dict.fromkeys([*firsts, *map(int, healthy), *range(len(labels))]))
+    return np.array(chosen[:count], dtype=int)

@@ -1,0 +1,159 @@
+"""Checkpoints: the train state and the data iterator, saved and restored together by Orbax.
+
+This is the only file that knows Orbax (its V0 API).
+"""
+
+import json
+import logging
+import pathlib
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from jaxcxr import config as config_lib
+from jaxcxr.errors import UserError
+
+
+class Checkpoints:
+    """The checkpoints of one workdir: the newest few, and the best by the monitored metric.
+
+    Arguments:
+      workdir: folder of the run; checkpoints lie in its `checkpoints/`.
+      config: `checkpoint.keep`, `checkpoint.monitor`, `checkpoint.mode`.
+    """
+
+    def __init__(self, workdir: pathlib.Path, config):
+        self._monitor = config.checkpoint.monitor
+        self._sign = 1.0 if config.checkpoint.mode == "max" else -1.0
+        best = checkpoint_managers.BestN(
+            get_metric_fn=self._rank, n=1, keep_checkpoints_without_metrics=False
+        )
+        newest = checkpoint_managers.LatestN(n=config.checkpoint.keep)
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        self._manager = ocp.CheckpointManager(
+            (workdir / "checkpoints").absolute(),
+            item_names=("state", "data"),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy([newest, best]),
+                enable_async_checkpointing=True,
+            ),
+        )
+
+    def _rank(self, metrics) -> float:
+        return self._sign * metrics[self._monitor]
+
+    @property
+    def latest_step(self) -> int | None:
+        """Step of the newest complete checkpoint."""
+        return self._manager.latest_step()
+
+    @property
+    def best_step(self) -> int | None:
+        """Step of the checkpoint with the best monitored metric; None where none has one."""
+        ranked = []
+        for step in self._manager.all_steps():
+            metrics = self._manager.metrics(step)
+            if metrics and self._monitor in metrics:
+                ranked.append((self._rank(metrics), step))
+        return max(ranked)[1] if ranked else None
+
+    def save(self, step: int, state, data, metrics: dict | None = None) -> None:
+        """Start saving; returns once the arrays are copied, writing goes on in the background.
+
+        Arguments:
+          step: optimiser steps done.
+          state: the TrainState.
+          data: the grain iterator, positioned after the batch of `step`.
+          metrics: validation metrics at `step`, numbers only.
+        """
+        if step in self._manager.all_steps():
+            return
+        usable = metrics if metrics and self._monitor in metrics else None
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), data=grain.checkpoint.CheckpointSave(data)
+            ),
+            metrics=usable,
+            force=True,
+        )
+
+    def restore(self, step: int, abstract_state, data=None):
+        """Read a state into the shardings of `abstract_state`, and move `data` to its position.
+
+        Arguments:
+          step: one of the saved steps.
+          abstract_state: TrainState of ShapeDtypeStructs with shardings; the devices may be others
+            than those that saved it.
+          data: the grain iterator, or None to leave the data alone.
+
+        Raises:
+          UserError: the checkpoint does not hold such a state.
+        """
+        items = {"state": ocp.args.StandardRestore(abstract_state)}
+        if data is not None:
+            items["data"] = grain.checkpoint.CheckpointRestore(data)
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))["state"]
+        except (ValueError, KeyError) as error:
+            raise UserError(
+                f"checkpoint {step} does not fit this config's model or optimiser: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+
+    def wait(self) -> None:
+        """Wait until everything started is on disk; errors of the background surface here."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Finish writing and release the threads."""
+        self.wait()
+        self._manager.close()
+
+
+def claim_workdir(workdir: pathlib.Path, config) -> None:
+    """Make the workdir this run's: write config.json, or check that the one there is the same.
+
+    Arguments:
+      workdir: the folder; made where absent.
+      config: the resolved config.
+
+    Raises:
+      UserError: the folder cannot be written, or holds a run of another config (the differing
+        keys are shown).
+    """
+    path = workdir / "config.json"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            lines = config_lib.difference(config, json.loads(path.read_text())["config"])
+            if lines:
+                raise UserError(
+                    f"{workdir} holds a run of another config:\n  " + "\n  ".join(lines)
+                    + "\nGive another --workdir, or the same config to resume."
+                )
+            return
+        if jax.process_index() == 0:
+            record = {
+                "config": json.loads(config.to_json_best_effort()),
+                **config_lib.provenance(),
+            }
+            path.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {workdir}: {error.strerror}; give another --workdir.") from (
+            error
+        )
+
+
+def load_config(workdir: pathlib.Path) -> dict:
+    """The `config` entry of a workdir.
+
+    Raises:
+      UserError: the folder holds no run.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise UserError(f"{workdir} holds no run (no config.json); train first.")
+    return json.loads(path.read_text())["config"]

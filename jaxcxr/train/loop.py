@@ -1,0 +1,261 @@
+"""The loop. Read it from top to bottom: everything a run does happens here, in this order."""
+
+import collections
+import contextlib
+import math
+import pathlib
+import signal
+import time
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxcxr import config as config_lib
+from jaxcxr.analysis import report
+from jaxcxr.data import pipeline
+from jaxcxr.errors import RunError, UserError
+from jaxcxr.train import checkpoint, parallel, setup, writers
+from jaxcxr.train import state as state_lib
+
+
+def train(config, workdir: pathlib.Path, screen: writers.Screen) -> dict[str, float]:
+    """Train, or go on where the workdir's last checkpoint stands, then evaluate and report.
+
+    Arguments:
+      config: the resolved, validated config.
+      workdir: folder of the run.
+      screen: where progress is shown.
+
+    Returns:
+      Test metrics of the best checkpoint; {} when the run was asked to stop by SIGTERM.
+
+    Raises:
+      UserError: a mistake in the config, the data or the workdir.
+      RunError: the loss is not finite.
+    """
+    checkpoint.claim_workdir(workdir, config)
+    run = setup.make(config)
+    with run.mesh_context(), contextlib.closing(
+        checkpoint.Checkpoints(workdir, config)
+    ) as checkpoints:
+        data = pipeline.train_iterator(run.task.source("train"), config)
+        state, step = start(run, checkpoints, data)
+        screen.table("jaxcxr", describe(run, state, step, workdir))
+        with contextlib.closing(writers.MetricWriter(workdir, step)) as writer:
+            finished = train_until_done(run, state, step, data, checkpoints, writer, screen)
+            if not finished:
+                screen.print(
+                    f"stopped by SIGTERM after saving; run the same command again to go on "
+                    f"from {workdir}"
+                )
+                return {}
+            return finish(run, checkpoints, writer, workdir, screen)
+
+
+def start(run: setup.Setup, checkpoints, data):
+    """Where to begin: the newest checkpoint, or initial (perhaps pretrained) weights."""
+    begun = time.perf_counter()
+    step = checkpoints.latest_step
+    if step is None:
+        state, step = run.first_state(), 0
+    else:
+        abstract = run.abstract_state(state_lib.stage_at(run.stages, step))
+        state = checkpoints.restore(step, abstract, data)
+    jax.block_until_ready(state)
+    run.seconds["init"] = time.perf_counter() - begun
+    return state, step
+
+
+def train_until_done(run, state, step, data, checkpoints, writer, screen) -> bool:
+    """Do the remaining steps. Returns False when SIGTERM ended them early.
+
+    The order within a step matters and is tested: the batch is taken after the previous step's
+    checkpoint was started, so that the saved iterator stands exactly after the saved step.
+    """
+    config, size = run.config, len(run.task.source("train"))
+    evaluate_every = config_lib.steps(config.evaluate_every, size, config.batch_size)
+    save_every = config_lib.steps(config.checkpoint.every, size, config.batch_size)
+    log = StepLog(run, writer, screen, checkpoints)
+    stage, train_step = None, None
+    with SigTerm() as sigterm, screen.progress(step, run.total_steps):
+        while step < run.total_steps:
+            if stage is not state_lib.stage_at(run.stages, step):
+                stage = state_lib.stage_at(run.stages, step)
+                train_step = run.train_step(stage)
+                writer.write(step, "stage", {"name": stage.name})
+                log.restart()
+
+            with log.waiting():
+                batch = next(data)
+            state, metrics = train_step(state, parallel.put_batch(run.mesh, batch))
+            step += 1
+            log.add(step, stage.name, metrics, batch["index"])
+
+            if step == stage.end and step < run.total_steps:
+                state = run.enter_stage(state, state_lib.stage_at(run.stages, step))
+            last, stop = step == run.total_steps, sigterm.received(step)
+            scores = None
+            if last or step % evaluate_every == 0:
+                log.flush()
+                scores = validate(run, state, step, writer, screen)
+            if last or stop or scores is not None or step % save_every == 0:
+                log.flush()  # a checkpoint never holds a state whose loss was not finite
+                checkpoints.save(step, state, data, scores)
+            if scores is not None:
+                log.restart()
+            if stop and not last:
+                checkpoints.wait()
+                return False
+    checkpoints.wait()
+    return True
+
+
+class StepLog:
+    """Metrics of steps, read one step late so that the host never waits for the device."""
+
+    def __init__(self, run, writer, screen, checkpoints):
+        self._run, self._writer, self._screen = run, writer, screen
+        self._checkpoints = checkpoints
+        self._pending = collections.deque()
+        self.restart()
+
+    def restart(self) -> None:
+        """Start the clock of the interval anew, so that evaluations do not count as training."""
+        self._begun, self._wait, self._steps = time.perf_counter(), 0.0, 0
+
+    @contextlib.contextmanager
+    def waiting(self):
+        """Counts the time inside as waiting for data."""
+        begun = time.perf_counter()
+        yield
+        self._wait += time.perf_counter() - begun
+
+    def add(self, step, stage, metrics, index) -> None:
+        """Queue a step that was just started, and settle the one before it."""
+        self._steps += 1
+        self._pending.append((step, stage, metrics, index))
+        if len(self._pending) > 1:
+            self._settle(*self._pending.popleft())
+
+    def flush(self) -> None:
+        """Settle every queued step."""
+        while self._pending:
+            self._settle(*self._pending.popleft())
+
+    def _settle(self, step, stage, metrics, index) -> None:
+        loss = float(jax.device_get(metrics["loss"]))
+        if not math.isfinite(loss):
+            self._checkpoints.wait()
+            raise RunError(self._diagnosis(step, loss, index))
+        if step % self._run.config.log_every and step != self._run.total_steps:
+            return
+        seconds = max(time.perf_counter() - self._begun, 1e-9)
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        values["examples_per_second"] = self._steps * self._run.config.batch_size / seconds
+        values["data_wait"] = min(1.0, self._wait / seconds)
+        self._writer.write(step, "train", values)
+        self._screen.step(step, {"stage": stage, **values})
+        self.restart()
+
+    def _diagnosis(self, step, loss, index) -> str:
+        good = self._checkpoints.latest_step
+        kept = f"the last good checkpoint is step {good}" if good else "no checkpoint was saved yet"
+        names = self._run.task.ids("train", np.asarray(index))
+        shown = ", ".join(names[:16]) + (", ..." if len(names) > 16 else "")
+        return (
+            f"the loss is {loss} at step {step}; {kept}. Batch: {shown}. Lower the learning rate, "
+            "set stages.NAME.optimizer.clip_norm=1.0, or look at these examples."
+        )
+
+
+def predict(run: setup.Setup, state, split: str) -> dict[str, np.ndarray]:
+    """Predictions for every example of a split exactly once, in the order of its source."""
+    parts = []
+    for batch in pipeline.eval_batches(run.task.source(split), run.config):
+        placed = parallel.put_batch(run.mesh, batch)
+        outputs = run.eval_step(state.eval_params, state.batch_stats, placed)
+        parts.append(
+            parallel.gather({**outputs, "index": placed["index"], "valid": placed["valid"]})
+        )
+    whole = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    whole = {key: value[whole["valid"]] for key, value in whole.items()}
+    order = np.argsort(whole["index"])
+    return {k: v[order] for k, v in whole.items() if k not in ("index", "valid")}
+
+
+def validate(run, state, step, writer, screen) -> dict[str, float]:
+    """Evaluate on the validation split and show the table."""
+    result = run.task.evaluate("validation", predict(run, state, "validation"))
+    writer.write(step, "validation", result.metrics)
+    screen.print(f"validation after step {step}\n{result.table}")
+    return result.metrics
+
+
+def finish(run, checkpoints, writer, workdir, screen) -> dict[str, float]:
+    """Evaluate the best checkpoint on the test split; write predictions and the report."""
+    step = checkpoints.best_step or checkpoints.latest_step
+    if step is None:
+        raise UserError(f"{workdir} holds no checkpoint; train first.")
+    state = checkpoints.restore(step, run.abstract_state(state_lib.stage_at(run.stages, step)))
+    predictions = predict(run, state, "test")
+    result = run.task.evaluate("test", predictions)
+    writer.write(step, "test", result.metrics)
+    screen.print(f"test, checkpoint of step {step}\n{result.table}")
+    if jax.process_index() == 0:
+        (workdir / "report").mkdir(exist_ok=True)
+        run.task.write("test", predictions, workdir)
+        report.curves(workdir / "metrics.jsonl", workdir / "report" / "curves.png")
+    screen.print(f"predictions: {workdir / 'predictions'}\nreport: {workdir / 'report'}")
+    return result.metrics
+
+
+def evaluate(config, workdir: pathlib.Path, screen: writers.Screen) -> dict[str, float]:
+    """Evaluate the best checkpoint of a workdir on the test split, without training."""
+    run = setup.make(config)
+    with run.mesh_context(), contextlib.closing(
+        checkpoint.Checkpoints(workdir, config)
+    ) as checkpoints:
+        newest = checkpoints.latest_step
+        with contextlib.closing(writers.MetricWriter(workdir, newest or 0)) as writer:
+            return finish(run, checkpoints, writer, workdir, screen)
+
+
+def describe(run: setup.Setup, state, step: int, workdir) -> dict[str, str]:
+    """The resolved run, for the screen."""
+    stages = ", ".join(f"{s.name} to step {s.end:,}" for s in run.stages)
+    mesh = " x ".join(f"{axis} {size}" for axis, size in run.mesh.shape.items())
+    begin = f"resumes at step {step:,}" if step else "starts"
+    return {
+        **run.task.describe(),
+        "model": run.config.model.name,
+        **setup.parameter_rows(state.params),
+        "devices": f"{jax.device_count()} {jax.devices()[0].device_kind}, mesh {mesh}",
+        "steps": f"{run.total_steps:,} of {run.config.batch_size} examples ({stages}); {begin}",
+        "workdir": str(workdir),
+    }
+
+
+class SigTerm:
+    """Remembers a SIGTERM, so that the loop can save and stop between two steps."""
+
+    def __enter__(self):
+        self._flag = False
+        self._previous = None
+        if jax.process_count() == 1:
+            self._previous = signal.signal(signal.SIGTERM, self._set)
+        return self
+
+    def _set(self, *_):
+        self._flag = True
+
+    def received(self, step: int) -> bool:
+        """Whether to stop now; with several processes, all get the same answer."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._flag
+
+    def __exit__(self, *_):
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
+

@@ -1,0 +1,185 @@
+"""Meshes, sharding rules, and the compilation of the step.
+
+The mesh has three axes, `(data, fsdp, tensor)`. Batches are split over `data` and `fsdp`;
+parameters, their moving average and the optimiser state by ordered regex rules.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxcxr.errors import UserError
+from jaxcxr.train.rules import match_rules
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = P(("data", "fsdp"))
+
+# (regex over the path, what to do): a tuple is a PartitionSpec; "fsdp" splits the largest
+# dimension that divides; "replicate" keeps a copy everywhere. First match wins.
+DEFAULT_RULES = (
+    (r"(query|key|value)/kernel$", ("fsdp", "tensor", None)),
+    (r"(query|key|value)/bias$", ("tensor", None)),
+    (r"attention/out/kernel$", ("tensor", None, "fsdp")),
+    (r"fc1/kernel$", ("fsdp", "tensor")),
+    (r"mlp/fc1/bias$", ("tensor",)),
+    (r"fc2/kernel$", ("tensor", "fsdp")),
+    (r".*", "fsdp"),
+)
+
+# Below this many elements a parameter is copied: splitting it costs more than it saves.
+SMALLEST_SPLIT = 2**14
+
+
+def make_mesh(config) -> jax.sharding.Mesh:
+    """The `(data, fsdp, tensor)` mesh over all devices of all processes.
+
+    Arguments:
+      config: `mesh.data` (-1: what is left), `mesh.fsdp`, `mesh.tensor`.
+
+    Raises:
+      UserError: the axes do not multiply to the number of devices, or the batch does not divide.
+    """
+    count = jax.device_count()
+    fsdp, tensor = config.mesh.fsdp, config.mesh.tensor
+    data = count // (fsdp * tensor) if config.mesh.data == -1 else config.mesh.data
+    if data * fsdp * tensor != count or data < 1:
+        raise UserError(
+            f"config.mesh (data={config.mesh.data}, fsdp={fsdp}, tensor={tensor}) does not "
+            f"multiply to the {count} devices; set mesh.data=-1 or other sizes."
+        )
+    split = data * fsdp * config.accumulate
+    if config.batch_size % split:
+        nearest = max(split, round(config.batch_size / split) * split)
+        raise UserError(
+            f"config.batch_size is {config.batch_size}; it must be a multiple of {split} "
+            f"(data {data} x fsdp {fsdp} x accumulate {config.accumulate}), e.g. {nearest}."
+        )
+    return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def shardings(mesh, rules, tree):
+    """NamedSharding of every leaf of an abstract state, by the first rule that matches its path.
+
+    A dimension that its axis does not divide stays whole.
+
+    Arguments:
+      mesh: the mesh.
+      rules: `((regex, PartitionSpec tuple | "fsdp" | "replicate"), ...)`.
+      tree: pytree of shapes.
+
+    Raises:
+      UserError: a leaf that no rule matches, by name.
+    """
+
+    # A PartitionSpec is a leaf to jax.tree, a tuple is not.
+    actions = match_rules(
+        [(regex, P(*a) if isinstance(a, tuple) else a) for regex, a in rules], tree,
+        "sharding_rules",
+    )
+    return jax.tree.map(lambda a, leaf: NamedSharding(mesh, _spec(mesh, a, leaf.shape)),
+                        actions, tree)
+
+
+def _spec(mesh, action, shape) -> P:
+    if action == "replicate" or not shape:
+        return P()
+    if action == "fsdp":
+        size = mesh.shape["fsdp"]
+        if size == 1 or math.prod(shape) < SMALLEST_SPLIT:
+            return P()
+        divisible = [d for d in range(len(shape)) if shape[d] % size == 0]
+        if not divisible:
+            return P()
+        largest = max(divisible, key=lambda d: shape[d])
+        return P(*("fsdp" if d == largest else None for d in range(len(shape))))
+    if len(action) > len(shape):
+        raise UserError(f"config.sharding_rules: {action} has more axes than a shape of {shape}.")
+    return P(*(
+        axis if axis and dim % mesh.shape[axis] == 0 else None
+        for axis, dim in zip(action, shape, strict=False)
+    ))
+
+
+def replicated(mesh) -> NamedSharding:
+    """A copy on every device."""
+    return NamedSharding(mesh, P())
+
+
+def constrain_batch(tree, axis: str | None):
+    """Keep activations split by example, so that no later operation gathers the batch."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if axis or mesh.empty:
+        return tree
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, BATCH), tree)
+
+
+def split_batch(x: jax.Array, count: int, axis: str | None) -> jax.Array:
+    """`[batch, ...]` to `[count, batch / count, ...]` without moving examples between devices.
+
+    Each device holds consecutive examples; slicing with a stride takes an equal share of every
+    device's examples for every micro-batch.
+    """
+    parts = x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1)
+    mesh = jax.sharding.get_abstract_mesh()
+    if axis or mesh.empty:
+        return parts
+    return jax.lax.with_sharding_constraint(parts, P(None, *BATCH))
+
+
+def put_batch(mesh, batch: dict) -> dict:
+    """Global arrays from this process's rows; the only place where data enters the devices."""
+    sharding = NamedSharding(mesh, BATCH)
+    with jax.transfer_guard("allow"):
+        return {
+            name: jax.make_array_from_process_local_data(sharding, value)
+            for name, value in batch.items()
+        }
+
+
+def gather(tree):
+    """Host copies of global arrays, whole on every process."""
+    if jax.process_count() == 1:
+        return jax.tree.map(np.asarray, jax.device_get(tree))
+    return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree, tiled=True))
+
+
+def compile_step(config, mesh, step: Callable, state_shardings) -> Callable:
+    """The jit form of the step: `(state, batch) -> (state, metrics)`, the state donated."""
+    return jax.jit(
+        step,
+        in_shardings=(state_shardings, NamedSharding(mesh, BATCH)),
+        out_shardings=(state_shardings, replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+def compile_pmap_step(mesh, step: Callable) -> Callable:
+    """The pmap form of the step made with `axis="batch"`, for one host and a data mesh.
+
+    Takes and returns the same global arrays as the jit form: state replicated, batch split.
+
+    Raises:
+      UserError: the mesh splits parameters, or there are several processes.
+    """
+    if jax.process_count() > 1 or mesh.shape["fsdp"] > 1 or mesh.shape["tensor"] > 1:
+        raise UserError(
+            "config.parallel='pmap' serves one process with mesh.fsdp=mesh.tensor=1; "
+            "use parallel='jit'."
+        )
+    devices = list(mesh.devices.flat)
+    mapped = jax.pmap(
+        step, axis_name="batch", in_axes=(None, 0), out_axes=(None, None), devices=devices
+    )
+
+    def run(state, batch):
+        stacked = jax.tree.map(
+            lambda x: np.asarray(x).reshape(len(devices), -1, *x.shape[1:]), batch
+        )
+        return mapped(state, stacked)
+
+    return run

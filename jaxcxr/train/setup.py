@@ -1,0 +1,181 @@
+"""From a config to what the loop runs: task, model, mesh, stages, compiled steps, first state."""
+
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxcxr import models, tasks
+from jaxcxr.errors import UserError
+from jaxcxr.models import pretrained
+from jaxcxr.train import parallel
+from jaxcxr.train import state as state_lib
+from jaxcxr.train import step as step_lib
+
+
+@dataclasses.dataclass
+class Setup:
+    """All parts of a run that do not change while it runs.
+
+    Attributes:
+      config: the resolved config.
+      task: see `jaxcxr.tasks.Task`.
+      model: Linen module.
+      mesh: `(data, fsdp, tensor)`.
+      stages: in order.
+      rules: sharding rules.
+      seconds: time spent by phase ("data", "init", "compile", ...).
+    """
+
+    config: Any
+    task: Any
+    model: Any
+    mesh: jax.sharding.Mesh
+    stages: tuple[state_lib.Stage, ...]
+    rules: tuple
+    seconds: dict[str, float]
+
+    def mesh_context(self):
+        """Context in which the compiled steps are made and run; pmap brings a mesh of its own."""
+        if self.config.parallel == "pmap":
+            return contextlib.nullcontext()
+        return jax.set_mesh(self.mesh)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all stages together."""
+        return self.stages[-1].end
+
+    def example_batch(self) -> dict:
+        """Shapes of a global batch, as ShapeDtypeStructs without shardings."""
+        example = self.task.source("train")[0]
+        size = self.config.batch_size
+        shapes = {k: jax.ShapeDtypeStruct((size, *v.shape), v.dtype) for k, v in example.items()}
+        return shapes | {
+            "index": jax.ShapeDtypeStruct((size,), jnp.int32),
+            "position": jax.ShapeDtypeStruct((size,), jnp.uint32),
+            "valid": jax.ShapeDtypeStruct((size,), jnp.bool_),
+        }
+
+    def init_variables(self):
+        """The model's random initial variables; traceable."""
+        one = jax.tree.map(lambda s: jnp.zeros((1, *s.shape[1:]), s.dtype), self.example_batch())
+        inputs, options = self.task.inputs(one)
+        key = jax.random.key(self.config.seed)
+        return self.model.init(key, inputs, train=False, **options)
+
+    def abstract_state(self, stage: state_lib.Stage):
+        """Shapes and shardings of the state during a stage."""
+        ema = self.config.ema_decay > 0
+        shapes = jax.eval_shape(lambda: state_lib.create(self.init_variables(), stage, ema))
+        placed = parallel.shardings(self.mesh, self.rules, shapes)
+        return jax.tree.map(
+            lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placed
+        )
+
+    def state_shardings(self, stage: state_lib.Stage):
+        """Shardings of the state during a stage."""
+        return jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state(stage))
+
+    def first_state(self):
+        """The state at step 0, made directly in its shards; pretrained weights where asked for."""
+        ema = self.config.ema_decay > 0
+        stage = self.stages[0]
+        placed = self.state_shardings(stage)
+        if not self.config.model.pretrained:
+            make = jax.jit(
+                lambda: state_lib.create(self.init_variables(), stage, ema), out_shardings=placed
+            )
+            return make()
+        variables = jax.device_get(jax.jit(self.init_variables)())
+        variables = pretrained.load(
+            self.config.model.pretrained, variables, self.config.model.name
+        )
+        make = jax.jit(lambda v: state_lib.create(v, stage, ema), out_shardings=placed)
+        return make(variables)
+
+    def enter_stage(self, state, stage: state_lib.Stage):
+        """The state with the next stage's fresh optimiser."""
+        enter = jax.jit(
+            functools.partial(state_lib.enter_stage, stage=stage),
+            out_shardings=self.state_shardings(stage),
+        )
+        return enter(state)
+
+    def train_step(self, stage: state_lib.Stage) -> Callable:
+        """The compiled `(state, batch) -> (state, metrics)` of a stage."""
+        begun = time.perf_counter()
+        abstract = self.abstract_state(stage)
+        tx, schedule = state_lib.optimizer(stage, abstract.params)
+        pmap = self.config.parallel == "pmap"
+        step = step_lib.make_train_step(
+            self.config, self.model, self.task, stage, tx, schedule,
+            axis="batch" if pmap else None,
+        )
+        if pmap:
+            return parallel.compile_pmap_step(self.mesh, step)
+        placed = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        jitted = parallel.compile_step(self.config, self.mesh, step, placed)
+        compiled = jitted.lower(abstract, self.example_batch()).compile()
+        self.seconds["compile"] = self.seconds.get("compile", 0.0) + time.perf_counter() - begun
+        return compiled
+
+    @functools.cached_property
+    def eval_step(self) -> Callable:
+        """The compiled `(params, batch_stats, batch) -> predictions`."""
+        model = self.model
+        if self.config.parallel == "pmap":
+            model = make_model(self.config, self.task, axis_name=None)
+        return jax.jit(step_lib.make_eval_step(model, self.task))
+
+
+def make_model(config, task, axis_name: str | None = None):
+    """The config's model, with what the data decides (classes, joints) filled in.
+
+    Raises:
+      UserError: unknown model or option.
+    """
+    options = {**config.model.options.to_dict(), **task.model_options()}
+    return models.create(
+        config.model.name, dtype=jnp.dtype(config.dtype), axis_name=axis_name, **options
+    )
+
+
+def make(config) -> Setup:
+    """Build everything but the state; the order is: data, mesh, model, stages.
+
+    Raises:
+      UserError: unprepared data, a mesh or batch that does not fit the devices, a stage that
+        trains nothing, a model option out of place.
+    """
+    begun = time.perf_counter()
+    task = tasks.create(config)
+    stages = state_lib.make_stages(config, len(task.source("train")))
+    seconds = {"data": time.perf_counter() - begun}
+    mesh = parallel.make_mesh(config)
+    axis = "batch" if config.parallel == "pmap" else None
+    if not len(task.source("train")):
+        raise UserError("the training split is empty; prepare more data.")
+    return Setup(
+        config=config,
+        task=task,
+        model=make_model(config, task, axis),
+        mesh=mesh,
+        stages=stages,
+        rules=(*config.sharding_rules, *parallel.DEFAULT_RULES),
+        seconds=seconds,
+    )
+
+
+def parameter_rows(params) -> dict[str, str]:
+    """Parameters by top-level group, and their sum, for the screen."""
+    counts = {
+        group: sum(leaf.size for leaf in jax.tree.leaves(tree)) for group, tree in params.items()
+    }
+    counts["all"] = sum(counts.values())
+    return {f"parameters, {group}": f"{count:,}" for group, count in counts.items()}

@@ -1,0 +1,141 @@
+"""Where figures go during a run: metrics.jsonl, TensorBoard events, and the terminal."""
+
+import contextlib
+import json
+import pathlib
+import sys
+import time
+
+import jax
+import numpy as np
+import tensorboardX
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+
+class MetricWriter:
+    """Appends metrics to `metrics.jsonl` and to TensorBoard event files; process 0 alone writes.
+
+    Arguments:
+      workdir: folder of the run.
+      first_step: step the run resumes from; lines of later steps, written before an interruption,
+        are dropped because those steps are done again.
+    """
+
+    def __init__(self, workdir: pathlib.Path, first_step: int):
+        self._active = jax.process_index() == 0
+        if not self._active:
+            return
+        path = workdir / "metrics.jsonl"
+        _keep_until(path, first_step)
+        self._file = path.open("a", buffering=1, encoding="utf-8")
+        self._events = tensorboardX.SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=first_step + 1
+        )
+
+    def write(self, step: int, kind: str, values: dict) -> None:
+        """One line.
+
+        Arguments:
+          step: optimiser steps done.
+          kind: "train", "validation", "test" or "stage".
+          values: numbers or strings by name.
+        """
+        if not self._active:
+            return
+        plain = {k: v if isinstance(v, str) else float(v) for k, v in values.items()}
+        self._file.write(json.dumps({"step": step, "kind": kind, **plain}) + "\n")
+        for name, value in plain.items():
+            if not isinstance(value, str):
+                self._events.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flush to disk."""
+        if self._active:
+            self._file.close()
+            self._events.close()
+
+
+def _keep_until(path: pathlib.Path, step: int) -> None:
+    """Drop lines of steps after `step`, and a last line that an interruption cut."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if record["step"] <= step:
+            kept.append(line + "\n")
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(kept), encoding="utf-8")
+    partial.replace(path)
+
+
+class Screen:
+    """What a person sees: a progress line in a terminal, one plain line per interval elsewhere."""
+
+    def __init__(self, quiet: bool = False):
+        width = None if sys.stdout.isatty() else 120
+        self.console = Console(width=width, highlight=False, quiet=quiet or jax.process_index() > 0)
+        self._progress = None
+        self._started = (0.0, 0)
+
+    def table(self, title: str, rows: dict[str, str]) -> None:
+        """A two-column table."""
+        table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
+        table.add_column(no_wrap=True, style="cyan")
+        table.add_column(overflow="fold")
+        for name, value in rows.items():
+            table.add_row(name, value)
+        self.console.print(table)
+
+    def print(self, text: str) -> None:
+        """Plain text, no markup."""
+        self.console.print(text, markup=False)
+
+    @contextlib.contextmanager
+    def progress(self, step: int, total: int):
+        """Context with a progress line from `step` to `total`; it ends whatever happens inside."""
+        self._started = (time.monotonic(), step)
+        self._total = total
+        if not self.console.is_terminal:
+            yield
+            return
+        columns = (TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"), BarColumn(),
+                   TextColumn("{task.fields[status]}"))
+        with Progress(*columns, console=self.console) as self._progress:
+            self._task = self._progress.add_task("train", total=total, completed=step, status="")
+            try:
+                yield
+            finally:
+                self._progress = None
+
+    def step(self, step: int, status: dict) -> None:
+        """Show the state of the run.
+
+        Arguments:
+          step: optimiser steps done.
+          status: `stage`, `loss`, `examples_per_second`, `data_wait` (share of time, 0 to 1).
+        """
+        begun, first = self._started
+        left = (self._total - step) * (time.monotonic() - begun) / max(1, step - first)
+        text = (
+            f"{status['stage']} | loss {status['loss']:.4g} | "
+            f"{status['examples_per_second']:,.1f} examples/s | "
+            f"waiting for data {status['data_wait']:.0%} | ETA {_clock(left)}"
+        )
+        if self._progress:
+            self._progress.update(self._task, completed=step, status=text)
+        else:
+            self.print(f"step {step}/{self._total} | {text}")
+
+
+def _clock(seconds: float) -> str:
+    if not np.isfinite(seconds):
+        return "?"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

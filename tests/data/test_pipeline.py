@@ -1,0 +1,93 @@
+"""The grain graph: order, process independence, padding, and the saved position."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcxr.data import pipeline
+from jaxcxr.errors import UserError
+from tests import toys
+
+
+@pytest.fixture
+def config():
+    return toys.xray_config()
+
+
+def processes(monkeypatch, index, count):
+    monkeypatch.setattr(jax, "process_index", lambda: index)
+    monkeypatch.setattr(jax, "process_count", lambda: count)
+
+
+def take(source, config, count):
+    stream = pipeline.train_iterator(source, config)
+    return [next(stream) for _ in range(count)]
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_union_over_processes_is_the_one_process_stream(config, monkeypatch, count):
+    source = toys.ToyXrays(21, 0)
+    alone = take(source, config, 5)
+    shares = []
+    for index in range(count):
+        processes(monkeypatch, index, count)
+        shares.append(take(source, config, 5))
+    for step, whole in enumerate(alone):
+        together = np.concatenate([share[step]["position"] for share in shares])
+        order = np.argsort(together)
+        np.testing.assert_array_equal(together[order], whole["position"])
+        for key in ("index", "image", "labels"):
+            joined = np.concatenate([share[step][key] for share in shares])[order]
+            np.testing.assert_array_equal(joined, whole[key])
+
+
+def test_every_epoch_holds_each_example_once_in_a_new_order(config):
+    source = toys.ToyXrays(32, 0)
+    indices = [batch["index"] for batch in take(source, config, 4)]
+    first, second = np.concatenate(indices[:2]), np.concatenate(indices[2:])
+    assert sorted(first) == sorted(second) == list(range(32))
+    assert list(first) != list(second)
+
+
+def test_the_seed_decides_the_order(config):
+    source = toys.ToyXrays(32, 0)
+    same = [take(source, config, 1)[0]["index"] for _ in range(2)]
+    np.testing.assert_array_equal(*same)
+    config.seed = 1
+    assert list(take(source, config, 1)[0]["index"]) != list(same[0])
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_the_restored_iterator_gives_the_next_batch(config, threads):
+    config.data.threads = threads
+    source = toys.ToyXrays(21, 0)
+    stream = pipeline.train_iterator(source, config)
+    for _ in range(3):
+        next(stream)
+    position = stream.get_state()
+    expected = [next(stream)["index"] for _ in range(3)]
+    again = pipeline.train_iterator(source, config)
+    again.set_state(position)
+    for indices in expected:
+        np.testing.assert_array_equal(next(again)["index"], indices)
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(21, 16), (32, 16), (3, 16), (21, 4)])
+@pytest.mark.parametrize("count", [1, 2])
+def test_evaluation_counts_every_example_once(config, monkeypatch, size, batch_size, count):
+    config.batch_size = batch_size
+    source = toys.ToyXrays(size, 0)
+    seen, batches = [], set()
+    for index in range(count):
+        processes(monkeypatch, index, count)
+        own = list(pipeline.eval_batches(source, config))
+        batches.add(len(own))
+        assert all(len(batch["valid"]) == batch_size // count for batch in own)
+        seen += [batch["index"][batch["valid"]] for batch in own]
+    assert sorted(np.concatenate(seen)) == list(range(size))
+    assert len(batches) == 1
+
+
+def test_an_empty_split_is_refused(config):
+    with pytest.raises(UserError, match="empty"):
+        pipeline.train_iterator(toys.ToyXrays(0, 0), config)
