@@ -76,7 +76,8 @@ def test_poses_computed_by_hand():
     # frame, which is the world's y: x goes to -z, y stays.
     expected = root + np.array([(2, 0, 0), (0, 0, -2)])
     np.testing.assert_allclose(ends["upper"][:2], UNIT * expected, atol=1e-12)
-    np.testing.assert_allclose(ends["lower"][:2], UNIT * (expected + np.array([0, 3, 0])), atol=1e-12)
+    hanging = ends["lower"][:2] - ends["upper"][:2]
+    np.testing.assert_allclose(hanging, [(0, 3 * UNIT, 0)] * 2, atol=1e-12)
     # In frame 3 root and bone turn by 90 degrees about z each: x goes to -x, y to -y.
     np.testing.assert_allclose(ends["upper"][2], UNIT * (root - (2, 0, 0)), atol=1e-12)
     np.testing.assert_allclose(ends["lower"][2], UNIT * (root - (2, 3, 0)), atol=1e-12)
