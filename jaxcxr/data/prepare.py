@@ -114,7 +114,10 @@ def run(args: argparse.Namespace) -> None:
     given = {name: value for name, value in given.items() if value is not None}
     directory = pathlib.Path(_builder(args.source, args.out, given).data_dir)
     before = _is_complete(args.source, directory)
-    prepare(args.source, args.out, **given)
+    try:
+        prepare(args.source, args.out, **given)
+    except KeyboardInterrupt:
+        raise RunError("interrupted; the same command goes on where it stopped") from None
     print(f"{'Already prepared' if before else 'Prepared'}: {directory}")
     overview.show(directory, sources.task_of(args.source))
     if before:
@@ -131,7 +134,8 @@ class _SourceParser(argparse.ArgumentParser):
         config_class = sources.builder_class(self.source).builder_config_class
         help_of = _documented(config_class)
         for field in sources.option_fields(self.source):
-            text = f"{help_of.get(field.name, '')} (default: {_shown(field.default)})".strip()
+            default = "one per core" if field.name == "workers" else _shown(field.default)
+            text = help_of.get(field.name, "") + (f" (default: {default})" if default else "")
             flag, kind = f"--{field.name.replace('_', '-')}", type(field.default)
             if kind is bool:
                 action = {"action": argparse.BooleanOptionalAction}
@@ -146,7 +150,7 @@ def _listed(text: str) -> tuple[str, ...]:
 
 
 def _shown(default) -> str:
-    return ",".join(map(str, default)) if isinstance(default, tuple) else repr(default)
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def _documented(config_class: type) -> dict[str, str]:
@@ -190,7 +194,7 @@ def _command(source: str, options: dict, data_dir) -> str:
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
-            words += [f"--{flag}", _shown(value) if isinstance(value, tuple) else str(value)]
+            words += [f"--{flag}", _shown(value)]
     return shlex.join([*words, "--out", str(data_dir)] if data_dir else words)
 
 
@@ -222,7 +226,10 @@ def _write(source: str, builder, directory: pathlib.Path) -> None:
 @contextlib.contextmanager
 def _locked(variant: pathlib.Path) -> Iterator[None]:
     """Lets one process at a time prepare a variant; the kernel frees the lock of a killed one."""
-    variant.mkdir(parents=True, exist_ok=True)
+    try:
+        variant.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # a file system that makes no folders, such as /proc
+        raise PermissionError(errno.EPERM, "no folder can be made there", variant) from error
     with (variant / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

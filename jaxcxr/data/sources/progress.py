@@ -20,11 +20,12 @@ class Progress:
       label: what is being done.
       total: number of items in all.
       done: items that were finished before, and do not count towards the speed.
+      brief: no line at the end of work that took only seconds.
     """
 
-    def __init__(self, label: str, total: int, done: int = 0):
+    def __init__(self, label: str, total: int, done: int = 0, brief: bool = False):
         self._label, self._total, self._before, self._done = label, total, done, done
-        self._bad = 0
+        self._bad, self._brief, self._said = 0, brief, done
         self._bar = None
         self._task = None
 
@@ -51,8 +52,8 @@ class Progress:
     def __exit__(self, *exc_info) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elif self._done > self._before:
-            say(self._line())
+        elif self._said < self._done and not (self._brief and self._spoken == self._start):
+            self._speak()
 
     def advance(self, items: int, bad: int = 0) -> None:
         """Counts `items` more as finished; `bad` is the number of bad ones so far."""
@@ -61,8 +62,11 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, speed=self._speed_text())
         elif time.monotonic() - self._spoken > _SECONDS_BETWEEN_LINES:
-            self._spoken = time.monotonic()
-            say(self._line())
+            self._speak()
+
+    def _speak(self) -> None:
+        self._spoken, self._said = time.monotonic(), self._done
+        say(self._line())
 
     def _speed(self) -> float:
         return (self._done - self._before) / max(time.monotonic() - self._start, 1e-9)

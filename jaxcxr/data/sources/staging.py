@@ -52,17 +52,21 @@ class Staged:
     """Finished records of one split, read back from disk in order at every iteration.
 
     Attributes:
+      label: what the progress bar calls the reading.
       chunks: (file, number of records in it) for each chunk, in order.
     """
 
+    label: str
     chunks: tuple[tuple[pathlib.Path, int], ...]
 
     def __len__(self) -> int:
         return sum(records for _, records in self.chunks)
 
     def __iter__(self) -> Iterator[Record]:
-        for path, _ in self.chunks:
-            yield from ((key, record) for key, record in _read(path))
+        with progress.Progress(self.label, len(self), brief=True) as bar:
+            for path, records in self.chunks:
+                yield from ((key, record) for key, record in _read(path))
+                bar.advance(records)
 
 
 def staged(
@@ -129,7 +133,10 @@ def staged_splits(
     chunks: dict[str, list] = {split: [] for split in splits}
     for split, (_, path), summary in zip(owner, tasks, summaries, strict=True):
         chunks[split].append((path, summary["records"]))
-    return {split: Staged(tuple(parts)) for split, parts in chunks.items()}
+    return {
+        split: Staged(f"{label}, writing {split}".rstrip(" ,"), tuple(parts))
+        for split, parts in chunks.items()
+    }
 
 
 def _run(encode, tasks, *, workers, label, max_bad) -> list[dict]:
@@ -208,8 +215,12 @@ def _encode_chunk(encode: Encode, items: list, path: pathlib.Path) -> dict:
 
 def _write(path: pathlib.Path, content: bytes) -> None:
     part = path.with_name(f"{path.name}.part-{os.getpid()}")
-    part.write_bytes(content)
-    part.replace(path)
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)  # a full disk needs the space
+        raise
 
 
 def _summary(path: pathlib.Path) -> dict | None:
