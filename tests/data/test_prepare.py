@@ -155,7 +155,7 @@ def test_killed_preparation_goes_on_and_gives_the_same_data(raw_data, tmp_path):
     whole = prepare.prepare(
         "chestxray14", tmp_path / "whole", raw=str(raw_data.folder), size=256, val_fraction=0.0,
         workers=0,
-    )  # fmt: skip
+    )
     resumed = _images(variant / "1.0.0")
     assert resumed == _images(whole.data_dir)
     assert {split: len(rows) for split, rows in resumed.items()} == {"train": 384, "test": 64}
@@ -213,7 +213,7 @@ def test_generated_source_of_a_config_is_made_when_it_is_absent(tmp_path):
         "data": {
             "source": "motion_phantom", "options": options, "dir": str(tmp_path), "workers": 0,
         }
-    })  # fmt: skip
+    })
     directory = prepare.find_or_generate(config)
     assert (directory / "dataset_info.json").exists()
     assert prepare.find_or_generate(config) == directory
@@ -227,12 +227,12 @@ def test_pose_source_prints_sequences_frames_and_subjects(tmp_path, capsys):
     rows = {
         line.split()[1]: line.split()[3::2] for line in capsys.readouterr().out.splitlines()
         if "│" in line
-    }  # fmt: skip
+    }
     assert rows["subjects"] == ["1", "1", "2"]
     assert int(rows["frames"][0]) == 10 * int(rows["sequences"][0])
 
 
-@pytest.mark.parametrize("source", ["chestxray14", "motion_phantom", "cmu_mocap"])
+@pytest.mark.parametrize("source", list(sources.SOURCES))
 def test_every_option_of_a_source_has_a_flag_with_help(source, capsys):
     with pytest.raises(SystemExit):
         _run(source, "--help")

@@ -73,7 +73,7 @@ def test_images_are_found_in_every_layout(raw_data, layout):
     found = chestxray14.find_images(content.rows, folder, allow_missing=False)
     assert {name: len(items) for name, items in found.items()} == {
         "train": 3, "validation": 0, "test": 1,
-    }  # fmt: skip
+    }
 
 
 def test_copies_with_another_ending_in_another_folder_are_found(raw_data, tmp_path):

@@ -15,7 +15,7 @@ OFFICIAL_TEST = {
     "Mass": 1748, "Nodule": 1623, "Atelectasis": 3279, "Pneumothorax": 2665,
     "Pleural_Thickening": 1143, "Pneumonia": 555, "Fibrosis": 435, "Edema": 925,
     "Consolidation": 1815, "COVID-19": 0,
-}  # fmt: skip
+}
 HEADER_V1 = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"
@@ -74,7 +74,7 @@ def test_row_of_the_2020_csv(raw_data):
     assert notes == ()
     assert [f for f, label in zip(FINDINGS, row.labels, strict=True) if label] == [
         "Cardiomegaly", "Emphysema",
-    ]  # fmt: skip
+    ]
     assert (row.patient_id, row.sex, row.view, row.age) == ("00000001", "M", "PA", 58)
     assert row.original_size == (2729, 2894)
     assert set(rows["00000002_000.png"].labels) == {0}
@@ -111,7 +111,7 @@ def test_header_variants_give_the_same_row(raw_data, header, row):
     ("text", "expected"),
     [("57", 57), ("060Y", 60), ("013M", 1), ("006W", 0), ("001D", 0), ("120", 120),
      ("411Y", -1), ("148", -1), ("", -1), ("old", -1), ("-3", -1), ("0", 0), ("000Y", 0)],
-)  # fmt: skip
+)
 def test_ages_become_years(text, expected):
     assert table.years(text) == expected
 
