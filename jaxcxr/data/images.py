@@ -152,7 +152,7 @@ def encode(image: np.ndarray, encoding: str) -> bytes:
     Arguments:
       image: uint8 `[height, width]`.
       encoding: "png" (lossless, opens anywhere), "zstd" (lossless, the size of PNG, decodes about
-        seven times as fast: second differences along both axes, as NPY, in one Zstandard frame),
+        five times as fast: second differences along both axes, as NPY, in one Zstandard frame),
         "raw" (NumPy's NPY, uncompressed), "jpeg" (lossy, quality 95).
 
     Returns:
@@ -212,12 +212,18 @@ def decode_resized(content: bytes, size: int) -> np.ndarray:
 
 def _npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
     return buffer.getvalue()
 
 
 def _from_npy(content: bytes) -> np.ndarray:
-    return np.load(io.BytesIO(content), allow_pickle=False)
+    # As np.load, but without copying the pixels.
+    stream = io.BytesIO(content)
+    np.lib.format.read_magic(stream)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype != np.uint8 or len(shape) != 2:
+        raise ValueError(f"{dtype} {shape} instead of a uint8 image")
+    return np.frombuffer(content, np.uint8, offset=stream.tell()).reshape(shape)
 
 
 def _differences(image: np.ndarray) -> np.ndarray:
