@@ -2,10 +2,10 @@
 
 `population` draws patients and their visits, `anatomy`, `skeleton` and `vessels` draw the healthy
 chest in millimetres, `findings` changes it, `film` turns attenuation into grey values, and
-`render` puts these together.
+`radiograph` puts these together.
 """
 
 from jaxcxr.data.phantom.population import Visit, visit
-from jaxcxr.data.phantom.render import render
+from jaxcxr.data.phantom.radiograph import render
 
 __all__ = ["Visit", "render", "visit"]

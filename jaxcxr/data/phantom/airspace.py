@@ -18,7 +18,7 @@ def infiltration(scene: Scene, severity: float, rng: np.random.Generator) -> Non
             patch = scene.blob(centre, (radius, radius), rng, rough=0.35, edge=1.3)
             drawn = np.maximum(drawn, patch * rng.uniform(0.7, 1.0))
     grain = np.clip(0.78 + 0.30 * scene.grid.cloud(rng, 22, 3), 0.2, 1.3)
-    share = (0.26 + 0.26 * severity) * drawn * grain
+    share = (0.30 + 0.28 * severity) * drawn * grain
     scene.fill(share)
     scene.box_sides("Infiltration", drawn * scene.lung, sides, 0.4)
 
@@ -85,9 +85,9 @@ def edema(scene: Scene, severity: float, rng: np.random.Generator) -> None:
                          np.stack([side * inner, level + rng.normal(0, 1.2, 9)], -1)], 1)
         grid.lines(ends, 1.3, 220, septa)
     grain = np.clip(0.9 + 0.18 * grid.cloud(rng, 26, 3), 0.4, 1.3)
-    scene.fill((0.28 + 0.42 * severity) * drawn * grain)
+    scene.fill((0.20 + 0.45 * severity) * drawn * grain)
     # Fluid in the tissue veils the rest of the lung a little.
-    scene.fill((0.05 + 0.08 * severity) * scene.lung)
+    scene.fill((0.02 + 0.09 * severity) * scene.lung)
     scene.extra += (9 / 220) * septa * scene.lung
     scene.box_sides("Edema", drawn * scene.lung, (RIGHT, LEFT), 0.35)
 

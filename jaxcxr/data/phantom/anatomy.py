@@ -2,7 +2,7 @@
 
 Coordinates: x from the midline towards the right of the image (the patient's left), y downwards
 from the level of the lung apices. Side -1 is the patient's right, +1 the patient's left. Levels
-down the lung are given as t = y / (height of the lung), 0 at the apex and 1 at the dome.
+down the lung are given as t = y / span, 0 at the apex and 1 at a healthy right dome.
 """
 
 import dataclasses
@@ -57,6 +57,7 @@ class Geometry:
       left_edge, top: x of the film's left edge, y of its upper edge.
       tilt: rotation of the patient on the film, degrees.
       half_width: half the largest inner width of the chest.
+      span: height of the rib cage, which the levels t refer to.
       height: apex to dome, of the right lung (index 0) and of the left lung (index 1).
       sag: how deep the costophrenic angle lies below the dome.
       body: half width of the trunk outside.
@@ -74,6 +75,7 @@ class Geometry:
     top: float
     tilt: float
     half_width: float
+    span: float
     height: tuple[float, float]
     sag: float
     body: float
@@ -85,11 +87,6 @@ class Geometry:
     rib_tilt: float
     vessel: tuple[float, float]
     frontal: bool
-
-    @property
-    def span(self) -> float:
-        """Reference height of the lung, which the levels t refer to."""
-        return self.height[0]
 
     def ratio(self) -> float:
         """Cardiothoracic ratio: heart width over inner chest width."""
@@ -142,6 +139,7 @@ def measure(visit: Visit) -> Geometry:
         top=-film.uniform(34, 62),
         tilt=film.normal(0, 2.2 if frontal else 1.1),
         half_width=half_width,
+        span=height,
         height=(height, height + own.normal(13, 4)),
         sag=own.normal(40, 5),
         body=half_width + 28 + 11 * max(stoutness, -1),
@@ -186,10 +184,10 @@ class Grid:
         return np.round(((points - origin) / self.pixel - 0.5) * 16).astype(np.int32)
 
     def polygons(self, shapes, value: int = 255, into: np.ndarray | None = None) -> np.ndarray:
-        """Fills polygons (each `[n, 2]` in mm) with soft edges into a uint8 mask."""
+        """Fills polygons (`[n, points, 2]` in mm) with soft edges into a uint8 mask."""
         mask = np.zeros((self.size, self.size), np.uint8) if into is None else into
-        for shape in shapes:
-            cv2.fillPoly(mask, [self.to_pixels(shape)], value, cv2.LINE_AA, 4)
+        for shape in self.to_pixels(np.asarray(shapes)):
+            cv2.fillPoly(mask, [shape], value, cv2.LINE_AA, 4)
         return mask
 
     def lines(self, paths, width: float, value: float, into: np.ndarray) -> np.ndarray:

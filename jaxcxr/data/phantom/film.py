@@ -94,12 +94,12 @@ def develop(attenuation: np.ndarray, pixel: float, exposure: Exposure, rng) -> n
 def annotate(image: np.ndarray, exposure: Exposure) -> np.ndarray:
     """Sets the side marker and the collimator's border onto the film, in place."""
     size = image.shape[0]
-    scale = size / 1024
-    x = 0.93 if exposure.marker == "L" else 0.04
-    place = (round(x * size), round(0.07 * size))
-    thick = max(1, round(5 * scale))
-    cv2.putText(image, exposure.marker, place, cv2.FONT_HERSHEY_SIMPLEX, max(1.5 * scale, 0.2), 250,
-                thick, cv2.LINE_AA)
+    font, thick = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(size / 200))
+    scale = max(1.4 * size / 1024, 0.2)
+    (width, height), _ = cv2.getTextSize(exposure.marker, font, scale, thick)
+    margin = round(0.04 * size)
+    x = size - margin - width if exposure.marker == "L" else margin
+    cv2.putText(image, exposure.marker, (x, margin + height), font, scale, 250, thick, cv2.LINE_AA)
     edge = round(exposure.border * size)
     if edge:
         image[:, :edge] = 2

@@ -27,6 +27,11 @@ def side_of(visit: Visit, finding: str) -> int:
     return RIGHT if _rng(visit, finding, _SHAPE).random() < 0.5 else LEFT
 
 
+def _lift(severity: float) -> float:
+    """How much a collapsed base raises the diaphragm, mm."""
+    return 8 + 24 * severity
+
+
 def deform(geometry: Geometry, visit: Visit) -> Geometry:
     """Applies the findings that change the measures of the chest.
 
@@ -46,8 +51,9 @@ def deform(geometry: Geometry, visit: Visit) -> Geometry:
         s = 0.3 + 0.7 * severity["Emphysema"]
         heart = 1 - 0.17 * s
         g = dataclasses.replace(
-            g, height=tuple(h + 34 * s for h in g.height), sag=g.sag * (1 - 0.75 * s),
-            half_width=g.half_width * (1 + 0.03 * s), depth=g.depth * (1 + 0.07 * s),
+            g, span=g.span + 20 * s, height=tuple(h + 34 * s for h in g.height),
+            sag=g.sag * (1 - 0.75 * s), half_width=g.half_width * (1 + 0.03 * s),
+            depth=g.depth * (1 + 0.07 * s),
             density=g.density * (1 - 0.5 * s), rib_tilt=g.rib_tilt * (1 - 0.25 * s),
             vessel=(g.vessel[0] * (1 - 0.45 * s), g.vessel[1] * (1 - 0.4 * s)),
             atrium=g.atrium * heart, ventricle=g.ventricle * heart,
@@ -59,7 +65,7 @@ def deform(geometry: Geometry, visit: Visit) -> Geometry:
         g = dataclasses.replace(g, atrium=right * heart, ventricle=(1 - right) * heart)
     if "Atelectasis" in severity:
         lost = np.zeros(2)
-        lost[(side_of(visit, "Atelectasis") + 1) // 2] = 8 + 24 * severity["Atelectasis"]
+        lost[(side_of(visit, "Atelectasis") + 1) // 2] = _lift(severity["Atelectasis"])
         g = dataclasses.replace(g, height=tuple(np.array(g.height) - lost))
     if "Fibrosis" in severity:
         lost = 4 + 12 * severity["Fibrosis"]
@@ -94,17 +100,17 @@ def _emphysema(scene: Scene, severity: float, rng: np.random.Generator) -> None:
 
 def _hernia(scene: Scene, severity: float, rng: np.random.Generator) -> None:
     g = scene.geometry
-    radius = 26 + 24 * severity
+    radius = 22 + 26 * severity
     centre = (rng.uniform(-8, 26), g.height[1] - radius * rng.uniform(0.45, 0.75))
     sac = scene.blob(centre, (radius * 1.12, radius), rng, rough=0.0, edge=0.10)
     dome = np.where(scene.grid.x > 0, g.dome(LEFT, scene.grid.x), g.dome(RIGHT, -scene.grid.x))
     sac = sac * (scene.grid.y < dome + 12)
-    scene.fill(0.75 * sac)
-    scene.extra += 6 * sac
+    scene.fill((0.45 + 0.3 * severity) * sac)
+    scene.extra += (2 + 6 * severity) * sac
     # Gas above fluid inside the sac: dark above, cut off by a level line.
     bubble = scene.blob(centre, (radius * 0.95, radius * 0.84), rng, rough=0.0, edge=0.14)
     level = centre[1] + radius * rng.uniform(-0.25, 0.15)
-    scene.extra -= (48 + 14 * severity) * bubble * (scene.grid.y < level)
+    scene.extra -= (18 + 44 * severity) * bubble * (scene.grid.y < level)
     scene.box("Hernia", sac)
 
 
@@ -122,10 +128,12 @@ def _round(scene: Scene, finding: str, diameter: float, rng, rough: float) -> No
         lobes = sum(size * np.cos(k * bearing + phase) for k, size, phase in waves)
         square = square * (1 + rough * (1 / 3 + np.clip(lobes, -0.6, 0.6) * 0.6))
     chord = diameter * np.sqrt(np.clip(1 - square, 0, 1))
-    # Denser than water in part (calcium), so that small ones still show.
-    chord *= 1.15 + 0.75 * max(0.0, 1 - diameter / 32)
-    share = np.clip(chord / np.maximum(scene.air, 25), 0, 0.95)
-    scene.fill(share)
+    # Small ones that are seen at all hold calcium.
+    chord *= 1.2 + 1.3 * max(0.0, 1 - diameter / 34)
+    air = np.maximum(scene.air, 25)
+    scene.fill(np.clip(chord / air, 0, 0.95))
+    # What is denser than solid lung.
+    scene.extra += np.clip(chord - 0.95 * air, 0, None)
     scene.box(finding, chord * scene.lung, 0.1)
 
 
@@ -134,8 +142,8 @@ def _mass(scene: Scene, severity: float, rng: np.random.Generator) -> None:
 
 
 def _nodule(scene: Scene, severity: float, rng: np.random.Generator) -> None:
-    for _ in range(1 + rng.binomial(2, 0.15 + 0.35 * severity)):
-        _round(scene, "Nodule", 12 + 15 * severity * rng.uniform(0.7, 1), rng, rough=0.0)
+    for _ in range(1 + rng.binomial(3, 0.15 + 0.35 * severity)):
+        _round(scene, "Nodule", 14 + 14 * severity * rng.uniform(0.7, 1), rng, rough=0.0)
 
 
 def _atelectasis(scene: Scene, severity: float, rng: np.random.Generator) -> None:
@@ -157,7 +165,11 @@ def _atelectasis(scene: Scene, severity: float, rng: np.random.Generator) -> Non
     under = scene.half(side) * np.clip(1 - (floor + 4 - scene.grid.y) / (26 + 30 * severity), 0, 1)
     haze = (0.15 + 0.25 * severity) * np.clip(under, 0, 1) * scene.lung
     scene.fill(np.maximum((0.34 + 0.26 * severity) * drawn, haze))
-    scene.box_sides("Atelectasis", np.maximum(drawn, 1.5 * haze) * (scene.air > 10), (side,), 0.3)
+    reach = scene.reach(side)
+    sunk = scene.grid.y - g.dome(side, reach)
+    raised = (sunk > 0) & (sunk < _lift(severity))
+    raised &= (reach > g.medial(scene.grid.y)) & (reach < 0.9 * g.lateral(scene.grid.y))
+    scene.box_sides("Atelectasis", np.maximum(drawn * (scene.air > 10), raised), (side,), 0.3)
 
 
 def _fibrosis(scene: Scene, severity: float, rng: np.random.Generator) -> None:

@@ -58,7 +58,7 @@ def thickening(scene: Scene, severity: float, rng: np.random.Generator) -> None:
     sides = pick_sides(rng, 0.3)
     drawn = np.zeros_like(scene.air)
     for side in sides:
-        deep = (6 + 10 * severity) * (1 + 0.25 * grid.cloud(rng, 60, 2)[:, :1])
+        deep = (8 + 11 * severity) * (1 + 0.25 * grid.cloud(rng, 60, 2)[:, :1])
         if rng.random() < 0.35:
             # The cap is measured downwards, the band inwards.
             edge = g.lateral(grid.y - 1.3 * deep) - 0.4 * deep
@@ -73,5 +73,5 @@ def thickening(scene: Scene, severity: float, rng: np.random.Generator) -> None:
         band = soft(scene.reach(side) - edge, 2.5) * reach * inside * scene.half(side)
         drawn = np.maximum(drawn, band * (scene.air > 0.5))
     scene.fill(0.7 * drawn)
-    scene.extra += (10 + 14 * severity) * drawn
+    scene.extra += (16 + 16 * severity) * drawn
     scene.box_sides("Pleural_Thickening", drawn, sides, 0.3)

@@ -14,23 +14,36 @@ _BLADE = np.array(
 _FRONT = np.linspace(0.5, 0.84, 18) * np.pi
 
 
-def _band(path: np.ndarray, width: np.ndarray | float) -> np.ndarray:
-    """Outline `[2 n, 2]` of a band of `width` mm along a path `[n, 2]`."""
-    along = np.gradient(path, axis=0)
-    normal = np.stack([-along[:, 1], along[:, 0]], -1)
-    normal /= np.linalg.norm(normal, axis=-1, keepdims=True) + 1e-6
+def _band(path: np.ndarray, width: float | np.ndarray) -> np.ndarray:
+    """Outlines `[..., 2 n, 2]` of bands of `width` mm along paths `[..., n, 2]`."""
+    along = np.empty_like(path)
+    along[..., 1:-1, :] = path[..., 2:, :] - path[..., :-2, :]
+    along[..., 0, :] = path[..., 1, :] - path[..., 0, :]
+    along[..., -1, :] = path[..., -1, :] - path[..., -2, :]
+    normal = along[..., ::-1] * (-1, 1)
+    normal /= np.sqrt((normal**2).sum(-1, keepdims=True)) + 1e-6
     offset = normal * (np.asarray(width) / 2)[..., None]
-    return np.concatenate([path + offset, (path - offset)[::-1]])
+    return np.concatenate([path + offset, (path - offset)[..., ::-1, :]], -2)
 
 
-def _rib(geometry: Geometry, side: int, start: float, angle: np.ndarray) -> np.ndarray:
-    """Points of a rib: a tilted half ellipse from the spine (angle 0) round to the front (pi)."""
-    drop = geometry.rib_tilt * (1 - np.cos(angle)) / 2
-    height = start + drop
+def _rib_paths(geometry: Geometry, sides, starts: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """Centre lines of ribs: tilted half ellipses from the spine (angle 0) round to the front (pi).
+
+    Arguments:
+      geometry: the chest.
+      sides: side of each rib `[n]`.
+      starts: height of each rib at the spine, mm `[n]`.
+      angle: where along the rib, radians `[points]`.
+
+    Returns:
+      Points in mm `[n, points, 2]`.
+    """
+    height = starts[:, None] + geometry.rib_tilt * (1 - np.cos(angle)) / 2
     radius = geometry.lateral(np.maximum(height, 6.0)) + 3
     share = np.clip((np.sin(angle) - 0.09) / 0.91, 0, 1)
     x = 13 + (radius - 13) * share**0.9
-    return np.stack([side * x, height - 6 * np.sin(2 * angle).clip(0)], -1)
+    y = height - 6 * np.sin(2 * angle).clip(0)
+    return np.stack([np.asarray(sides)[:, None] * x, y], -1)
 
 
 def ribs(grid: Grid, geometry: Geometry, visit: Visit) -> np.ndarray:
@@ -39,26 +52,22 @@ def ribs(grid: Grid, geometry: Geometry, visit: Visit) -> np.ndarray:
     spacing = geometry.span * own.normal(0.101, 0.003)
     first = -0.075 * geometry.span + own.normal(0, 2)
     wide = own.normal(10.5, 0.8) * (1.0 if visit.sex == "M" else 0.88)
-    jitter = own.normal(0, 1.2, (2, 11))
-    total = np.zeros((grid.size, grid.size), np.float32)
-    for angles, bone, broad in ((_BACK, 9.5, 1.0), (_FRONT, 6.0, 1.25)):
-        outer, inner, tips = [], [], []
-        for row, side in enumerate((RIGHT, LEFT)):
-            for n in range(10 if angles is _BACK else 8):
-                start = first + spacing * n * (1 + 0.012 * n) + jitter[row, n]
-                path = _rib(geometry, side, start, angles)
-                width = wide * broad * (0.85 if n == 0 else 1.0)
-                if angles is _FRONT:
-                    # Towards the breastbone bone gives way to cartilage, which hardly shows.
-                    tips.append(_band(path[-6:], width))
-                    path = path[:-4]
-                outer.append(_band(path, width))
-                inner.append(_band(path, width - 3.4))
-        # Looser bone between two walls of compact bone.
-        mask = grid.polygons(tips, 60)
-        mask = grid.polygons(inner, 165, into=grid.polygons(outer, 255, into=mask))
-        total += (bone / 255) * mask
-    return total
+    number = np.arange(10)
+    starts = first + spacing * number * (1 + 0.012 * number) + own.normal(0, 1.2, (2, 10))
+    sides = np.repeat((RIGHT, LEFT), 10)
+
+    back = _rib_paths(geometry, sides, starts.ravel(), _BACK)
+    front = _rib_paths(geometry, np.repeat((RIGHT, LEFT), 8), starts[:, :8].ravel(), _FRONT)
+    total = (9.5 / 255) * _hollow(grid, back, wide, None)
+    # Towards the breastbone bone gives way to cartilage, which hardly shows.
+    cartilage = grid.polygons(_band(front[:, -6:], 1.25 * wide), 60)
+    return total + (6.0 / 255) * _hollow(grid, front[:, :-4], 1.25 * wide, cartilage)
+
+
+def _hollow(grid: Grid, paths: np.ndarray, width: float, into: np.ndarray | None) -> np.ndarray:
+    """Bands of looser bone between two walls of compact bone, uint8 `[size, size]`."""
+    mask = grid.polygons(_band(paths, width), 255, into=into)
+    return grid.polygons(_band(paths, width - 3.4), 165, into=mask)
 
 
 def shoulders(grid: Grid, geometry: Geometry, visit: Visit) -> np.ndarray:
@@ -89,7 +98,8 @@ def shoulders(grid: Grid, geometry: Geometry, visit: Visit) -> np.ndarray:
     clavicle = grid.polygons(core, 185, into=clavicle)
     turn = np.linspace(0, 2 * np.pi, 24)
     ball = 25 * np.stack([np.cos(turn), np.sin(turn)], -1)
-    head = grid.polygons([ball + (side * (g.half_width + 62), 24) for side in (RIGHT, LEFT)])
+    joints = np.array([[[side * (g.half_width + 62), 24]] for side in (RIGHT, LEFT)])
+    head = grid.polygons(joints + ball)
     return bones * 0.9 + (5 / 255) * plate + (17 / 255) * clavicle + (12 / 255) * head
 
 

@@ -53,7 +53,7 @@ def tree(
 
 def _headings(side: int, rng: np.random.Generator, count: int) -> np.ndarray:
     """Directions into one lung, from steeply up to steeply down, on the outer side."""
-    fan = np.linspace(-1.35, 1.40, count) + rng.normal(0, 0.07, count)
+    fan = np.linspace(-1.30, 1.52, count) + rng.normal(0, 0.07, count)
     return fan if side == LEFT else np.pi - fan
 
 
@@ -65,7 +65,7 @@ def markings(grid: Grid, geometry: Geometry, visit: Visit) -> np.ndarray:
         rng = visit.rng(10 + side, chronic=True)
         root = geometry.hilum(side)
         branches = tree(
-            rng, root, _headings(side, rng, 11), length=42 * geometry.span / 230, width=6.0,
+            rng, root, _headings(side, rng, 13), length=46 * geometry.span / 230, width=6.0,
             levels=levels,
         )
         for points, width in branches[::-1]:

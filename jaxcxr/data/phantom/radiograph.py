@@ -1,7 +1,5 @@
 """Renders one visit: anatomy, findings, film."""
 
-import dataclasses
-
 import cv2
 import numpy as np
 
@@ -50,7 +48,7 @@ def attenuation(visit: Visit, grid: Grid, geometry: Geometry) -> tuple[np.ndarra
     texture = 1 - 0.03 * grid.cloud(visit.rng(7, chronic=True), 9, 2)
     lucent = scene.air * (1 - tissue) * scene.clear * texture
     in_lung = np.minimum(scene.air / 30, 1) * scene.clear * scene.markings
-    blood = 2.3 * vessels.markings(grid, geometry, visit) + vessels.hila(grid, geometry)
+    blood = 1.9 * vessels.markings(grid, geometry, visit) + vessels.hila(grid, geometry)
     water = anatomy.trunk(grid, geometry, visit) - lucent
     water += blood * in_lung + scene.extra
     water -= vessels.airways(grid, geometry) + _stomach(grid, geometry, visit)
@@ -111,4 +109,4 @@ def render(visit: Visit, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def cardiothoracic_ratio(visit: Visit) -> float:
     """Heart width over inner chest width of a visit, findings included."""
-    return dataclasses.replace(geometry_of(visit)).ratio()
+    return geometry_of(visit).ratio()
