@@ -68,40 +68,21 @@ def start(run: setup.Setup, checkpoints, data):
 
 
 def train_until_done(run, state, step, data, checkpoints, writer, screen) -> bool:
-    """Do the remaining steps. Returns False when SIGTERM ended them early.
-
-    The order within a step matters and is tested: the batch is taken after the previous step's
-    checkpoint was started, so that the saved iterator stands exactly after the saved step.
-    """
+    """Do the remaining steps. Returns False when SIGTERM ended them early."""
     config, size = run.config, len(run.task.source("train"))
     evaluate_every = config_lib.steps(config.evaluate_every, size, config.batch_size)
     save_every = config_lib.steps(config.checkpoint.every, size, config.batch_size)
     log = StepLog(run, writer, screen, checkpoints)
-    stage, train_step = None, None
     with SigTerm() as sigterm, screen.progress(step, run.total_steps):
-        while step < run.total_steps:
-            if stage is not state_lib.stage_at(run.stages, step):
-                stage = state_lib.stage_at(run.stages, step)
-                train_step = run.train_step(stage)
-                writer.write(step, "stage", {"name": stage.name})
-                log.restart()
-
-            with log.waiting():
-                batch = next(data)
-            state, metrics = train_step(state, parallel.put_batch(run.mesh, batch))
-            step += 1
-            log.add(step, stage.name, metrics, batch["index"])
-
-            if step == stage.end and step < run.total_steps:
-                state = run.enter_stage(state, state_lib.stage_at(run.stages, step))
-            last, stop = step == run.total_steps, sigterm.received(step)
+        for done, current in steps(run, state, step, data, log):
+            last, stop = done == run.total_steps, sigterm.received(done)
             scores = None
-            if last or step % evaluate_every == 0:
+            if last or done % evaluate_every == 0:
                 log.flush()
-                scores = validate(run, state, step, writer, screen)
-            if last or stop or scores is not None or step % save_every == 0:
+                scores = validate(run, current, done, writer, screen)
+            if last or stop or scores is not None or done % save_every == 0:
                 log.flush()  # a checkpoint never holds a state whose loss was not finite
-                checkpoints.save(step, state, data, scores)
+                checkpoints.save(done, current, data, scores)
             if scores is not None:
                 log.restart()
             if stop and not last:
@@ -109,6 +90,29 @@ def train_until_done(run, state, step, data, checkpoints, writer, screen) -> boo
                 return False
     checkpoints.wait()
     return True
+
+
+def steps(run, state, step, data, log):
+    """Yield (steps done, state) after each step, from `step` to the end of the last stage.
+
+    The order matters and is tested: the next batch is taken only when the caller asks for the next
+    step, after it saved, so that a saved iterator stands exactly after the saved step. A state
+    yielded at the end of a stage already holds the next stage's optimiser.
+    """
+    stage, train_step = None, None
+    while step < run.total_steps:
+        if stage is not state_lib.stage_at(run.stages, step):
+            stage = state_lib.stage_at(run.stages, step)
+            train_step = run.train_step(stage)
+            log.enter(step, stage)
+        with log.waiting():
+            batch = next(data)
+        state, metrics = train_step(state, parallel.put_batch(run.mesh, batch))
+        step += 1
+        log.add(step, stage.name, metrics, batch["index"])
+        if step == stage.end and step < run.total_steps:
+            state = run.enter_stage(state, state_lib.stage_at(run.stages, step))
+        yield step, state
 
 
 class StepLog:
@@ -123,6 +127,11 @@ class StepLog:
     def restart(self) -> None:
         """Start the clock of the interval anew, so that evaluations do not count as training."""
         self._begun, self._wait, self._steps = time.perf_counter(), 0.0, 0
+
+    def enter(self, step, stage) -> None:
+        """Note that a stage begins; its compilation does not count as training."""
+        self._writer.write(step, "stage", {"name": stage.name})
+        self.restart()
 
     @contextlib.contextmanager
     def waiting(self):
