@@ -275,8 +275,8 @@ def trunk(grid: Grid, geometry: Geometry, visit: Visit) -> np.ndarray:
          g.body + 4, g.body, g.body + 6),
     )
     half = outline(np.clip(grid.y, -90, g.span + 160)).astype(np.float32)
-    level = np.clip((grid.y + 50) / 110, 0, 1)
-    deep = g.thickness * (0.60 + 0.40 * level) * (1 + 0.08 * soft(grid.y - g.span, 60))
+    level = np.clip((grid.y + 90) / 130, 0, 1)
+    deep = g.thickness * (0.66 + 0.34 * level) * (1 + 0.08 * soft(grid.y - g.span, 60))
     across = np.clip(1 - np.abs(grid.x / half) ** 6, 0, 1)
     out = deep * across**0.45
     if visit.sex == "F":
