@@ -55,7 +55,10 @@ def _run_command(name: str, rest: list[str]) -> None:
     parser = argparse.ArgumentParser(prog=f"jaxcxr {name}", description=text)
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     command.add_arguments(parser)
-    args = parser.parse_args(rest)
+    args, config_flags = parser.parse_known_args(rest)
+    args.config = config_flags
+    if config_flags and not getattr(command, "TAKES_CONFIG", False):
+        parser.error(f"unrecognized arguments: {' '.join(config_flags)}")
     try:
         command.run(args)
     except (UserError, RunError) as error:

@@ -191,6 +191,26 @@ def steps(duration: str, data_size: int, batch_size: int) -> int:
     Raises:
       UserError: not a duration.
     """
+    return max(1, round(_exact_steps(duration, data_size, batch_size)))
+
+
+def due(step: int, every: str, data_size: int, batch_size: int) -> bool:
+    """Whether what happens once per duration `every` happens after step `step`.
+
+    Four times "5 epochs" is due exactly at the end of "20 epochs", also where an epoch is not a
+    whole number of steps.
+
+    Arguments:
+      step: optimiser steps done, from 1.
+      every: a duration, see `steps`.
+      data_size: examples in the training split.
+      batch_size: examples per step.
+    """
+    exact = max(1.0, _exact_steps(every, data_size, batch_size))
+    return round(step / exact) > 0 and step == round(round(step / exact) * exact)
+
+
+def _exact_steps(duration: str, data_size: int, batch_size: int) -> float:
     match = _DURATION.match(duration)
     if not match or float(match[1]) <= 0:
         raise UserError(
@@ -199,9 +219,9 @@ def steps(duration: str, data_size: int, batch_size: int) -> int:
         )
     number, unit = float(match[1]), match[2].rstrip("s")
     if unit == "step":
-        return max(1, round(number))
+        return number
     examples = number * data_size if unit == "epoch" else number
-    return max(1, round(examples / batch_size))
+    return examples / batch_size
 
 
 def validate(config) -> None:

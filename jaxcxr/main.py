@@ -61,6 +61,26 @@ def _config(workdir: pathlib.Path):
     raise UserError("--config is missing; give a file, e.g. --config=configs/demo.py.")
 
 
+def load_config(argv: list[str]):
+    """The validated config of `--config=FILE[:ARG] --config.a.b=VALUE ...`.
+
+    Arguments:
+      argv: such arguments, without a program name.
+
+    Raises:
+      UserError: a mistake in them.
+    """
+    from jaxcxr import config as config_lib
+
+    extra = parse_flags(["jaxcxr", *argv])[1:]
+    if extra:
+        raise UserError(f"unexpected argument {extra[0]!r}; overrides look like --config.seed=1.")
+    if _CONFIG.value is None:
+        raise UserError("--config is missing; give a file, e.g. --config=configs/demo.py.")
+    config_lib.validate(_CONFIG.value)
+    return _CONFIG.value
+
+
 def _initialize_distributed() -> None:
     """Join the other processes before any device is touched."""
     named = "JAX_COORDINATOR_ADDRESS" in os.environ

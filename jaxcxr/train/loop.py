@@ -69,18 +69,18 @@ def start(run: setup.Setup, checkpoints, data):
 
 def train_until_done(run, state, step, data, checkpoints, writer, screen) -> bool:
     """Do the remaining steps. Returns False when SIGTERM ended them early."""
-    config, size = run.config, len(run.task.source("train"))
-    evaluate_every = config_lib.steps(config.evaluate_every, size, config.batch_size)
-    save_every = config_lib.steps(config.checkpoint.every, size, config.batch_size)
+    config = run.config
+    sizes = (len(run.task.source("train")), config.batch_size)
     log = StepLog(run, writer, screen, checkpoints)
     with SigTerm() as sigterm, screen.progress(step, run.total_steps):
         for done, current in steps(run, state, step, data, log):
             last, stop = done == run.total_steps, sigterm.received(done)
             scores = None
-            if last or done % evaluate_every == 0:
+            if last or config_lib.due(done, config.evaluate_every, *sizes):
                 log.flush()
                 scores = validate(run, current, done, writer, screen)
-            if last or stop or scores is not None or done % save_every == 0:
+            save = config_lib.due(done, config.checkpoint.every, *sizes)
+            if last or stop or save or scores is not None:
                 log.flush()  # a checkpoint never holds a state whose loss was not finite
                 checkpoints.save(done, current, data, scores)
             if scores is not None:

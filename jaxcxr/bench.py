@@ -1,0 +1,171 @@
+"""`jaxcxr bench input|step --config=F`: the pipeline and the loop beside the least they could cost.
+
+Every comparison alternates the two sides within one run, and the median of the ratios is printed,
+because the speed of a shared machine drifts.
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import itertools
+import pathlib
+import statistics
+import tempfile
+import time
+
+ROUNDS = 5
+TAKES_CONFIG = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what to measure; `--config=FILE[:ARG]` and its overrides are as for training."""
+    parser.add_argument("what", choices=("input", "step"), help="what to measure")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of each round")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure and print.
+
+    Raises:
+      UserError: a mistake in the config, or unprepared data.
+    """
+    begun = time.perf_counter()
+    from jaxcxr import main
+
+    config = main.load_config(args.config)
+    if args.what == "input":
+        bench_input(config, args.seconds)
+    else:
+        bench_step(config, args.seconds, begun)
+
+
+def bench_input(config, seconds: float) -> None:
+    """Print examples/s of the grain pipeline beside a bare loop over the same source.
+
+    The bare loop reads the same records in the same order and decodes and resizes them on as many
+    threads; it neither shuffles, nor batches, nor keeps a position that can be restored.
+
+    Arguments:
+      config: the resolved config.
+      seconds: length of each of the `ROUNDS` rounds a side.
+    """
+    from jaxcxr import tasks
+    from jaxcxr.data import pipeline
+
+    source = tasks.create(config).source("train")
+    stream = pipeline.train_iterator(source, config)
+    first = next(stream)  # starts the threads
+    bytes_each = sum(value[0].nbytes for value in first.values())
+    pairs = []
+    for _ in range(ROUNDS):
+        ours = _rate(lambda: len(next(stream)["index"]), seconds)
+        pairs.append((ours, _bare_rate(source, config, seconds)))
+    ours, bare = (statistics.median(side) for side in zip(*pairs, strict=True))
+    ratio = statistics.median(a / b for a, b in pairs)
+    print(f"{config.data.source}: {len(source):,} examples of {bytes_each:,} bytes decoded, "
+          f"{config.data.threads} threads")
+    print(f"pipeline  {ours:10,.1f} examples/s (median of {ROUNDS} rounds)")
+    print(f"bare loop {bare:10,.1f} examples/s")
+    print(f"ratio     {ratio:10.2f} (median of the pairs)")
+
+
+def bench_step(config, seconds: float, begun: float) -> None:
+    """Print the loop's time per step beside the bare compiled step, and the time to first step.
+
+    Arguments:
+      config: the resolved config.
+      seconds: length of each of the `ROUNDS` rounds a side.
+      begun: `time.perf_counter()` before anything heavy was imported.
+    """
+    import jax
+
+    from jaxcxr.data import pipeline
+    from jaxcxr.train import loop, parallel, setup, writers
+
+    seconds_of = {"import": time.perf_counter() - begun}
+    stage = config.stages[config.stage_order[0]]
+    config.stage_order = config.stage_order[:1]
+    stage.duration = "1000000000 steps"  # as long as the benchmark lasts
+    run_ = setup.make(config)
+    with run_.mesh_context(), tempfile.TemporaryDirectory() as folder:
+        data = pipeline.train_iterator(run_.task.source("train"), config)
+        clock = time.perf_counter()
+        batch = parallel.put_batch(run_.mesh, next(data))
+        run_.seconds["data"] += time.perf_counter() - clock
+        clock = time.perf_counter()
+        state = jax.block_until_ready(run_.first_state())
+        run_.seconds["init"] = time.perf_counter() - clock
+        bare = run_.train_step(run_.stages[0])
+        clock = time.perf_counter()
+        state, _ = jax.block_until_ready(bare(state, batch))
+        run_.seconds["first step"] = time.perf_counter() - clock
+        seconds_of |= run_.seconds
+
+        screen = writers.Screen(quiet=True)
+        writer = writers.MetricWriter(pathlib.Path(folder), 0)
+        with contextlib.closing(writer), screen.progress(0, run_.total_steps):
+            log = loop.StepLog(run_, writer, screen, None)
+            steps = loop.steps(run_, state, 0, data, log)
+            next(steps)  # compiles again; not counted
+            clock = time.perf_counter()
+            jax.block_until_ready(next(steps)[1])
+            count = max(3, round(seconds / (time.perf_counter() - clock)))
+            pairs = [_pair(steps, bare, batch, run_, count) for _ in range(ROUNDS)]
+    _print_steps(config, seconds_of, pairs, count)
+
+
+def _pair(steps, bare, batch, run_, count: int) -> tuple[float, float]:
+    """Seconds per step of the loop, and of the bare step on one batch that is already placed."""
+    import jax
+
+    clock = time.perf_counter()
+    for _, state in itertools.islice(steps, count):  # noqa: B007
+        pass
+    jax.block_until_ready(state)
+    looped = time.perf_counter() - clock
+    own = jax.block_until_ready(run_.first_state())  # the loop goes on with its own state
+    clock = time.perf_counter()
+    for _ in range(count):
+        own, _ = bare(own, batch)
+    jax.block_until_ready(own)
+    return looped / count, (time.perf_counter() - clock) / count
+
+
+def _print_steps(config, seconds_of, pairs, count: int) -> None:
+    looped, bare = (statistics.median(side) for side in zip(*pairs, strict=True))
+    overhead = statistics.median(a / b for a, b in pairs) - 1
+    print(f"{config.model.name}, batch {config.batch_size}, {ROUNDS} rounds of {count} steps")
+    rate = config.batch_size / looped
+    print(f"loop      {looped * 1e3:10,.2f} ms a step, {rate:,.1f} examples/s")
+    print(f"bare step {bare * 1e3:10,.2f} ms a step")
+    print(f"overhead  {overhead:10.1%} (median of the pairs)")
+    total = sum(seconds_of.values())
+    parts = ", ".join(f"{name} {value:.1f} s" for name, value in seconds_of.items())
+    print(f"time to first step {total:.1f} s: {parts}")
+
+
+def _rate(take, seconds: float) -> float:
+    """Examples per second of calling `take`, which returns how many it took."""
+    clock, count = time.perf_counter(), 0
+    while time.perf_counter() - clock < seconds:
+        count += take()
+    return count / (time.perf_counter() - clock)
+
+
+def _bare_rate(source, config, seconds: float) -> float:
+    import numpy as np
+
+    order = itertools.cycle(np.random.default_rng(config.seed).permutation(len(source)))
+    threads = max(1, config.data.threads)
+
+    def read(_thread) -> int:
+        end, count = time.perf_counter() + seconds, 0
+        while time.perf_counter() < end:
+            source[int(next(order))]
+            count += 1
+        return count
+
+    clock = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        total = sum(pool.map(read, range(threads)))
+    return total / (time.perf_counter() - clock)
