@@ -1,4 +1,8 @@
-"""`jaxcxr bench input|step --config=F`: the pipeline and the loop beside the least they could cost.
+"""`jaxcxr bench`: the pipeline and the loop beside the least they could cost; what records cost.
+
+    jaxcxr bench input --config=F          examples/s of the pipeline and of a bare loop
+    jaxcxr bench step --config=F           time per step of the loop and of the compiled step
+    jaxcxr bench encoding --images DIR     bytes and time of a radiograph in each encoding
 
 Every comparison alternates the two sides within one run, and the median of the ratios is printed,
 because the speed of a shared machine drifts.
@@ -19,8 +23,10 @@ TAKES_CONFIG = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what to measure; `--config=FILE[:ARG]` and its overrides are as for training."""
-    parser.add_argument("what", choices=("input", "step"), help="what to measure")
+    parser.add_argument("what", choices=("input", "step", "encoding"), help="what to measure")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each round")
+    parser.add_argument("--images", metavar="DIR", help="encoding: folder with radiographs")
+    parser.add_argument("--size", type=int, default=1024, help="encoding: stored pixels a side")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -30,6 +36,9 @@ def run(args: argparse.Namespace) -> None:
       UserError: a mistake in the config, or unprepared data.
     """
     begun = time.perf_counter()
+    if args.what == "encoding":
+        bench_encoding(args.images, args.size)
+        return
     from jaxcxr import main
 
     config = main.load_config(args.config)
@@ -142,6 +151,51 @@ def _print_steps(config, seconds_of, pairs, count: int) -> None:
     total = sum(seconds_of.values())
     parts = ", ".join(f"{name} {value:.1f} s" for name, value in seconds_of.items())
     print(f"time to first step {total:.1f} s: {parts}")
+
+
+def bench_encoding(folder: str | None, size: int) -> None:
+    """Print what a stored radiograph costs in each encoding, on one core.
+
+    Arguments:
+      folder: images, searched recursively; they are resized and histogram-equalised first.
+      size: pixels a side as stored.
+
+    Raises:
+      UserError: no folder, or no image in it.
+    """
+    import cv2
+
+    from jaxcxr.data import images
+    from jaxcxr.errors import UserError
+
+    paths = sorted(p for p in pathlib.Path(folder or "").rglob("*")
+                   if p.suffix.lower() in (".png", ".jpg", ".jpeg")) if folder else []
+    if not paths:
+        raise UserError(f"bench encoding needs --images DIR with PNG or JPEG files: {folder!r}.")
+    cv2.setNumThreads(1)
+    pictures = [images.equalize(images.resize(images.read(p), size), "hist") for p in paths]
+    print(f"{len(paths)} images, {size} x {size}, best of {ROUNDS} rounds, one core")
+    print(f"{'encoding':<10}{'kB':>8}{'encode ms':>11}{'decode/s':>10}{'decode to 224/s':>17}")
+    for name in images.ENCODINGS:
+        encoded = [images.encode(picture, name) for picture in pictures]
+        seconds = [
+            min(_seconds(function, items) for _ in range(ROUNDS)) / len(pictures)
+            for function, items in (
+                (lambda picture: images.encode(picture, name), pictures),  # noqa: B023
+                (images.decode, encoded),
+                (lambda data: images.decode_resized(data, 224), encoded),
+            )
+        ]
+        size_kb = statistics.mean(map(len, encoded)) / 1e3
+        print(f"{name:<10}{size_kb:>8.0f}{seconds[0] * 1e3:>11.1f}{1 / seconds[1]:>10,.0f}"
+              f"{1 / seconds[2]:>17,.0f}")
+
+
+def _seconds(function, items) -> float:
+    clock = time.perf_counter()
+    for item in items:
+        function(item)
+    return time.perf_counter() - clock
 
 
 def _rate(take, seconds: float) -> float:
