@@ -10,6 +10,8 @@ from absl import flags
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+# LLVM's optimisations cost most of a test's time and change no test's outcome.
+jax.config.update("jax_disable_most_optimizations", True)
 
 flags.FLAGS.mark_as_parsed()  # grain reads absl flags; pytest never parses them
 

@@ -89,10 +89,13 @@ class Setup:
         placed = self.state_shardings(stage)
         if not self.config.model.pretrained:
             make = jax.jit(
-                lambda: state_lib.create(self.init_variables(), stage, ema), out_shardings=placed
+                lambda: state_lib.create(self.init_variables(), stage, ema),
+                out_shardings=placed, compiler_options=_compile_once(),
             )
             return make()
-        variables = jax.device_get(jax.jit(self.init_variables)())
+        variables = jax.device_get(
+            jax.jit(self.init_variables, compiler_options=_compile_once())()
+        )
         variables = pretrained.load(
             self.config.model.pretrained, variables, self.config.model.name
         )
@@ -132,6 +135,14 @@ class Setup:
         if self.config.parallel == "pmap":
             model = make_model(self.config, self.task, axis_name=None)
         return jax.jit(step_lib.make_eval_step(model, self.task))
+
+
+def _compile_once() -> dict | None:
+    """Compiler options for a function that runs once.
+
+    On CPU, LLVM spends ten times as long on the random numbers of an initialisation as they save.
+    """
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 
 
 def make_model(config, task, axis_name: str | None = None):
