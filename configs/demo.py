@@ -1,8 +1,8 @@
 """The first evening: generated data, one laptop, a few minutes.
 
-`--config=configs/demo.py` trains a small ResNet on chest phantoms, `--config=configs/demo.py:pose` a
-small temporal transformer on motion phantoms. `:quick` and `:pose,quick` are the same shrunken to
-seconds, to try the machinery; their figures mean nothing.
+`--config=configs/demo.py` trains a small ResNet on chest phantoms; with `:pose`, a small temporal
+transformer on motion phantoms. `:quick` and `:pose,quick` are the same shrunken to seconds, to try
+the machinery; their figures mean nothing.
 
     python -m jaxcxr.main --config=configs/demo.py --workdir=runs/demo
     python -m jaxcxr.main --config=configs/demo.py:pose --workdir=runs/demo_pose
@@ -24,14 +24,16 @@ def get_config(arg: str = ""):
 
 def chest():
     config = base.default("cxr")
-    base.set_source(config, "chest_phantom", size=64, images=4000, prevalence="enriched")
-    base.set_model(config, "resnet18", width=16, stem="small", head_width=64)
-    config.batch_size = 64
+    base.set_source(config, "chest_phantom", size=64, images=3000, prevalence="enriched")
+    base.set_model(config, "resnet18", stages=(1, 1, 1, 1), width=32, head_width=0)
+    config.batch_size = 32
     config.loss.cxr = "bce"
-    config.evaluate_every = "5 epochs"
+    config.evaluate_every = "4 epochs"
     config.ema_decay = 0.99
+    config.augment.update({"rotation": 3.0, "scale": 0.05, "shear": 0.0, "crop_area": 1.0,
+                           "crop_aspect": 0.0})
     base.add_stage(
-        config, "all", "15 epochs",
+        config, "all", "12 epochs",
         learning_rate=3e-3, optimizer__name="radam", optimizer__weight_decay=1e-2,
         decay__name="cosine",
     )

@@ -17,7 +17,7 @@ import ml_collections
 from jaxcxr import models
 from jaxcxr.data import augment, sources
 from jaxcxr.errors import UserError
-from jaxcxr.train import optim
+from jaxcxr.train import optim, rules
 
 TASKS = ("cxr", "pose")
 
@@ -28,7 +28,7 @@ RESUME_MAY_CHANGE = (
     r"^checkpoint\.keep$", r"^report\.",
 )
 
-_DURATION = re.compile(r"^\s*([0-9.]+(?:e[0-9]+)?)\s*(steps?|epochs?|examples?)\s*$")
+_DURATION = re.compile(r"^\s*(\d+\.?\d*(?:e\d+)?)\s*(steps?|epochs?|examples?)\s*$")
 
 _CHOICES = {
     "task": TASKS,
@@ -37,6 +37,12 @@ _CHOICES = {
     "checkpoint.mode": ("max", "min"),
     "loss.cxr": ("thesis", "bce", "focal"),
     "loss.joint_weights": ("uniform", "limbs"),
+}
+
+# Validation metrics that choose the best checkpoint; "auroc/Effusion" is one class's.
+_MONITORS = {
+    "cxr": ("auroc", "average_precision"),
+    "pose": ("mpjpe", "p_mpjpe", "mpjpe_action_mean"),
 }
 
 # key -> (least, whether the least itself is allowed, greatest)
@@ -53,6 +59,7 @@ _RANGES = {
     "data.prefetch": (1, True, None),
     "data.workers": (0, True, 1024),
     "checkpoint.keep": (1, True, None),
+    "report.samples": (1, True, 100),
     "loss.focal_gamma": (0.0, True, None),
     "loss.velocity": (0.0, True, None),
     "mesh.fsdp": (1, True, None),
@@ -211,7 +218,7 @@ def due(step: int, every: str, data_size: int, batch_size: int) -> bool:
 
 
 def _exact_steps(duration: str, data_size: int, batch_size: int) -> float:
-    match = _DURATION.match(duration)
+    match = _DURATION.match(str(duration))
     if not match or float(match[1]) <= 0:
         raise UserError(
             f"{duration!r} is not a duration; write a positive number and a unit, such as "
@@ -258,6 +265,12 @@ def validate(config) -> None:
             f"{sources.task_of(config.data.source)!r}, but config.task is {config.task!r}."
         )
     augment.check(config.augment, "config.augment")
+    _check_model(config)
+    _check_monitor(config)
+    rules.check_rules(
+        config.sharding_rules, lambda action: action in ("fsdp", "replicate") or _is_spec(action),
+        "'fsdp', 'replicate' or a tuple of mesh axes and None", "config.sharding_rules",
+    )
     _check_stages(config)
 
 
@@ -307,7 +320,8 @@ def difference(config, saved: dict) -> list[str]:
     before = flatten(ml_collections.ConfigDict(saved))
     lines = []
     for key in sorted(now.keys() | before.keys()):
-        if now.get(key) != before.get(key) and not any(re.search(p, key) for p in RESUME_MAY_CHANGE):
+        changed = now.get(key) != before.get(key)
+        if changed and not any(re.search(pattern, key) for pattern in RESUME_MAY_CHANGE):
             lines.append(f"{key}: {before.get(key)!r} -> {now.get(key)!r}")
     return lines
 
@@ -375,6 +389,46 @@ def _check_range(key, value, least, least_allowed, greatest) -> None:
         if greatest is not None:
             allowed += f" and at most {greatest}"
         raise UserError(f"config.{key} is {value!r}; allowed: {allowed}.")
+
+
+def _check_model(config) -> None:
+    """The model serves the task and has these options, and so has the data source."""
+    name = config.model.name
+    known = models.options(name)
+    if name.startswith("pose_") != (config.task == "pose"):
+        fitting = [n for n in models.NAMES if n.startswith("pose_") == (config.task == "pose")]
+        raise UserError(
+            f"config.model.name {name!r} does not serve the task {config.task!r}; "
+            f"allowed: {', '.join(fitting)}."
+        )
+    for key in config.model.options:
+        if key not in known:
+            raise UserError(
+                f"model {name!r} has no option {key!r}.{_nearest(key, known)} Choose a model "
+                "with its options in the config file, by set_model."
+            )
+    known = source_options(config.data.source)
+    for key in config.data.options:
+        if key not in known:
+            raise UserError(
+                f"data source {config.data.source!r} has no option {key!r}.{_nearest(key, known)} "
+                "Choose a source with its options in the config file, by set_source."
+            )
+
+
+def _check_monitor(config) -> None:
+    monitor, allowed = config.checkpoint.monitor, _MONITORS[config.task]
+    if monitor.partition("/")[0] not in allowed:
+        raise UserError(
+            f"config.checkpoint.monitor is {monitor!r}; allowed: {', '.join(allowed)}."
+            + _nearest(monitor, allowed)
+        )
+
+
+def _is_spec(action) -> bool:
+    return isinstance(action, tuple) and all(
+        axis in (None, "data", "fsdp", "tensor") for axis in action
+    )
 
 
 def _check_stages(config) -> None:

@@ -68,10 +68,10 @@ def find(source: str, options: dict, data_dir: str | os.PathLike | None = None) 
     if _is_complete(source, directory):
         return directory
     there = sorted(path.parts[-3] for path in directory.parent.parent.glob("*/*/dataset_info.json"))
-    others = f" Other variants prepared there: {', '.join(there)}." if there else ""
+    others = f"\nOther variants prepared there: {', '.join(there)}." if there else ""
     raise UserError(
-        f"{source} is not prepared at {directory}. Run: "
-        f"{_command(source, options, data_dir)}{others}"
+        f"{source} is not prepared at {directory}. Run:\n"
+        f"  {_command(source, options, data_dir)}{others}"
     )
 
 

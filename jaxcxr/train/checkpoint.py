@@ -6,6 +6,7 @@ This is the only file that knows Orbax (its V0 API).
 import json
 import logging
 import pathlib
+import tempfile
 
 import grain
 import jax
@@ -113,8 +114,8 @@ class Checkpoints:
         self._manager.close()
 
 
-def claim_workdir(workdir: pathlib.Path, config) -> None:
-    """Make the workdir this run's: write config.json, or check that the one there is the same.
+def check_workdir(workdir: pathlib.Path, config) -> None:
+    """Check that the workdir can be this run's; what it holds is left alone.
 
     Arguments:
       workdir: the folder; made where absent.
@@ -124,27 +125,31 @@ def claim_workdir(workdir: pathlib.Path, config) -> None:
       UserError: the folder cannot be written, or holds a run of another config (the differing
         keys are shown).
     """
-    path = workdir / "config.json"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            lines = config_lib.difference(config, json.loads(path.read_text())["config"])
-            if lines:
-                raise UserError(
-                    f"{workdir} holds a run of another config:\n  " + "\n  ".join(lines)
-                    + "\nGive another --workdir, or the same config to resume."
-                )
-            return
-        if jax.process_index() == 0:
-            record = {
-                "config": json.loads(config.to_json_best_effort()),
-                **config_lib.provenance(),
-            }
-            path.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
     except OSError as error:
-        raise UserError(f"cannot write {workdir}: {error.strerror}; give another --workdir.") from (
-            error
-        )
+        raise UserError(
+            f"cannot write {workdir}: {error.strerror}; give another --workdir."
+        ) from error
+    if (workdir / "config.json").exists():
+        lines = config_lib.difference(config, load_config(workdir))
+        if lines:
+            raise UserError(
+                f"{workdir} holds a run of another config:\n  " + "\n  ".join(lines)
+                + "\nGive another --workdir, or the same config to resume."
+            )
+
+
+def write_config(workdir: pathlib.Path, config) -> None:
+    """Write config.json: the resolved config, versions and git commit; once for each run."""
+    path = workdir / "config.json"
+    if jax.process_index() == 0 and not path.exists():
+        record = {"config": json.loads(config.to_json_best_effort()), **config_lib.provenance()}
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+        partial.replace(path)
 
 
 def load_config(workdir: pathlib.Path) -> dict:

@@ -34,8 +34,9 @@ def train(config, workdir: pathlib.Path, screen: writers.Screen) -> dict[str, fl
       UserError: a mistake in the config, the data or the workdir.
       RunError: the loss is not finite.
     """
-    checkpoint.claim_workdir(workdir, config)
+    checkpoint.check_workdir(workdir, config)
     run = setup.make(config)
+    checkpoint.write_config(workdir, config)
     with run.mesh_context(), contextlib.closing(
         checkpoint.Checkpoints(workdir, config)
     ) as checkpoints:
@@ -115,6 +116,11 @@ def steps(run, state, step, data, log):
         yield step, state
 
 
+# Metrics that end the run once they are not finite. The loss of a step says nothing about the
+# parameters after it, which a checkpoint would hold.
+WATCHED = {"loss": "loss", "grad_norm": "gradient norm", "param_norm": "parameter norm"}
+
+
 class StepLog:
     """Metrics of steps, read one step late so that the host never waits for the device."""
 
@@ -122,15 +128,19 @@ class StepLog:
         self._run, self._writer, self._screen = run, writer, screen
         self._checkpoints = checkpoints
         self._pending = collections.deque()
+        self._settled = 0
         self.restart()
 
     def restart(self) -> None:
         """Start the clock of the interval anew, so that evaluations do not count as training."""
-        self._begun, self._wait, self._steps = time.perf_counter(), 0.0, 0
+        self._begun, self._wait, self._since = time.perf_counter(), 0.0, self._settled
 
     def enter(self, step, stage) -> None:
         """Note that a stage begins; its compilation does not count as training."""
-        self._writer.write(step, "stage", {"name": stage.name})
+        self.flush()
+        if step == stage.start:
+            self._writer.write(step, "stage", {"name": stage.name})
+        self._settled = step
         self.restart()
 
     @contextlib.contextmanager
@@ -142,7 +152,6 @@ class StepLog:
 
     def add(self, step, stage, metrics, index) -> None:
         """Queue a step that was just started, and settle the one before it."""
-        self._steps += 1
         self._pending.append((step, stage, metrics, index))
         if len(self._pending) > 1:
             self._settle(*self._pending.popleft())
@@ -153,28 +162,32 @@ class StepLog:
             self._settle(*self._pending.popleft())
 
     def _settle(self, step, stage, metrics, index) -> None:
-        loss = float(jax.device_get(metrics["loss"]))
-        if not math.isfinite(loss):
+        watched = {name: float(jax.device_get(metrics[name])) for name in WATCHED}
+        if not all(map(math.isfinite, watched.values())):
             self._checkpoints.wait()
-            raise RunError(self._diagnosis(step, loss, index))
+            raise RunError(self._diagnosis(step, watched, index))
+        self._settled = step
         if step % self._run.config.log_every and step != self._run.total_steps:
             return
         seconds = max(time.perf_counter() - self._begun, 1e-9)
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        values["examples_per_second"] = self._steps * self._run.config.batch_size / seconds
+        done = (step - self._since) * self._run.config.batch_size
+        values["examples_per_second"] = done / seconds
         values["data_wait"] = min(1.0, self._wait / seconds)
         self._writer.write(step, "train", values)
         self._screen.step(step, {"stage": stage, **values})
         self.restart()
 
-    def _diagnosis(self, step, loss, index) -> str:
+    def _diagnosis(self, step, watched, index) -> str:
         good = self._checkpoints.latest_step
         kept = f"the last good checkpoint is step {good}" if good else "no checkpoint was saved yet"
         names = self._run.task.ids("train", np.asarray(index))
         shown = ", ".join(names[:16]) + (", ..." if len(names) > 16 else "")
+        values = ", ".join(f"{WATCHED[name]} {value:g}" for name, value in watched.items())
         return (
-            f"the loss is {loss} at step {step}; {kept}. Batch: {shown}. Lower the learning rate, "
-            "set stages.NAME.optimizer.clip_norm=1.0, or look at these examples."
+            f"not finite at step {step}: {values}; {kept}. Batch: {shown}. Look at these examples, "
+            "or lower the learning rate or set stages.NAME.optimizer.clip_norm=1.0 in another "
+            "--workdir."
         )
 
 
@@ -214,20 +227,20 @@ def finish(run, checkpoints, writer, workdir, screen) -> dict[str, float]:
     if jax.process_index() == 0:
         (workdir / "report").mkdir(exist_ok=True)
         run.task.write("test", predictions, workdir)
-        report.curves(workdir / "metrics.jsonl", workdir / "report" / "curves.png")
+        if writer.has_training():
+            report.curves(workdir / "metrics.jsonl", workdir / "report" / "curves.png")
     screen.print(f"predictions: {workdir / 'predictions'}\nreport: {workdir / 'report'}")
     return result.metrics
 
 
 def evaluate(config, workdir: pathlib.Path, screen: writers.Screen) -> dict[str, float]:
     """Evaluate the best checkpoint of a workdir on the test split, without training."""
+    checkpoint.load_config(workdir)
     run = setup.make(config)
     with run.mesh_context(), contextlib.closing(
         checkpoint.Checkpoints(workdir, config)
-    ) as checkpoints:
-        newest = checkpoints.latest_step
-        with contextlib.closing(writers.MetricWriter(workdir, newest or 0)) as writer:
-            return finish(run, checkpoints, writer, workdir, screen)
+    ) as checkpoints, contextlib.closing(writers.MetricWriter(workdir, None)) as writer:
+        return finish(run, checkpoints, writer, workdir, screen)
 
 
 def describe(run: setup.Setup, state, step: int, workdir) -> dict[str, str]:

@@ -78,6 +78,17 @@ class Setup:
             lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placed
         )
 
+    def check_stages(self) -> None:
+        """Find what is wrong with any stage before the first one has trained for days.
+
+        Raises:
+          UserError: a stage that trains nothing, a parameter that no rule matches.
+        """
+        params = jax.eval_shape(self.init_variables)["params"]
+        for stage in self.stages:
+            state_lib.optimizer(stage, params)
+        parallel.shardings(self.mesh, self.rules, params)
+
     def state_shardings(self, stage: state_lib.Stage):
         """Shardings of the state during a stage."""
         return jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state(stage))
@@ -170,9 +181,10 @@ def make(config) -> Setup:
     seconds = {"data": time.perf_counter() - begun}
     mesh = parallel.make_mesh(config)
     axis = "batch" if config.parallel == "pmap" else None
-    if not len(task.source("train")):
-        raise UserError("the training split is empty; prepare more data.")
-    return Setup(
+    for split in ("train", "validation", "test"):
+        if not len(task.source(split)):
+            raise UserError(f"the {split} split is empty; prepare more data.")
+    run = Setup(
         config=config,
         task=task,
         model=make_model(config, task, axis),
@@ -181,6 +193,8 @@ def make(config) -> Setup:
         rules=(*config.sharding_rules, *parallel.DEFAULT_RULES),
         seconds=seconds,
     )
+    run.check_stages()
+    return run
 
 
 def parameter_rows(params) -> dict[str, str]:

@@ -49,8 +49,9 @@ def make_train_step(
       axis: name of the pmap axis; None under jit, where every array is global.
 
     Returns:
-      The step. `metrics` holds scalars: the loss, its terms, the global gradient norm before
-      clipping and the learning rate.
+      The step. `metrics` holds scalars: the loss and its terms before the update, the global
+      gradient norm before clipping, the norm of all parameters after the update, the learning
+      rate.
     """
     total = (lambda x: jax.lax.psum(x, axis)) if axis else (lambda x: x)
 
@@ -102,6 +103,7 @@ def make_train_step(
             "loss": loss,
             **{f"loss_{name}": term for name, term in terms.items() if len(terms) > 1},
             "grad_norm": optax.tree.norm(grads),
+            "param_norm": optax.tree.norm(params),
             "learning_rate": schedule(state.step - stage.start),
         }
         new_state = state.replace(

@@ -20,18 +20,19 @@ class MetricWriter:
     Arguments:
       workdir: folder of the run.
       first_step: step the run resumes from; lines of later steps, written before an interruption,
-        are dropped because those steps are done again.
+        are dropped because those steps are done again. None: nothing is done again.
     """
 
-    def __init__(self, workdir: pathlib.Path, first_step: int):
+    def __init__(self, workdir: pathlib.Path, first_step: int | None):
         self._active = jax.process_index() == 0
         if not self._active:
             return
-        path = workdir / "metrics.jsonl"
-        _keep_until(path, first_step)
-        self._file = path.open("a", buffering=1, encoding="utf-8")
+        self._path = workdir / "metrics.jsonl"
+        _keep_until(self._path, first_step)
+        self._file = self._path.open("a", buffering=1, encoding="utf-8")
         self._events = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=first_step + 1
+            str(workdir / "tensorboard"),
+            purge_step=None if first_step is None else first_step + 1,
         )
 
     def write(self, step: int, kind: str, values: dict) -> None:
@@ -50,6 +51,11 @@ class MetricWriter:
             if not isinstance(value, str):
                 self._events.add_scalar(f"{kind}/{name}", value, step)
 
+    def has_training(self) -> bool:
+        """Whether a training loss was ever written."""
+        lines = self._path.read_text(encoding="utf-8").splitlines()
+        return any(json.loads(line)["kind"] == "train" for line in lines)
+
     def close(self) -> None:
         """Flush to disk."""
         if self._active:
@@ -57,8 +63,12 @@ class MetricWriter:
             self._events.close()
 
 
-def _keep_until(path: pathlib.Path, step: int) -> None:
-    """Drop lines of steps after `step`, and a last line that an interruption cut."""
+def _keep_until(path: pathlib.Path, step: int | None) -> None:
+    """Drop what will be written again, and a last line that an interruption cut.
+
+    Written again are the steps after `step`, the beginning of a stage at `step`, and the test
+    result with which every run and every evaluation ends.
+    """
     if not path.exists():
         return
     kept = []
@@ -67,7 +77,8 @@ def _keep_until(path: pathlib.Path, step: int) -> None:
             record = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if record["step"] <= step:
+        last = step if record["kind"] != "stage" or step is None else step - 1
+        if record["kind"] != "test" and (last is None or record["step"] <= last):
             kept.append(line + "\n")
     partial = path.with_suffix(".partial")
     partial.write_text("".join(kept), encoding="utf-8")

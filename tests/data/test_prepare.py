@@ -201,7 +201,7 @@ def test_the_command_that_find_names_works(raw_data, tmp_path):
     options = {"size": 48, "equalize": "clahe", "encoding": "zstd", "allow_missing": True}
     with pytest.raises(UserError) as caught:
         prepare.find("chestxray14", options, tmp_path)
-    command = str(caught.value).partition("Run: ")[2].split()
+    command = str(caught.value).partition("Run:")[2].split()
     words = [str(raw_data.folder) if word == "DIR" else word for word in command[2:]]
     _run(*words, "--workers", 0)
     assert prepare.find("chestxray14", options, tmp_path).is_dir()

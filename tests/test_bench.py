@@ -1,0 +1,66 @@
+"""The benchmarks: that they measure what they say, on toys."""
+
+import argparse
+
+import cv2
+import numpy as np
+import pytest
+
+from jaxcxr import bench, main, tasks
+from jaxcxr.errors import UserError
+from tests import toys
+
+
+def arguments(*words):
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    args, args.config = parser.parse_known_args(words)
+    return args
+
+
+def figure(text: str, name: str) -> float:
+    line = next(line for line in text.splitlines() if line.startswith(name))
+    return float(line[len(name):].split()[0].rstrip("%").replace(",", ""))
+
+
+@pytest.fixture
+def pose_run(monkeypatch):
+    config = toys.pose_config(log_every=100)
+    monkeypatch.setattr(main, "load_config", lambda argv: config)
+    monkeypatch.setattr(tasks, "create", toys.pose_task)
+    return config
+
+
+def test_input_prints_both_rates_and_their_ratio(pose_run, capsys):
+    bench.run(arguments("input", "--seconds", "0.05"))
+    text = capsys.readouterr().out
+    ours, bare = figure(text, "pipeline"), figure(text, "bare loop")
+    assert ours > 0
+    assert bare > 0
+    assert figure(text, "ratio") == pytest.approx(ours / bare, rel=0.7)
+
+
+def test_step_prints_the_overhead_and_the_time_to_the_first_step(pose_run, capsys):
+    pose_run.mesh.data = 8
+    bench.run(arguments("step", "--seconds", "0.05"))
+    text = capsys.readouterr().out
+    ratio = figure(text, "loop") / figure(text, "bare step")
+    assert figure(text, "overhead") / 100 + 1 == pytest.approx(ratio, rel=0.7)
+    for part in ("import", "data", "init", "compile", "first step"):
+        assert f"{part} " in text.splitlines()[-1]
+
+
+def test_encoding_prints_a_row_for_each(tmp_path, capsys):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), noise)
+    bench.run(arguments("encoding", "--images", str(tmp_path), "--size", "64"))
+    text = capsys.readouterr().out
+    assert figure(text, "raw") == pytest.approx(64 * 64 / 1e3, abs=1)  # kB
+    for name in ("png", "zstd", "jpeg"):
+        assert figure(text, name) > 0
+
+
+@pytest.mark.parametrize("words", [(), ("--images", "nowhere")])
+def test_encoding_without_images_is_a_users_mistake(words):
+    with pytest.raises(UserError, match="--images"):
+        bench.run(arguments("encoding", *words))
