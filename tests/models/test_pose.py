@@ -5,6 +5,7 @@ import pytest
 from jaxcxr import models
 
 KEYPOINTS = np.random.default_rng(0).normal(size=(2, 7, 17, 3)).astype(np.float32)
+KEYPOINTS[..., 2] = np.abs(KEYPOINTS[..., 2])  # a confidence
 NAMES = ("pose_temporal", "pose_spatiotemporal")
 
 
