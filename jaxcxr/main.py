@@ -1,8 +1,10 @@
 """The entry: `python -m jaxcxr.main --config=FILE[:ARG] --workdir=DIR [--config.a.b=VALUE ...]`."""
 
+import difflib
 import errno
 import os
 import pathlib
+import re
 import sys
 
 from absl import flags
@@ -95,15 +97,56 @@ def _initialize_distributed() -> None:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parse the command line; a mistake ends the program with one line and exit code 2."""
+    if {"--help", "-h"} & set(argv[1:]):
+        print(usage())
+        sys.exit(0)
     try:
-        return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError,
-            UserError) as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        # A config file's own error comes with its traceback; its last line says what is wrong.
-        text = lines[-1] if "Error whilst parsing config file" in lines[0] else lines[0]
-        _complain(text.removeprefix("jaxcxr.errors.UserError: "))
+        rest = flags.FLAGS(argv)
+        if _CONFIG.value is not None:
+            _CONFIG.value.get("task")  # a file that could not be read fails only here
+        return rest
+    except (flags.Error, LookupError, AttributeError, ImportError, NameError, SyntaxError,
+            TypeError, ValueError, OSError, UserError) as error:
+        if "--debug" in argv:
+            raise
+        _complain(_one_line(error))
         sys.exit(2)
+
+
+def usage() -> str:
+    """What `--help` prints."""
+    names = ("config", "workdir", "mode", "distributed", "debug")
+    rows = "\n".join(f"  --{name:<13}{flags.FLAGS[name].help}" for name in names)
+    return f"{__doc__}\n\n{rows}\n\nEvery key of the config is a flag: --config.batch_size=16."
+
+
+def _one_line(error: Exception) -> str:
+    """What an error of flag or config file parsing says, without the file's whole traceback."""
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [repr(error)]
+    if "Error whilst parsing config file" in lines[0]:
+        lines = [lines[-1].removeprefix("jaxcxr.errors.UserError: ")]
+    if "Failed loading config file" in lines[0]:
+        return f"cannot read the config file: {lines[-1]}"
+    key = re.match(r"(?:Key )?['\"](\w+)['\"]", lines[0])
+    if isinstance(error, KeyError) and key:
+        return f"the config has no key {key[1]!r}.{_nearest_key(key[1], lines[-1])}"
+    return " ".join(lines)
+
+
+def _nearest_key(key: str, hint: str) -> str:
+    """The key probably meant: as the config's own message says, or else of all known keys."""
+    from jaxcxr import config as config_lib
+
+    meant = re.match(r'Did you mean "(\w+)"', hint)
+    known = {
+        part for task in config_lib.TASKS for path in config_lib.flatten(config_lib.default(task))
+        for part in path.split(".")
+    }
+    close = [meant[1]] if meant else difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def run(argv: list[str] | None = None) -> None:
