@@ -5,6 +5,7 @@ parameters, their moving average and the optimiser state by ordered regex rules.
 """
 
 import math
+import os
 from collections.abc import Callable
 
 import jax
@@ -156,6 +157,34 @@ def compile_step(config, mesh, step: Callable, state_shardings) -> Callable:
         out_shardings=(state_shardings, replicated(mesh)),
         donate_argnums=0,
     )
+
+
+def check_memory(config, compiled) -> int:
+    """Bytes that the compiled step needs on each device.
+
+    Raises:
+      UserError: that is more than the device has; the message says what to lower.
+    """
+    sizes = compiled.memory_analysis()
+    needed = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes + sizes.output_size_in_bytes
+    needed -= sizes.alias_size_in_bytes  # the donated state is argument and output at once
+    available = _device_memory()
+    if needed > available:
+        raise UserError(
+            f"a step with config.batch_size={config.batch_size} needs {needed / 2**30:,.1f} GiB on "
+            f"each device, which has {available / 2**30:,.1f}; lower config.batch_size, raise "
+            "config.accumulate, or use more devices."
+        )
+    return needed
+
+
+def _device_memory() -> int:
+    """Bytes of memory of one device; on CPU the host's, shared by its devices."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count()
 
 
 def compile_pmap_step(mesh, step: Callable) -> Callable:

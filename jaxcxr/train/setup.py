@@ -122,7 +122,11 @@ class Setup:
         return enter(state)
 
     def train_step(self, stage: state_lib.Stage) -> Callable:
-        """The compiled `(state, batch) -> (state, metrics)` of a stage."""
+        """The compiled `(state, batch) -> (state, metrics)` of a stage.
+
+        Raises:
+          UserError: the step needs more memory than a device has.
+        """
         begun = time.perf_counter()
         abstract = self.abstract_state(stage)
         tx, schedule = state_lib.optimizer(stage, abstract.params)
@@ -136,6 +140,7 @@ class Setup:
         placed = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         jitted = parallel.compile_step(self.config, self.mesh, step, placed)
         compiled = jitted.lower(abstract, self.example_batch()).compile()
+        parallel.check_memory(self.config, compiled)
         self.seconds["compile"] = self.seconds.get("compile", 0.0) + time.perf_counter() - begun
         return compiled
 
