@@ -3,9 +3,12 @@
 This is the only file that knows Orbax (its V0 API).
 """
 
+import contextlib
+import errno
 import json
 import logging
 import pathlib
+import shutil
 import tempfile
 
 import grain
@@ -14,7 +17,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from jaxcxr import config as config_lib
-from jaxcxr.errors import UserError
+from jaxcxr.errors import RunError, UserError
 
 
 class Checkpoints:
@@ -32,7 +35,9 @@ class Checkpoints:
             get_metric_fn=self._rank, n=1, keep_checkpoints_without_metrics=False
         )
         newest = checkpoint_managers.LatestN(n=config.checkpoint.keep)
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # What Orbax's threads log as errors it also raises, here, where one sentence says it.
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._manager = ocp.CheckpointManager(
             (workdir / "checkpoints").absolute(),
             item_names=("state", "data"),
@@ -72,14 +77,15 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         usable = metrics if metrics and self._monitor in metrics else None
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), data=grain.checkpoint.CheckpointSave(data)
-            ),
-            metrics=usable,
-            force=True,
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), data=grain.checkpoint.CheckpointSave(data)
         )
+        with _full_disk_said(self._manager.directory):
+            needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+            if shutil.disk_usage(self._manager.directory).free < needed:
+                # Said before Orbax starts: its threads would leave their tracebacks on the screen.
+                raise OSError(errno.ENOSPC, "No space left on device")
+            self._manager.save(step, args=items, metrics=usable, force=True)
 
     def restore(self, step: int, abstract_state, data=None):
         """Read a state into the shardings of `abstract_state`, and move `data` to its position.
@@ -106,12 +112,27 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Wait until everything started is on disk; errors of the background surface here."""
-        self._manager.wait_until_finished()
+        with _full_disk_said(self._manager.directory):
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Finish writing and release the threads."""
-        self.wait()
-        self._manager.close()
+        with _full_disk_said(self._manager.directory):
+            self._manager.close()
+
+
+@contextlib.contextmanager
+def _full_disk_said(folder):
+    """Turn what a full disk raises, of whatever type in whatever layer, into a RunError."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        if "No space left" not in str(error):
+            raise
+        raise RunError(
+            f"the disk of {folder} is full; make room and run the same command again to go on "
+            "from the last complete checkpoint."
+        ) from error
 
 
 def check_workdir(workdir: pathlib.Path, config) -> None:
