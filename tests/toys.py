@@ -91,6 +91,19 @@ def pose_config(**changes):
     return config
 
 
+def two_stages(**changes):
+    """Head then everything, three steps each, in a model that compiles fast."""
+    config = pose_config(stages__all__trainable=(r"^head/",), stages__all__duration="3 steps")
+    base.add_stage(config, "second", "3 steps", optimizer__name="adamw", learning_rate=1e-3)
+    config.ema_decay = 0.9
+    config.evaluate_every = "2 steps"
+    config.checkpoint.every = "1 step"
+    config.checkpoint.keep = 3
+    config.report.samples = 2
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return config
+
+
 def pose_task(config):
     """The pose task over `toy_clips`."""
 
@@ -99,3 +112,8 @@ def pose_task(config):
         return toy_clips(config.data.frames, stride, seed=len(split))
 
     return pose.PoseTask(config, open_split)
+
+
+def create(config):
+    """Stands in for `jaxcxr.tasks.create`: the toy task of a config."""
+    return xray_task(config) if config.task == "cxr" else pose_task(config)

@@ -43,6 +43,7 @@ class Checkpoints:
             item_names=("state", "data"),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy([newest, best]),
+                best_fn=self._rank,  # without it Orbax keeps the metrics in memory only
                 enable_async_checkpointing=True,
             ),
         )

@@ -8,7 +8,6 @@ import time
 
 import jax
 import numpy as np
-import tensorboardX
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
@@ -30,7 +29,7 @@ class MetricWriter:
         self._path = workdir / "metrics.jsonl"
         _keep_until(self._path, first_step)
         self._file = self._path.open("a", buffering=1, encoding="utf-8")
-        self._events = tensorboardX.SummaryWriter(
+        self._events = _tensorboard_writer()(
             str(workdir / "tensorboard"),
             purge_step=None if first_step is None else first_step + 1,
         )
@@ -61,6 +60,22 @@ class MetricWriter:
         if self._active:
             self._file.close()
             self._events.close()
+
+
+def _tensorboard_writer() -> type:
+    """tensorboardX's SummaryWriter, without the torch that it imports wherever one is installed.
+
+    A None in `sys.modules` makes an import fail as if the package were absent.
+    """
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return SummaryWriter
 
 
 def _keep_until(path: pathlib.Path, step: int | None) -> None:

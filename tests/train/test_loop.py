@@ -1,0 +1,371 @@
+"""The loop: an interrupted run gives what the uninterrupted one gives, and says what it does."""
+
+import contextlib
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcxr import tasks
+from jaxcxr.data import pipeline
+from jaxcxr.errors import RunError, UserError
+from jaxcxr.train import checkpoint, loop, parallel, setup, writers
+from jaxcxr.train import state as state_lib
+from tests import toys
+
+PROGRAM = pathlib.Path(__file__).with_name("run_toy.py")
+TIMES = ("examples_per_second", "data_wait")
+
+
+@contextlib.contextmanager
+def toy_run(devices=8, stop_at=None, figures=False):
+    """Toy data, the first `devices` devices, and a SIGTERM after step `stop_at`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks, "create", toys.create)
+        if devices < 8:
+            mesh = jax.sharding.Mesh(
+                np.array(jax.devices()[:devices]).reshape(devices, 1, 1), parallel.AXES
+            )
+            patch.setattr(parallel, "make_mesh", lambda config: mesh)
+        if stop_at is not None:
+            patch.setattr(loop.SigTerm, "received", lambda self, step: step == stop_at)
+        if not figures:
+            for name in ("curves", "skeletons", "joint_errors"):
+                patch.setattr(loop.report, name, lambda *args: None)
+        yield patch
+
+
+def train(workdir, config=None, **how):
+    with toy_run(**how):
+        return loop.train(config or toys.two_stages(), workdir, writers.Screen(quiet=True))
+
+
+def saved_steps(workdir):
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+def saved_state(workdir, step, config=None):
+    """Host copy of a checkpoint's state."""
+    config = config or toys.two_stages()
+    with toy_run(devices=1):
+        run = setup.make(config)
+        with contextlib.closing(checkpoint.Checkpoints(workdir, config)) as checkpoints:
+            stage = state_lib.stage_at(run.stages, step)
+            return jax.device_get(checkpoints.restore(step, run.abstract_state(stage)))
+
+
+def lines(workdir, *kinds):
+    """Records of metrics.jsonl without those that measure time."""
+    records = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [
+        {k: v for k, v in record.items() if k not in TIMES}
+        for record in records if not kinds or record["kind"] in kinds
+    ]
+
+
+def assert_same(left, right):
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run: its workdir, what happened in order, and the states given to save."""
+    workdir = tmp_path_factory.mktemp("whole")
+    events, states = [], {}
+
+    class Spy(checkpoint.Checkpoints):
+        def save(self, step, state, data, metrics=None):
+            states[step] = jax.tree.map(lambda x: np.array(x, copy=True), state)
+            events.append(f"save {step}")
+            super().save(step, state, data, metrics)
+
+    def iterator(source, config):
+        stream = pipeline_iterator(source, config)
+
+        class Noted(type(stream)):
+            def __next__(self):
+                events.append("next")
+                return super().__next__()
+
+        stream.__class__ = Noted
+        return stream
+
+    pipeline_iterator = pipeline.train_iterator
+    with toy_run() as patch:
+        patch.setattr(checkpoint, "Checkpoints", Spy)
+        patch.setattr(pipeline, "train_iterator", iterator)
+        metrics = loop.train(
+            toys.two_stages(checkpoint__keep=10), workdir, writers.Screen(quiet=True)
+        )
+    return workdir, metrics, events, states
+
+
+def test_every_step_is_saved_before_the_next_batch_is_taken(whole):
+    _, _, events, _ = whole
+    assert events == [event for step in range(1, 7) for event in ("next", f"save {step}")]
+
+
+def test_a_checkpoint_holds_the_state_at_the_time_of_saving(whole):
+    # The arrays are donated to the next step while Orbax still writes them.
+    workdir, _, _, states = whole
+    assert saved_steps(workdir) == list(range(1, 7))
+    for step in (1, 3, 5, 6):
+        assert_same(saved_state(workdir, step), states[step])
+    assert not np.array_equal(
+        jax.tree.leaves(states[5].params)[0], jax.tree.leaves(states[6].params)[0]
+    )
+
+
+def test_every_step_and_stage_is_logged_once(whole):
+    workdir, _, _, _ = whole
+    assert [record["step"] for record in lines(workdir, "train")] == [1, 2, 3, 4, 5, 6]
+    assert [record["step"] for record in lines(workdir, "validation")] == [2, 4, 6]
+    stages = [(record["step"], record["name"]) for record in lines(workdir, "stage")]
+    assert stages == [(0, "all"), (3, "second")]
+    assert len(lines(workdir, "test")) == 1
+
+
+def test_the_stage_decides_what_is_trained(whole):
+    _, _, _, states = whole
+    trees = [states[step].params["backbone"] for step in (1, 3, 4)]
+    assert_same(trees[0], trees[1])
+    assert any(not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, trees[1:]),
+                                                         strict=True))
+
+
+@pytest.mark.parametrize("stop_at", [2, 3], ids=["in a stage", "on the boundary"])
+def test_a_resumed_run_is_the_uninterrupted_one(whole, tmp_path, stop_at):
+    workdir, metrics, _, states = whole
+    assert train(tmp_path, stop_at=stop_at) == {}
+    assert saved_steps(tmp_path)[-1] == stop_at
+    assert train(tmp_path) == metrics
+    assert_same(saved_state(tmp_path, 6), states[6])
+    assert lines(tmp_path) == lines(workdir)
+
+
+def test_a_checkpoint_opens_on_other_devices(whole, tmp_path):
+    workdir, metrics, _, _ = whole
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    for step in (3, 4, 5, 6):
+        shutil.rmtree(tmp_path / "checkpoints" / str(step))
+    for devices, begin, stop in ((1, 2, 3), (8, 3, None)):
+        before, begun = saved_state(tmp_path, begin), []
+        with toy_run(devices=devices, stop_at=stop) as patch:
+            patch.setattr(loop, "describe", lambda run, state, step, _: begun.append((
+                step, jax.device_get(state),
+                {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state)})) or {})
+            result = loop.train(toys.two_stages(), tmp_path, writers.Screen(quiet=True))
+        (step, state, used), = begun
+        assert step == begin
+        assert used == {devices}
+        assert_same(state, before)
+    assert result == pytest.approx(metrics, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_pmap_trains_saves_and_resumes_alike(whole, tmp_path):
+    _, metrics, _, states = whole
+    config = toys.two_stages(parallel="pmap")
+    train(tmp_path, config, stop_at=4)
+    assert train(tmp_path, config) == pytest.approx(metrics, rel=1e-4)
+    state = saved_state(tmp_path, 6)
+    for a, b in zip(*map(jax.tree.leaves, (state.params, states[6].params)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_finished_workdir_only_evaluates(whole):
+    workdir, metrics, _, _ = whole
+    before = lines(workdir)
+    with toy_run() as patch:
+        patch.setattr(setup.Setup, "train_step", lambda *args: pytest.fail("trained again"))
+        screen = writers.Screen(quiet=True)
+        assert loop.train(toys.two_stages(), workdir, screen) == metrics
+        assert loop.evaluate(toys.two_stages(), workdir, screen) == metrics
+    assert lines(workdir) == before
+
+
+def test_the_best_and_the_newest_checkpoints_are_kept_and_the_best_is_tested(whole, tmp_path):
+    errors = {record["step"]: record["mpjpe"] for record in lines(whole[0], "validation")}
+    mode = "min" if errors[2] < errors[6] else "max"  # so that the last is not the best
+    best = (min if mode == "min" else max)(errors, key=errors.get)
+    config = toys.two_stages(checkpoint__keep=1, checkpoint__mode=mode)
+    train(tmp_path, config, stop_at=5)
+    assert saved_steps(tmp_path) == [best, 5]
+    metrics = train(tmp_path, config)
+    assert saved_steps(tmp_path) == [best, 6]
+    tested, = lines(tmp_path, "test")
+    assert tested["step"] == best
+    with toy_run():
+        run = setup.make(config)
+        with run.mesh_context():
+            predictions = loop.predict(run, saved_state(tmp_path, best, config), "test")
+            again = run.task.evaluate("test", predictions).metrics
+    assert again == pytest.approx(metrics, rel=1e-6)
+
+
+def test_the_workdir_of_another_config_is_refused_with_the_difference(whole):
+    workdir, _, _, _ = whole
+    other = toys.two_stages(seed=1, stages__second__learning_rate=0.5)
+    with pytest.raises(UserError) as caught:
+        train(workdir, other)
+    message = str(caught.value)
+    assert "seed: 0 -> 1" in message
+    assert "stages.second.learning_rate: 0.001 -> 0.5" in message
+    assert message.count("->") == 2
+
+
+def test_how_fast_and_where_a_run_computes_may_change(whole):
+    workdir, _, _, _ = whole
+    config = toys.two_stages(
+        log_every=3, mesh__fsdp=2, data__threads=1, data__dir="/elsewhere", report__samples=1
+    )
+    checkpoint.check_workdir(workdir, config)
+
+
+def test_a_workdir_whose_run_never_began_takes_any_config(tmp_path):
+    with toy_run(), pytest.raises(UserError, match="multiple of"):
+        loop.train(toys.two_stages(batch_size=12), tmp_path, writers.Screen(quiet=True))
+    checkpoint.check_workdir(tmp_path, toys.two_stages())
+
+
+def poisoned(first_position):
+    """`put_batch` that spoils the training batch which begins at a position of the stream."""
+    put = parallel.put_batch
+
+    def spoil(mesh, batch):
+        if batch["position"].min() == first_position:
+            batch = {**batch, "joints": np.full_like(batch["joints"], np.nan)}
+        return put(mesh, batch)
+
+    return spoil
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    config = toys.two_stages()
+    with toy_run() as patch:
+        patch.setattr(parallel, "put_batch", poisoned(3 * config.batch_size))
+        with pytest.raises(RunError) as caught:
+            loop.train(config, tmp_path, writers.Screen(quiet=True))
+    message = str(caught.value)
+    assert "step 4" in message
+    assert "loss nan" in message
+    assert "last good checkpoint is step 3" in message
+    task = toys.pose_task(config)
+    stream = pipeline.train_iterator(task.source("train"), config)
+    indices = [next(stream)["index"] for _ in range(4)][-1]
+    assert ", ".join(task.ids("train", indices)) in message
+    assert saved_steps(tmp_path)[-1] == 3
+    for step in saved_steps(tmp_path):
+        for leaf in jax.tree.leaves(saved_state(tmp_path, step)):
+            assert np.isfinite(leaf).all()
+
+
+def test_parameters_that_are_not_finite_are_never_saved(tmp_path):
+    # The loss of the first step is finite: it was computed before the update.
+    config = toys.two_stages(stages__all__learning_rate=1e38)
+    with toy_run(), pytest.raises(RunError, match=r"step 1.*parameter norm inf.*no checkpoint"):
+        loop.train(config, tmp_path, writers.Screen(quiet=True))
+    assert saved_steps(tmp_path) == []
+
+
+@pytest.mark.parametrize(("devices", "batch_size"), [(1, 5), (1, 21), (8, 16), (8, 24)])
+def test_metrics_depend_on_neither_batch_size_nor_devices(devices, batch_size):
+    config = toys.xray_config(batch_size=batch_size)
+    with toy_run(devices=devices):
+        run = setup.make(config)
+        state = setup_state(run)
+        with run.mesh_context():
+            actual = loop.predict(run, state, "test")
+    size = len(run.task.source("test"))
+    assert size % batch_size or batch_size == 21
+    outputs = run.model.apply(
+        {"params": state.eval_params, "batch_stats": state.batch_stats},
+        run.task.inputs({"image": run.task.source("test").images})[0], train=False,
+    )
+    expected = run.task.predict(outputs, {})
+    np.testing.assert_allclose(actual["scores"], expected["scores"], atol=1e-6)
+    scalars = run.task.evaluate("test", jax.device_get(expected)).metrics
+    assert run.task.evaluate("test", actual).metrics == pytest.approx(scalars, abs=1e-6)
+
+
+def setup_state(run):
+    """Some state, the same for every mesh, its moving average unlike its parameters."""
+    variables = jax.jit(run.init_variables)()
+    return state_lib.create(jax.device_get(variables), run.stages[0], ema=True)
+
+
+def start(workdir, compiled, *more):
+    """Start the toy run as a program of its own on eight devices."""
+    env = {
+        **os.environ, "JAX_COMPILATION_CACHE_DIR": str(compiled),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    command = [sys.executable, str(PROGRAM), str(workdir), "--devices=8", *more]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True)
+
+
+def wait_for(process, path, seconds=120):
+    """Wait until a path exists, while the process lives."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end, f"no {path}"
+        time.sleep(0.02)
+
+
+def kill_at_random(workdir, compiled, rng, step):
+    """SIGKILL at a random moment after the checkpoint of `step` was begun."""
+    process = start(workdir, compiled, "--slow=0.2")
+    wait_for(process, workdir / "checkpoints" / str(step))
+    time.sleep(rng.uniform(0, 0.4))
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_killed_and_terminated_run_ends_as_the_uninterrupted_one(whole, tmp_path, compiled):
+    workdir, _, _, states = whole
+    kill_at_random(tmp_path, compiled, random.Random(0), step=1)
+    process = start(tmp_path, compiled, "--slow=0.3")
+    wait_for(process, tmp_path / "checkpoints" / "4")
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "stopped by SIGTERM after saving; run the same command again" in output
+    assert saved_steps(tmp_path)[-1] in (4, 5)
+    process = start(tmp_path, compiled)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert_same(saved_state(tmp_path, 6), states[6])
+    assert lines(tmp_path) == lines(workdir)
+    made = {path.name for path in (tmp_path / "report").iterdir()}
+    assert made == {"curves.png", "skeletons_test.png", "joint_errors_test.png"}
+    assert "torch" not in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_run_killed_at_random_again_and_again(whole, tmp_path, compiled, seed):
+    workdir, _, _, states = whole
+    rng = random.Random(seed)
+    for _ in range(3):
+        newest = max(saved_steps(tmp_path), default=0) if any(tmp_path.iterdir()) else 0
+        kill_at_random(tmp_path, compiled, rng, step=min(newest + 1, 6))
+    process = start(tmp_path, compiled)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert_same(saved_state(tmp_path, 6), states[6])
+    assert lines(tmp_path) == lines(workdir)
