@@ -29,6 +29,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: pathlib.Path, config):
+        self._directory = (workdir / "checkpoints").absolute()
         self._monitor = config.checkpoint.monitor
         self._sign = 1.0 if config.checkpoint.mode == "max" else -1.0
         best = checkpoint_managers.BestN(
@@ -39,7 +40,7 @@ class Checkpoints:
         for name in ("absl", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._manager = ocp.CheckpointManager(
-            (workdir / "checkpoints").absolute(),
+            self._directory,
             item_names=("state", "data"),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy([newest, best]),
@@ -101,8 +102,12 @@ class Checkpoints:
           UserError: the checkpoint does not hold such a state.
         """
         items = {"state": ocp.args.StandardRestore(abstract_state)}
-        if data is not None:
+        folder = self._directory / str(step) / "data"
+        alike = f"process_{jax.process_index()}-of-{jax.process_count()}.json"
+        if data is not None and (folder / alike).exists():
             items["data"] = grain.checkpoint.CheckpointRestore(data)
+        elif data is not None:
+            _move(data, folder)
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))["state"]
         except (ValueError, KeyError) as error:
@@ -134,6 +139,14 @@ def _full_disk_said(folder):
             f"the disk of {folder} is full; make room and run the same command again to go on "
             "from the last complete checkpoint."
         ) from error
+
+
+def _move(data, folder: pathlib.Path) -> None:
+    """Move the iterator to where those of another number of processes stood, all at one place."""
+    path = next(folder.glob("process_0-of-*.json"))
+    count = int(path.stem.rpartition("-")[2])
+    examples = json.loads(path.read_text())["next_index"] * count
+    data.set_state({"next_index": examples // jax.process_count()})
 
 
 def check_workdir(workdir: pathlib.Path, config) -> None:

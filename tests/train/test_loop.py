@@ -1,81 +1,29 @@
 """The loop: an interrupted run gives what the uninterrupted one gives, and says what it does."""
 
-import contextlib
-import json
-import os
-import pathlib
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import jax
 import numpy as np
 import pytest
 
-from jaxcxr import tasks
 from jaxcxr.data import pipeline
 from jaxcxr.errors import RunError, UserError
 from jaxcxr.train import checkpoint, loop, parallel, setup, writers
 from jaxcxr.train import state as state_lib
 from tests import toys
-
-PROGRAM = pathlib.Path(__file__).with_name("run_toy.py")
-TIMES = ("examples_per_second", "data_wait")
-
-
-@contextlib.contextmanager
-def toy_run(devices=8, stop_at=None, figures=False):
-    """Toy data, the first `devices` devices, and a SIGTERM after step `stop_at`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks, "create", toys.create)
-        if devices < 8:
-            mesh = jax.sharding.Mesh(
-                np.array(jax.devices()[:devices]).reshape(devices, 1, 1), parallel.AXES
-            )
-            patch.setattr(parallel, "make_mesh", lambda config: mesh)
-        if stop_at is not None:
-            patch.setattr(loop.SigTerm, "received", lambda self, step: step == stop_at)
-        if not figures:
-            for name in ("curves", "skeletons", "joint_errors"):
-                patch.setattr(loop.report, name, lambda *args: None)
-        yield patch
-
-
-def train(workdir, config=None, **how):
-    with toy_run(**how):
-        return loop.train(config or toys.two_stages(), workdir, writers.Screen(quiet=True))
-
-
-def saved_steps(workdir):
-    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
-
-
-def saved_state(workdir, step, config=None):
-    """Host copy of a checkpoint's state."""
-    config = config or toys.two_stages()
-    with toy_run(devices=1):
-        run = setup.make(config)
-        with contextlib.closing(checkpoint.Checkpoints(workdir, config)) as checkpoints:
-            stage = state_lib.stage_at(run.stages, step)
-            return jax.device_get(checkpoints.restore(step, run.abstract_state(stage)))
-
-
-def lines(workdir, *kinds):
-    """Records of metrics.jsonl without those that measure time."""
-    records = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-    return [
-        {k: v for k, v in record.items() if k not in TIMES}
-        for record in records if not kinds or record["kind"] in kinds
-    ]
-
-
-def assert_same(left, right):
-    assert jax.tree.structure(left) == jax.tree.structure(right)
-    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
-        np.testing.assert_array_equal(a, b)
+from tests.train.runs import (
+    assert_same,
+    lines,
+    saved_state,
+    saved_steps,
+    start,
+    toy_run,
+    train,
+    wait_for,
+)
 
 
 @pytest.fixture(scope="module")
@@ -162,15 +110,24 @@ def test_a_checkpoint_opens_on_other_devices(whole, tmp_path):
     for devices, begin, stop in ((1, 2, 3), (8, 3, None)):
         before, begun = saved_state(tmp_path, begin), []
         with toy_run(devices=devices, stop_at=stop) as patch:
-            patch.setattr(loop, "describe", lambda run, state, step, _: begun.append((
-                step, jax.device_get(state),
-                {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state)})) or {})
+            patch.setattr(loop, "describe", noting(begun))
             result = loop.train(toys.two_stages(), tmp_path, writers.Screen(quiet=True))
         (step, state, used), = begun
         assert step == begin
         assert used == {devices}
         assert_same(state, before)
     assert result == pytest.approx(metrics, rel=1e-4)
+
+
+def noting(begun):
+    """`describe` that notes the step, state and number of devices with which a run begins."""
+
+    def describe(run, state, step, workdir):
+        devices = {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state)}
+        begun.append((step, jax.device_get(state), devices))
+        return {}
+
+    return describe
 
 
 @pytest.mark.slow
@@ -303,27 +260,6 @@ def setup_state(run):
     """Some state, the same for every mesh, its moving average unlike its parameters."""
     variables = jax.jit(run.init_variables)()
     return state_lib.create(jax.device_get(variables), run.stages[0], ema=True)
-
-
-def start(workdir, compiled, *more):
-    """Start the toy run as a program of its own on eight devices."""
-    env = {
-        **os.environ, "JAX_COMPILATION_CACHE_DIR": str(compiled),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-    command = [sys.executable, str(PROGRAM), str(workdir), "--devices=8", *more]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            text=True)
-
-
-def wait_for(process, path, seconds=120):
-    """Wait until a path exists, while the process lives."""
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end, f"no {path}"
-        time.sleep(0.02)
 
 
 def kill_at_random(workdir, compiled, rng, step):
