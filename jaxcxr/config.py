@@ -17,7 +17,7 @@ import ml_collections
 from jaxcxr import models
 from jaxcxr.data import augment, sources
 from jaxcxr.errors import UserError
-from jaxcxr.train import optim, rules
+from jaxcxr.train import optim
 
 TASKS = ("cxr", "pose")
 
@@ -29,43 +29,6 @@ RESUME_MAY_CHANGE = (
 )
 
 _DURATION = re.compile(r"^\s*(\d+\.?\d*(?:e\d+)?)\s*(steps?|epochs?|examples?)\s*$")
-
-_CHOICES = {
-    "task": TASKS,
-    "dtype": ("float32", "bfloat16"),
-    "parallel": ("jit", "pmap"),
-    "checkpoint.mode": ("max", "min"),
-    "loss.cxr": ("thesis", "bce", "focal"),
-    "loss.joint_weights": ("uniform", "limbs"),
-}
-
-# Validation metrics that choose the best checkpoint; "auroc/Effusion" is one class's.
-_MONITORS = {
-    "cxr": ("auroc", "average_precision"),
-    "pose": ("mpjpe", "p_mpjpe", "mpjpe_action_mean"),
-}
-
-# key -> (least, whether the least itself is allowed, greatest)
-_RANGES = {
-    "batch_size": (1, True, None),
-    "accumulate": (1, True, None),
-    "seed": (0, True, 2**31 - 1),
-    "ema_decay": (0.0, True, 0.9999999),
-    "log_every": (1, True, None),
-    "data.image_size": (8, True, 4096),
-    "data.frames": (1, True, 4096),
-    "data.stride": (1, True, None),
-    "data.threads": (0, True, 256),
-    "data.prefetch": (1, True, None),
-    "data.workers": (0, True, 1024),
-    "checkpoint.keep": (1, True, None),
-    "report.samples": (1, True, 100),
-    "loss.focal_gamma": (0.0, True, None),
-    "loss.velocity": (0.0, True, None),
-    "mesh.fsdp": (1, True, None),
-    "mesh.tensor": (1, True, None),
-}
-
 
 def default(task: str) -> ml_collections.ConfigDict:
     """Every key with its default value, for one task.
@@ -139,7 +102,7 @@ def set_model(config, name: str, **options) -> None:
     known = models.options(name)
     for key in options:
         if key not in known:
-            raise UserError(f"model {name!r} has no option {key!r}.{_nearest(key, known)}")
+            raise UserError(f"model {name!r} has no option {key!r}.{nearest(key, known)}")
     with config.unlocked():
         config.model.name = name
         config.model.options = ml_collections.ConfigDict({**known, **options})
@@ -154,7 +117,7 @@ def set_source(config, name: str, **options) -> None:
     known = source_options(name)
     for key in options:
         if key not in known:
-            raise UserError(f"data source {name!r} has no option {key!r}.{_nearest(key, known)}")
+            raise UserError(f"data source {name!r} has no option {key!r}.{nearest(key, known)}")
     with config.unlocked():
         config.data.source = name
         config.data.options = ml_collections.ConfigDict({**known, **options})
@@ -237,41 +200,9 @@ def validate(config) -> None:
     Raises:
       UserError: a value is impossible; the message names the key, the value and what is allowed.
     """
-    reference = default(get(config, "task")) if get(config, "task") in TASKS else None
-    if reference is None:
-        raise UserError(f"config.task is {config.task!r}; allowed: {', '.join(TASKS)}.")
-    _check_tree(config, reference, prefix="")
-    for key, allowed in _CHOICES.items():
-        value = get(config, key)
-        if value is not None and value not in allowed:
-            raise UserError(
-                f"config.{key} is {value!r}; allowed: {', '.join(map(repr, allowed))}."
-                + _nearest(str(value), allowed)
-            )
-    for key, bounds in _RANGES.items():
-        _check_range(key, get(config, key), *bounds)
-    if config.batch_size % config.accumulate:
-        raise UserError(
-            f"config.batch_size ({config.batch_size}) must be a multiple of config.accumulate "
-            f"({config.accumulate})."
-        )
-    if config.mesh.data != -1 and config.mesh.data < 1:
-        raise UserError(f"config.mesh.data is {config.mesh.data}; allowed: -1 (all) or at least 1.")
-    for key in ("evaluate_every", "checkpoint.every"):
-        steps(get(config, key), 1, 1)
-    if sources.task_of(config.data.source) != config.task:
-        raise UserError(
-            f"config.data.source {config.data.source!r} serves the task "
-            f"{sources.task_of(config.data.source)!r}, but config.task is {config.task!r}."
-        )
-    augment.check(config.augment, "config.augment")
-    _check_model(config)
-    _check_monitor(config)
-    rules.check_rules(
-        config.sharding_rules, lambda action: action in ("fsdp", "replicate") or _is_spec(action),
-        "'fsdp', 'replicate' or a tuple of mesh axes and None", "config.sharding_rules",
-    )
-    _check_stages(config)
+    from jaxcxr import config_check  # it needs the defaults above
+
+    config_check.check(config)
 
 
 def get(config, dotted: str):
@@ -348,108 +279,7 @@ def _git_commit() -> str:
         return "not a git checkout"
 
 
-def _nearest(key: str, known) -> str:
+def nearest(key: str, known) -> str:
+    """The end of a message about a key that is not among the known ones."""
     close = difflib.get_close_matches(key, [str(k) for k in known], n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(map(str, known))}."
-
-
-def _check_tree(config, reference, prefix: str) -> None:
-    """Unknown keys and values of another type than the default's."""
-    for key in config:
-        path = f"{prefix}{key}"
-        if path in ("stages", "data.options", "model.options"):
-            continue
-        if key not in reference:
-            raise UserError(f"config.{path} is no key.{_nearest(key, list(reference))}")
-        value, expected = config[key], reference[key]
-        if isinstance(expected, ml_collections.ConfigDict):
-            if not isinstance(value, ml_collections.ConfigDict):
-                raise UserError(f"config.{path} is {value!r}; it must be a group of keys.")
-            _check_tree(value, expected, f"{path}.")
-        elif not _same_kind(value, expected):
-            raise UserError(
-                f"config.{path} is {value!r}; it must be of type {type(expected).__name__}."
-            )
-
-
-def _same_kind(value, expected) -> bool:
-    if isinstance(expected, float):
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if isinstance(expected, int) and not isinstance(expected, bool):
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, type(expected))
-
-
-def _check_range(key, value, least, least_allowed, greatest) -> None:
-    if value is None:
-        return
-    low = value < least or (value == least and not least_allowed)
-    if low or (greatest is not None and value > greatest) or value != value:
-        allowed = f"at least {least}" if least_allowed else f"greater than {least}"
-        if greatest is not None:
-            allowed += f" and at most {greatest}"
-        raise UserError(f"config.{key} is {value!r}; allowed: {allowed}.")
-
-
-def _check_model(config) -> None:
-    """The model serves the task and has these options, and so has the data source."""
-    name = config.model.name
-    known = models.options(name)
-    if name.startswith("pose_") != (config.task == "pose"):
-        fitting = [n for n in models.NAMES if n.startswith("pose_") == (config.task == "pose")]
-        raise UserError(
-            f"config.model.name {name!r} does not serve the task {config.task!r}; "
-            f"allowed: {', '.join(fitting)}."
-        )
-    for key in config.model.options:
-        if key not in known:
-            raise UserError(
-                f"model {name!r} has no option {key!r}.{_nearest(key, known)} Choose a model "
-                "with its options in the config file, by set_model."
-            )
-    known = source_options(config.data.source)
-    for key in config.data.options:
-        if key not in known:
-            raise UserError(
-                f"data source {config.data.source!r} has no option {key!r}.{_nearest(key, known)} "
-                "Choose a source with its options in the config file, by set_source."
-            )
-
-
-def _check_monitor(config) -> None:
-    monitor, allowed = config.checkpoint.monitor, _MONITORS[config.task]
-    if monitor.partition("/")[0] not in allowed:
-        raise UserError(
-            f"config.checkpoint.monitor is {monitor!r}; allowed: {', '.join(allowed)}."
-            + _nearest(monitor, allowed)
-        )
-
-
-def _is_spec(action) -> bool:
-    return isinstance(action, tuple) and all(
-        axis in (None, "data", "fsdp", "tensor") for axis in action
-    )
-
-
-def _check_stages(config) -> None:
-    if not config.stage_order:
-        raise UserError("config.stage_order is empty; a run needs at least one stage (add_stage).")
-    for name in config.stage_order:
-        if name not in config.stages:
-            raise UserError(
-                f"config.stage_order names {name!r}, which is no stage."
-                + _nearest(name, list(config.stages))
-            )
-        stage = config.stages[name]
-        steps(stage.duration, 1, 1)
-        for pattern in stage.trainable:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise UserError(
-                    f"config.stages.{name}.trainable holds {pattern!r}, which is no regular "
-                    f"expression: {error}."
-                ) from error
-        optim.check_stage(stage, f"config.stages.{name}")
-    if len(set(config.stage_order)) != len(config.stage_order):
-        raise UserError(f"config.stage_order {config.stage_order} names a stage twice.")

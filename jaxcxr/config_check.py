@@ -1,0 +1,193 @@
+"""What a config may hold: every value that can be checked without data or devices."""
+
+import math
+import re
+
+import ml_collections
+
+from jaxcxr import models
+from jaxcxr.config import TASKS, default, get, nearest, source_options, steps
+from jaxcxr.data import augment, sources
+from jaxcxr.errors import UserError
+from jaxcxr.train import optim, rules
+
+_CHOICES = {
+    "dtype": ("float32", "bfloat16"),
+    "parallel": ("jit", "pmap"),
+    "checkpoint.mode": ("max", "min"),
+    "loss.cxr": ("thesis", "bce", "focal"),
+    "loss.joint_weights": ("uniform", "limbs"),
+}
+
+# Validation metrics that choose the best checkpoint; "auroc/Effusion" is one class's.
+_MONITORS = {
+    "cxr": ("auroc", "average_precision"),
+    "pose": ("mpjpe", "p_mpjpe", "mpjpe_action_mean"),
+}
+
+# key -> (least, greatest)
+_RANGES = {
+    "batch_size": (1, None),
+    "accumulate": (1, None),
+    "seed": (0, 2**31 - 1),
+    "ema_decay": (0.0, 0.9999999),
+    "log_every": (1, None),
+    "data.image_size": (8, 4096),
+    "data.frames": (1, 4096),
+    "data.stride": (1, None),
+    "data.threads": (0, 256),
+    "data.prefetch": (1, None),
+    "data.workers": (0, 1024),
+    "checkpoint.keep": (1, None),
+    "report.samples": (1, 100),
+    "loss.focal_gamma": (0.0, None),
+    "loss.velocity": (0.0, None),
+    "mesh.fsdp": (1, None),
+    "mesh.tensor": (1, None),
+}
+
+
+def check(config) -> None:
+    """Check every value that can be checked without data or devices.
+
+    Raises:
+      UserError: a value is impossible; the message names the key, the value and what is allowed.
+    """
+    if get(config, "task") not in TASKS:
+        raise UserError(
+            f"config.task is {get(config, 'task')!r}; allowed: {', '.join(TASKS)}."
+        )
+    _check_tree(config, default(config.task), prefix="")
+    for key, allowed in _CHOICES.items():
+        value = get(config, key)
+        if value is not None and value not in allowed:
+            raise UserError(
+                f"config.{key} is {value!r}; allowed: {', '.join(map(repr, allowed))}."
+                + nearest(str(value), allowed)
+            )
+    for key, bounds in _RANGES.items():
+        _check_range(key, get(config, key), *bounds)
+    if config.batch_size % config.accumulate:
+        raise UserError(
+            f"config.batch_size ({config.batch_size}) must be a multiple of config.accumulate "
+            f"({config.accumulate})."
+        )
+    if config.mesh.data != -1 and config.mesh.data < 1:
+        raise UserError(f"config.mesh.data is {config.mesh.data}; allowed: -1 (all) or at least 1.")
+    for key in ("evaluate_every", "checkpoint.every"):
+        steps(get(config, key), 1, 1)
+    if sources.task_of(config.data.source) != config.task:
+        raise UserError(
+            f"config.data.source {config.data.source!r} serves the task "
+            f"{sources.task_of(config.data.source)!r}, but config.task is {config.task!r}."
+        )
+    augment.check(config.augment, "config.augment")
+    _check_model(config)
+    _check_monitor(config)
+    rules.check_rules(
+        config.sharding_rules, lambda action: action in ("fsdp", "replicate") or _is_spec(action),
+        "'fsdp', 'replicate' or a tuple of mesh axes and None", "config.sharding_rules",
+    )
+    _check_stages(config)
+
+
+def _check_tree(config, reference, prefix: str) -> None:
+    """Unknown and missing keys, and values of another type than the default's."""
+    for key in reference:
+        if key not in config:
+            raise UserError(f"config.{prefix}{key} is missing; start from config.default(task).")
+    for key in config:
+        path = f"{prefix}{key}"
+        if path in ("stages", "data.options", "model.options"):
+            continue
+        if key not in reference:
+            raise UserError(f"config.{path} is no key.{nearest(key, list(reference))}")
+        value, expected = config[key], reference[key]
+        if isinstance(expected, ml_collections.ConfigDict):
+            if not isinstance(value, ml_collections.ConfigDict):
+                raise UserError(f"config.{path} is {value!r}; it must be a group of keys.")
+            _check_tree(value, expected, f"{path}.")
+        elif not _same_kind(value, expected):
+            raise UserError(
+                f"config.{path} is {value!r}; it must be of type {type(expected).__name__}."
+            )
+
+
+def _same_kind(value, expected) -> bool:
+    if isinstance(expected, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(expected, int) and not isinstance(expected, bool):
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, type(expected))
+
+
+def _check_range(key, value, least, greatest) -> None:
+    if value is None:  # a key of the other task
+        return
+    if not least <= value <= (math.inf if greatest is None else greatest):
+        allowed = f"at least {least}" + ("" if greatest is None else f" and at most {greatest}")
+        raise UserError(f"config.{key} is {value!r}; allowed: {allowed}.")
+
+
+def _check_model(config) -> None:
+    """The model serves the task and has these options, and so has the data source."""
+    name = config.model.name
+    known = models.options(name)
+    if name.startswith("pose_") != (config.task == "pose"):
+        fitting = [n for n in models.NAMES if n.startswith("pose_") == (config.task == "pose")]
+        raise UserError(
+            f"config.model.name {name!r} does not serve the task {config.task!r}; "
+            f"allowed: {', '.join(fitting)}."
+        )
+    for key in config.model.options:
+        if key not in known:
+            raise UserError(
+                f"model {name!r} has no option {key!r}.{nearest(key, known)} Choose a model "
+                "with its options in the config file, by set_model."
+            )
+    known = source_options(config.data.source)
+    for key in config.data.options:
+        if key not in known:
+            raise UserError(
+                f"data source {config.data.source!r} has no option {key!r}.{nearest(key, known)} "
+                "Choose a source with its options in the config file, by set_source."
+            )
+
+
+def _check_monitor(config) -> None:
+    monitor, allowed = config.checkpoint.monitor, _MONITORS[config.task]
+    if monitor.partition("/")[0] not in allowed:
+        raise UserError(
+            f"config.checkpoint.monitor is {monitor!r}; allowed: {', '.join(allowed)}."
+            + nearest(monitor, allowed)
+        )
+
+
+def _is_spec(action) -> bool:
+    return isinstance(action, tuple) and all(
+        axis in (None, "data", "fsdp", "tensor") for axis in action
+    )
+
+
+def _check_stages(config) -> None:
+    if not config.stage_order:
+        raise UserError("config.stage_order is empty; a run needs at least one stage (add_stage).")
+    for name in config.stage_order:
+        if name not in config.stages:
+            raise UserError(
+                f"config.stage_order names {name!r}, which is no stage."
+                + nearest(name, list(config.stages))
+            )
+        stage = config.stages[name]
+        steps(stage.duration, 1, 1)
+        for pattern in stage.trainable:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise UserError(
+                    f"config.stages.{name}.trainable holds {pattern!r}, which is no regular "
+                    f"expression: {error}."
+                ) from error
+        optim.check_stage(stage, f"config.stages.{name}")
+    if len(set(config.stage_order)) != len(config.stage_order):
+        raise UserError(f"config.stage_order {config.stage_order} names a stage twice.")
