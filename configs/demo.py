@@ -6,6 +6,10 @@ the machinery; their figures mean nothing.
 
     python -m jaxcxr.main --config=configs/demo.py --workdir=runs/demo
     python -m jaxcxr.main --config=configs/demo.py:pose --workdir=runs/demo_pose
+
+Measured, `:pose` on 2 CPU cores shared with other work: 2 min 10 s with generation, evaluation and
+report (135 s of CPU time); test MPJPE 34.5 mm, where the mean pose has 197.0 and ridge regression
+83.4 (one seed).
 """
 
 from jaxcxr import config as base
@@ -43,13 +47,17 @@ def chest():
 def pose():
     config = base.default("pose")
     base.set_source(config, "motion_phantom")
-    base.set_model(config, "pose_temporal", dim=128, depth=3, heads=4)
-    config.batch_size = 64
+    # Neighbouring frames hardly differ: short clips fill a batch with more different poses.
+    config.data.frames = 9
+    base.set_model(
+        config, "pose_temporal", dim=128, depth=2, heads=4, mlp_ratio=4.0, drop_path=0.0
+    )
+    config.batch_size = 96
     config.evaluate_every = "5 epochs"
     config.ema_decay = 0.99
     base.add_stage(
         config, "all", "20 epochs",
-        learning_rate=1e-3, optimizer__name="radam", optimizer__weight_decay=1e-2,
+        learning_rate=5e-3, optimizer__name="radam", optimizer__weight_decay=1e-2,
         decay__name="cosine",
     )
     return config
