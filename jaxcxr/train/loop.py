@@ -171,11 +171,11 @@ class StepLog:
             return
         seconds = max(time.perf_counter() - self._begun, 1e-9)
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        done = (step - self._since) * self._run.config.batch_size
-        values["examples_per_second"] = done / seconds
+        rate = (step - self._since) / seconds
+        values["examples_per_second"] = rate * self._run.config.batch_size
         values["data_wait"] = min(1.0, self._wait / seconds)
         self._writer.write(step, "train", values)
-        self._screen.step(step, {"stage": stage, **values})
+        self._screen.step(step, {"stage": stage, "steps_per_second": rate, **values})
         self.restart()
 
     def _diagnosis(self, step, watched, index) -> str:

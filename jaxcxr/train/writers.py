@@ -107,7 +107,7 @@ class Screen:
         width = None if sys.stdout.isatty() else 120
         self.console = Console(width=width, highlight=False, quiet=quiet or jax.process_index() > 0)
         self._progress = None
-        self._started = (0.0, 0)
+        self._first = None
 
     def table(self, title: str, rows: dict[str, str]) -> None:
         """A two-column table."""
@@ -125,7 +125,7 @@ class Screen:
     @contextlib.contextmanager
     def progress(self, step: int, total: int):
         """Context with a progress line from `step` to `total`; it ends whatever happens inside."""
-        self._started = (time.monotonic(), step)
+        self._first = None
         self._total = total
         if not self.console.is_terminal:
             yield
@@ -144,10 +144,16 @@ class Screen:
 
         Arguments:
           step: optimiser steps done.
-          status: `stage`, `loss`, `examples_per_second`, `data_wait` (share of time, 0 to 1).
+          status: `stage`, `loss`, `steps_per_second`, `examples_per_second`, `data_wait` (share of
+            time, 0 to 1).
         """
-        begun, first = self._started
-        left = (self._total - step) * (time.monotonic() - begun) / max(1, step - first)
+        if self._first is None:  # the time before the first call went into compiling
+            self._first = (time.monotonic(), step)
+            rate = status["steps_per_second"]
+        else:
+            begun, first = self._first
+            rate = (step - first) / (time.monotonic() - begun)
+        left = (self._total - step) / rate
         text = (
             f"{status['stage']} | loss {status['loss']:.4g} | "
             f"{status['examples_per_second']:,.1f} examples/s | "

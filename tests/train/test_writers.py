@@ -88,7 +88,8 @@ def test_has_training_tells_runs_that_trained(tmp_path):
     writer.close()
 
 
-STATUS = {"stage": "head", "loss": 0.5, "examples_per_second": 1234.5, "data_wait": 0.25}
+STATUS = {"stage": "head", "loss": 0.5, "steps_per_second": 0.1, "examples_per_second": 1234.5,
+          "data_wait": 0.25}
 
 
 def test_plain_lines_where_there_is_no_terminal(capsys):
@@ -100,7 +101,7 @@ def test_plain_lines_where_there_is_no_terminal(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert any("resnet50" in line for line in lines)
     assert [line for line in lines if line.startswith("step ")] == [
-        "step 10/20 | head | loss 0.5 | 1,234.5 examples/s | waiting for data 25% | ETA 0:00",
+        "step 10/20 | head | loss 0.5 | 1,234.5 examples/s | waiting for data 25% | ETA 1:40",
         "step 20/20 | head | loss 0.5 | 1,234.5 examples/s | waiting for data 25% | ETA 0:00",
     ]
     assert "\x1b" not in "".join(lines)
