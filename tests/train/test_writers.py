@@ -120,7 +120,7 @@ def test_one_line_in_a_terminal():
         screen.step(10, STATUS)
     assert "waiting for data 25%" in text.getvalue()
     assert "step 10/20" in text.getvalue()
-    with pytest.raises(KeyError, match="stage"), screen.progress(0, 20):
+    with pytest.raises(KeyError, match="steps_per_second"), screen.progress(0, 20):
         screen.step(10, {})
     assert screen.console._live_stack == [], "the progress line must end"
 
