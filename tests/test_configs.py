@@ -1,0 +1,124 @@
+"""Every config file: it is valid, builds at full size, tells its command, and its steps run."""
+
+import ast
+import importlib.util
+import pathlib
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcxr import config as base
+from jaxcxr import tasks
+from jaxcxr.data import pipeline, schema
+from jaxcxr.errors import UserError
+from jaxcxr.train import parallel, setup
+from jaxcxr.train import state as state_lib
+from jaxcxr.train import step as step_lib
+from tests import toys
+
+FOLDER = pathlib.Path(__file__).resolve().parents[1] / "configs"
+VARIANTS = {
+    "demo": ("", "pose", "quick", "pose,quick"),
+    "cxr_resnet50": ("", "64px", "quick"),
+    "cxr_vit": ("tiny", "small", "base"),
+    "pose_temporal": ("", "spatiotemporal", "quick", "spatiotemporal,quick"),
+}
+ALL = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]
+SHRUNKEN = [("demo", ""), ("demo", "pose"), ("cxr_resnet50", ""), ("cxr_vit", "small"),
+            ("pose_temporal", "spatiotemporal")]
+
+
+def module_of(name):
+    spec = importlib.util.spec_from_file_location(f"config_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def load(name, variant):
+    module = module_of(name)
+    return module.get_config(variant) if variant else module.get_config()
+
+
+@pytest.fixture
+def make(monkeypatch):
+    """`setup.make` on one device over toy data with the real findings, sizes as configured."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), parallel.AXES)
+    monkeypatch.setattr(parallel, "make_mesh", lambda config: mesh)
+    monkeypatch.setattr(toys, "CLASSES", schema.FINDINGS)
+    small = {"cxr": lambda config: toys.xray_task(config, train=8, test=1), "pose": toys.pose_task}
+    monkeypatch.setattr(tasks, "create", lambda config: small[config.task](config))
+    return setup.make
+
+
+def test_every_config_is_listed_here():
+    assert {path.stem for path in FOLDER.glob("*.py")} == set(VARIANTS)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_docstring_holds_the_command(name):
+    text = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text()))
+    assert re.search(rf"python -m jaxcxr.main --config=configs/{name}\.py\S* --workdir=\S+", text)
+    for variant in filter(None, VARIANTS[name]):
+        assert all(word in text for word in variant.split(",")), variant
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_an_unknown_variant_is_refused_with_the_known_ones(name):
+    with pytest.raises(UserError) as caught:
+        module_of(name).get_config("nonsense")
+    words = {word for variant in VARIANTS[name] for word in variant.split(",") if word}
+    assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize(("name", "variant"), ALL)
+def test_it_builds_at_full_size(name, variant, make):
+    config = load(name, variant)
+    base.validate(config)
+    run = make(config)
+    with run.mesh_context():
+        stage = run.stages[-1]
+        state = run.abstract_state(stage)
+        tx, schedule = state_lib.optimizer(stage, state.params)
+        step = step_lib.make_train_step(config, run.model, run.task, stage, tx, schedule)
+        after, metrics = jax.eval_shape(step, state, run.example_batch())
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )
+    assert metrics["loss"].shape == ()
+    if (name, variant) == ("cxr_resnet50", ""):
+        # The thesis counts a stem over three channels; grey images take one.
+        expected = 24_036_431 - 2 * 7 * 7 * 64
+        assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) == expected
+
+
+def shrink(config):
+    """The same experiment, small: its stages, optimisers, losses and augmentation stay."""
+    config.data.image_size = 32
+    config.batch_size = 8
+    config.accumulate = 1
+    small = {"width": 4, "stages": (1, 1, 1, 1), "dim": 16, "depth": 1, "heads": 2, "patch": 8}
+    options = config.model.options
+    options.update({key: value for key, value in small.items() if key in options})
+    for name in config.stage_order:
+        config.stages[name].duration = "1 step"
+    return config
+
+
+@pytest.mark.parametrize(("name", "variant"), SHRUNKEN)
+def test_one_shrunken_step_of_its_last_stage_runs(name, variant, make):
+    config = shrink(load(name, variant))
+    base.validate(config)
+    run = make(config)
+    with run.mesh_context():
+        stage = run.stages[-1]
+        state = run.enter_stage(run.first_state(), stage)
+        before = jax.device_get(state.params)
+        batch = next(pipeline.train_iterator(run.task.source("train"), config))
+        state, metrics = run.train_step(stage)(state, parallel.put_batch(run.mesh, batch))
+    assert np.isfinite([float(value) for value in metrics.values()]).all()
+    moved = [not np.array_equal(a, b) for a, b in
+             zip(*map(jax.tree.leaves, (before, state.params)), strict=True)]
+    assert any(moved)
