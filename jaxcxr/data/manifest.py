@@ -13,6 +13,7 @@ import numpy as np
 from jaxcxr.errors import UserError
 
 NAME = "manifest.csv"
+SPLITS = ("train", "validation", "test")
 _FIELDS = ("split", "image_id", "patient_id", "view", "sex", "age")
 
 
@@ -66,6 +67,8 @@ def read(directory: pathlib.Path, split: str) -> Manifest:
     Raises:
       UserError: the data set has no manifest, or no such split.
     """
+    if split not in SPLITS:
+        raise UserError(f"there is no split {split!r}; allowed: {', '.join(SPLITS)}.")
     path = directory / NAME
     if not path.exists():
         raise UserError(f"{path} is missing: the preparation did not finish; run it again.")

@@ -1,0 +1,181 @@
+"""The chest X-ray task: weights and losses against hand computation and scikit-learn, files."""
+
+import csv
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+from sklearn.utils.class_weight import compute_class_weight
+
+from jaxcxr.tasks import cxr
+from tests import toys
+
+LABELS = np.array([[1, 0, -1], [0, 0, -1], [1, -1, -1], [0, 1, -1], [0, 0, -1]], np.int8)
+
+
+def test_class_weights_by_hand():
+    positive, negative = cxr.class_weights(LABELS)
+    np.testing.assert_allclose(positive, [1 - 2 / 5, 1 - 1 / 4, 1])
+    np.testing.assert_allclose(negative, [2 / 5, 1 / 4, 0])
+    assert positive.dtype == negative.dtype == np.float32
+
+
+def test_class_weights_have_the_ratio_of_scikit_learns_balanced_ones():
+    labels = LABELS[:, 0]
+    negative, positive = compute_class_weight("balanced", classes=np.array([0, 1]), y=labels)
+    ours = [weight[0] for weight in cxr.class_weights(LABELS[:, :1])]
+    assert ours[0] / ours[1] == pytest.approx(positive / negative)
+
+
+def test_a_class_that_is_always_there_gets_no_positive_weight():
+    positive, negative = cxr.class_weights(np.array([[1], [1], [-1]], np.int8))
+    assert (positive[0], negative[0]) == (0, 1)
+
+
+@pytest.fixture(scope="module")
+def logits():
+    return np.random.default_rng(0).normal(0, 3, (40, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return np.random.default_rng(1).integers(-1, 2, (40, 3)).astype(np.int8)
+
+
+ONES = np.ones(3, np.float32)
+
+
+def test_cross_entropy_is_scikit_learns_over_known_labels(logits, labels):
+    positive, negative = np.float32([0.9, 0.5, 0.2]), np.float32([0.1, 0.5, 0.8])
+    loss = np.asarray(cxr.cross_entropy(logits, labels, positive, negative))
+    for c in range(3):
+        known = labels[:, c] >= 0
+        truth = labels[known, c]
+        expected = sk.log_loss(
+            truth, 1 / (1 + np.exp(-logits[known, c].astype(np.float64))), normalize=False,
+            sample_weight=np.where(truth == 1, positive[c], negative[c]),
+        )
+        assert loss[:, c].sum() == pytest.approx(expected, rel=1e-5)
+
+
+def test_unknown_labels_have_neither_loss_nor_gradient(logits, labels):
+    unknown = labels == -1
+    loss = cxr.cross_entropy(logits, labels, ONES, ONES)
+    slope = jax.grad(lambda x: cxr.cross_entropy(x, labels, ONES, ONES, 2.0).sum())(logits)
+    assert unknown.any()
+    for value in (np.asarray(loss), np.asarray(slope)):
+        assert (value[unknown] == 0).all()
+        assert (value[~unknown] != 0).all()
+
+
+def total(logits, labels, gamma):
+    ones = ONES[: labels.shape[1]]
+    return cxr.cross_entropy(logits, labels, ones, ones, gamma).sum()
+
+
+@pytest.mark.parametrize("value", [-1e4, -90.0, 90.0, 1e4])
+def test_extreme_logits_give_finite_losses_and_gradients(value):
+    logits = np.full((1, 2), value, np.float32)
+    labels = np.array([[1, 0]], np.int8)
+    for gamma in (0.0, 2.0):
+        loss, slope = jax.value_and_grad(total)(logits, labels, gamma)
+        assert np.isfinite(loss)
+        assert np.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_loss_is_its_formula(logits, labels, gamma):
+    p = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    p_true = np.where(labels == 1, p, 1 - p)
+    expected = np.where(labels >= 0, -((1 - p_true) ** gamma) * np.log(p_true), 0.0)
+    loss = cxr.cross_entropy(logits, labels, ONES, ONES, gamma)
+    np.testing.assert_allclose(loss, expected, rtol=2e-4, atol=1e-6)
+
+
+def test_focal_loss_without_focus_is_cross_entropy(logits, labels):
+    sums = {}
+    for name, gamma in (("bce", 2.0), ("focal", 0.0)):
+        task = toys.xray_task(toys.xray_config(loss__cxr=name, loss__focal_gamma=gamma))
+        batch = {"labels": labels, "valid": np.ones(40, bool)}
+        sums[name] = task.loss_sums(jnp.asarray(logits), batch)["cross_entropy"]
+    assert sums["bce"] == sums["focal"] > 0
+
+
+def test_the_thesis_loss_weighs_by_the_training_split_alone(logits, labels):
+    task = toys.xray_task(toys.xray_config())
+    positive, negative = cxr.class_weights(task.source("train").labels)
+    expected = cxr.cross_entropy(logits, labels, positive, negative).sum()
+    batch = {"labels": labels, "valid": np.ones(40, bool)}
+    assert task.loss_sums(jnp.asarray(logits), batch)["cross_entropy"] == expected
+
+
+def test_padding_counts_neither_in_the_loss_nor_in_its_divisor(logits, labels):
+    task = toys.xray_task(toys.xray_config())
+    valid = np.arange(40) < 25
+    whole = {"labels": labels, "valid": valid}
+    part = {"labels": labels[:25], "valid": valid[:25]}
+    assert float(task.divisors(whole)["cross_entropy"]) == (labels[:25] >= 0).sum()
+    np.testing.assert_allclose(
+        task.loss_sums(jnp.asarray(logits), whole)["cross_entropy"],
+        task.loss_sums(jnp.asarray(logits[:25]), part)["cross_entropy"], rtol=1e-6,
+    )
+
+
+def test_inputs_are_normalised_alike_from_bytes_and_from_augmented_floats():
+    task = toys.xray_task(toys.xray_config())
+    image = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    from_bytes, _ = task.inputs({"image": jnp.asarray(image)})
+    from_floats, _ = task.inputs({"image": jnp.asarray(image / np.float32(255))})
+    np.testing.assert_allclose(from_bytes, from_floats, atol=1e-6)
+    np.testing.assert_allclose(from_bytes[0, 0, 0, 0], -0.449 / 0.226, rtol=1e-6)
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Task, scores and workdir after `write`."""
+    task = toys.xray_task(toys.xray_config(report__samples=5))
+    scores = np.random.default_rng(0).random((21, 3)).astype(np.float32)
+    task.write("test", {"scores": scores}, tmp_path)
+    return task, scores, tmp_path
+
+
+def test_predictions_hold_ids_labels_and_scores(written):
+    task, scores, workdir = written
+    with (workdir / "predictions" / "test.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    source = task.source("test")
+    assert [row["image_id"] for row in rows] == list(source.manifest.image_id)
+    assert [row["patient_id"] for row in rows] == list(source.manifest.patient_id)
+    for c, name in enumerate(toys.CLASSES):
+        read = [-1 if row[f"label_{name}"] == "" else int(row[f"label_{name}"]) for row in rows]
+        np.testing.assert_array_equal(read, source.labels[:, c])
+        np.testing.assert_allclose([float(row[f"score_{name}"]) for row in rows], scores[:, c],
+                                   rtol=1e-5)
+    assert any(row[f"label_{toys.CLASSES[0]}"] == "" for row in rows)
+
+
+def test_figures_are_pictures(written):
+    _, _, workdir = written
+    for name in ("roc_test", "samples_test"):
+        assert (workdir / "report" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_samples_show_every_finding_there_is():
+    labels = np.array([[0, 0], [0, 0], [1, 0], [0, 1], [1, 1]], np.int8)
+    assert list(cxr._spread(labels, 3)) == [2, 3, 0]
+    assert list(cxr._spread(labels, 9)) == [2, 3, 0, 1, 4]
+
+
+def test_evaluation_is_scikit_learns_over_known_labels():
+    task = toys.xray_task(toys.xray_config())
+    labels = task.source("test").labels
+    scores = np.random.default_rng(2).random(labels.shape)
+    result = task.evaluate("test", {"scores": scores})
+    areas = [sk.roc_auc_score(labels[labels[:, c] >= 0, c], scores[labels[:, c] >= 0, c])
+             for c in range(3)]
+    assert result.metrics["auroc"] == pytest.approx(np.mean(areas))
+    assert all(name in result.table for name in toys.CLASSES)
+    assert task.ids("test", [3, 0]) == ["image3", "image0"]
+    assert task.describe()["test"] == "21 images of 21 patients"
