@@ -62,7 +62,7 @@ def default(task: str) -> ml_collections.ConfigDict:
             "frames": 27,  # pose: frames per training window
             "stride": 9,  # pose: frames between training windows
             "threads": 2,
-            "prefetch": 64,  # examples decoded ahead
+            "prefetch": 4,  # batches decoded ahead
             "workers": 0,  # processes that generate a phantom; 0: one per core
         },
         "augment": (augment.xray_defaults() if cxr else augment.pose_defaults()).to_dict(),

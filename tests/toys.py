@@ -32,6 +32,8 @@ class ToyXrays:
     def __getitem__(self, index):
         return {"image": self.images[index], "labels": self.labels[index]}
 
+    read = __getitem__
+
 
 def xray_config(**changes):
     """A config for `xray_task` with one stage; changes as dotted keys with "__" for "."."""

@@ -13,6 +13,9 @@ import tensorflow_datasets as tfds
 from jaxcxr.data import cameras
 
 
+_NO_FRAMES = np.zeros((0, 17, 3), np.float32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Sequence:
     """One motion seen by one camera.
@@ -74,20 +77,36 @@ class Clips:
             if start < len(sequence.joints)
         ]
 
+        lengths = [len(sequence.joints) for sequence in self.sequences]
+        first = np.concatenate([[0], np.cumsum(lengths)])
+        which, start = np.array(self.windows, np.int64).reshape(-1, 2).T
+        self._begin = first[which] + start
+        self._length = np.minimum(first[which + 1] - self._begin, frames)
+        self._inputs = np.concatenate([s.inputs for s in self.sequences] or [_NO_FRAMES])
+        self._joints = np.concatenate([s.joints for s in self.sequences] or [_NO_FRAMES])
+
     def __len__(self) -> int:
         return len(self.windows)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        which, start = self.windows[index]
-        sequence = self.sequences[which]
-        inputs = sequence.inputs[start : start + self.frames]
-        joints = sequence.joints[start : start + self.frames]
-        missing = self.frames - len(joints)
-        pad = ((0, missing), (0, 0), (0, 0))
+        return {name: value[0] for name, value in self.read(np.array([index])).items()}
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Several windows at once.
+
+        Arguments:
+          indices: `[n]` positions among the windows.
+
+        Returns:
+          `keypoints` and `joints` `[n, frames, joints, 3]`, `mask` bool `[n, frames]`.
+        """
+        mask = np.arange(self.frames) < self._length[indices, None]
+        frame = np.where(mask, self._begin[indices, None] + np.arange(self.frames), 0)
+        padded = ~mask[..., None, None]
         return {
-            "keypoints": np.pad(inputs, pad),
-            "joints": np.pad(joints, pad),
-            "mask": np.arange(self.frames) < len(joints),
+            "keypoints": np.where(padded, np.float32(0), self._inputs[frame]),
+            "joints": np.where(padded, np.float32(0), self._joints[frame]),
+            "mask": mask,
         }
 
     def stitch(self, values: np.ndarray) -> list[np.ndarray]:

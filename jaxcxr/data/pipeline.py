@@ -1,7 +1,8 @@
-"""The one grain graph: source -> shuffle -> repeat -> slice by process -> decode -> batch.
+"""The one grain graph: shuffle -> repeat -> slice by process -> batch -> read and decode.
 
 The order of the stream is a function of the seed alone: element k of the endless stream belongs to
-global batch k // batch_size, whatever the number of processes.
+global batch k // batch_size, whatever the number of processes. Indices are batched before anything
+is read: grain then costs microseconds a batch, and a thread decodes a whole batch.
 """
 
 import math
@@ -22,32 +23,42 @@ class Source(Protocol):
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]: ...
 
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Several examples, stacked."""
+
 
 def train_iterator(source: Source, config):
     """Endless shuffled batches of this process's share.
 
     Arguments:
       source: the training split.
-      config: `seed`, `batch_size` (global), `data.threads`, `data.prefetch`.
+      config: `seed`, `batch_size` (global), `data.threads`, `data.prefetch` (batches).
 
     Returns:
-      A grain iterator of dicts of arrays `[batch / processes, ...]`; its state can be saved and
-      restored, and is that of the last batch handed out whatever lies in its buffers.
+      A grain iterator of dicts of arrays `[batch / processes, ...]`. Its state can be saved and
+      restored, also with another number of processes, and is that of the last batch handed out
+      whatever lies in its buffers.
 
     Raises:
       UserError: the source is empty.
     """
     if not len(source):
         raise UserError("the training split is empty; prepare more data.")
+    process, processes = jax.process_index(), jax.process_count()
+    size = config.batch_size
+
+    def read(batch: int, indices: np.ndarray) -> dict[str, np.ndarray]:
+        positions = batch * size + process + processes * np.arange(len(indices))
+        return {
+            **source.read(indices),
+            "index": indices.astype(np.int32),
+            "position": (positions % 2**32).astype(np.uint32),
+            "valid": np.ones(len(indices), np.bool_),
+        }
+
     stream = grain.MapDataset.range(len(source)).seed(config.seed).shuffle().repeat()
-    stream = stream.map_with_index(lambda position, index: (position, index))
-    stream = stream[jax.process_index() :: jax.process_count()]
-    examples = stream.map(lambda pair: _example(source, pair[1], pair[0], valid=True))
-    options = grain.ReadOptions(
-        num_threads=config.data.threads, prefetch_buffer_size=config.data.prefetch
-    )
-    local = config.batch_size // jax.process_count()
-    return iter(examples.to_iter_dataset(options).batch(local, drop_remainder=True))
+    batches = stream[process::processes].batch(size // processes).map_with_index(read)
+    return iter(batches.to_iter_dataset(_read_options(config)))
 
 
 def eval_batches(source: Source, config) -> Iterator[dict[str, np.ndarray]]:
@@ -57,19 +68,21 @@ def eval_batches(source: Source, config) -> Iterator[dict[str, np.ndarray]]:
     """
     size, processes = config.batch_size, jax.process_count()
     padded = math.ceil(len(source) / size) * size
+
+    def read(positions: np.ndarray) -> dict[str, np.ndarray]:
+        indices = np.minimum(positions, len(source) - 1)
+        return {
+            **source.read(indices),
+            "index": indices.astype(np.int32),
+            "position": positions.astype(np.uint32),
+            "valid": positions < len(source),
+        }
+
     stream = grain.MapDataset.range(padded)[jax.process_index() :: processes]
-    last = len(source) - 1
-    examples = stream.map(lambda i: _example(source, min(i, last), i, valid=i <= last))
-    options = grain.ReadOptions(
+    yield from stream.batch(size // processes).map(read).to_iter_dataset(_read_options(config))
+
+
+def _read_options(config) -> grain.ReadOptions:
+    return grain.ReadOptions(
         num_threads=config.data.threads, prefetch_buffer_size=config.data.prefetch
     )
-    yield from examples.to_iter_dataset(options).batch(size // processes)
-
-
-def _example(source, index, position, *, valid) -> dict[str, np.ndarray]:
-    return {
-        **source[int(index)],
-        "index": np.int32(index),
-        "position": np.uint32(int(position) % 2**32),
-        "valid": np.bool_(valid),
-    }

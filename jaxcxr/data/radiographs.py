@@ -35,3 +35,8 @@ class Radiographs:
         record = self._records[index]
         image = images.decode_resized(record["image"], self._image_size)
         return {"image": image[..., None], "labels": np.asarray(record["labels"], np.int8)}
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Several radiographs at once: `image` uint8 `[n, size, size, 1]`, `labels` int8."""
+        examples = [self[index] for index in indices]
+        return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
