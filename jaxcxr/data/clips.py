@@ -12,7 +12,6 @@ import tensorflow_datasets as tfds
 
 from jaxcxr.data import cameras
 
-
 _NO_FRAMES = np.zeros((0, 17, 3), np.float32)
 
 
