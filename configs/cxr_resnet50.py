@@ -10,8 +10,11 @@ cross-entropy, histogram equalisation after resizing to 1024 x 1024.
 
 Without `model.pretrained` the backbone starts from random weights and stages 1 and 2 mean little.
 Hardware: meant for 8 accelerators; use `--config.dtype=bfloat16` there. Not yet measured at full
-size. Variants: `:64px` trains from scratch at 64 px on a laptop; `:quick` shrinks the recipe to
-a few steps on images stored at 1024 px.
+size. Variants: `:64px` trains a ResNet18 from scratch at 64 px on a laptop; `:quick` shrinks the
+recipe to a few steps on images stored at 1024 px.
+
+Measured, `:64px` on the 647 training images of a 1,000-image sample, 2 CPU cores shared with other
+work: 4 min, macro AUROC 0.606 over 14 classes on 310 official-test images of 15 patients.
 """
 
 from jaxcxr import config as base
