@@ -135,11 +135,10 @@ def split_batch(x: jax.Array, count: int, axis: str | None) -> jax.Array:
 def put_batch(mesh, batch: dict) -> dict:
     """Global arrays from this process's rows; the only place where data enters the devices."""
     sharding = NamedSharding(mesh, BATCH)
-    with jax.transfer_guard("allow"):
-        return {
-            name: jax.make_array_from_process_local_data(sharding, value)
-            for name, value in batch.items()
-        }
+    return {
+        name: jax.make_array_from_process_local_data(sharding, value)
+        for name, value in batch.items()
+    }
 
 
 def gather(tree):
