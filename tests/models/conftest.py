@@ -5,14 +5,6 @@ import numpy as np
 import pytest
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """Tiny models run once: compiling is nearly all that their tests cost."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="session")
 def draw():
     """Function (model, input, seed) -> random variables; running variances are positive."""

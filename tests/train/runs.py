@@ -68,9 +68,11 @@ def lines(workdir, *kinds):
 
 
 def assert_same(left, right):
+    """Both trees are equal bit for bit; what differs is named."""
     assert jax.tree.structure(left) == jax.tree.structure(right)
-    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
-        np.testing.assert_array_equal(a, b)
+    pairs = zip(jax.tree.leaves_with_path(left), jax.tree.leaves(right), strict=True)
+    differing = [jax.tree_util.keystr(path) for (path, a), b in pairs if not np.array_equal(a, b)]
+    assert differing == []
 
 
 def start(workdir, compiled, *more, devices=8, **environment):
