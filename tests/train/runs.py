@@ -45,7 +45,9 @@ def train(workdir, config=None, **how):
 
 
 def saved_steps(workdir):
-    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    """Steps of the complete checkpoints; a killed run leaves folders of another name."""
+    names = [path.name for path in (workdir / "checkpoints").iterdir()]
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 def saved_state(workdir, step, config=None):
