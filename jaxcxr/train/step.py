@@ -34,6 +34,30 @@ def freeze_batch_norm(stage: state_lib.Stage):
     return nn.intercept_methods(intercept)
 
 
+def make_loss(model, task, stage, axis: str | None) -> Callable:
+    """Build the loss of one micro-batch; to train another loss, change the task's `loss_sums`.
+
+    Returns:
+      `loss_of(trained, frozen, batch_stats, batch, divisors, key) -> (loss, (terms, batch_stats))`,
+      each term being its sum over known targets divided by how many the global batch holds.
+    """
+
+    def loss_of(trained, frozen, batch_stats, batch, divisors, key):
+        variables = {"params": state_lib.merge(trained, frozen), "batch_stats": batch_stats}
+        inputs, options = task.inputs(batch)
+        with freeze_batch_norm(stage):
+            outputs, updated = model.apply(
+                variables, inputs, train=True, rngs={"dropout": key}, mutable=["batch_stats"],
+                **options,
+            )
+        outputs = parallel.constrain_batch(outputs, axis)
+        terms = {k: v / divisors[k] for k, v in task.loss_sums(outputs, batch).items()}
+        loss = sum(task.loss_weights[name] * term for name, term in terms.items())
+        return loss, (terms, updated.get("batch_stats", batch_stats))
+
+    return loss_of
+
+
 def make_train_step(
     config, model, task, stage, tx, schedule, *, axis: str | None = None
 ) -> Callable:
@@ -55,20 +79,7 @@ def make_train_step(
     """
     total = (lambda x: jax.lax.psum(x, axis)) if axis else (lambda x: x)
 
-    def loss_of(trained, frozen, batch_stats, batch, divisors, key):
-        variables = {"params": state_lib.merge(trained, frozen), "batch_stats": batch_stats}
-        inputs, options = task.inputs(batch)
-        with freeze_batch_norm(stage):
-            outputs, updated = model.apply(
-                variables, inputs, train=True, rngs={"dropout": key}, mutable=["batch_stats"],
-                **options,
-            )
-        outputs = parallel.constrain_batch(outputs, axis)
-        terms = {k: v / divisors[k] for k, v in task.loss_sums(outputs, batch).items()}
-        loss = sum(task.loss_weights[name] * term for name, term in terms.items())
-        return loss, (terms, updated.get("batch_stats", batch_stats))
-
-    gradient = jax.value_and_grad(loss_of, has_aux=True)
+    gradient = jax.value_and_grad(make_loss(model, task, stage, axis), has_aux=True)
 
     def train_step(state, batch):
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
