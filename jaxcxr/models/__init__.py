@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models import pose, resnet, vit
+from jaxcxr.models import densenet, pose, resnet, vit
 
 # name -> partial of a Linen module; the partial's keywords replace the module's own defaults.
 _MODELS = {
@@ -18,6 +18,7 @@ _MODELS = {
     "resnet26": resnet.resnet26,
     "resnet50": resnet.resnet50,
     "resnet101": resnet.resnet101,
+    "densenet121": densenet.densenet121,
     "vit_tiny": vit.vit_tiny,
     "vit_small": vit.vit_small,
     "vit_base": vit.vit_base,

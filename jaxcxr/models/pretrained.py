@@ -19,6 +19,7 @@ from jaxcxr.models.weight_tables import (
     BACKBONE,
     HF_VIT,
     TIMM_VIT,
+    TORCHVISION_DENSENET,
     TORCHVISION_RESNET,
     Rule,
     Transform,
@@ -39,10 +40,12 @@ class _Layout:
 def _layout(model_name: str, keys: Mapping[str, Any]) -> _Layout:
     if model_name.startswith("resnet"):
         return _Layout(TORCHVISION_RESNET)
+    if model_name.startswith("densenet"):
+        return _Layout(TORCHVISION_DENSENET)
     if not model_name.startswith("vit"):
         raise UserError(
             f"there are no pretrained weights for model {model_name!r}: the weights of other "
-            "libraries are known for resnet and vit models; remove the option."
+            "libraries are known for resnet, densenet and vit models; remove the option."
         )
     if "embedding/kernel" in keys:
         return _Layout(AUGREG_VIT, method="linear", antialias=False)
@@ -197,10 +200,11 @@ def load(
 ) -> dict[str, Any]:
     """Replaces the variables of a model by the weights of a file.
 
-    Known are torchvision's (and timm's) ResNets and the ViTs of timm, of transformers
-    (`ViTModel`, `ViTForImageClassification`) and of augreg (`.npz`). Position tables are resampled
-    to the model's grid; the first convolution is summed over RGB for one-channel images, which
-    is exact for three identical channels under one normalisation.
+    Known are torchvision's (and timm's) ResNets and DenseNets (also with the tensor names of old
+    files), and the ViTs of timm, of transformers (`ViTModel`, `ViTForImageClassification`) and of
+    augreg (`.npz`). Position tables are resampled to the model's grid; the first convolution is
+    summed over RGB for one-channel images, which is exact for three identical channels under one
+    normalisation.
 
     Arguments:
       path: `.safetensors`, `.pth`, `.pt`, `.bin` or `.npz`; no pickled code is run.

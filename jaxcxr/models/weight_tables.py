@@ -104,6 +104,29 @@ TORCHVISION_RESNET: tuple[Rule, ...] = (
     *_pair(r"fc", HEAD, _dense),
 )
 
+# Older files, torchvision's own ImageNet weights among them, write `norm.1` for `norm1`.
+# CheXNet's reproductions hold the network in an attribute and the classifier in a Sequential.
+_DENSENET = r"(?:densenet121\.)?features"
+_DENSE_LAYER = rf"{_DENSENET}\.denseblock(\d)\.denselayer(\d+)"
+TORCHVISION_DENSENET: tuple[Rule, ...] = (
+    (r".*\.num_batches_tracked", ()),
+    _rule(rf"{_DENSENET}\.conv0\.weight", f"{BACKBONE}/conv0/kernel", _first_conv),
+    *_batch_norm(rf"{_DENSENET}\.norm([05])", r"backbone/norm\1"),
+    _rule(
+        rf"{_DENSE_LAYER}\.conv\.?(\d)\.weight",
+        rf"{BACKBONE}/denseblock\1_\2/conv\3/kernel",
+        _conv,
+    ),
+    *_batch_norm(rf"{_DENSE_LAYER}\.norm\.?(\d)", r"backbone/denseblock\1_\2/norm\3"),
+    _rule(
+        rf"{_DENSENET}\.transition(\d)\.conv\.weight",
+        rf"{BACKBONE}/transition\1/conv/kernel",
+        _conv,
+    ),
+    *_batch_norm(rf"{_DENSENET}\.transition(\d)\.norm", r"backbone/transition\1/norm"),
+    *_pair(r"(?:densenet121\.)?classifier(?:\.0)?", HEAD, _dense),
+)
+
 _QKV = tuple(enumerate(("query", "key", "value")))
 TIMM_VIT: tuple[Rule, ...] = (
     _rule(r"cls_token", f"{BACKBONE}/cls_token"),

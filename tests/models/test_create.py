@@ -12,6 +12,7 @@ SMALL = {
     "resnet26": {"width": 8, "stages": (1, 1), "stem": "small"},
     "resnet50": {"width": 8, "stages": (2, 1), "remat": True},
     "resnet101": {"width": 8, "stages": (1, 1), "zero_init": True, "head_width": 0},
+    "densenet121": {"width": 8, "stages": (2, 1), "growth": 4, "bn_size": 2, "remat": True},
     "vit_tiny": {"dim": 16, "depth": 1, "heads": 2, "patch": 8},
     "vit_small": {"dim": 16, "depth": 1, "heads": 2, "pool": "mean", "head_width": 8},
     "vit_base": {"dim": 16, "depth": 1, "heads": 4, "positions": "sinusoidal", "remat": True},
@@ -48,6 +49,7 @@ def test_resnet50_of_the_thesis():
         ("resnet26", 64, 15_995_176),
         ("resnet50", 64, 25_557_032),
         ("resnet101", 64, 44_549_160),
+        ("densenet121", 64, 7_978_856),
         ("vit_tiny", 224, 5_717_416),
         ("vit_small", 224, 22_050_664),
         ("vit_base", 224, 86_567_656),
@@ -58,8 +60,9 @@ def test_published_parameter_counts(name, size, total):
     assert sum(found.values()) == total
 
 
-def test_one_channel_input_only_shrinks_the_stem():
-    gray, color = counts("resnet50", (1, 64, 64, 1)), counts("resnet50", (1, 64, 64, 3))
+@pytest.mark.parametrize("name", ["resnet50", "densenet121"])
+def test_one_channel_input_only_shrinks_the_stem(name):
+    gray, color = counts(name, (1, 64, 64, 1)), counts(name, (1, 64, 64, 3))
     assert color["backbone"] - gray["backbone"] == 7 * 7 * 64 * 2
     assert color["head"] == gray["head"]
 
@@ -87,7 +90,7 @@ def test_gradients_trace_in_strict_promotion(name, dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves((gradient, updates))} == {np.dtype(np.float32)}
 
 
-@pytest.mark.parametrize("name", ["resnet50", "vit_tiny", "pose_spatiotemporal"])
+@pytest.mark.parametrize("name", ["resnet50", "densenet121", "vit_tiny", "pose_spatiotemporal"])
 def test_gradients_are_finite_and_reach_every_parameter(name, draw):
     model, x = models.create(name, **SMALL[name]), example(name)
     variables = draw(model, x)
@@ -169,6 +172,8 @@ def test_unknown_names_are_met_with_the_nearest():
     ("name", "options", "message"),
     [
         ("resnet18", {"stem": "large"}, "'imagenet' or 'small'"),
+        ("densenet121", {"stem": "large"}, "'imagenet' or 'small'"),
+        ("densenet121", {"stages": (1,) * 5}, "images of 32x32 are too small for the 5 stages"),
         ("vit_tiny", {"pool": "max"}, "'token' or 'mean'"),
         ("vit_tiny", {"positions": "none"}, "'learned' or 'sinusoidal'"),
         ("vit_tiny", {"attention": "mah"}, "Did you mean 'mha'"),
