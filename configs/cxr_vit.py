@@ -20,7 +20,7 @@ def get_config(arg: str = "small"):
     base.set_model(config, f"vit_{arg}", drop_path=0.1)
     config.data.image_size = 224
     config.batch_size = 256
-    config.loss.cxr = "bce"
+    config.loss.class_weights = "none"
     config.ema_decay = 0.9998
     base.add_stage(
         config, "all", "20 epochs",

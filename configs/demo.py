@@ -31,7 +31,7 @@ def chest():
     base.set_source(config, "chest_phantom", size=64, images=3000, prevalence="enriched")
     base.set_model(config, "resnet18", stages=(1, 1, 1, 1), width=32, head_width=0)
     config.batch_size = 32
-    config.loss.cxr = "bce"
+    config.loss.class_weights = "none"
     config.evaluate_every = "4 epochs"
     config.ema_decay = 0.99
     config.augment.update({"rotation": 3.0, "scale": 0.05, "shear": 0.0, "crop_area": 1.0,

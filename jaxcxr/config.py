@@ -68,7 +68,12 @@ def default(task: str) -> ml_collections.ConfigDict:
         "augment": (augment.xray_defaults() if cxr else augment.pose_defaults()).to_dict(),
         "model": {"name": "resnet50" if cxr else "pose_temporal", "options": {}, "pretrained": ""},
         "loss": (
-            {"cxr": "thesis", "focal_gamma": 2.0}
+            {
+                "cxr": "bce",
+                "focal_gamma": 2.0,
+                "class_weights": "chexnet",  # "thesis" is the same where every label is known
+                "effective_beta": 0.9999,
+            }
             if cxr
             else {"velocity": 0.0, "joint_weights": "uniform"}
         ),

@@ -15,7 +15,8 @@ _CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "parallel": ("jit", "pmap"),
     "checkpoint.mode": ("max", "min"),
-    "loss.cxr": ("thesis", "bce", "focal"),
+    "loss.cxr": ("bce", "focal"),
+    "loss.class_weights": ("thesis", "chexnet", "effective_number", "none"),
     "loss.joint_weights": ("uniform", "limbs"),
 }
 
@@ -41,6 +42,7 @@ _RANGES = {
     "checkpoint.keep": (1, None),
     "report.samples": (1, 100),
     "loss.focal_gamma": (0.0, None),
+    "loss.effective_beta": (0.0, 0.9999999),
     "loss.velocity": (0.0, None),
     "mesh.fsdp": (1, None),
     "mesh.tensor": (1, None),

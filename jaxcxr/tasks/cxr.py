@@ -12,6 +12,7 @@ import numpy as np
 from jaxcxr.analysis import report
 from jaxcxr.data import augment, radiographs
 from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.errors import UserError
 from jaxcxr.metrics import classification
 from jaxcxr.tasks import Evaluation
 
@@ -20,21 +21,49 @@ from jaxcxr.tasks import Evaluation
 GRAY_MEAN, GRAY_STD = 0.449, 0.226
 
 
-def class_weights(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights of positive and negative labels, from the known labels of the training split.
+def class_weights(
+    labels: np.ndarray, kind: str, beta: float = 0.9999
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of positive and negative labels of each class, from the training split's labels.
 
-    Thesis eq. 4.2: `w_n,c = n_c / N` and `w_p,c = 1 - n_c / N`, N counted per class over images
-    whose label is known. A class never seen gets weights 1 and 0, one always seen 0 and 1.
+    With P positive and N negative labels of a class:
+
+    - "chexnet": `w_p = N / (P + N)` and `w_n = P / (P + N)` (Rajpurkar et al. 2017,
+      arXiv:1711.05225, section 2.1, there for one class).
+    - "thesis": eq. 4.2 as printed, `w_n = P / images` and `w_p = 1 - w_n`. It is CheXNet's ratio
+      where every label is known; where some are not, they enlarge only this divisor, and negative
+      labels weigh less than positive ones in sum.
+    - "effective_number": `1 / E(P)` and `1 / E(N)` with `E(n) = (1 - beta^n) / (1 - beta)` (Cui et
+      al. 2019, arXiv:1901.05555, proposition 1), divided by their sum. It tends to CheXNet's
+      ratio as `beta` approaches 1, and is 1/2 and 1/2 at 0.
+    - "none": 1 and 1.
+
+    All but the last sum to 1 in each class. A class never seen positive gets weights 1 and 0;
+    except by eq. 4.2 with unknown labels, one never seen negative 0 and 1.
 
     Arguments:
       labels: `[n, classes]` int8 in {1, 0, -1 unknown}.
+      kind: one of the names above.
+      beta: of "effective_number", in [0, 1).
 
     Returns:
       (positive, negative) weights, each float32 `[classes]`.
+
+    Raises:
+      UserError: no such kind.
     """
-    positives = (labels == POSITIVE).sum(0)
-    known = (labels != UNKNOWN).sum(0)
-    rate = np.divide(positives, known, out=np.zeros(labels.shape[1]), where=known > 0)
+    positives, negatives = ((labels == value).sum(0) for value in (POSITIVE, NEGATIVE))
+    if kind == "none":
+        ones = np.ones(labels.shape[1], np.float32)
+        return ones, ones
+    if kind == "effective_number":  # the factor 1 / (1 - beta) of both cancels
+        positives, negatives = 1.0 - beta**positives, 1.0 - beta**negatives
+    elif kind not in ("thesis", "chexnet"):
+        raise UserError(
+            f"there are no class weights {kind!r}; use thesis, chexnet, effective_number or none."
+        )
+    total = np.full(len(positives), len(labels)) if kind == "thesis" else positives + negatives
+    rate = np.divide(positives, total, out=np.zeros(labels.shape[1]), where=total > 0)
     return (1.0 - rate).astype(np.float32), rate.astype(np.float32)
 
 
@@ -80,10 +109,9 @@ class XrayTask:
         self.classes = train.classes
         self.loss_weights = {"cross_entropy": 1.0}
         self._gamma = config.loss.focal_gamma if config.loss.cxr == "focal" else 0.0
-        if config.loss.cxr == "thesis":
-            self._positive, self._negative = class_weights(train.labels)
-        else:
-            self._positive = self._negative = np.ones(len(self.classes), np.float32)
+        self._positive, self._negative = class_weights(
+            train.labels, config.loss.class_weights, config.loss.effective_beta
+        )
 
     def model_options(self) -> dict:
         """One output per class."""
@@ -146,13 +174,28 @@ class XrayTask:
                        folder / f"samples_{split}.png")
 
     def describe(self) -> dict[str, str]:
-        """Images and patients of each split."""
+        """Images and patients of each split, and a table of the training split's classes."""
         lines = {}
         for split in ("train", "validation", "test"):
             rows = self.source(split).manifest
             patients = len(np.unique(rows.patient_id))
             lines[split] = f"{len(rows):,} images of {patients:,} patients"
+        lines["class weights"] = self._weight_table()
         return lines
+
+    def _weight_table(self) -> str:
+        """Labels and loss weights of each class; fits the screen's table at 80 columns."""
+        labels = self.source("train").manifest.labels
+        counts = ((labels == value).sum(0) for value in (POSITIVE, NEGATIVE, UNKNOWN))
+        weights = ([f"{w:.4f}" for w in side] for side in (self._positive, self._negative))
+        rows = [("", "pos.", "neg.", "unk.", "w+", "w-")]
+        rows += zip(self.classes, *counts, *weights, strict=True)
+        widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            " ".join([f"{name:{widths[0]}}",
+                      *(f"{cell!s:>{w}}" for cell, w in zip(cells, widths[1:], strict=True))])
+            for name, *cells in rows
+        )
 
     def _known(self, batch):
         return (batch["labels"] != UNKNOWN) & batch["valid"][:, None]
