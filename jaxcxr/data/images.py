@@ -32,7 +32,9 @@ def read(path: str | os.PathLike) -> np.ndarray:
 
     Arguments:
       path: PNG, JPEG, TIFF, BMP, WebP ... of 8 or 16 bits, gray, palette, colour, with or without
-        transparency. The content counts, not the ending of the name.
+        transparency; or DICOM, whose pixels `data.dicom` brings to 8 bits as a viewer would. The
+        content counts, not the ending of the name; only a DICOM without preamble is known by its
+        ending, .dcm or .dicom.
 
     Returns:
       uint8 `[height, width]`. 16-bit values are scaled by the number of bits in use (the smallest
@@ -46,10 +48,19 @@ def read(path: str | os.PathLike) -> np.ndarray:
         content = pathlib.Path(path).read_bytes()
     except OSError as error:
         raise BadImage(f"{path}: {error.strerror or error}") from error
+    if _is_dicom(path, content):
+        from jaxcxr.data import dicom  # lazily: pydicom is slow to import and seldom needed
+
+        return dicom.read(path).pixels
     try:
         return _decode_any(content)
     except BadImage as error:
         raise BadImage(f"{path}: {error}") from None
+
+
+def _is_dicom(path: str | os.PathLike, content: bytes) -> bool:
+    ending = pathlib.Path(path).suffix.lower()
+    return content[128:132] == b"DICM" or ending in (".dcm", ".dicom")
 
 
 def _decode_any(content: bytes) -> np.ndarray:
