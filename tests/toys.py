@@ -20,10 +20,10 @@ class ToyXrays:
             images[:, 2 * c : 2 * c + 2, :, 0] += 60.0 * self.labels[:, c, None, None]
         self.images = np.clip(images, 0, 255).astype(np.uint8)
         self.labels[rng.random(self.labels.shape) < unknown] = -1
-        names = np.array([f"image{i}" for i in range(count)])
-        self.manifest = manifest.Manifest(
-            image_id=names, patient_id=names, view=names, sex=names,
-            age=np.zeros(count, np.int32), labels=self.labels, classes=CLASSES,
+        self.manifest = manifest.from_rows(
+            [{"image_id": f"image{i}", "patient_id": f"image{i}", "split": "train",
+              "labels": self.labels[i]} for i in range(count)],
+            CLASSES,
         )
 
     def __len__(self):

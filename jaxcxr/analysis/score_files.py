@@ -252,7 +252,7 @@ def _match_classes(truth: Table, guess: Table) -> dict[str, str]:
 
 def _read_findings(sheet: Sheet, column: int, classes: Sequence[str]) -> np.ndarray:
     chosen = [FINDINGS.index(name) for name in classes]
-    parse = chestxray14_table._labels
+    parse = chestxray14_table.labels_of
     labels = [parse(row[column], sheet.where(i)) for i, row in enumerate(sheet.rows)]
     return np.array(labels, np.int8)[:, chosen]
 

@@ -1,89 +1,192 @@
-"""What is in a prepared data set, without its images or coordinates: one row per record.
+"""What is in a prepared data set, without its images: `manifest.parquet`, one row per record.
 
-`manifest.csv` lies beside the shards. Row i of a split is record i of that split, so that labels,
-patients and names can be looked up by the index which travels through the pipeline.
+Row i of a split is record i of that split, so that labels, patients and names can be looked up by
+the index which travels through the pipeline. Whoever needs to know what a data set holds reads
+this file; pandas, DuckDB and Polars open it too.
 """
 
-import csv
 import dataclasses
 import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 
 from jaxcxr.errors import UserError
 
-NAME = "manifest.csv"
+NAME = "manifest.parquet"
 SPLITS = ("train", "validation", "test")
-_FIELDS = ("split", "image_id", "patient_id", "view", "sex", "age")
+_TEXTS = ("split", "image_id", "patient_id", "source", "view", "sex", "sha256")
+_LABEL = "label_"  # begins the name of a label column
+_BOX = pa.struct([
+    ("finding", pa.string()), *((name, pa.float32()) for name in ("x", "y", "width", "height")),
+])
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """Rows of one split of a radiograph data set.
+    """Rows of a radiograph data set, or of one of its splits.
 
     Attributes:
-      image_id, patient_id, view, sex: `[n]` strings.
-      age: `[n]` years, -1 unknown.
-      labels: `[n, classes]` int8 in {1, 0, -1 unknown}.
+      split, image_id, patient_id, source, view, sex: `[n]` strings, "" unknown.
+      sha256: `[n]` strings, "" where the pixels were not seen.
+      age: int32 `[n]` years, -1 unknown.
+      original_size: int32 `[n, 2]` (height, width) in pixels, 0 unknown.
+      phash: uint64 `[n]`; means nothing where `sha256` is "".
+      labels: int8 `[n, classes]` in {1, 0, -1 unknown}.
+      boxes: for each row float32 `[k, 5]`: class index, x, y, width, height in stored pixels.
       classes: names of the label columns.
     """
 
+    split: np.ndarray
     image_id: np.ndarray
     patient_id: np.ndarray
+    source: np.ndarray
     view: np.ndarray
     sex: np.ndarray
+    sha256: np.ndarray
     age: np.ndarray
+    original_size: np.ndarray
+    phash: np.ndarray
     labels: np.ndarray
+    boxes: tuple[np.ndarray, ...]
     classes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.image_id)
 
+    def take(self, rows: np.ndarray) -> "Manifest":
+        """Some of the rows: indices, or a mask `[n]`."""
+        rows = np.arange(len(self))[rows]
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        taken = {name: value[rows] for name, value in fields.items()
+                 if isinstance(value, np.ndarray)}
+        return dataclasses.replace(self, **taken, boxes=tuple(self.boxes[i] for i in rows))
 
-def write(directory: pathlib.Path, splits: dict, classes: tuple[str, ...]) -> None:
-    """Write `manifest.csv` of a prepared radiograph data set, atomically.
+
+def from_rows(rows: Iterable[Mapping[str, Any]], classes: tuple[str, ...]) -> Manifest:
+    """A manifest of rows in memory.
+
+    Arguments:
+      rows: mappings with any of the attributes of `Manifest` in the singular, `image_id`,
+        `labels` and `split` at least; text as str or bytes.
+      classes: names of the label columns.
+    """
+    rows = list(rows)
+
+    def column(name, default, dtype, width=()):
+        values = [row.get(name, default) for row in rows]
+        return np.array(values, dtype).reshape(len(rows), *width)
+
+    texts = {name: np.array([_text(row.get(name, "")) for row in rows], str) for name in _TEXTS}
+    return Manifest(
+        **texts,
+        age=column("age", -1, np.int32),
+        original_size=column("original_size", (0, 0), np.int32, (2,)),
+        phash=column("phash", 0, np.uint64),
+        labels=column("labels", None, np.int8, (len(classes),)),
+        boxes=tuple(np.array(row.get("boxes", ()), np.float32).reshape(-1, 5) for row in rows),
+        classes=tuple(classes),
+    )
+
+
+def write(directory: pathlib.Path, splits: Mapping[str, Any], classes: tuple[str, ...]) -> None:
+    """Write the manifest of a prepared radiograph data set, atomically.
 
     Arguments:
       directory: the prepared data set.
       splits: split name -> random-access source of its records, images not decoded.
       classes: names of the label columns.
     """
+    rows = from_rows(
+        ({key: value for key, value in records[i].items() if key != "image"} | {"split": split}
+         for split, records in splits.items() for i in range(len(records))),
+        classes,
+    )
     partial = directory / f"{NAME}.partial"
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow((*_FIELDS, *classes))
-        for split, records in splits.items():
-            for i in range(len(records)):
-                record = records[i]
-                text = [_text(record[field]) for field in _FIELDS[1:5]]
-                labels = ("" if label < 0 else int(label) for label in record["labels"])
-                writer.writerow((split, *text, int(record["age"]), *labels))
+    pyarrow.parquet.write_table(to_table(rows), partial, compression="zstd")
     partial.replace(directory / NAME)
 
 
-def read(directory: pathlib.Path, split: str) -> Manifest:
-    """Rows of one split, in the order of its records.
+def read(path: pathlib.Path, split: str | None = None) -> Manifest:
+    """Rows of a prepared data set in the order of its records.
+
+    Arguments:
+      path: the prepared data set, or the manifest itself.
+      split: one of `SPLITS`; None for all rows.
 
     Raises:
-      UserError: the data set has no manifest, or no such split.
+      UserError: there is no manifest, or it is none of ours, or there is no such split.
     """
-    if split not in SPLITS:
+    if split is not None and split not in SPLITS:
         raise UserError(f"there is no split {split!r}; allowed: {', '.join(SPLITS)}.")
-    path = directory / NAME
+    path = path / NAME if path.is_dir() else path
     if not path.exists():
         raise UserError(f"{path} is missing: the preparation did not finish; run it again.")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
-        classes = tuple(next(reader)[len(_FIELDS):])
-        rows = [row for row in reader if row[0] == split]
-    columns = list(zip(*rows, strict=True)) if rows else [()] * (len(_FIELDS) + len(classes))
-    labels = [[-1 if cell == "" else int(cell) for cell in row[len(_FIELDS):]] for row in rows]
+    try:
+        rows = from_table(pyarrow.parquet.read_table(path))
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        raise UserError(f"{path} is not a manifest of jaxcxr: {error}") from error
+    return rows if split is None else rows.take(rows.split == split)
+
+
+def to_table(rows: Manifest) -> pa.Table:
+    """The manifest as an Arrow table: unknown is null, a label column is called label_NAME."""
+    columns = {name: _nullable(getattr(rows, name), "") for name in _TEXTS}
+    seen = rows.sha256 != ""
+    columns |= {
+        "age": _nullable(rows.age, -1),
+        "original_height": _nullable(rows.original_size[:, 0], 0),
+        "original_width": _nullable(rows.original_size[:, 1], 0),
+        "phash": pa.array(rows.phash, mask=~seen),
+    }
+    columns |= {
+        f"{_LABEL}{name}": _nullable(rows.labels[:, i], -1) for i, name in enumerate(rows.classes)
+    }
+    boxes = [
+        [{"finding": rows.classes[int(box[0])],
+          **dict(zip(("x", "y", "width", "height"), box[1:], strict=True))} for box in boxes]
+        for boxes in rows.boxes
+    ]
+    columns["boxes"] = pa.array(boxes, pa.list_(_BOX))
+    return pa.table(columns)
+
+
+def from_table(table: pa.Table) -> Manifest:
+    """The manifest that `to_table` turned into an Arrow table."""
+    names = [name for name in table.column_names if name.startswith(_LABEL)]
+    classes = tuple(name.removeprefix(_LABEL) for name in names)
+
+    def numbers(name, unknown, dtype):
+        return table[name].fill_null(unknown).to_numpy().astype(dtype)
+
+    labels = [numbers(name, -1, np.int8) for name in names]
+    sizes = [numbers(f"original_{side}", 0, np.int32) for side in ("height", "width")]
     return Manifest(
-        *(np.array(column, dtype=str) for column in columns[1:5]),
-        age=np.array(columns[5], dtype=np.int32),
-        labels=np.array(labels, dtype=np.int8).reshape(len(rows), len(classes)),
+        **{name: np.array(table[name].fill_null("").to_pylist(), str) for name in _TEXTS},
+        age=numbers("age", -1, np.int32),
+        original_size=np.stack(sizes, 1),
+        phash=numbers("phash", 0, np.uint64),
+        labels=np.stack(labels, 1) if labels else np.zeros((len(table), 0), np.int8),
+        boxes=_boxes(table["boxes"].combine_chunks(), classes),
         classes=classes,
     )
+
+
+def _boxes(column: pa.Array, classes: tuple[str, ...]) -> tuple[np.ndarray, ...]:
+    number = {name: i for i, name in enumerate(classes)}
+    flat = column.flatten()
+    finding = [number[name] for name in flat.field("finding").to_pylist()]
+    sides = (flat.field(name).to_numpy() for name in ("x", "y", "width", "height"))
+    boxes = np.stack([np.array(finding, np.float32), *sides], 1).astype(np.float32)
+    ends = np.cumsum(column.value_lengths().to_numpy())
+    return tuple(np.split(boxes, ends[:-1])) if len(ends) else ()
+
+
+def _nullable(values: np.ndarray, unknown) -> pa.Array:
+    return pa.array(values, mask=values == unknown)
 
 
 def _text(value) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import tensorflow_datasets as tfds
 from absl import logging
 
-from jaxcxr.data import manifest, overview, radiographs, schema, sources
+from jaxcxr.data import manifest, overview, radiographs, sources
 from jaxcxr.data.sources import progress, staging
 from jaxcxr.errors import RunError, UserError
 
@@ -154,10 +154,13 @@ def _shown(default) -> str:
 
 
 def _documented(config_class: type) -> dict[str, str]:
-    """Texts of the section "Attributes:" of a docstring, by the name they stand under."""
-    text = inspect.cleandoc(config_class.__doc__ or "").partition("Attributes:\n")[2]
-    entries = re.findall(r"^  (\w+): (.*(?:\n {4,}.*)*)", text, re.MULTILINE)
-    return {name: " ".join(body.split()).rstrip(".") for name, body in entries}
+    """Texts of the sections "Attributes:" of a class and its bases, by their names."""
+    texts = {}
+    for cls in reversed(config_class.__mro__):
+        section = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2]
+        entries = re.findall(r"^  (\w+): (.*(?:\n {4,}.*)*)", section, re.MULTILINE)
+        texts |= {name: " ".join(body.split()).rstrip(".") for name, body in entries}
+    return texts
 
 
 def _names(source: str) -> list[str]:
@@ -219,7 +222,7 @@ def _write(source: str, builder, directory: pathlib.Path) -> None:
         )
     if sources.task_of(source) == "cxr":
         splits = {name: radiographs.open_records(directory, name) for name in builder.info.splits}
-        manifest.write(directory, splits, schema.FINDINGS)
+        manifest.write(directory, splits, builder.classes)
     shutil.rmtree(staged, ignore_errors=True)
 
 

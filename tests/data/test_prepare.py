@@ -56,7 +56,7 @@ def test_command_prepares_and_prints_splits_by_labels(raw_data, tmp_path, capsys
     arguments = ["chestxray14", "--raw", raw_data.folder, "--out", tmp_path, "--size", 32]
     _run(*arguments, "--workers", 0, "--val-fraction", 0)
     out, err = capsys.readouterr()
-    directory = tmp_path / "chestxray14/32_hist_png_val0/1.0.0"
+    directory = tmp_path / "chestxray14/32_hist_png_val0/2.0.0"
     assert f"Prepared: {directory}" in out
     rows = {line.split()[1]: line.split()[3::2] for line in out.splitlines() if "│" in line}
     assert rows["images"] == ["3", "1"]
@@ -66,7 +66,7 @@ def test_command_prepares_and_prints_splits_by_labels(raw_data, tmp_path, capsys
     assert rows["COVID-19"] == ["0", "0"]
     assert "4/4" in err
     left = sorted(path.name for path in directory.parent.iterdir())
-    assert left == ["1.0.0", "lock"]
+    assert left == ["2.0.0", "lock"]
 
 
 def test_prepared_again_says_so_and_changes_nothing(raw_data, tmp_path, capsys):
@@ -104,7 +104,7 @@ def test_manifest_lost_to_a_kill_is_written_by_the_next_run(raw_data, tmp_path):
 
 
 def test_unfinished_shards_of_a_killed_run_are_cleared(raw_data, tmp_path):
-    left_over = tmp_path / "chestxray14/32_hist_png/incomplete.ABCDEF_1.0.0"
+    left_over = tmp_path / "chestxray14/32_hist_png/incomplete.ABCDEF_2.0.0"
     left_over.mkdir(parents=True)
     (left_over / "half").write_bytes(b"x" * 100)
     options = {"raw": str(raw_data.folder), "size": 32, "workers": 0}
@@ -141,7 +141,7 @@ def test_killed_preparation_goes_on_and_gives_the_same_data(raw_data, tmp_path):
     workers = [int(pid) for pid in task.read_text().split()]
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert not (variant / "1.0.0").exists()
+    assert not (variant / "2.0.0").exists()
     assert workers
     deadline = time.monotonic() + 20
     while any(pathlib.Path(f"/proc/{pid}").exists() for pid in workers):
@@ -156,7 +156,7 @@ def test_killed_preparation_goes_on_and_gives_the_same_data(raw_data, tmp_path):
         "chestxray14", tmp_path / "whole", raw=str(raw_data.folder), size=256, val_fraction=0.0,
         workers=0,
     )
-    resumed = _images(variant / "1.0.0")
+    resumed = _images(variant / "2.0.0")
     assert resumed == _images(whole.data_dir)
     assert {split: len(rows) for split, rows in resumed.items()} == {"train": 384, "test": 64}
 
@@ -267,4 +267,4 @@ def test_full_disk_is_a_sentence(raw_data, tmp_path, monkeypatch):
 def test_default_root_is_that_of_tfds(raw_data, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "root"))
     _run("chestxray14", "--raw", raw_data.folder, "--size", 32, "--workers", 0)
-    assert (tmp_path / "root/chestxray14/32_hist_png/1.0.0").is_dir()
+    assert (tmp_path / "root/chestxray14/32_hist_png/2.0.0").is_dir()

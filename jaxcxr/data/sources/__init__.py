@@ -57,7 +57,8 @@ def option_fields(name: str) -> tuple[dataclasses.Field, ...]:
     files lie, how many processes work); all others name the variant.
     """
     config = builder_class(name).builder_config_class
-    inherited = {field.name for base in config.__mro__[1:-1] for field in dataclasses.fields(base)}
+    base = next(cls for cls in config.__mro__ if cls.__module__.startswith("tensorflow_datasets"))
+    inherited = {field.name for field in dataclasses.fields(base)}
     return tuple(field for field in dataclasses.fields(config) if field.name not in inherited)
 
 

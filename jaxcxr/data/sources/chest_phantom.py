@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcxr.data import images, phantom, schema
+from jaxcxr.data import fingerprint, images, phantom, schema
 from jaxcxr.data.phantom import population
 from jaxcxr.data.sources import staging
 from jaxcxr.errors import UserError
@@ -70,8 +70,9 @@ class ChestPhantom(tfds.core.GeneratorBasedBuilder):
     """Patient-disjoint splits, about 70/10/20; records of `schema.xray_features`."""
 
     name = "chest_phantom"
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First version."}
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES: ClassVar = {"2.0.0": "Source and fingerprints in each record."}
+    classes = schema.FINDINGS
     BUILDER_CONFIG_CLASS = ChestPhantomConfig
     builder_config_class = ChestPhantomConfig
 
@@ -80,7 +81,7 @@ class ChestPhantom(tfds.core.GeneratorBasedBuilder):
             builder=self,
             description="Drawn chest radiographs, PA and AP, several per patient, with 15 findings "
             "and their bounding boxes.",
-            features=schema.xray_features(),
+            features=schema.xray_features(self.classes),
         )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
@@ -133,12 +134,15 @@ def encode(
         "image": images.encode(image, encoding),
         "image_id": image_id,
         "patient_id": f"{patient:06d}",
+        "source": "chest_phantom",
         "view": visit.view,
         "sex": visit.sex,
         "age": visit.age,
         "labels": population.recorded_labels(visit, label_noise),
         "boxes": boxes,
         "original_size": np.array([size, size], np.int32),
+        "sha256": fingerprint.pixel_sha256(image),
+        "phash": np.uint64(fingerprint.perceptual_hash(image)),
     }
 
 

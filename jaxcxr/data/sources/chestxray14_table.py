@@ -7,12 +7,12 @@ and Kaggle's sample (other names of the size columns, ages such as 060Y).
 
 import csv
 import dataclasses
-import hashlib
 import pathlib
 import re
 from collections.abc import Iterator
 
 from jaxcxr.data.schema import FINDINGS, NEGATIVE, POSITIVE
+from jaxcxr.data.sources.xray import Row, named, note, split_of
 from jaxcxr.errors import UserError
 
 _CSV = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "Data_Entry*.csv", "sample_labels.csv")
@@ -28,32 +28,7 @@ _HEIGHTS = ("Height]", "OriginalImageHeight")
 _AGE = re.compile(r"0*(\d+)([YMWD]?)", re.IGNORECASE)
 _UNITS_PER_YEAR = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}
 _OLDEST = 120
-_NAMED = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """What is known of one image.
-
-    Attributes:
-      image_id: file name, e.g. "00000001_000.png".
-      patient_id: eight digits.
-      split: "train", "validation" or "test".
-      view: "PA", "AP" or "". sex: "M", "F" or "". age: years, -1 unknown.
-      labels: one of 1, 0 for each of `schema.FINDINGS`.
-      original_size: (height, width) of the film in pixels, (0, 0) unknown.
-      boxes: (class index, x, y, width, height) in pixels of the released 1024 x 1024 image.
-    """
-
-    image_id: str
-    patient_id: str
-    split: str
-    view: str
-    sex: str
-    age: int
-    labels: tuple[int, ...]
-    original_size: tuple[int, int]
-    boxes: tuple[tuple[float, ...], ...]
+_RELEASED = (1024, 1024)  # the images as distributed; the boxes are in these pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,11 +77,11 @@ def read(raw: pathlib.Path, val_fraction: float) -> Table:
     if not rows:
         raise UserError(f"chestxray14: no image of {path} stands in the split lists in {raw}")
     notes = (
-        _note(unlisted, f"rows of {path.name} stand in no split list and are left out"),
-        _note(repeated, f"rows of {path.name} are repetitions and count once"),
-        _note([n for n in listed if n not in rows], f"listed images have no row in {path.name}"),
+        *note(unlisted, f"rows of {path.name} stand in no split list and are left out"),
+        *note(repeated, f"rows of {path.name} are repetitions and count once"),
+        *note([n for n in listed if n not in rows], f"listed images have no row in {path.name}"),
     )
-    return Table(tuple(rows.values()), tuple(filter(None, notes)))
+    return Table(tuple(rows.values()), notes)
 
 
 def years(age: str) -> int:
@@ -121,34 +96,31 @@ def years(age: str) -> int:
     return whole if whole <= _OLDEST else -1
 
 
-def in_validation(patient_id: str, fraction: float) -> bool:
-    """Whether a patient of train_val belongs to validation; a fixed function of the id."""
-    digest = hashlib.sha256(patient_id.encode()).digest()
-    return int.from_bytes(digest[:8], "big") < fraction * 2**64
-
-
 def _row(cells, listed, boxes, val_fraction, where) -> Row:
     image_id = cells["Image Index"].strip()
     patient_id = cells["Patient ID"].strip().zfill(8)
     split = listed.get(image_id, "")
     if split == "train_val":
-        split = "validation" if in_validation(patient_id, val_fraction) else "train"
+        split = split_of(patient_id, val_fraction)
     sex = (cells.get("Patient Gender") or cells.get("Patient Sex") or "").strip().upper()
     view = cells.get("View Position", "").strip().upper()
     return Row(
         image_id=image_id,
         patient_id=patient_id,
+        source="chestxray14",
         split=split,
         view=view if view in ("PA", "AP") else "",
         sex=sex if sex in ("M", "F") else "",
         age=years(cells["Patient Age"]),
-        labels=_labels(cells["Finding Labels"], where),
+        labels=labels_of(cells["Finding Labels"], where),
         original_size=(_number(cells, _HEIGHTS), _number(cells, _WIDTHS)),
         boxes=tuple(boxes.get(image_id, ())),
+        box_size=_RELEASED,
     )
 
 
-def _labels(text: str, where: str) -> tuple[int, ...]:
+def labels_of(text: str, where: str) -> tuple[int, ...]:
+    """Labels of all `schema.FINDINGS` from a cell such as `Mass|Hernia`; `where` is for errors."""
     names = {name.strip() for name in text.split("|")}
     names = {_ALIASES.get(name, name) for name in names}
     unknown = names - {*FINDINGS, _NO_FINDING}
@@ -218,7 +190,7 @@ def _check_patients(rows) -> None:
     if both:
         raise UserError(
             f"chestxray14: {len(both)} patients stand in both split lists: "
-            f"{', '.join(both[:_NAMED])}; take the official train_val_list.txt and test_list.txt"
+            f"{named(both)}; take the official train_val_list.txt and test_list.txt"
         )
 
 
@@ -227,9 +199,3 @@ def _find(raw: pathlib.Path, patterns: tuple[str, ...]) -> pathlib.Path:
         for path in sorted(raw.glob(pattern)):
             return path
     raise UserError(f"chestxray14: {' or '.join(patterns)} looked for in {raw}, not found")
-
-
-def _note(names: list[str], fact: str) -> str:
-    if not names:
-        return ""
-    return f"{len(names)} {fact}: {', '.join(names[:_NAMED])}" + (", ..." * (len(names) > _NAMED))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from jaxcxr.data import images, prepare
 from jaxcxr.data.schema import FINDINGS
-from jaxcxr.data.sources import chestxray14
+from jaxcxr.data.sources import chestxray14, xray
 from jaxcxr.errors import UserError
 
 SKIP = {"image": tfds.decode.SkipDecoding()}
@@ -70,7 +70,7 @@ def test_images_are_found_in_every_layout(raw_data, layout):
         target.parent.mkdir(exist_ok=True)
         path.rename(target)
     content = chestxray14.table.read(folder, 0.0)
-    found = chestxray14.find_images(content.rows, folder, allow_missing=False)
+    found = xray.by_split("", chestxray14.find_images(content, folder), allow_missing=False)
     assert {name: len(items) for name, items in found.items()} == {
         "train": 3, "validation": 0, "test": 1,
     }

@@ -7,6 +7,7 @@ import pytest
 
 from jaxcxr.data.schema import FINDINGS
 from jaxcxr.data.sources import chestxray14_table as table
+from jaxcxr.data.sources.xray import split_of
 from jaxcxr.errors import UserError
 
 # Published counts of the official test split (Data_Entry_2017_v2020.csv and test_list.txt).
@@ -134,10 +135,13 @@ def test_validation_is_by_patient_and_does_not_depend_on_the_others(raw_data):
 
 
 def test_the_hash_of_the_patient_never_changes():
-    chosen = [p for p in range(40) if table.in_validation(f"{p:08d}", 0.125)]
+    chosen = [p for p in range(40) if split_of(f"{p:08d}", 0.125) == "validation"]
     # `printf 00000022 | sha256sum` begins with a digit under 2, as an eighth of all do.
     assert chosen == [22, 34, 38]
-    assert not any(table.in_validation(f"{p:08d}", 0.0) for p in range(40))
+    tested = [p for p in range(40) if split_of(f"{p:08d}", 0.125, 0.2) == "test"]
+    assert tested
+    assert not set(tested) & set(chosen)
+    assert not any(split_of(f"{p:08d}", 0.0) == "validation" for p in range(40))
 
 
 def test_unlisted_repeated_and_rowless_images_are_noted_and_left_out(raw_data):
