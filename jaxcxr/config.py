@@ -61,6 +61,7 @@ def default(task: str) -> ml_collections.ConfigDict:
             "image_size": 64,  # cxr: pixels a side fed to the model
             "frames": 27,  # pose: frames per training window
             "stride": 9,  # pose: frames between training windows
+            "sampling": "plain",  # cxr: or class_balanced, source_balanced
             "threads": 2,
             "prefetch": 4,  # batches decoded ahead
             "workers": 0,  # processes that generate a phantom; 0: one per core
@@ -71,7 +72,7 @@ def default(task: str) -> ml_collections.ConfigDict:
             {
                 "cxr": "bce",
                 "focal_gamma": 2.0,
-                "class_weights": "chexnet",  # "thesis" is the same where every label is known
+                "class_weights": "thesis",
                 "effective_beta": 0.9999,
             }
             if cxr

@@ -9,6 +9,7 @@ from jaxcxr import models
 from jaxcxr.config import TASKS, default, get, nearest, source_options, steps
 from jaxcxr.data import augment, sources
 from jaxcxr.errors import UserError
+from jaxcxr.tasks import balance
 from jaxcxr.train import optim, rules
 
 _CHOICES = {
@@ -16,7 +17,8 @@ _CHOICES = {
     "parallel": ("jit", "pmap"),
     "checkpoint.mode": ("max", "min"),
     "loss.cxr": ("bce", "focal"),
-    "loss.class_weights": ("thesis", "chexnet", "effective_number", "none"),
+    "loss.class_weights": balance.CLASS_WEIGHTS,
+    "data.sampling": balance.SAMPLING,
     "loss.joint_weights": ("uniform", "limbs"),
 }
 

@@ -1,11 +1,14 @@
-"""The one grain graph: shuffle -> repeat -> slice by process -> batch -> read and decode.
+"""The one grain graph: batch number -> indices -> read and decode -> prefetch.
 
 The order of the stream is a function of the seed alone: element k of the endless stream belongs to
-global batch k // batch_size, whatever the number of processes. Indices are batched before anything
-is read: grain then costs microseconds a batch, and a thread decodes a whole batch.
+global batch k // batch_size, whatever the number of processes. NumPy draws the order of a whole
+epoch at once, and grain counts batches: its work per batch is microseconds, and its state is one
+number. A thread reads and decodes a whole batch.
 """
 
+import functools
 import math
+import sys
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -27,12 +30,14 @@ class Source(Protocol):
         """Several examples, stacked."""
 
 
-def train_iterator(source: Source, config):
+def train_iterator(source: Source, config, probabilities: np.ndarray | None = None):
     """Endless shuffled batches of this process's share.
 
     Arguments:
       source: the training split.
       config: `seed`, `batch_size` (global), `data.threads`, `data.prefetch` (batches).
+      probabilities: `[n]`, how often each example is drawn, with replacement; None: every example
+        once an epoch.
 
     Returns:
       A grain iterator of dicts of arrays `[batch / processes, ...]`. Its state can be saved and
@@ -42,13 +47,25 @@ def train_iterator(source: Source, config):
     Raises:
       UserError: the source is empty.
     """
-    if not len(source):
+    count, size = len(source), config.batch_size
+    if not count:
         raise UserError("the training split is empty; prepare more data.")
     process, processes = jax.process_index(), jax.process_count()
-    size = config.batch_size
 
-    def read(batch: int, indices: np.ndarray) -> dict[str, np.ndarray]:
-        positions = batch * size + process + processes * np.arange(len(indices))
+    @functools.lru_cache(maxsize=4)  # a batch spans two epochs, prefetching reaches ahead
+    def order(epoch: int) -> np.ndarray:
+        rng = np.random.default_rng((config.seed, epoch))
+        if probabilities is None:
+            return rng.permutation(count)
+        return rng.choice(count, count, p=probabilities)
+
+    def read(batch: int) -> dict[str, np.ndarray]:
+        positions = np.arange(batch * size + process, (batch + 1) * size, processes)
+        epochs, places = np.divmod(positions, count)
+        indices = np.empty_like(positions)
+        for epoch in range(epochs[0], epochs[-1] + 1):
+            mine = epochs == epoch
+            indices[mine] = order(epoch)[places[mine]]
         return {
             **source.read(indices),
             "index": indices.astype(np.int32),
@@ -56,8 +73,7 @@ def train_iterator(source: Source, config):
             "valid": np.ones(len(indices), np.bool_),
         }
 
-    stream = grain.MapDataset.range(len(source)).seed(config.seed).shuffle().repeat()
-    batches = stream[process::processes].batch(size // processes).map_with_index(read)
+    batches = grain.MapDataset.range(sys.maxsize // size).map(read)
     return iter(batches.to_iter_dataset(_read_options(config)))
 
 

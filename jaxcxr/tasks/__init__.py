@@ -38,6 +38,9 @@ class Task(Protocol):
     def source(self, split: str) -> Any:
         """Random-access source of examples (dicts of NumPy arrays) of a split."""
 
+    def sampling(self) -> np.ndarray | None:
+        """Probability of each training example; None for every one once an epoch."""
+
     def model_options(self) -> dict:
         """Options of the model that the data decides, e.g. the number of classes."""
 

@@ -12,59 +12,12 @@ import numpy as np
 from jaxcxr.analysis import report
 from jaxcxr.data import augment, radiographs
 from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
-from jaxcxr.errors import UserError
 from jaxcxr.metrics import classification
-from jaxcxr.tasks import Evaluation
+from jaxcxr.tasks import Evaluation, balance
 
 # One grey channel stands for three identical ones, so one mean and one deviation serve: the
 # averages over the channels of ImageNet's.
 GRAY_MEAN, GRAY_STD = 0.449, 0.226
-
-
-def class_weights(
-    labels: np.ndarray, kind: str, beta: float = 0.9999
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weights of positive and negative labels of each class, from the training split's labels.
-
-    With P positive and N negative labels of a class:
-
-    - "chexnet": `w_p = N / (P + N)` and `w_n = P / (P + N)` (Rajpurkar et al. 2017,
-      arXiv:1711.05225, section 2.1, there for one class).
-    - "thesis": eq. 4.2 as printed, `w_n = P / images` and `w_p = 1 - w_n`. It is CheXNet's ratio
-      where every label is known; where some are not, they enlarge only this divisor, and negative
-      labels weigh less than positive ones in sum.
-    - "effective_number": `1 / E(P)` and `1 / E(N)` with `E(n) = (1 - beta^n) / (1 - beta)` (Cui et
-      al. 2019, arXiv:1901.05555, proposition 1), divided by their sum. It tends to CheXNet's
-      ratio as `beta` approaches 1, and is 1/2 and 1/2 at 0.
-    - "none": 1 and 1.
-
-    All but the last sum to 1 in each class. A class never seen positive gets weights 1 and 0;
-    except by eq. 4.2 with unknown labels, one never seen negative 0 and 1.
-
-    Arguments:
-      labels: `[n, classes]` int8 in {1, 0, -1 unknown}.
-      kind: one of the names above.
-      beta: of "effective_number", in [0, 1).
-
-    Returns:
-      (positive, negative) weights, each float32 `[classes]`.
-
-    Raises:
-      UserError: no such kind.
-    """
-    positives, negatives = ((labels == value).sum(0) for value in (POSITIVE, NEGATIVE))
-    if kind == "none":
-        ones = np.ones(labels.shape[1], np.float32)
-        return ones, ones
-    if kind == "effective_number":  # the factor 1 / (1 - beta) of both cancels
-        positives, negatives = 1.0 - beta**positives, 1.0 - beta**negatives
-    elif kind not in ("thesis", "chexnet"):
-        raise UserError(
-            f"there are no class weights {kind!r}; use thesis, chexnet, effective_number or none."
-        )
-    total = np.full(len(positives), len(labels)) if kind == "thesis" else positives + negatives
-    rate = np.divide(positives, total, out=np.zeros(labels.shape[1]), where=total > 0)
-    return (1.0 - rate).astype(np.float32), rate.astype(np.float32)
 
 
 def cross_entropy(logits, labels, positive_weight, negative_weight, gamma: float = 0.0):
@@ -109,9 +62,14 @@ class XrayTask:
         self.classes = train.classes
         self.loss_weights = {"cross_entropy": 1.0}
         self._gamma = config.loss.focal_gamma if config.loss.cxr == "focal" else 0.0
-        self._positive, self._negative = class_weights(
+        self._positive, self._negative = balance.class_weights(
             train.labels, config.loss.class_weights, config.loss.effective_beta
         )
+
+    def sampling(self) -> np.ndarray | None:
+        """Probability of each training image, by `data.sampling`."""
+        rows = self.source("train").manifest
+        return balance.sampling(rows.labels, rows.source, self._config.data.sampling)
 
     def model_options(self) -> dict:
         """One output per class."""

@@ -40,6 +40,9 @@ class PoseTask:
         if config.loss.velocity:
             self.loss_weights["velocity"] = config.loss.velocity
 
+    def sampling(self) -> None:
+        """Every window once an epoch."""
+
     def model_options(self) -> dict:
         """Nothing: the models take the number of joints from their input."""
         return {}

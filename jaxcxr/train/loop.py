@@ -40,7 +40,9 @@ def train(config, workdir: pathlib.Path, screen: writers.Screen) -> dict[str, fl
     with run.mesh_context(), contextlib.closing(
         checkpoint.Checkpoints(workdir, config)
     ) as checkpoints:
-        data = pipeline.train_iterator(run.task.source("train"), config)
+        data = pipeline.train_iterator(
+            run.task.source("train"), config, run.task.sampling()
+        )
         state, step = start(run, checkpoints, data)
         screen.table("jaxcxr", describe(run, state, step, workdir))
         with contextlib.closing(writers.MetricWriter(workdir, step)) as writer:

@@ -49,6 +49,21 @@ def test_every_epoch_holds_each_example_once_in_a_new_order(config):
     assert list(first) != list(second)
 
 
+def test_batches_that_span_epochs_hold_each_example_once_an_epoch(config):
+    indices = np.concatenate([batch["index"] for batch in take(toys.ToyXrays(7, 0), config, 7)])
+    for epoch in indices.reshape(16, 7):
+        assert sorted(epoch) == list(range(7))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_probabilities_decide_how_often_an_example_is_drawn(config, monkeypatch, count):
+    processes(monkeypatch, 0, count)
+    chances = np.array([0.7, 0.0, 0.2, 0.1])
+    stream = pipeline.train_iterator(toys.ToyXrays(4, 0), config, chances)
+    drawn = np.concatenate([next(stream)["index"] for _ in range(200)])
+    np.testing.assert_allclose(np.bincount(drawn, minlength=4) / len(drawn), chances, atol=0.05)
+
+
 def test_the_seed_decides_the_order(config):
     source = toys.ToyXrays(32, 0)
     same = [take(source, config, 1)[0]["index"] for _ in range(2)]

@@ -8,76 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn import metrics as sk
-from sklearn.utils.class_weight import compute_class_weight
 
 from jaxcxr.data import schema
-from jaxcxr.errors import UserError
-from jaxcxr.tasks import cxr
+from jaxcxr.tasks import balance, cxr
 from tests import toys
-
-LABELS = np.array([[1, 0, -1], [0, 0, -1], [1, -1, -1], [0, 1, -1], [0, 0, -1]], np.int8)
-
-
-@pytest.mark.parametrize(("kind", "positive", "negative"), [
-    # (positive, known) of the classes: (2, 5), (1, 4), (0, 0); eq. 4.2 divides by the 5 images.
-    ("chexnet", [3 / 5, 3 / 4, 1], [2 / 5, 1 / 4, 0]),
-    ("thesis", [3 / 5, 4 / 5, 1], [2 / 5, 1 / 5, 0]),
-    # beta 1/2: E(1), E(2), E(3) are 1, 3/2, 7/4; the weights are the inverses over their sum.
-    ("effective_number", [7 / 13, 7 / 11, 1], [6 / 13, 4 / 11, 0]),
-    ("none", [1, 1, 1], [1, 1, 1]),
-])
-def test_class_weights_by_hand(kind, positive, negative):
-    found = cxr.class_weights(LABELS, kind, beta=0.5)
-    np.testing.assert_allclose(found, [positive, negative], rtol=1e-6)
-    assert found[0].dtype == found[1].dtype == np.float32
-
-
-def test_the_thesis_and_chexnet_differ_by_unknown_labels_alone():
-    read = np.random.default_rng(0).integers(0, 2, (50, 4)).astype(np.int8)
-    thesis, chexnet = (cxr.class_weights(read, kind) for kind in ("thesis", "chexnet"))
-    np.testing.assert_array_equal(thesis, chexnet)
-    with_unread = np.concatenate([read, np.full((50, 4), -1, np.int8)])
-    np.testing.assert_array_equal(cxr.class_weights(with_unread, "chexnet"), chexnet)
-    np.testing.assert_allclose(cxr.class_weights(with_unread, "thesis")[1], thesis[1] / 2)
-
-
-@pytest.mark.parametrize("kind", ["chexnet", "effective_number"])
-def test_unknown_labels_never_count(kind):
-    labels = np.random.default_rng(0).integers(-1, 2, (300, 4)).astype(np.int8)
-    for c in range(4):
-        known = labels[labels[:, c] >= 0, c : c + 1]
-        expected = cxr.class_weights(known, kind, beta=0.99)
-        np.testing.assert_array_equal(cxr.class_weights(labels[:, c : c + 1], kind, 0.99), expected)
-
-
-def test_effective_numbers_lie_between_no_balance_and_chexnets_ratio():
-    labels = (np.random.default_rng(0).random((2000, 3)) < [0.5, 0.1, 0.01]).astype(np.int8)
-    ratio, _ = cxr.class_weights(labels, "chexnet")
-    np.testing.assert_allclose(cxr.class_weights(labels, "effective_number", 0.0)[0], 0.5)
-    near, _ = cxr.class_weights(labels, "effective_number", 1 - 1e-9)
-    np.testing.assert_allclose(near, ratio, rtol=1e-4)
-    between, _ = cxr.class_weights(labels, "effective_number", 0.99)
-    assert (between[1:] > 0.5).all()
-    assert (between[1:] < ratio[1:]).all()
-
-
-@pytest.mark.parametrize("kind", ["thesis", "chexnet"])
-def test_class_weights_have_the_ratio_of_scikit_learns_balanced_ones(kind):
-    labels = LABELS[:, 0]
-    negative, positive = compute_class_weight("balanced", classes=np.array([0, 1]), y=labels)
-    ours = [weight[0] for weight in cxr.class_weights(LABELS[:, :1], kind)]
-    assert ours[0] / ours[1] == pytest.approx(positive / negative)
-
-
-@pytest.mark.parametrize("kind", ["chexnet", "effective_number"])
-def test_a_class_that_is_always_there_gets_no_positive_weight(kind):
-    positive, negative = cxr.class_weights(np.array([[1], [1], [-1]], np.int8), kind)
-    assert (positive[0], negative[0]) == (0, 1)
-
-
-def test_other_class_weights_are_refused():
-    with pytest.raises(UserError, match="'balanced'; use thesis, chexnet, effective_number"):
-        cxr.class_weights(LABELS, "balanced")
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +98,7 @@ def test_the_loss_weighs_by_the_training_split_alone(logits, labels, kind, loss)
         return toys.ToyXrays(40, seed=0)
 
     task = cxr.XrayTask(config, open_split)
-    positive, negative = cxr.class_weights(toys.ToyXrays(40, seed=0).labels, kind, beta=0.9)
+    positive, negative = balance.class_weights(toys.ToyXrays(40, seed=0).labels, kind, beta=0.9)
     gamma = 1.5 if loss == "focal" else 0.0
     expected = cxr.cross_entropy(logits, labels, positive, negative, gamma).sum()
     batch = {"labels": labels, "valid": np.ones(40, bool)}
@@ -185,7 +119,7 @@ def test_counts_and_weights_of_each_class_are_shown():
     config = toys.xray_config(loss__class_weights="effective_number", loss__effective_beta=0.9)
     task = toys.xray_task(config)
     labels = task.source("train").labels
-    positive, negative = cxr.class_weights(labels, "effective_number", 0.9)
+    positive, negative = balance.class_weights(labels, "effective_number", 0.9)
     head, *rows = task.describe()["class weights"].splitlines()
     assert head.split() == ["pos.", "neg.", "unk.", "w+", "w-"]
     assert len(rows) == 3
