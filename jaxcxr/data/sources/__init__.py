@@ -10,6 +10,7 @@ from jaxcxr.errors import UserError
 SOURCES = {
     "chest_phantom": ("chest_phantom", "ChestPhantom", "cxr", True),
     "chestxray14": ("chestxray14", "ChestXray14", "cxr", False),
+    "covid19_radiography": ("covid19_radiography", "Covid19Radiography", "cxr", False),
     "motion_phantom": ("motion_phantom", "MotionPhantom", "pose", True),
     "cmu_mocap": ("cmu_mocap", "CmuMocap", "pose", False),
 }
