@@ -115,10 +115,12 @@ def bench_step(config, seconds: float, begun: float) -> None:
         with contextlib.closing(writer), screen.progress(0, run_.total_steps):
             log = loop.StepLog(run_, writer, screen, None)
             steps = loop.steps(run_, state, 0, data, log)
-            next(steps)  # compiles again; not counted
+            for _ in range(3):  # compiles again and fills the buffers; not counted
+                jax.block_until_ready(next(steps)[1])
             clock = time.perf_counter()
-            jax.block_until_ready(next(steps)[1])
-            count = max(3, round(seconds / (time.perf_counter() - clock)))
+            for _ in range(3):
+                jax.block_until_ready(next(steps)[1])
+            count = max(3, round(3 * seconds / (time.perf_counter() - clock)))
             pairs = [_pair(steps, bare, batch, run_, count) for _ in range(ROUNDS)]
     _print_steps(config, seconds_of, pairs, count)
 
