@@ -11,6 +11,15 @@ SOURCES = {
     "chest_phantom": ("chest_phantom", "ChestPhantom", "cxr", True),
     "chestxray14": ("chestxray14", "ChestXray14", "cxr", False),
     "covid19_radiography": ("covid19_radiography", "Covid19Radiography", "cxr", False),
+    "covid_chestxray": ("covid_chestxray", "CovidChestXray", "cxr", False),
+    "figure1": ("figure1", "Figure1", "cxr", False),
+    "actualmed": ("actualmed", "Actualmed", "cxr", False),
+    "covid19_image_repository": (
+        "covid19_image_repository",
+        "Covid19ImageRepository",
+        "cxr",
+        False,
+    ),
     "motion_phantom": ("motion_phantom", "MotionPhantom", "pose", True),
     "cmu_mocap": ("cmu_mocap", "CmuMocap", "pose", False),
 }
