@@ -45,15 +45,16 @@ def train(config, workdir: pathlib.Path, screen: writers.Screen) -> dict[str, fl
         )
         state, step = start(run, checkpoints, data)
         screen.table("jaxcxr", describe(run, state, step, workdir))
-        with contextlib.closing(writers.MetricWriter(workdir, step)) as writer:
-            finished = train_until_done(run, state, step, data, checkpoints, writer, screen)
-            if not finished:
+        with contextlib.closing(writers.MetricWriter(workdir, step)) as writer, SigTerm() as stop:
+            try:
+                train_until_done(run, state, step, data, checkpoints, writer, screen, stop)
+                return finish(run, checkpoints, writer, workdir, screen, stop)
+            except Stopped:
                 screen.print(
                     f"stopped by SIGTERM after saving; run the same command again to go on "
                     f"from {workdir}"
                 )
                 return {}
-            return finish(run, checkpoints, writer, workdir, screen)
 
 
 def start(run: setup.Setup, checkpoints, data):
@@ -70,12 +71,12 @@ def start(run: setup.Setup, checkpoints, data):
     return state, step
 
 
-def train_until_done(run, state, step, data, checkpoints, writer, screen) -> bool:
-    """Do the remaining steps. Returns False when SIGTERM ended them early."""
+def train_until_done(run, state, step, data, checkpoints, writer, screen, sigterm) -> None:
+    """Do the remaining steps; when asked to stop, save and raise `Stopped`."""
     config = run.config
     sizes = (len(run.task.source("train")), config.batch_size)
     log = StepLog(run, writer, screen, checkpoints)
-    with SigTerm() as sigterm, screen.progress(step, run.total_steps):
+    with screen.progress(step, run.total_steps):
         for done, current in steps(run, state, step, data, log):
             last, stop = done == run.total_steps, sigterm.received(done)
             scores = None
@@ -90,9 +91,8 @@ def train_until_done(run, state, step, data, checkpoints, writer, screen) -> boo
                 log.restart()
             if stop and not last:
                 checkpoints.wait()
-                return False
+                raise Stopped
     checkpoints.wait()
-    return True
 
 
 def steps(run, state, step, data, log):
@@ -193,10 +193,12 @@ class StepLog:
         )
 
 
-def predict(run: setup.Setup, state, split: str) -> dict[str, np.ndarray]:
+def predict(run: setup.Setup, state, split: str, sigterm=None) -> dict[str, np.ndarray]:
     """Predictions for every example of a split exactly once, in the order of its source."""
     parts = []
-    for batch in pipeline.eval_batches(run.task.source(split), run.config):
+    for number, batch in enumerate(pipeline.eval_batches(run.task.source(split), run.config)):
+        if sigterm and sigterm.received(run.total_steps + 1 + number):
+            raise Stopped
         placed = parallel.put_batch(run.mesh, batch)
         outputs = run.eval_step(state.eval_params, state.batch_stats, placed)
         parts.append(
@@ -216,13 +218,13 @@ def validate(run, state, step, writer, screen) -> dict[str, float]:
     return result.metrics
 
 
-def finish(run, checkpoints, writer, workdir, screen) -> dict[str, float]:
+def finish(run, checkpoints, writer, workdir, screen, sigterm=None) -> dict[str, float]:
     """Evaluate the best checkpoint on the test split; write predictions and the report."""
     step = checkpoints.best_step or checkpoints.latest_step
     if step is None:
         raise UserError(f"{workdir} holds no checkpoint; train first.")
     state = checkpoints.restore(step, run.abstract_state(state_lib.stage_at(run.stages, step)))
-    predictions = predict(run, state, "test")
+    predictions = predict(run, state, "test", sigterm)
     result = run.task.evaluate("test", predictions)
     writer.write(step, "test", result.metrics)
     screen.print(f"test, checkpoint of step {step}\n{result.table}")
@@ -258,6 +260,10 @@ def describe(run: setup.Setup, state, step: int, workdir) -> dict[str, str]:
         "steps": f"{run.total_steps:,} of {run.config.batch_size} examples ({stages}); {begin}",
         "workdir": str(workdir),
     }
+
+
+class Stopped(Exception):
+    """A SIGTERM was received, and everything that it must not cost is saved."""
 
 
 class SigTerm:

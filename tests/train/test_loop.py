@@ -39,8 +39,8 @@ def whole(tmp_path_factory):
             events.append(f"save {step}")
             super().save(step, state, data, metrics)
 
-    def iterator(source, config):
-        stream = pipeline_iterator(source, config)
+    def iterator(*args):
+        stream = pipeline_iterator(*args)
 
         class Noted(type(stream)):
             def __next__(self):
@@ -93,11 +93,13 @@ def test_the_stage_decides_what_is_trained(whole):
                                                          strict=True))
 
 
-@pytest.mark.parametrize("stop_at", [2, 3], ids=["in a stage", "on the boundary"])
+@pytest.mark.parametrize(
+    "stop_at", [2, 3, 7], ids=["in a stage", "on the boundary", "in the final evaluation"]
+)
 def test_a_resumed_run_is_the_uninterrupted_one(whole, tmp_path, stop_at):
     workdir, metrics, _, states = whole
     assert train(tmp_path, stop_at=stop_at) == {}
-    assert saved_steps(tmp_path)[-1] == stop_at
+    assert saved_steps(tmp_path)[-1] == min(stop_at, 6)
     assert train(tmp_path) == metrics
     assert_same(saved_state(tmp_path, 6), states[6])
     assert lines(tmp_path) == lines(workdir)
