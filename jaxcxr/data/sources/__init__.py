@@ -11,6 +11,8 @@ SOURCES = {
     "chest_phantom": ("chest_phantom", "ChestPhantom", "cxr", True),
     "chestxray14": ("chestxray14", "ChestXray14", "cxr", False),
     "covid19_radiography": ("covid19_radiography", "Covid19Radiography", "cxr", False),
+    "covidx": ("covidx", "Covidx", "cxr", False),
+    "tbx11k": ("tbx11k", "Tbx11k", "cxr", False),
     "covid_chestxray": ("covid_chestxray", "CovidChestXray", "cxr", False),
     "figure1": ("figure1", "Figure1", "cxr", False),
     "actualmed": ("actualmed", "Actualmed", "cxr", False),
@@ -20,6 +22,7 @@ SOURCES = {
         "cxr",
         False,
     ),
+    "rsna_pneumonia": ("rsna_pneumonia", "RsnaPneumonia", "cxr", False),
     "motion_phantom": ("motion_phantom", "MotionPhantom", "pose", True),
     "cmu_mocap": ("cmu_mocap", "CmuMocap", "pose", False),
 }
