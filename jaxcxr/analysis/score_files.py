@@ -1,10 +1,7 @@
 """Label and prediction files of any framework, joined by image and by class name."""
 
-import csv
 import dataclasses
 import functools
-import hashlib
-import io
 import math
 import pathlib
 import re
@@ -12,11 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from jaxcxr.analysis.sheets import Sheet, fold, read_list, read_sheet
 from jaxcxr.data.schema import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.data.sources import chestxray14_table
 from jaxcxr.errors import UserError
 
-# Names of columns as `_fold` leaves them; of several, the first that is there counts.
+# Names of columns as `sheets.fold` leaves them; of several, the first that is there counts.
 _IDS = ("imageid", "imageindex", "id", "image", "filename", "imagename", "imagepath", "path")
 _PATIENTS = ("patientid", "patient", "subjectid", "subject")
 _FINDING_LABELS = "findinglabels"
@@ -28,34 +26,6 @@ _VALUES = {1.0: POSITIVE, 0.0: NEGATIVE, -1.0: UNKNOWN}
 # The data set has no label of COVID-19: it is known to be absent, which needs no prediction.
 _CHESTXRAY14 = tuple(name for name in FINDINGS if name != "COVID-19")
 _NAMED = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class Sheet:
-    """A csv file: cells without spaces around them, and where each row stands.
-
-    Attributes:
-      path: the file.
-      fingerprint: its name and the SHA-256 of its bytes.
-      columns: the header.
-      rows: one list of cells per row, as long as the header.
-      lines: line number of each row.
-    """
-
-    path: pathlib.Path
-    fingerprint: dict[str, str]
-    columns: tuple[str, ...]
-    rows: list[list[str]]
-    lines: list[int]
-
-    def where(self, row: int) -> str:
-        """`file:line` of a row."""
-        return f"{self.path}:{self.lines[row]}"
-
-    def column(self, folded: Sequence[str]) -> int | None:
-        """Index of the first of the columns named, in the order of the names."""
-        names = [_fold(name) for name in self.columns]
-        return next((names.index(name) for name in folded if name in names), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +95,7 @@ def join(
     rows, unlabelled = np.arange(len(truth.ids)), ()
     inputs = {"labels": truth.sheet.fingerprint, "predictions": guess.sheet.fingerprint}
     if split_list is not None:
-        listed, inputs["split_list"] = _read_list(pathlib.Path(split_list))
+        listed, inputs["split_list"] = read_list(pathlib.Path(split_list))
         found = match_ids(listed, truth.ids, split_list, labels)
         unlabelled = tuple(name for name, row in zip(listed, found, strict=True) if row < 0)
         rows = found[found >= 0]
@@ -169,7 +139,7 @@ def read_labels(path: str | pathlib.Path) -> Table:
       UserError: the file is not in one of these forms; the values of a class are looked at when
         they are read.
     """
-    sheet = _read_sheet(pathlib.Path(path))
+    sheet = read_sheet(pathlib.Path(path))
     ids = _ids(sheet)
     patients = _patients(sheet)
     findings = sheet.column([_FINDING_LABELS])
@@ -190,7 +160,7 @@ def read_predictions(path: str | pathlib.Path) -> Table:
     Raises:
       UserError: as `read_labels`.
     """
-    sheet = _read_sheet(pathlib.Path(path))
+    sheet = read_sheet(pathlib.Path(path))
     columns = _class_columns(sheet, _SCORE_PREFIX, other=_LABEL_PREFIX)
     read = functools.partial(_read_values, sheet, columns, _score, np.float64)
     return Table(sheet, _ids(sheet), None, tuple(columns), read)
@@ -239,8 +209,8 @@ def match_ids(wanted: Sequence[str], available: Sequence[str], asked, given) -> 
 
 def _match_classes(truth: Table, guess: Table) -> dict[str, str]:
     """Class of the labels -> class of the predictions, in the order of the labels."""
-    by_name = {_fold(name): name for name in guess.classes}
-    pairs = {name: by_name[_fold(name)] for name in truth.classes if _fold(name) in by_name}
+    by_name = {fold(name): name for name in guess.classes}
+    pairs = {name: by_name[fold(name)] for name in truth.classes if fold(name) in by_name}
     if not pairs:
         raise UserError(
             f"{guess.sheet.path}: none of its classes ({some(guess.classes)}) is one of "
@@ -299,11 +269,11 @@ def _class_columns(sheet: Sheet, prefix: re.Pattern, other: re.Pattern) -> dict[
         no_class = ("", *_IDS, *_PATIENTS)
         names = {
             i: name for i, name in enumerate(sheet.columns)
-            if _fold(name) not in no_class and not other.match(name)
+            if fold(name) not in no_class and not other.match(name)
         }
     seen: dict[str, int] = {}
     for i, name in names.items():
-        first = seen.setdefault(_fold(name), i)
+        first = seen.setdefault(fold(name), i)
         if first != i:
             raise UserError(
                 f"{sheet.path}: the columns {sheet.columns[first]} and {sheet.columns[i]} are both "
@@ -347,72 +317,6 @@ def _patients(sheet: Sheet) -> tuple[str, ...] | None:
                 "remove the column to take each image for a patient"
             )
     return tuple(row[column] for row in sheet.rows)
-
-
-def _read_sheet(path: pathlib.Path) -> Sheet:
-    text, fingerprint = _read_text(path)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    columns: tuple[str, ...] = ()
-    rows, lines = [], []
-    try:
-        for cells in reader:
-            cells = [cell.strip() for cell in cells]
-            if not any(cells):
-                continue
-            if not columns:
-                columns = _header(cells, path)
-                continue
-            if len(cells) < len(columns) or any(cells[len(columns) :]):
-                raise UserError(
-                    f"{path}:{reader.line_num}: {len(cells)} cells, but the header has "
-                    f"{len(columns)} columns"
-                )
-            rows.append(cells[: len(columns)])
-            lines.append(reader.line_num)
-    except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: not a csv file ({error})") from error
-    if not rows:
-        raise UserError(f"{path}: {'only a header' if columns else 'empty'}; rows are needed")
-    return Sheet(path, fingerprint, columns, rows, lines)
-
-
-def _header(cells: list[str], path: pathlib.Path) -> tuple[str, ...]:
-    while not cells[-1]:  # some releases end each line with a comma
-        cells = cells[:-1]
-    if len(cells) == 1:
-        for mark, name in ((";", "semicolons"), ("\t", "tabs")):
-            if mark in cells[0]:
-                raise UserError(f"{path}:1: separated by {name}; save it with commas")
-    return tuple(cells)
-
-
-def _read_list(path: pathlib.Path) -> tuple[list[str], dict[str, str]]:
-    """Images of a split list, and its fingerprint."""
-    text, fingerprint = _read_text(path)
-    names = list(dict.fromkeys(filter(None, map(str.strip, text.splitlines()))))
-    if not names:
-        raise UserError(f"{path}: empty; one image per line is needed")
-    return names, fingerprint
-
-
-def _read_text(path: pathlib.Path) -> tuple[str, dict[str, str]]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        text = content.decode("utf-8-sig")
-        bad = text.find("\0")
-    except UnicodeDecodeError as error:
-        text, bad = "", error.start
-    if bad >= 0:
-        line = (text or content[:bad].decode("latin-1"))[:bad].count("\n") + 1
-        raise UserError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8")
-    return text, {"name": path.name, "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _fold(name: str) -> str:
-    return re.sub(r"[\s_]+", "", name).casefold()
 
 
 def _without_folder(name: str) -> str:
