@@ -37,6 +37,7 @@ _A = {
 }
 _B = {"positive": {"COVID-19": POSITIVE}, "negative": {"COVID-19": NEGATIVE}}
 _SEVERITY = ("level1", "level2")
+_ENDING = re.compile(r"\.(png|jpe?g|dcm)$", re.IGNORECASE)
 _IMAGE_NAME = re.compile(r"\S+\.(png|jpe?g)", re.IGNORECASE)
 _IDS = {  # the form of a patient's id tells the source, where the line does not
     "rsna": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
@@ -89,12 +90,11 @@ def read(
     lists = {"train": train, "test": test}
     if validation is not None:
         lists = {"train": train, "validation": validation, "test": test}
-        val_fraction = 0.0
     rows: list[xray.Row] = []
     notes: list[str] = []
     kinds: dict[str, pathlib.Path] = {}
     for split, path in lists.items():
-        part, kind, remarks = _read_list(path, split, val_fraction)
+        part, kind, remarks = _read_list(path, split)
         rows += part
         notes += remarks
         kinds.setdefault(kind, path)
@@ -103,12 +103,28 @@ def read(
             f"{kinds['A']} has the labels {', '.join(_A)}, but {kinds['B']} {', '.join(_B)}; "
             "give lists of one version"
         )
-    return Table(tuple(rows), (*notes, *_remarks(rows)))
+    return Table(carved(rows, val_fraction), (*notes, *_remarks(rows)))
 
 
-def _read_list(
-    path: pathlib.Path, split: str, val_fraction: float
-) -> tuple[list[xray.Row], str, list[str]]:
+def carved(rows: Iterable[xray.Row], val_fraction: float) -> tuple[xray.Row, ...]:
+    """Moves patients of the training list to validation, unless there is a list of that.
+
+    Arguments:
+      rows: of a `Table`.
+      val_fraction: as in `read`.
+    """
+    rows = tuple(rows)
+    if any(row.split == "validation" for row in rows):
+        return rows
+    return tuple(
+        dataclasses.replace(row, split=xray.split_of(row.patient_id, val_fraction))
+        if row.split == "train"
+        else row
+        for row in rows
+    )
+
+
+def _read_list(path: pathlib.Path, split: str) -> tuple[list[xray.Row], str, list[str]]:
     """Rows of one list, "A" or "B" for the kind of its labels, and remarks."""
     rows: dict[tuple[str, str], xray.Row] = {}
     repeated, contradictory = [], {}
@@ -119,8 +135,6 @@ def _read_list(
         if label not in allowed:
             raise UserError(f"{where}: {label!r} is no label of this list: {_named(allowed)}")
         row = _row(patient, name, allowed[label], source, split)
-        if split == "train":
-            row = dataclasses.replace(row, split=xray.split_of(row.patient_id, val_fraction))
         first = rows.setdefault((row.source, name), row)
         if first is not row:
             repeated.append(name)
@@ -184,13 +198,21 @@ def _row(patient: str, name: str, known: dict, word: str, split: str) -> xray.Ro
     )
 
 
+def image_of(row: xray.Row) -> tuple[str, str]:
+    """(source, name) of an image, the same in the lists and in the source's own table."""
+    if row.source == covid19_radiography.NAME:
+        return row.source, row.patient_id
+    if row.source in ("figure1", "rsna_pneumonia"):  # their tables name no endings
+        return row.source, _ENDING.sub("", row.image_id)
+    return row.source, row.image_id
+
+
 def is_abdomen(row: xray.Row) -> bool:
     """Whether a row is one of Stony Brook's films of the abdomen, which the lists have too."""
     return row.source == "stonybrook" and bool(_ABDOMEN.search(row.image_id))
 
 
 def _remarks(rows: list[xray.Row]) -> Iterator[str]:
-    # Validation carved from the training list by patient has nothing in common with it.
     images = [(row.split, f"{row.source}/{row.image_id}") for row in rows]
     yield from xray.note(_in_two(images), "images stand in two lists, and stay in both")
     patients = [(row.split, row.patient_id) for row in rows]
