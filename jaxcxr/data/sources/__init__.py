@@ -23,6 +23,7 @@ SOURCES = {
         False,
     ),
     "rsna_pneumonia": ("rsna_pneumonia", "RsnaPneumonia", "cxr", False),
+    "siim_covid19": ("siim_covid19", "SiimCovid19", "cxr", False),
     "motion_phantom": ("motion_phantom", "MotionPhantom", "pose", True),
     "cmu_mocap": ("cmu_mocap", "CmuMocap", "pose", False),
 }
