@@ -1,7 +1,7 @@
 """SIIM-FISABIO-RSNA COVID-19: radiographs graded by how much they look like COVID-19 pneumonia.
 
 Lakhani et al., "The 2021 SIIM-FISABIO-RSNA Machine Learning COVID-19 Challenge", Journal of Digital
-Imaging 2023; films of BIMCV-COVID19 and RICORD. Radiologists gave each study one of four grades
+Imaging 2022; films of BIMCV-COVID19 and RICORD. Radiologists gave each study one of four grades
 (Litmanovich et al., Journal of Thoracic Imaging 2020). They grade what is seen, not whether a test
 was positive, so the labels say no more than this:
 
@@ -11,7 +11,8 @@ was positive, so the labels say no more than this:
   negative (an atypical opacity can have another cause); COVID-19 unknown.
 
 Nobody read for the other findings. All images of a study have its labels, also those on which
-nobody drew boxes. Boxes are in pixels of the DICOM files and of class Pneumonia.
+nobody drew boxes. Boxes are around airspace opacities, here of class Pneumonia, in pixels of the
+DICOM files.
 
 Patients have several studies. Their ids stand in the headers of the images and in train_meta.csv, a
 table made of these headers, which is not part of the challenge's own files.
@@ -84,7 +85,7 @@ class SiimCovid19(xray.XrayBuilder):
 
     description = "SIIM-FISABIO-RSNA COVID-19 challenge, split by a hash of the patient id."
     homepage = "https://www.kaggle.com/c/siim-covid19-detection"
-    citation = "Lakhani et al., J. Digit. Imaging 2023. Data: BIMCV-COVID19, RICORD."
+    citation = "Lakhani et al., J. Digit. Imaging 2022. Data: BIMCV-COVID19, RICORD."
     raw_content = f"{STUDIES}, {IMAGES} and train/<study>/<series>/<image>.dcm"
 
     def collect(self, raw: pathlib.Path) -> xray.Collection:
