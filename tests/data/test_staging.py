@@ -98,6 +98,25 @@ def test_fingerprint_depends_on_values_not_on_identity():
     assert staging._fingerprint(encode, [array]) != staging._fingerprint(encode, [array + 1])
 
 
+def test_changed_code_anywhere_in_the_package_makes_records_anew(tmp_path, calls, monkeypatch):
+    package = tmp_path / "package"
+    (package / "phantom").mkdir(parents=True)
+    (package / "phantom/anatomy.py").write_text("RIBS = 12")
+    monkeypatch.setattr(staging, "_PACKAGE", package)
+    function = functools.partial(encode, calls=calls)
+    for text, made in (("RIBS = 12", 3), ("RIBS = 12", 3), ("RIBS = 13", 6)):
+        (package / "phantom/anatomy.py").write_text(text)
+        staging._code.cache_clear()  # another process
+        _stage(_items(3), function, tmp_path)
+        assert len(list(calls.iterdir())) == made
+    staging._code.cache_clear()
+
+
+def test_package_whose_code_counts_holds_the_sources_and_what_they_use():
+    names = {str(path.relative_to(staging._PACKAGE)) for path in staging._PACKAGE.rglob("*.py")}
+    assert {"images.py", "fingerprint.py", "phantom/__init__.py", "sources/xray.py"} <= names
+
+
 @pytest.mark.parametrize("damage", ["truncated records", "no summary", "half a summary"])
 def test_damaged_chunk_is_made_again(tmp_path, calls, damage):
     function = functools.partial(encode, calls=calls)

@@ -8,6 +8,7 @@ is found again only by the same records made with the same options.
 
 import concurrent.futures
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import hashlib
@@ -18,6 +19,7 @@ import os
 import pathlib
 import signal
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,10 +34,14 @@ from jaxcxr.errors import UserError
 
 Record = tuple[str, dict[str, Any]]
 Encode = Callable[[Any], Record]
+Task = tuple[list, pathlib.Path]  # the items of a chunk and the file for its records
+Make = Callable[[Encode, list[Task]], Iterator[tuple[int, dict]]]
 
 _SCALARS = (str, bytes, bool, int, float, os.PathLike, np.generic)
 _NAMED = 10  # bad records written out in a message
 _PATIENCE = 100  # bad records beyond the allowed number after which going on tells nothing new
+_PACKAGE = pathlib.Path(__file__).parents[1]  # all code that can have a part in a record
+_elsewhere: contextvars.ContextVar[Make | None] = contextvars.ContextVar("elsewhere", default=None)
 
 
 def directory_of(builder) -> pathlib.Path:
@@ -47,12 +53,27 @@ def directory_of(builder) -> pathlib.Path:
     return variant / f"staging-{builder.version}"
 
 
+@contextlib.contextmanager
+def made_by(make: Make) -> Iterator[None]:
+    """Lets `make` make the chunks of this context, in place of processes on this machine.
+
+    Arguments:
+      make: from `encode` and the tasks to (number of the task, summary), as they get finished; it
+        has `encode_chunk` called for each task, wherever it likes.
+    """
+    token = _elsewhere.set(make)
+    try:
+        yield
+    finally:
+        _elsewhere.reset(token)
+
+
 @dataclasses.dataclass(frozen=True)
 class Staged:
     """Finished records of one split, read back from disk in order at every iteration.
 
     Attributes:
-      label: what the progress bar calls the reading.
+      label: what the progress bar calls the reading, which goes into TFDS's shuffling.
       chunks: (file, number of records in it) for each chunk, in order.
     """
 
@@ -134,7 +155,7 @@ def staged_splits(
     for split, (_, path), summary in zip(owner, tasks, summaries, strict=True):
         chunks[split].append((path, summary["records"]))
     return {
-        split: Staged(f"{label}, writing {split}".rstrip(" ,"), tuple(parts))
+        split: Staged(f"{label}, shuffling {split}".rstrip(" ,"), tuple(parts))
         for split, parts in chunks.items()
     }
 
@@ -162,9 +183,14 @@ def _run(encode, tasks, *, workers, label, max_bad) -> list[dict]:
 
 def _made(encode, tasks, missing, workers) -> Iterator[tuple[int, dict]]:
     """Chunks as they get finished, as (index, summary)."""
+    make = _elsewhere.get()
+    if make is not None:
+        for number, summary in make(encode, [tasks[index] for index in missing]):
+            yield missing[number], summary
+        return
     if workers == 0:
         for index in missing:
-            yield index, _encode_chunk(encode, *tasks[index])
+            yield index, encode_chunk(encode, *tasks[index])
         return
     pool = concurrent.futures.ProcessPoolExecutor(
         min(workers, max(1, len(missing))),
@@ -173,7 +199,7 @@ def _made(encode, tasks, missing, workers) -> Iterator[tuple[int, dict]]:
     )
     with contextlib.ExitStack() as stack:
         stack.callback(pool.shutdown, cancel_futures=True)
-        futures = {pool.submit(_encode_chunk, encode, *tasks[i]): i for i in missing}
+        futures = {pool.submit(encode_chunk, encode, *tasks[i]): i for i in missing}
         try:
             for future in concurrent.futures.as_completed(futures):
                 yield futures.pop(future), future.result()
@@ -196,8 +222,18 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _encode_chunk(encode: Encode, items: list, path: pathlib.Path) -> dict:
-    """Makes one chunk and puts it on disk: the records first, then the summary that vouches."""
+def encode_chunk(encode: Encode, items: list, path: pathlib.Path) -> dict:
+    """Makes one chunk and puts it on disk: the records first, then the summary that vouches.
+
+    Whoever makes the same chunk a second time, even at the same time, does no harm.
+
+    Arguments:
+      encode, items: as for `staged_splits`.
+      path: file for the records; that of the summary ends in .json.
+
+    Returns:
+      The summary: number of "records", messages of the "bad" ones, "bytes" of the file.
+    """
     records, bad = [], []
     for item in items:
         try:
@@ -214,7 +250,7 @@ def _encode_chunk(encode: Encode, items: list, path: pathlib.Path) -> dict:
 
 
 def _write(path: pathlib.Path, content: bytes) -> None:
-    part = path.with_name(f"{path.name}.part-{os.getpid()}")
+    part = path.with_name(f"{path.name}.part-{uuid.uuid4().hex}")
     try:
         part.write_bytes(content)
         part.replace(path)
@@ -225,13 +261,18 @@ def _write(path: pathlib.Path, content: bytes) -> None:
 
 def _summary(path: pathlib.Path) -> dict | None:
     """Summary of a chunk that can be used again, else None."""
+    summary = read_summary(path)
+    # What was bad is tried again: the user may have mended the file since.
+    return summary if summary and not summary["bad"] else None
+
+
+def read_summary(path: pathlib.Path) -> dict | None:
+    """Summary of the chunk at `path`, as `encode_chunk` returned it; None unless it is whole."""
     try:
         summary = json.loads(path.with_suffix(".json").read_bytes())
-        whole = path.stat().st_size == summary["bytes"]
+        return summary if path.stat().st_size == summary["bytes"] else None
     except (FileNotFoundError, ValueError):
         return None
-    # What was bad is tried again: the user may have mended the file since.
-    return summary if whole and not summary["bad"] else None
 
 
 def _read(path: pathlib.Path) -> list:
@@ -239,7 +280,7 @@ def _read(path: pathlib.Path) -> list:
 
 
 def _fingerprint(encode: Encode, items: Iterable) -> str:
-    digest = hashlib.sha256(jaxcxr.__version__.encode())
+    digest = hashlib.sha256(jaxcxr.__version__.encode() + _code(_PACKAGE))
     for part in (encode, *items):
         _update(digest, part)
     return digest.hexdigest()[:32]
@@ -269,8 +310,17 @@ def _update(digest, value) -> None:
 
 
 @functools.cache
+def _code(package: pathlib.Path) -> bytes:
+    """Digest of a package's sources: changed code must not reuse the old code's records."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        _update(digest, (str(path.relative_to(package)), path.read_bytes()))
+    return digest.digest()
+
+
+@functools.cache
 def _source(function) -> bytes:
-    """Text of the module that makes the records: changed code must not reuse its old records."""
+    """Text of the function's own module, which can lie outside the package."""
     return pathlib.Path(inspect.getfile(function)).read_bytes()
 
 
