@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import errno
 import fcntl
+import importlib.util
 import inspect
 import io
 import os
@@ -17,20 +18,27 @@ from collections.abc import Iterator
 import tensorflow_datasets as tfds
 from absl import logging
 
-from jaxcxr.data import manifest, overview, radiographs, sources
+from jaxcxr.data import manifest, overview, radiographs, shuffling, sources
 from jaxcxr.data.sources import progress, staging
 from jaxcxr.errors import RunError, UserError
 
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_BEAM_HELP = (
+    "let Apache Beam make the records, with these options of its runner in one string, as in "
+    '--beam="--runner=FlinkRunner --flink_master=HOST:PORT"; all workers must see the raw data '
+    "and --out under the same paths"
+)
 
 
-def prepare(source: str, data_dir: str | os.PathLike | None = None, **options):
+def prepare(source: str, data_dir: str | os.PathLike | None = None, *, beam: str = "", **options):
     """Prepares a data set unless it is there; an interrupted preparation goes on.
 
     Arguments:
       source: a key of `sources.SOURCES`.
       data_dir: root of the prepared data; $TFDS_DATA_DIR or ~/tensorflow_datasets by default.
+      beam: options of an Apache Beam runner that makes the records, see `jaxcxr.data.beam`; by
+        default processes of this machine make them.
       **options: fields of the builder's config. `workers` is the number of cores by default.
 
     Returns:
@@ -44,7 +52,7 @@ def prepare(source: str, data_dir: str | os.PathLike | None = None, **options):
         options = {"workers": len(os.sched_getaffinity(0)), **options}
     builder = _builder(source, data_dir, options)
     directory = pathlib.Path(builder.data_dir)
-    with _os_errors(directory), _locked(directory.parent):
+    with _beam(source, beam), _os_errors(directory), _locked(directory.parent):
         if not _is_complete(source, directory):
             _write(source, builder, directory)
     return builder
@@ -115,7 +123,7 @@ def run(args: argparse.Namespace) -> None:
     directory = pathlib.Path(_builder(args.source, args.out, given).data_dir)
     before = _is_complete(args.source, directory)
     try:
-        prepare(args.source, args.out, **given)
+        prepare(args.source, args.out, beam=args.beam, **given)
     except KeyboardInterrupt:
         raise RunError("interrupted; the same command goes on where it stopped") from None
     print(f"{'Already prepared' if before else 'Prepared'}: {directory}")
@@ -131,6 +139,7 @@ class _SourceParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args=None, namespace=None):
         self.add_argument("--out", metavar="DIR", help="root of the prepared data (TFDS's default)")
+        self.add_argument("--beam", metavar="OPTIONS", default="", help=_BEAM_HELP)
         config_class = sources.builder_class(self.source).builder_config_class
         help_of = _documented(config_class)
         for field in sources.option_fields(self.source):
@@ -214,7 +223,8 @@ def _write(source: str, builder, directory: pathlib.Path) -> None:
         shutil.rmtree(left_over)
     staged = staging.directory_of(builder)
     tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download that is none
+    announced = io.StringIO()  # a download that is none
+    with contextlib.redirect_stdout(announced), shuffling.without_tensorflow():
         builder.download_and_prepare(
             download_dir=staged / "downloads",
             download_config=tfds.download.DownloadConfig(try_download_gcs=False),
@@ -224,6 +234,19 @@ def _write(source: str, builder, directory: pathlib.Path) -> None:
         splits = {name: radiographs.open_records(directory, name) for name in builder.info.splits}
         manifest.write(directory, splits, builder.classes)
     shutil.rmtree(staged, ignore_errors=True)
+
+
+def _beam(source: str, options: str) -> contextlib.AbstractContextManager:
+    """Context in which Beam makes the chunks; none does without options."""
+    if not options:
+        return contextlib.nullcontext()
+    if "workers" not in _names(source):
+        raise UserError(f"{source} makes its records in one process; leave --beam out.")
+    if importlib.util.find_spec("apache_beam") is None:
+        raise UserError("--beam needs Apache Beam: pip install 'jaxcxr[beam]'")
+    from jaxcxr.data import beam  # lazily: few have Apache Beam, and it is slow to import
+
+    return staging.made_by(beam.maker(options))
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import ml_collections
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import shuffle
 
 from jaxcxr.data import manifest, prepare, sources
 from jaxcxr.errors import RunError, UserError
@@ -119,6 +120,23 @@ def test_order_does_not_depend_on_the_number_of_processes(raw_data, tmp_path):
         builder = prepare.prepare("chestxray14", tmp_path / str(workers), **options)
         found.append(_images(builder.data_dir))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("source", ["chest_phantom", "motion_phantom"])
+def test_split_too_large_for_memory_needs_no_tensorflow_and_keeps_the_order(
+    source, tmp_path, monkeypatch, capsys
+):
+    options = {
+        "chest_phantom": {"size": 32, "images": 60, "workers": 0},
+        "motion_phantom": {"subjects": 4, "sequences": 1, "seconds": 0.2},
+    }[source]
+    found = []
+    for limit in (shuffle.MAX_MEM_BUFFER_SIZE, 3000):
+        monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", limit)
+        builder = prepare.prepare(source, tmp_path / str(limit), **options)
+        files = pathlib.Path(builder.data_dir).iterdir()
+        found.append({path.name: path.read_bytes() for path in files})
+    assert found[0] == found[1]  # and no bucket is left over
 
 
 def test_killed_preparation_goes_on_and_gives_the_same_data(raw_data, tmp_path):
