@@ -11,6 +11,7 @@ from jaxcxr.errors import RunError, UserError
 COMMANDS = {
     "prepare": ("jaxcxr.data.prepare", "convert a data set into shards, once"),
     "score": ("jaxcxr.analysis.score", "score predictions of any model, with 95% intervals"),
+    "relabel": ("jaxcxr.relabel", "add the positives that out-of-fold networks see, train only"),
     "bench": ("jaxcxr.bench", "measure the input pipeline or the training step"),
 }
 TRAINER = {

@@ -62,6 +62,10 @@ def default(task: str) -> ml_collections.ConfigDict:
             "frames": 27,  # pose: frames per training window
             "stride": 9,  # pose: frames between training windows
             "sampling": "plain",  # cxr: or class_balanced, source_balanced
+            "labels": "",  # cxr: csv with the training split's labels; "": the recorded ones
+            "folds": 0,  # cxr: parts of the training split, by patient; 0: it is one whole
+            "fold_seed": 0,
+            "left_out": (),  # cxr: numbers of the folds not trained on
             "threads": 2,
             "prefetch": 4,  # batches decoded ahead
             "workers": 0,  # processes that generate a phantom; 0: one per core

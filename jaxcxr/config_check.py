@@ -38,6 +38,8 @@ _RANGES = {
     "data.image_size": (8, 4096),
     "data.frames": (1, 4096),
     "data.stride": (1, None),
+    "data.folds": (0, 1000),
+    "data.fold_seed": (0, 2**31 - 1),
     "data.threads": (0, 256),
     "data.prefetch": (1, None),
     "data.workers": (0, 1024),
@@ -85,6 +87,7 @@ def check(config) -> None:
             f"config.data.source {config.data.source!r} serves the task "
             f"{sources.task_of(config.data.source)!r}, but config.task is {config.task!r}."
         )
+    _check_training_rows(config)
     augment.check(config.augment, "config.augment")
     _check_model(config)
     _check_monitor(config)
@@ -131,6 +134,30 @@ def _check_range(key, value, least, greatest) -> None:
     if not least <= value <= (math.inf if greatest is None else greatest):
         allowed = f"at least {least}" + ("" if greatest is None else f" and at most {greatest}")
         raise UserError(f"config.{key} is {value!r}; allowed: {allowed}.")
+
+
+def _check_training_rows(config) -> None:
+    """Which of the training images are trained on, and with whose labels."""
+    folds, left_out = config.data.folds, config.data.left_out
+    if config.task != "cxr" and (folds or left_out or config.data.labels):
+        raise UserError(
+            "config.data.folds, left_out and labels serve the task 'cxr', but config.task is "
+            f"{config.task!r}."
+        )
+    if folds == 1:
+        raise UserError("config.data.folds is 1; allowed: 0 (off) or at least 2.")
+    numbers = [n for n in left_out if isinstance(n, int) and not isinstance(n, bool)]
+    if len(numbers) != len(left_out) or not set(numbers) <= set(range(folds)):
+        raise UserError(
+            f"config.data.left_out is {left_out!r}; allowed: numbers of folds, which "
+            f"config.data.folds={folds} numbers "
+            + (f"from 0 to {folds - 1}." if folds else "not at all.")
+        )
+    if len(set(numbers)) != len(numbers) or (folds and not 0 < len(numbers) < folds):
+        raise UserError(
+            f"config.data.left_out is {left_out!r}; of the {folds} folds at least one must be left "
+            "out and one trained on, each named once."
+        )
 
 
 def _check_model(config) -> None:

@@ -35,7 +35,7 @@ def breaches(folder, forbidden):
     }
 
 
-ABOVE_TRAIN = ("jaxcxr.main", "jaxcxr.__main__", "jaxcxr.bench")
+ABOVE_TRAIN = ("jaxcxr.main", "jaxcxr.__main__", "jaxcxr.bench", "jaxcxr.relabel")
 
 
 @pytest.mark.parametrize(("folder", "forbidden"), [

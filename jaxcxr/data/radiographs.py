@@ -1,11 +1,19 @@
 """Random access to the radiographs of a prepared data set, decoded to the model's size."""
 
+import csv
+import dataclasses
 import pathlib
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr.data import images, manifest
+from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.errors import UserError
+
+_LABELS = {"1": POSITIVE, "0": NEGATIVE, "": UNKNOWN}
+_NAMED = 5
 
 
 def open_records(directory: pathlib.Path, split: str):
@@ -15,28 +23,139 @@ def open_records(directory: pathlib.Path, split: str):
 
 
 class Radiographs:
-    """One split of a prepared radiograph data set.
+    """One split of a prepared radiograph data set, or some of its records.
 
     Arguments:
       directory: the prepared data set.
       split: "train", "validation" or "test".
       image_size: pixels a side; stored images of another size are resized (area interpolation).
+      rows: which records of the split, indices or a mask; None for all.
+      labels: int8 `[records of the split, classes]` in place of the recorded labels, or None.
     """
 
-    def __init__(self, directory: pathlib.Path, split: str, image_size: int):
+    def __init__(
+        self, directory: pathlib.Path, split: str, image_size: int,
+        rows: np.ndarray | None = None, labels: np.ndarray | None = None,
+    ):
         self._records = open_records(directory, split)
         self._image_size = image_size
-        self.manifest = manifest.read(directory, split)
+        whole = manifest.read(directory, split)
+        if labels is not None:
+            whole = dataclasses.replace(whole, labels=labels)
+        self._rows = np.arange(len(whole))[slice(None) if rows is None else rows]
+        self.manifest = whole if rows is None else whole.take(self._rows)
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        record = self._records[index]
+        record = self._records[int(self._rows[index])]
         image = images.decode_resized(record["image"], self._image_size)
-        return {"image": image[..., None], "labels": np.asarray(record["labels"], np.int8)}
+        return {"image": image[..., None], "labels": self.manifest.labels[index]}
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Several radiographs at once: `image` uint8 `[n, size, size, 1]`, `labels` int8."""
         examples = [self[index] for index in indices]
         return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+
+def read_labels(path: str | pathlib.Path, directory: pathlib.Path) -> np.ndarray:
+    """Labels of the training split from a csv file, such as `jaxcxr relabel` writes.
+
+    The file has a column `image_id` and one for each class, in any order, and a row for each image
+    of the training split; a label is 1, 0 or, where unknown, nothing. Labels of the validation and
+    test splits cannot be given: evaluation is always on the recorded ones.
+
+    Arguments:
+      path: the file.
+      directory: the prepared data set.
+
+    Returns:
+      int8 `[training images, classes]` in the order of the records.
+
+    Raises:
+      UserError: the file is not of this form, or does not hold the training split's images.
+    """
+    path = pathlib.Path(path).expanduser()
+    rows = manifest.read(directory)
+    train = rows.split == "train"
+    names = [str(name) for name in rows.image_id[train]]
+    given = _read_rows(path, rows.classes)
+    known = set(names)
+    strange = [name for name in given if name not in known]
+    evaluated = set(map(str, rows.image_id[~train])).intersection(strange)
+    if evaluated:
+        raise UserError(
+            f"{path}: {len(evaluated)} of its images belong to the validation or test split, whose "
+            f"labels are never changed: {_some(n for n in strange if n in evaluated)}; remove them."
+        )
+    if strange:
+        raise UserError(
+            f"{path}: {len(strange)} of its images are not in the training split of {directory}: "
+            f"{_some(strange)}; make the file from this data set."
+        )
+    absent = [name for name in names if name not in given]
+    if absent:
+        raise UserError(
+            f"{path}: {len(absent)} of the {len(names)} training images have no row: "
+            f"{_some(absent)}; make the file from this data set."
+        )
+    return np.array([given[name] for name in names], np.int8).reshape(-1, len(rows.classes))
+
+
+def _read_rows(path: pathlib.Path, classes: tuple[str, ...]) -> dict[str, list[int]]:
+    """Labels of each image of the file, in the order of `classes`."""
+    found, lines = {}, {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            columns = _columns(next(reader, []), path, classes)
+            for cells in filter(None, reader):
+                where = f"{path}:{reader.line_num}"
+                if len(cells) != len(classes) + 1:
+                    raise UserError(
+                        f"{where}: {len(cells)} cells, but the header has {len(classes) + 1}."
+                    )
+                name = cells[columns["image_id"]].strip()
+                if lines.setdefault(name, reader.line_num) != reader.line_num:
+                    raise UserError(
+                        f"{where}: a second row for {name}, the first is line {lines[name]}; "
+                        "remove one."
+                    )
+                found[name] = [_label(cells[columns[c]], c, where) for c in classes]
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}; correct config.data.labels."
+        ) from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a csv file of UTF-8 text: {error}.") from error
+    return found
+
+
+def _columns(header: list[str], path: pathlib.Path, classes: tuple[str, ...]) -> dict[str, int]:
+    """Column of `image_id` and of each class."""
+    names = [name.strip() for name in header]
+    needed = ("image_id", *classes)
+    unknown = [name for name in names if name not in needed]
+    absent = [name for name in needed if name not in names]
+    if unknown or absent or len(names) != len(needed):
+        wrong = [f"unknown: {_some(map(repr, unknown))}"] if unknown else []
+        wrong += [f"missing: {_some(absent)}"] if absent else []
+        raise UserError(
+            f"{path}:1: the columns must be image_id and the {len(classes)} classes of the data "
+            f"set, each once; {'; '.join(wrong) or 'one stands twice'}."
+        )
+    return {name: names.index(name) for name in needed}
+
+
+def _label(text: str, name: str, where: str) -> int:
+    if text.strip() not in _LABELS:
+        raise UserError(
+            f"{where}: {text!r} in column {name} is no label; 1, 0 and, for unknown, nothing are."
+        )
+    return _LABELS[text.strip()]
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

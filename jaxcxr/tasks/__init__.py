@@ -6,7 +6,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jaxcxr.data import clips, radiographs
+from jaxcxr.analysis import relabel
+from jaxcxr.data import clips, manifest, radiographs
+from jaxcxr.errors import UserError
+
+# Name under which the training images of the folds left out are opened, as if they were a split.
+LEFT_OUT = "left_out"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Task(Protocol):
     loss_weights: dict[str, float]
 
     def source(self, split: str) -> Any:
-        """Random-access source of examples (dicts of NumPy arrays) of a split."""
+        """Random-access source of examples (dicts of NumPy arrays) of a split, or `LEFT_OUT`."""
 
     def sampling(self) -> np.ndarray | None:
         """Probability of each training example; None for every one once an epoch."""
@@ -85,7 +90,7 @@ def create(config) -> Task:
     settings = config.data
 
     def radiographs_of(split):
-        return radiographs.Radiographs(directory, split, settings.image_size)
+        return _open_radiographs(directory, settings, split)
 
     def clips_of(split):
         stride = settings.stride if split == "train" else settings.frames
@@ -94,3 +99,18 @@ def create(config) -> Task:
     if config.task == "cxr":
         return cxr.XrayTask(config, radiographs_of)
     return pose.PoseTask(config, clips_of)
+
+
+def _open_radiographs(directory: pathlib.Path, settings, split: str) -> radiographs.Radiographs:
+    """A split; `data.labels` and `data.folds` concern "train" and `LEFT_OUT` alone."""
+    if split not in ("train", LEFT_OUT):
+        return radiographs.Radiographs(directory, split, settings.image_size)
+    labels = radiographs.read_labels(settings.labels, directory) if settings.labels else None
+    rows = None
+    if settings.folds:
+        patients = manifest.read(directory, "train").patient_id
+        fold = relabel.folds(patients, settings.folds, settings.fold_seed)
+        rows = np.isin(fold, settings.left_out, invert=split == "train")
+    elif split == LEFT_OUT:
+        raise UserError("config.data.folds is 0: no training image is left out.")
+    return radiographs.Radiographs(directory, "train", settings.image_size, rows, labels)

@@ -13,7 +13,7 @@ from jaxcxr.analysis import report
 from jaxcxr.data import augment, radiographs
 from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.metrics import classification
-from jaxcxr.tasks import Evaluation, balance
+from jaxcxr.tasks import LEFT_OUT, Evaluation, balance
 
 # One grey channel stands for three identical ones, so one mean and one deviation serve: the
 # averages over the channels of ImageNet's.
@@ -114,9 +114,19 @@ class XrayTask:
     def write(self, split: str, predictions, workdir: pathlib.Path) -> None:
         """`predictions/<split>.csv`, ROC curves and sample radiographs."""
         rows, scores = self.source(split).manifest, predictions["scores"]
-        path = workdir / "predictions" / f"{split}.csv"
+        folder = workdir / "report"
+        report.roc(rows.labels, scores, self.classes, folder / f"roc_{split}.png")
+        chosen = _spread(rows.labels, self._config.report.samples)
+        pictures = np.stack([self.source(split)[i]["image"][..., 0] for i in chosen])
+        report.samples(pictures, rows.labels[chosen], scores[chosen], self.classes,
+                       folder / f"samples_{split}.png")
+        self._write_scores(rows, scores, workdir / "predictions" / f"{split}.csv")
+
+    def _write_scores(self, rows, scores, path: pathlib.Path) -> None:
+        """The csv file, complete or not at all: that it is there shows that the work is done."""
         path.parent.mkdir(exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
+        partial = path.with_suffix(".partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(("image_id", "patient_id", *(f"label_{c}" for c in self.classes),
                              *(f"score_{c}" for c in self.classes)))
@@ -124,20 +134,21 @@ class XrayTask:
                 labels = ("" if label == UNKNOWN else int(label) for label in rows.labels[i])
                 writer.writerow((rows.image_id[i], rows.patient_id[i], *labels,
                                  *(f"{score:.6g}" for score in scores[i])))
-        folder = workdir / "report"
-        report.roc(rows.labels, scores, self.classes, folder / f"roc_{split}.png")
-        chosen = _spread(rows.labels, self._config.report.samples)
-        pictures = np.stack([self.source(split)[i]["image"][..., 0] for i in chosen])
-        report.samples(pictures, rows.labels[chosen], scores[chosen], self.classes,
-                       folder / f"samples_{split}.png")
+        partial.replace(path)
 
     def describe(self) -> dict[str, str]:
         """Images and patients of each split, and a table of the training split's classes."""
-        lines = {}
-        for split in ("train", "validation", "test"):
+        lines, settings = {}, self._config.data
+        splits = ("train", LEFT_OUT) if settings.folds else ("train",)
+        for split in (*splits, "validation", "test"):
             rows = self.source(split).manifest
             patients = len(np.unique(rows.patient_id))
             lines[split] = f"{len(rows):,} images of {patients:,} patients"
+        if settings.folds:
+            numbers = ", ".join(map(str, settings.left_out))
+            lines[LEFT_OUT] += f" (folds {numbers} of 0 to {settings.folds - 1})"
+        if settings.labels:
+            lines["training labels"] = settings.labels
         lines["class weights"] = self._weight_table()
         return lines
 
