@@ -1,0 +1,518 @@
+"""`jaxcxr audit`: every kind of leak planted, a clean set, the figures of the real label files."""
+
+import csv
+import html.parser
+import json
+
+import cv2
+import numpy as np
+import pyarrow.parquet
+import pytest
+from sklearn import metrics as sk
+
+from jaxcxr import __main__ as command
+from jaxcxr.analysis import audit, audit_files, duplicates
+from jaxcxr.data import manifest, prepare
+
+CLASSES = ("Mass", "Edema")
+
+
+class Audited:
+    """What a run printed, its exit code and its JSON."""
+
+    def __init__(self, capsys, folder, *words):
+        path = folder / "audit.json"
+        path.unlink(missing_ok=True)
+        try:
+            command.run(["audit", *map(str, words), "--json", str(path)])
+            self.code = 0
+        except SystemExit as stopped:
+            self.code = stopped.code
+        printed = capsys.readouterr()
+        self.out, self.err = printed.out, printed.err
+        self.result = json.loads(path.read_text()) if path.exists() else {}
+
+    def found(self, kind):
+        return [f for f in self.result["findings"] if f["kind"] == kind]
+
+    def kinds(self):
+        return {f["kind"] for f in self.result["findings"]}
+
+    def table(self, data_set, split):
+        table, = (t for t in self.result["tables"]
+                  if (t["data_set"], t["split"]) == (data_set, split))
+        return {entry["name"]: entry for entry in table["classes"]}, table
+
+
+@pytest.fixture
+def run(capsys, tmp_path):
+    return lambda *words: Audited(capsys, tmp_path, *words)
+
+
+def sample(seed=0, n=120, prefix=""):
+    """Rows of 40 patients without any leak: patient p is in train, validation or test by p."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(n):
+        patient = i % 40
+        rows.append({
+            "image_id": f"{prefix}{i:03d}.png", "patient_id": f"{prefix}p{patient}",
+            "split": ("train", "train", "validation", "test")[patient % 4],
+            "source": "clinic", "view": ("PA", "AP")[rng.integers(2)], "sex": "MF"[patient % 2],
+            "age": 20 + patient, "labels": rng.integers(0, 2, 2),
+            "sha256": f"{prefix}{i:064x}", "phash": int(rng.integers(0, 2**64, dtype=np.uint64)),
+        })
+    return rows
+
+
+def as_parquet(path, rows, classes=CLASSES):
+    table = manifest.to_table(manifest.from_rows(rows, classes))
+    pyarrow.parquet.write_table(table, path)
+    return path
+
+
+def as_csv(path, rows, prefix=""):
+    with path.open("w", newline="") as file:
+        names = ("image_id", "patient_id", "split", "source", "view", "sex", "age", "sha256",
+                 "phash")
+        writer = csv.writer(file)
+        writer.writerow([*names, *(prefix + name for name in CLASSES)])
+        for row in rows:
+            labels = ["" if label < 0 else label for label in row["labels"]]
+            writer.writerow([*(row[name] for name in names), *labels])
+    return path
+
+
+FORMS = {
+    "parquet": lambda folder, rows: as_parquet(folder / "set.parquet", rows),
+    "csv": lambda folder, rows: as_csv(folder / "set.csv", rows),
+    "csv label_": lambda folder, rows: as_csv(folder / "set.csv", rows, "label_"),
+}
+
+
+@pytest.fixture(params=FORMS)
+def written(request, tmp_path):
+    return lambda rows: FORMS[request.param](tmp_path, rows)
+
+
+def test_a_clean_set_passes(written, run):
+    audited = run(written(sample()))
+    assert audited.code == 0
+    assert audited.result["leaks"] == 0
+    assert audited.kinds() == set()
+    assert "0 leaks, 0 warnings." in audited.out
+
+
+def test_a_patient_in_two_splits(written, run):
+    rows = sample()
+    rows[0]["split"], rows[40]["split"] = "test", "validation"  # patient 0 in all three now
+    audited = run(written(rows))
+    assert audited.code == 1
+    found = audited.found("patient_in_two_splits")
+    splits = [tuple(side["split"] for side in f["between"]) for f in found]
+    assert splits == [("train", "validation"), ("train", "test"), ("validation", "test")]
+    assert all(f["count"] == 1 and f["items"][0].endswith("p0") for f in found)
+    assert audited.kinds() == {"patient_in_two_splits"}
+    assert "patient in two splits: 1" in audited.out
+
+
+def test_identical_images_across_and_within_splits(written, run):
+    rows = sample()
+    rows[3]["sha256"] = rows[0]["sha256"]  # test and train
+    rows[5]["sha256"] = rows[4]["sha256"]  # train both
+    rows[3]["labels"], rows[0]["labels"] = (1, 0), (1, 0)
+    rows[4]["labels"], rows[5]["labels"] = (0, 1), (1, -1)
+    audited = run(written(rows))
+    assert audited.code == 1
+    across, = audited.found("identical_across_splits")
+    assert across["items"] == ["000.png = 003.png"]
+    assert across["severity"] == "leak"
+    within, = audited.found("identical_within_split")
+    assert (within["count"], within["items"]) == (2, ["004.png, 005.png"])
+    conflict, = audited.found("label_conflict")
+    assert (conflict["count"], conflict["items"]) == (1, ["004.png = 005.png"])
+    assert conflict["text"].endswith("have different labels: Mass 1")
+    assert {conflict["severity"], within["severity"]} == {"warning"}
+
+
+def test_hashes_alone_make_candidates_and_no_leak(written, run):
+    rows = sample()
+    rows[3]["phash"] = rows[0]["phash"] ^ 0b1111
+    rows[7]["phash"] = rows[0]["phash"] ^ 0b11111
+    path = written(rows)
+    audited = run(path)
+    assert audited.code == 0
+    found, = audited.found("near_duplicate_candidates")
+    assert (found["severity"], found["items"]) == ("warning", ["000.png ~ 003.png"])
+    assert "pixels not compared" in found["text"]
+    wider = run(path, "--bits", 5)
+    assert wider.found("near_duplicate_candidates")[0]["count"] == 2
+    assert run(path, "--bits", 3).kinds() == set()
+
+
+def test_across_data_sets(tmp_path, run):
+    first, second = sample(), sample(1, prefix="x")
+    second[0]["patient_id"] = "p3"  # train here, test there
+    second[3]["sha256"] = first[0]["sha256"]  # test here, train there
+    second[4]["sha256"] = first[4]["sha256"]  # train in both
+    second[4]["labels"], first[4]["labels"] = (1, 1), (0, 1)
+    paths = [as_parquet(tmp_path / f"{name}.parquet", rows)
+             for name, rows in (("a", first), ("b", second))]
+    assert [run(path).code for path in paths] == [0, 0]
+    audited = run(*paths)
+    assert audited.code == 1
+    patient, = audited.found("patient_in_two_splits")
+    assert patient["items"] == ["p3"]
+    name = tmp_path.name
+    assert [(side["data_set"], side["split"]) for side in patient["between"]] == [
+        (name, "test"), (f"{name} (2)", "train"),
+    ]
+    assert audited.found("identical_across_splits")[0]["items"] == ["000.png = x003.png"]
+    assert audited.found("identical_within_split")[0]["items"] == ["004.png = x004.png"]
+    assert audited.found("label_conflict")[0]["items"] == ["004.png = x004.png"]
+    assert audited.table("all data sets", "all")[1]["images"] == 240
+
+
+def test_rows_without_split_or_patient(tmp_path, run):
+    rows = sample()
+    for row in rows:
+        row["split"] = ""
+        row["patient_id"] = "" if row["image_id"] < "010.png" else row["patient_id"]
+    audited = run(as_csv(tmp_path / "a.csv", rows))
+    assert audited.code == 0
+    assert audited.found("no_patients")[0]["count"] == 10
+    assert audited.kinds() == {"no_patients"}
+    other = as_csv(tmp_path / "b.csv", sample())
+    audited = run(tmp_path / "a.csv", other)
+    assert audited.code == 0  # nobody knows which of them is trained on
+    assert {"patient_in_unsplit", "identical_in_unsplit"} <= audited.kinds()
+
+
+def test_patients_of_two_sources_are_not_the_same(tmp_path, run):
+    rows = sample()
+    rows[3]["patient_id"], rows[3]["source"] = "p0", "elsewhere"
+    assert "patient_in_two_splits" not in run(as_csv(tmp_path / "a.csv", rows)).kinds()
+    rows[3]["source"] = "clinic"
+    assert "patient_in_two_splits" in run(as_csv(tmp_path / "a.csv", rows)).kinds()
+
+
+def test_a_source_that_gives_the_label_away(tmp_path, run):
+    rows = sample()
+    for i, row in enumerate(rows):
+        row["source"] = ("north", "south")[int(row["labels"][0])]
+        row["view"] = "AP" if row["labels"][1] and i % 5 else "PA"
+    path = as_parquet(tmp_path / "set.parquet", rows)
+    audited = run(path)
+    assert audited.code == 0
+    found = {f["text"]: f for f in audited.found("shortcut")}
+    assert found.keys() == {"source alone tells 1 label", "view alone tells 1 label"}
+    classes, table = audited.table(tmp_path.name, "all")
+    assert classes["Mass"]["source"] == {"auroc": 1.0, "cramers_v": pytest.approx(1.0)}
+    edema = np.array([row["labels"][1] for row in rows])
+    view = np.array([row["view"] == "AP" for row in rows])
+    assert classes["Edema"]["view"]["auroc"] == pytest.approx(sk.roc_auc_score(edema, view))
+    age = sk.roc_auc_score(edema, [row["age"] for row in rows])
+    assert classes["Edema"]["age"]["auroc"] == pytest.approx(max(age, 1 - age))
+    assert table["patients"] == 40
+    assert run(path, "--shortcut", 1).found("shortcut")[0]["text"] == "source alone tells 1 label"
+
+
+def test_counts_per_split(written, run):
+    rows = sample()
+    rows[0]["labels"] = (-1, 1)
+    audited = run(written(rows))
+    train = [row["labels"][0] for row in rows if row["split"] == "train"]
+    classes, table = audited.table(audited.result["data_sets"][0]["name"], "train")
+    entry = classes["Mass"]
+    assert (entry["positive"], entry["negative"], entry["unknown"]) == tuple(
+        train.count(value) for value in (1, 0, -1)
+    )
+    assert (table["images"], table["patients"]) == (60, 20)
+
+
+HEADER = ("Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
+          "View Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]")
+
+
+def smooth(seed, size=64):
+    noise = np.random.default_rng(seed).normal(128, 60, (9, 9)).astype(np.float32)
+    return np.clip(cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC), 0, 255
+                   ).astype(np.uint8)
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """ChestX-ray14 of eight patients, one image each; 6 and 7 are tested, 7 is a copy of 0."""
+    folder = tmp_path / "raw"
+    (folder / "images").mkdir(parents=True)
+    names = [f"{i:08d}_000.png" for i in range(1, 9)]
+    rows = [f"{name},{'Mass' if i == 7 else 'No Finding'},0,{i + 1},50,M,PA,64,64,1,1"
+            for i, name in enumerate(names)]
+    (folder / "Data_Entry_2017.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+    (folder / "train_val_list.txt").write_text("\n".join(names[:6]) + "\n")
+    (folder / "test_list.txt").write_text("\n".join(names[6:]) + "\n")
+    for i, name in enumerate(names):
+        pixels = smooth(0 if i == 7 else i)
+        if i == 7:
+            content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 60])[1]
+            pixels = cv2.imdecode(content, 0) // 2 + 40
+        cv2.imwrite(str(folder / "images" / name), pixels)
+    return folder
+
+
+def test_a_near_copy_across_splits_is_confirmed_by_its_pixels(raw, tmp_path, run):
+    builder = prepare.prepare(
+        "chestxray14", tmp_path / "out", raw=str(raw), size=32, workers=0, val_fraction=0.0
+    )
+    audited = run(builder.data_dir)
+    assert audited.code == 1
+    found, = audited.found("near_duplicate_across_splits")
+    assert (found["severity"], found["count"]) == ("leak", 1)
+    assert found["items"][0].startswith("00000001_000.png ~ 00000008_000.png (r 0.99")
+    conflict, = audited.found("label_conflict")
+    assert conflict["items"] == ["00000001_000.png = 00000008_000.png"]
+    assert audited.result["data_sets"][0]["name"] == "chestxray14"
+    # The pixels decide: equal hashes of other pictures are no finding.
+    path = next((tmp_path / "out").glob("*/*/*/manifest.parquet"))
+    rows = manifest.read(path)
+    rows.phash[rows.image_id == "00000002_000.png"] = rows.phash[rows.split == "test"][0]
+    pyarrow.parquet.write_table(manifest.to_table(rows), path)
+    assert run(builder.data_dir).found("near_duplicate_across_splits")[0]["count"] == 1
+    # Without the records nothing is confirmed.
+    alone = tmp_path / "alone.parquet"
+    alone.write_bytes(path.read_bytes())
+    audited = run(alone)
+    assert audited.code == 0
+    assert audited.found("near_duplicate_candidates")[0]["count"] == 2
+    # Rows that are not those of the records.
+    rows.phash[:] = 0
+    pyarrow.parquet.write_table(manifest.to_table(rows.take(np.arange(1, 8))), path)
+    assert "5 rows; prepare the data set again" in run(builder.data_dir).err
+
+
+def test_a_raw_chestxray14_with_wrong_lists(raw, run):
+    assert run(raw).code == 0
+    with (raw / "test_list.txt").open("a") as file:
+        file.write("00000001_000.png\nabsent.png\n")
+    audited = run(raw)
+    assert audited.code == 1
+    assert audited.found("identical_across_splits")[0]["items"] == [
+        "00000001_000.png = 00000001_000.png"
+    ]
+    assert audited.found("patient_in_two_splits")[0]["items"] == ["00000001"]
+    assert "1 images of test_list.txt have no row in the csv: absent.png" in audited.out
+    (raw / "train_val_list.txt").unlink()
+    (raw / "test_list.txt").unlink()
+    audited = run(raw)
+    assert audited.code == 0
+    assert "the images are not split" in audited.out
+
+
+RSNA = ("0004cfab-14fd-4e49-80ba-63a80b6bddd6", "000924cf-0f8d-42bd-9158-1af53881a557",
+        "000db696-cf54-4385-b10b-6b16fbb3f985")
+
+
+@pytest.fixture
+def covidx(tmp_path):
+    """Lists in which two RSNA images show one patient of ChestX-ray14, by the map."""
+    first, second, third = RSNA
+    (tmp_path / "train_COVIDx8B.txt").write_text(
+        f"{first} {first}.png negative rsna\n{third} {third}.png negative rsna\n"
+        "5 a.png positive cohen\n"
+    )
+    (tmp_path / "test_COVIDx8B.txt").write_text(
+        f"{second} {second}.png negative rsna\n6 b.png positive ricord\n"
+    )
+    (tmp_path / "map.csv").write_text(
+        "rsna_patientId,chestxray14_image,mse\n"
+        f"{first},00000007_000.png,1.5\n{second},00000007_001.png,9.9\n"
+        f"{third},00000007_002.png,10.0\n"
+    )
+    return tmp_path
+
+
+def test_the_map_tells_the_patients_of_the_rsna(covidx, raw, run):
+    lists = [covidx / f"{split}_COVIDx8B.txt" for split in ("test", "train")]
+    audited = run(*lists)
+    assert (audited.code, audited.result["data_sets"][0]["name"]) == (0, "COVIDx8B")
+    audited = run(*lists, raw, "--map", covidx / "map.csv")
+    assert audited.code == 1
+    places = [[(side["data_set"], side["split"], side["images"]) for side in f["between"]]
+              for f in audited.found("patient_in_two_splits")]
+    assert places == [
+        [("COVIDx8B", "train", 1), ("COVIDx8B", "test", 1)],
+        [("COVIDx8B", "train", 1), ("chestxray14", "test", 1)],
+    ]
+    image, = audited.found("identical_across_splits")
+    assert image["items"] == [f"{RSNA[0]}.png = 00000007_000.png"]
+    assert "2 of 3 RSNA images are images of ChestX-ray14" in audited.out
+
+
+class Checker(html.parser.HTMLParser):
+    VOID = ("meta", "br")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.texts = [], set(), []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_the_page_is_whole_and_escaped(tmp_path, run):
+    rows = sample()
+    evil = "<script>x</script>&[/x].png"
+    rows[0]["image_id"], rows[3]["sha256"] = evil, rows[0]["sha256"]
+    audited = run(as_parquet(tmp_path / "a.parquet", rows), "--html", tmp_path / "a.html")
+    assert audited.code == 1
+    checker = Checker()
+    checker.feed((tmp_path / "a.html").read_text())
+    checker.close()
+    assert checker.open == []
+    assert "script" not in checker.tags
+    assert f"{evil} = 003.png" in checker.texts
+    assert evil in audited.out  # as it is, not as rich's markup
+
+
+MISTAKES = {
+    "absent": (None, (), "no such file or folder; expected is a prepared data set"),
+    "strange ending": (("a.xlsx", b"1"), (), "not known by its name"),
+    "no manifest": (("a.parquet", b"PAR1"), (), "is not a manifest of jaxcxr"),
+    "no image column": (("a.csv", b"x,y\n1,2\n"), (), "no column of images (image_id) among x, y"),
+    "image missing": (("a.csv", b"image_id,Mass\na,1\n,1\n"), (), "a.csv:3: no image in column"),
+    "split": (("a.csv", b"image_id,split\na,train\nb,tset\n"), (), "a.csv:3: 'tset' is no split"),
+    "label": (("a.csv", b"image_id,label_M\na,1\nb,yes\n"), (), "a.csv:3: 'yes' in column label_M"),
+    "class twice": (("a.csv", b"image_id,label_M,label M\na,1,1\n"), (), "two columns of one"),
+    "hash": (("a.csv", b"image_id,phash\na,-1\n"), (), "a.csv:2: '-1' in column phash"),
+    "finding": (("a.csv", b"image_id,Finding Labels\na,Mess\n"), (), "a.csv:2: the finding labels"),
+    "one list": (("train_X1.txt", b"1 a.png positive cohen\n"), (), "give test_X1.txt too"),
+    "bits": (("a.csv", b"image_id\na\n"), ("--bits", "17"), "--bits is 17; allowed: 0 to 16"),
+    "shortcut": (("a.csv", b"image_id\na\n"), ("--shortcut", "0.2"), "allowed: 0.5 to 1"),
+    "html": (("a.csv", b"image_id\na\n"), ("--html", "/nowhere/a.html"), "cannot be written"),
+    "map absent": (("a.csv", b"image_id\na\n"), ("--map", "nowhere.csv"), "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_every_mistake_is_one_line_and_exit_code_2(mistake, tmp_path, run):
+    file, options, message = MISTAKES[mistake]
+    path = tmp_path / "absent"
+    if file is not None:
+        path = tmp_path / file[0]
+        path.write_bytes(file[1])
+    audited = run(path, *options)
+    assert audited.code == 2
+    assert message in audited.err
+    assert audited.err.startswith("jaxcxr: ")
+    assert audited.err.count("\n") == 1
+
+
+def test_mistakes_of_folders_and_maps(tmp_path, covidx, run):
+    assert "nothing to audit is in it" in run(tmp_path / "..").err
+    assert "a folder of lists; name those" in run(covidx).err
+    (covidx / "map.csv").write_text("a,b\n1,2\n")
+    lists = [covidx / f"{split}_COVIDx8B.txt" for split in ("train", "test")]
+    assert "no column rsna_patientId, chestxray14_image, mse" in (
+        run(*lists, "--map", covidx / "map.csv").err
+    )
+    (covidx / "map.csv").write_text("rsna_patientId,chestxray14_image,mse\na,b,low\n")
+    assert "map.csv:2: 'low' in column mse" in run(*lists, "--map", covidx / "map.csv").err
+    assert "given twice" in run(*lists, lists[0]).err
+
+
+def test_columns_that_are_no_labels_are_named(tmp_path, run):
+    path = tmp_path / "a.csv"
+    path.write_text("image_id,Mass,Report\na,1,fine\nb,0,\n")
+    audited = run(path)
+    assert audited.code == 0
+    assert "1 columns of a.csv hold no labels and are ignored: Report" in audited.out
+    assert list(audited.table("a", "all")[0]) == ["Mass"]
+
+
+# --- the real files
+
+
+@pytest.fixture
+def real(shared_data):
+    paths = [shared_data / "chestxray14" / "Data_Entry_2017_v2020.csv",
+             shared_data / "covidx" / "rsna_to_chestxray14.csv"]
+    if not all(path.exists() for path in paths):
+        pytest.skip(f"no ChestX-ray14 and COVIDx label files in {shared_data}; see `shared_data`")
+    return shared_data
+
+
+@pytest.mark.parametrize(("version", "copies"), [("8B", 3185), ("9B", 3234)])
+def test_covidx_holds_the_official_test_images_of_chestxray14(real, run, version, copies):
+    lists = [real / "covidx/labels" / f"{split}_COVIDx{version}.txt" for split in ("train", "test")]
+    name = f"COVIDx{version}"
+    audited = run(*lists, real / "chestxray14", "--map", real / "covidx/rsna_to_chestxray14.csv")
+    assert audited.code == 1
+    images = {tuple((side["data_set"], side["split"]) for side in f["between"]): f
+              for f in audited.found("identical_across_splits")}
+    found = images[(name, "train"), ("chestxray14", "test")]
+    assert [side["images"] for side in found["between"]] == [copies, copies]
+    assert len(found["items"]) == copies
+    patients = {tuple((side["data_set"], side["split"]) for side in f["between"]): f
+                for f in audited.found("patient_in_two_splits")}
+    test = patients[(name, "train"), (name, "test")]["between"][1]
+    assert (test["images"], test["of"]) == (129, 400)
+    entry = audited.table(name, "test")[0]["COVID-19"]
+    assert (entry["positive"], entry["negative"]) == (200, 200)
+    assert entry["source"] == {"auroc": 1.0, "cramers_v": pytest.approx(1.0)}
+    assert f"identical across splits: {copies:,}" in audited.out
+
+
+def test_the_official_splits_of_chestxray14(real, run):
+    audited = run(real / "chestxray14")
+    assert audited.code == 0
+    classes, table = audited.table("chestxray14", "test")
+    assert (table["images"], table["patients"]) == (25_596, 2_797)
+    assert round(classes["Edema"]["view"]["auroc"], 3) == 0.681
+    assert (classes["Hernia"]["positive"], classes["Hernia"]["negative"]) == (86, 25_510)
+    assert audited.table("chestxray14", "train")[1]["images"] == 86_524
+
+
+def test_the_csv_of_chestxray14_alone(real, run):
+    audited = run(real / "chestxray14" / "Data_Entry_2017_v2020.csv")
+    assert audited.code == 0
+    classes, table = audited.table("chestxray14", "all")
+    assert (table["images"], table["patients"]) == (112_120, 30_805)
+    found = {name: round(entry["view"]["auroc"], 3) for name, entry in classes.items()
+             if name in ("Edema", "Consolidation", "Pneumonia", "Infiltration")}
+    assert found == {
+        "Edema": 0.745, "Consolidation": 0.643, "Pneumonia": 0.581, "Infiltration": 0.579
+    }
+
+
+@pytest.mark.slow
+def test_112120_rows_with_hashes_in_a_minute(tmp_path):
+    import resource
+    import time
+    n = 112_120
+    rng = np.random.default_rng(0)
+    phash = rng.integers(0, 2**64, n, dtype=np.uint64)
+    labels = (rng.random((n, 15)) < 0.1).astype(np.int8)
+    rows = [{
+        "image_id": f"{i:08d}.png", "patient_id": f"{i // 4:08d}", "source": "a",
+        "split": ("train", "train", "validation", "test")[i // 4 % 4], "view": ("PA", "AP")[i % 2],
+        "sex": "MF"[i // 4 % 2], "age": i % 90, "labels": labels[i], "sha256": f"{i:064x}",
+        "phash": phash[i],
+    } for i in range(n)]
+    path = as_parquet(tmp_path / "a.parquet", rows, tuple(f"class {i}" for i in range(15)))
+    del rows
+    start = time.monotonic()
+    result = audit.audit(audit_files.load([path]))
+    seconds = time.monotonic() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"\n{seconds:.1f} s, {peak:.2f} GiB of which much made the rows")
+    assert result["leaks"] == 0
+    assert result["settings"]["bits"] == duplicates.BITS
+    assert seconds < 60
