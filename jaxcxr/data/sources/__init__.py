@@ -12,6 +12,7 @@ SOURCES = {
     "chestxray14": ("chestxray14", "ChestXray14", "cxr", False),
     "covid19_radiography": ("covid19_radiography", "Covid19Radiography", "cxr", False),
     "covidx": ("covidx", "Covidx", "cxr", False),
+    "cxr15": ("cxr15", "Cxr15", "cxr", False),
     "tbx11k": ("tbx11k", "Tbx11k", "cxr", False),
     "covid_chestxray": ("covid_chestxray", "CovidChestXray", "cxr", False),
     "figure1": ("figure1", "Figure1", "cxr", False),
