@@ -10,6 +10,7 @@ from jaxcxr.errors import RunError, UserError
 # command -> (module with add_arguments(parser) and run(args), one line of help)
 COMMANDS = {
     "prepare": ("jaxcxr.data.prepare", "convert a data set into shards, once"),
+    "audit": ("jaxcxr.analysis.audit", "find leaks and shortcuts in data sets, images or not"),
     "score": ("jaxcxr.analysis.score", "score predictions of any model, with 95% intervals"),
     "relabel": ("jaxcxr.relabel", "add the positives that out-of-fold networks see, train only"),
     "bench": ("jaxcxr.bench", "measure the input pipeline or the training step"),
