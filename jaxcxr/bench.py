@@ -3,6 +3,7 @@
     jaxcxr bench input --config=F          examples/s of the pipeline and of a bare loop
     jaxcxr bench step --config=F           time per step of the loop and of the compiled step
     jaxcxr bench encoding --images DIR     bytes and time of a radiograph in each encoding
+    jaxcxr bench prepare --raw-images DIR  images/s of a preparation and of a bare loop
 
 Every comparison alternates the two sides within one run, and the median of the ratios is printed,
 because the speed of a shared machine drifts.
@@ -23,10 +24,13 @@ TAKES_CONFIG = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what to measure; `--config=FILE[:ARG]` and its overrides are as for training."""
-    parser.add_argument("what", choices=("input", "step", "encoding"), help="what to measure")
+    parser.add_argument("what", choices=("input", "step", "encoding", "prepare"),
+                        help="what to measure")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each round")
     parser.add_argument("--images", metavar="DIR", help="encoding: folder with radiographs")
-    parser.add_argument("--size", type=int, default=1024, help="encoding: stored pixels a side")
+    parser.add_argument("--raw-images", metavar="DIR", help="prepare: folder with radiographs")
+    parser.add_argument("--size", type=int, default=1024,
+                        help="encoding, prepare: stored pixels a side")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -38,6 +42,11 @@ def run(args: argparse.Namespace) -> None:
     begun = time.perf_counter()
     if args.what == "encoding":
         bench_encoding(args.images, args.size)
+        return
+    if args.what == "prepare":
+        from jaxcxr import bench_prepare
+
+        bench_prepare.bench_prepare(args.raw_images, args.size)
         return
     from jaxcxr import main
 

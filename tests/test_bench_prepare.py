@@ -1,0 +1,55 @@
+"""The benchmark of preparation: figures that belong together, and mistakes as sentences."""
+
+import argparse
+import re
+
+import cv2
+import numpy as np
+import pytest
+
+from jaxcxr import bench, bench_prepare
+from jaxcxr.data import images
+from jaxcxr.data.sources import xray
+from jaxcxr.errors import UserError
+
+
+def run(*words):
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    bench.run(parser.parse_args(["prepare", *map(str, words)]))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
+    for i, image in enumerate(noise):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), image)
+    return tmp_path
+
+
+def test_prints_a_rate_and_its_ratio_for_each_encoding(folder, capsys):
+    run("--raw-images", folder, "--size", 32)
+    text = capsys.readouterr().out
+    assert text.startswith("3 images to 32 x 32")
+    rows = {line.split()[0]: line for line in text.splitlines()[1:]}
+    bare = float(re.search(r"([\d.]+) images/s", rows["bare"])[1])
+    for encoding in images.ENCODINGS:
+        rate, ratio = map(float, re.findall(r"[\d.]+", rows[encoding].replace("images/s,", "")))
+        assert ratio == pytest.approx(rate / bare, rel=0.5)
+
+
+def test_bare_loop_does_what_a_record_holds(folder):
+    item = xray.Item.of(xray.Row("0", "0", "bench", "train", (0,)), folder / "0.png")
+    record = xray.encode(item, size=32, equalize="hist", encoding="png")[1]
+    bare = bench_prepare._bare(item, size=32)
+    np.testing.assert_array_equal(images.decode(record["image"]), images.decode(bare.tobytes()))
+
+
+def test_mistakes_are_sentences(folder, tmp_path):
+    with pytest.raises(UserError, match="--raw-images"):
+        run()
+    with pytest.raises(UserError, match="nowhere"):
+        run("--raw-images", tmp_path / "nowhere")
+    (folder / "0.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"0\.png: not a readable image"):
+        run("--raw-images", folder)
