@@ -11,6 +11,7 @@ import pathlib
 from typing import ClassVar
 
 from jaxcxr.data.sources import covid_tables, xray
+from jaxcxr.data.sources.csv_files import csv_rows
 
 NAME = "actualmed"
 
@@ -55,7 +56,7 @@ def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> 
     """
     path = raw / "metadata.csv"
     selection = covid_tables.Selection(NAME, val_fraction, test_fraction, ruled_out=("COVID-19",))
-    for where, cells in covid_tables.cells_of(path, _NEEDED):
+    for where, cells in csv_rows(path, _NEEDED, latin1=True, ragged=True):
         name = covid_tables.required(cells, "imagename", where)
         selection.add(cells, name, covid_tables.required(cells, "patientid", where))
     return selection.table(path)

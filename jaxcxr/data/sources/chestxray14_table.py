@@ -5,13 +5,13 @@ into four columns; an optional comma at the end of each line), `Patient Sex` for
 and Kaggle's sample (other names of the size columns, ages such as 060Y).
 """
 
-import csv
 import dataclasses
+import math
 import pathlib
 import re
-from collections.abc import Iterator
 
 from jaxcxr.data.schema import FINDINGS, NEGATIVE, POSITIVE
+from jaxcxr.data.sources.csv_files import csv_rows, read_text
 from jaxcxr.data.sources.xray import Row, named, note, split_of
 from jaxcxr.errors import UserError
 
@@ -23,9 +23,12 @@ _LISTS = {
 _BOXES = ("BBox_List_2017.csv", "BBox_List_2017_Official_NIH.csv")
 _ALIASES = {"Infiltrate": "Infiltration", "Pleural Thickening": "Pleural_Thickening"}
 _NO_FINDING = "No Finding"
+_NEEDED = ("Image Index", "Finding Labels", "Patient ID", "Patient Age")
 _WIDTHS = ("OriginalImage[Width", "OriginalImageWidth")
 _HEIGHTS = ("Height]", "OriginalImageHeight")
-_AGE = re.compile(r"0*(\d+)([YMWD]?)", re.IGNORECASE)
+_AGE = re.compile(r"0*(\d{1,4})([YMWD]?)", re.ASCII | re.IGNORECASE)
+_PIXELS = re.compile(r"\d{1,6}", re.ASCII)
+_PATIENT = re.compile(r"\d{1,8}", re.ASCII)
 _UNITS_PER_YEAR = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}
 _OLDEST = 120
 _RELEASED = (1024, 1024)  # the images as distributed; the boxes are in these pixels
@@ -63,8 +66,8 @@ def read(raw: pathlib.Path, val_fraction: float) -> Table:
     rows: dict[str, Row] = {}
     unlisted, repeated = [], []
     path = _find(raw, _CSV)
-    for line, cells in _cells(path, ("Image Index", "Finding Labels", "Patient ID", "Patient Age")):
-        row = _row(cells, listed, boxes, val_fraction, f"{path}:{line}")
+    for where, cells in csv_rows(path, _NEEDED, ragged=True):
+        row = _row(cells, listed, boxes, val_fraction, where)
         if row.split == "":
             unlisted.append(row.image_id)
         elif row.image_id not in rows:
@@ -72,8 +75,8 @@ def read(raw: pathlib.Path, val_fraction: float) -> Table:
         elif rows[row.image_id] == row:
             repeated.append(row.image_id)
         else:
-            raise UserError(f"{path}:{line}: a second row for {row.image_id} contradicts the first")
-    _check_patients(rows.values())
+            raise UserError(f"{where}: a second row for {row.image_id} contradicts the first")
+    _check_patients(rows.values(), raw)
     if not rows:
         raise UserError(f"chestxray14: no image of {path} stands in the split lists in {raw}")
     notes = (
@@ -98,7 +101,9 @@ def years(age: str) -> int:
 
 def _row(cells, listed, boxes, val_fraction, where) -> Row:
     image_id = cells["Image Index"].strip()
-    patient_id = cells["Patient ID"].strip().zfill(8)
+    if not _PATIENT.fullmatch(cells["Patient ID"]):
+        raise UserError(f"{where}: {cells['Patient ID']!r} is no patient id of ChestX-ray14")
+    patient_id = cells["Patient ID"].zfill(8)
     split = listed.get(image_id, "")
     if split == "train_val":
         split = split_of(patient_id, val_fraction)
@@ -131,7 +136,7 @@ def labels_of(text: str, where: str) -> tuple[int, ...]:
 
 def _number(cells: dict[str, str], columns: tuple[str, ...]) -> int:
     text = next((cells[column] for column in columns if column in cells), "")
-    return int(text) if text.strip().isdigit() else 0
+    return int(text) if _PIXELS.fullmatch(text) else 0
 
 
 def _listed(raw: pathlib.Path) -> dict[str, str]:
@@ -139,7 +144,7 @@ def _listed(raw: pathlib.Path) -> dict[str, str]:
     listed: dict[str, str] = {}
     for split, names in _LISTS.items():
         path = _find(raw, names)
-        for line in path.read_text(encoding="utf-8-sig").split():
+        for line in read_text(path).split():
             if listed.setdefault(line, split) != split:
                 raise UserError(f"{path}: {line} stands in the train_val list too")
     return listed
@@ -150,46 +155,33 @@ def _boxes(raw: pathlib.Path) -> dict[str, list[tuple[float, ...]]]:
     path = next((raw / name for name in _BOXES if (raw / name).exists()), None)
     if path is None:
         return boxes
-    for line, cells in _cells(path, ("Image Index", "Finding Label")):
+    for where, cells in csv_rows(path, ("Image Index", "Finding Label"), ragged=True):
         name = cells["Finding Label"].strip()
         name = _ALIASES.get(name, name)
         try:
             # The one header "Bbox [x,y,w,h]" splits at its commas, over the very four columns.
             corner_and_size = [float(cells[c]) for c in ("Bbox [x", "y", "w", "h]")]
+            if not all(map(math.isfinite, corner_and_size)):
+                raise ValueError("not finite")
             boxes.setdefault(cells["Image Index"].strip(), []).append(
                 (float(FINDINGS.index(name)), *corner_and_size)
             )
         except (KeyError, ValueError) as error:
             raise UserError(
-                f"{path}:{line}: no box of a finding of ChestX-ray14 ({error}); expected are the "
+                f"{where}: no box of a finding of ChestX-ray14 ({error}); expected are the "
                 "columns Image Index, Finding Label, Bbox [x, y, w, h]"
             ) from error
     return boxes
 
 
-def _cells(path: pathlib.Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows of a csv as (line number, {column: cell})."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, restval="")
-        columns = [name.strip() for name in reader.fieldnames or ()]
-        absent = [name for name in needed if name not in columns]
-        if absent:
-            raise UserError(
-                f"{path}: no column {', '.join(map(repr, absent))} among {', '.join(columns)}"
-            )
-        reader.fieldnames = columns
-        for cells in reader:
-            yield reader.line_num, cells
-
-
-def _check_patients(rows) -> None:
+def _check_patients(rows, raw: pathlib.Path) -> None:
     splits: dict[str, set[str]] = {}
     for row in rows:
         splits.setdefault(row.patient_id, set()).add(row.split)
     both = sorted(patient for patient, names in splits.items() if len(names) > 1)
     if both:
         raise UserError(
-            f"chestxray14: {len(both)} patients stand in both split lists: "
+            f"chestxray14: {len(both)} patients stand in both split lists in {raw}: "
             f"{named(both)}; take the official train_val_list.txt and test_list.txt"
         )
 

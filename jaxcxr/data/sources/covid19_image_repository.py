@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from jaxcxr.data.schema import FINDINGS, POSITIVE, UNKNOWN
 from jaxcxr.data.sources import covid_tables, xray
+from jaxcxr.data.sources.csv_files import csv_rows
 from jaxcxr.errors import UserError
 
 NAME = "covid19_image_repository"
@@ -61,7 +62,7 @@ def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> 
     path = raw / "data.csv"
     rows: dict[str, xray.Row] = {}
     others = []
-    for where, cells in covid_tables.cells_of(path, _NEEDED):
+    for where, cells in csv_rows(path, _NEEDED, latin1=True, ragged=True):
         name = covid_tables.required(cells, "image_id", where) + ".png"
         patient_id = f"{NAME}/{covid_tables.required(cells, 'patient_id', where)}"
         view = _PROJECTIONS.get(cells["projection"].lower())

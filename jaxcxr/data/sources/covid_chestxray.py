@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from jaxcxr.data.sources import covid_tables, xray
+from jaxcxr.data.sources.csv_files import csv_rows
 from jaxcxr.errors import UserError
 
 NAME = "covid_chestxray"
@@ -81,7 +82,7 @@ def read_table(
     """
     path = raw / "metadata.csv"
     selection = covid_tables.Selection(NAME, val_fraction, test_fraction, views)
-    for where, cells in covid_tables.cells_of(path, _NEEDED):
+    for where, cells in csv_rows(path, _NEEDED, latin1=True, ragged=True):
         name = covid_tables.required(cells, "filename", where)
         patient = covid_tables.required(cells, "patientid", where)
         if cells.get("folder", "").casefold() == "volumes":

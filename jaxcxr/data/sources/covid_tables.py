@@ -5,12 +5,10 @@ the patient, not what is seen on the film. What follows for the labels stands at
 """
 
 import collections
-import csv
 import dataclasses
-import io
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from jaxcxr.data.schema import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.data.sources import xray
@@ -45,42 +43,6 @@ class Table:
 
     rows: tuple[xray.Row, ...]
     notes: tuple[str, ...]
-
-
-def cells_of(path: pathlib.Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Rows of a csv in UTF-8 or, failing that, Latin-1.
-
-    Arguments:
-      path: the csv.
-      needed: columns that must be there, in lower case; each row must reach the last of them.
-
-    Yields:
-      ("file:line", {column in lower case: cell}), all stripped; rows without any text are skipped.
-
-    Raises:
-      UserError: the file is absent, empty, no csv, or lacks a column; or a row is too short.
-    """
-    reader = csv.reader(io.StringIO(_text(path), newline=""))
-    try:
-        columns = [name.strip().lower() for name in next(reader, [])]
-        absent = [name for name in needed if name not in columns]
-        if absent:
-            raise UserError(
-                f"{path}:1: no column {', '.join(map(repr, absent))} among {', '.join(columns)}"
-            )
-        width = 1 + max(map(columns.index, needed))
-        for values in reader:
-            cells = [value.strip() for value in values]
-            if any(cells):
-                where = f"{path}:{reader.line_num}"
-                if len(cells) < width:
-                    raise UserError(
-                        f"{where}: {len(cells)} cells; at least {width} are expected, for the "
-                        f"columns {', '.join(columns[:width])}"
-                    )
-                yield where, dict(zip(columns, _fitted(cells, columns), strict=True))
-    except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: not a csv that can be read: {error}") from error
 
 
 def labels_of(
@@ -266,20 +228,3 @@ def _stem(image_id: str) -> str:
 
 def _labels(known: dict[str, int]) -> tuple[int, ...]:
     return tuple(known.get(finding, UNKNOWN) for finding in FINDINGS)
-
-
-def _fitted(cells: list[str], columns: list[str]) -> list[str]:
-    return (cells + [""] * len(columns))[: len(columns)]
-
-
-def _text(path: pathlib.Path) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; looked for in the folder of --raw") from error
-    if b"\0" in content:
-        raise UserError(f"{path}: no csv in UTF-8 or Latin-1: it holds NUL bytes")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")

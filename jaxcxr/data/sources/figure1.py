@@ -13,6 +13,7 @@ import re
 from typing import ClassVar
 
 from jaxcxr.data.sources import covid_tables, xray
+from jaxcxr.data.sources.csv_files import csv_rows
 
 NAME = "figure1"
 
@@ -61,7 +62,7 @@ def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> 
     """
     path = raw / "metadata.csv"
     selection = covid_tables.Selection(NAME, val_fraction, test_fraction)
-    for where, cells in covid_tables.cells_of(path, _NEEDED):
+    for where, cells in csv_rows(path, _NEEDED, latin1=True, ragged=True):
         name = covid_tables.required(cells, "patientid", where)
         selection.add(cells, name, _LETTER.sub("", name))
     return selection.table(path)

@@ -1,15 +1,13 @@
 """The label files of the RSNA Pneumonia Detection Challenge, without the images."""
 
-import csv
 import dataclasses
-import io
 import math
 import pathlib
 import re
-from collections.abc import Iterable, Iterator
 
 from jaxcxr.data.schema import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.data.sources import xray
+from jaxcxr.data.sources.csv_files import csv_rows, read_text
 from jaxcxr.errors import UserError
 
 NAME = "rsna_pneumonia"
@@ -91,60 +89,6 @@ def read_table(
             )
         )
     return Table(tuple(rows), notes)
-
-
-def csv_rows(path: pathlib.Path, columns: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Reads a csv file that has at least these columns, in any order.
-
-    Arguments:
-      path: the file, in UTF-8, with or without byte order mark.
-      columns: names of the columns that are needed.
-
-    Yields:
-      ("path:line", cell by column) of each line that is not empty.
-
-    Raises:
-      UserError: the file is absent, no csv, lacks a column or has no line; or a line has more or
-        fewer cells than the header.
-    """
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
-    header, count = None, 0
-    try:
-        for cells in filter(None, reader):
-            where, cells = f"{path}:{reader.line_num}", [cell.strip() for cell in cells]
-            if header is None:
-                header = _header(where, cells, columns)
-            elif len(cells) != len(header):
-                raise UserError(
-                    f"{where}: {len(cells)} cells; the header has {len(header)} columns"
-                )
-            else:
-                count += 1
-                yield where, dict(zip(header, cells, strict=True))
-    except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: not a csv file ({error})") from error
-    if not count:
-        raise UserError(f"{path}: no line with data; the columns {', '.join(columns)} are expected")
-
-
-def _header(where: str, cells: list[str], columns: Iterable[str]) -> list[str]:
-    wrong = [name for name in columns if cells.count(name) != 1]
-    if wrong:
-        raise UserError(
-            f"{where}: the columns {', '.join(columns)} are expected, each once; look at "
-            f"{', '.join(wrong)} in {','.join(cells)[:200]!r}"
-        )
-    return cells
-
-
-def _text(path: pathlib.Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; look whether --raw is its folder") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}:{line}: not in UTF-8; save it as csv in UTF-8") from error
 
 
 def _marked(path: pathlib.Path) -> dict[str, _Marked]:
@@ -268,7 +212,7 @@ def _matches(path: pathlib.Path) -> dict[str, str]:
 def _tested(path: pathlib.Path) -> set[str]:
     """Patients of ChestX-ray14's official test list."""
     patients = set()
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         match = _NIH_IMAGE.fullmatch(line.strip())
         if match:
             patients.add(match[1])

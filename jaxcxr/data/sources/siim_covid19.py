@@ -31,8 +31,9 @@ from typing import ClassVar
 from jaxcxr.data import dicom
 from jaxcxr.data.schema import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.data.sources import xray
+from jaxcxr.data.sources.csv_files import csv_rows
 from jaxcxr.data.sources.rsna_pneumonia import described, read_headers
-from jaxcxr.data.sources.rsna_pneumonia_table import PNEUMONIA, csv_rows
+from jaxcxr.data.sources.rsna_pneumonia_table import PNEUMONIA
 from jaxcxr.errors import UserError
 
 NAME = "siim_covid19"

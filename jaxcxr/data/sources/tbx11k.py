@@ -20,6 +20,7 @@ from typing import ClassVar
 
 from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.data.sources import tbx11k_boxes, xray
+from jaxcxr.data.sources.csv_files import read_text
 from jaxcxr.errors import UserError
 
 NAME = "tbx11k"
@@ -184,14 +185,8 @@ def read_list(path: pathlib.Path) -> list[str]:
     Raises:
       UserError: the file is absent or empty, or a line is none of the data set's paths.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); TBX11K has it") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text; take the list as it is published") from error
     names = []
-    for number, line in enumerate(map(str.strip, lines), 1):
+    for number, line in enumerate(map(str.strip, read_text(path).splitlines()), 1):
         if line and not _NAME.fullmatch(line):
             raise UserError(
                 f"{path}:{number}: {line[:80]!r} is no image of TBX11K; expected is a path such "

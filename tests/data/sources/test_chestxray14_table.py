@@ -9,6 +9,7 @@ from jaxcxr.data.schema import FINDINGS
 from jaxcxr.data.sources import chestxray14_table as table
 from jaxcxr.data.sources.xray import split_of
 from jaxcxr.errors import UserError
+from tests.data.sources import fuzz
 
 # Published counts of the official test split (Data_Entry_2017_v2020.csv and test_list.txt).
 OFFICIAL_TEST = {
@@ -176,7 +177,7 @@ def test_an_image_or_a_patient_in_both_lists_is_refused(raw_data):
     with pytest.raises(UserError, match=r"00000003_000\.png stands in the train_val list too"):
         _read(raw_data)
     raw_data.lists(["00000001_000.png"], ["00000001_001.png"])
-    with pytest.raises(UserError, match="1 patients stand in both split lists: 00000001"):
+    with pytest.raises(UserError, match="1 patients stand in both split lists in .*: 00000001"):
         _read(raw_data)
 
 
@@ -197,3 +198,17 @@ def test_boxes_may_be_absent_but_not_malformed(raw_data):
     (raw_data.folder / "BBox_List_2017.csv").unlink()
     rows, _ = _read(raw_data)
     assert not any(row.boxes for row in rows.values())
+
+
+@pytest.mark.parametrize(
+    "name", ["Data_Entry_2017_v2020.csv", "train_val_list.txt", "BBox_List_2017.csv"]
+)
+def test_damaged_files_give_user_errors_that_name_them_or_their_folder(raw_data, name):
+    path = raw_data.folder / name
+
+    def write_and_read(content):
+        path.write_bytes(content)
+        table.read(raw_data.folder, 0.5)
+
+    named = name if name.endswith(".csv") else "raw"
+    fuzz.assert_only_user_errors(write_and_read, path.read_bytes(), named, examples=150)

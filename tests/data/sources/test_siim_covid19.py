@@ -226,7 +226,7 @@ def test_other_headers_than_the_meta_table_are_an_error(raw):
         ("new_image,1,0,0,0", "the id 'new_image' is none; expected is a name with _study"),
         ("_study,1,0,0,0", "the id '_study' is none"),
         ("ff0879eb20ed_study,1,0,0,0", "a second row for ff0879eb20ed"),
-        ("new_study,1,0,0", "4 cells; the header has 5 columns"),
+        ("new_study,1,0,0", "4 cells; 5 are expected"),
     ],
 )
 def test_wrong_studies_are_named_with_their_line(tmp_path, line, message):
@@ -280,7 +280,7 @@ def test_boxes_that_are_none_or_differ_between_the_columns_are_named(
         ("new_image,,none 1 0 0 1 1,other", "the study 'other' is not in .*train_study_level"),
         ("new_study,,none 1 0 0 1 1,ff0879eb20ed", "the id 'new_study' is none"),
         ("000c3a3f293f_image,,none 1 0 0 1 1,ff0879eb20ed", "a second row for 000c3a3f293f"),
-        ("new_image,[{'x': 1, 'y': 2}],none 1 0 0 1 1,ff0879eb20ed", "5 cells; the header has 4"),
+        ("new_image,[{'x': 1, 'y': 2}],none 1 0 0 1 1,ff0879eb20ed", "5 cells; 4 are expected"),
     ],
 )
 def test_wrong_images_are_named_with_their_line(tmp_path, line, message):
