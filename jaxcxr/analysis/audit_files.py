@@ -41,7 +41,7 @@ _COLUMNS = {  # names as sheets.fold leaves them
 }
 _PREFIX = re.compile(r"label[_ ]", re.IGNORECASE)
 _LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "": -1, "-1": -1, "-1.0": -1}
-_RSNA = ("rsna", "rsna_pneumonia")
+_RSNA = ("rsna_pneumonia", "rsna")
 _MAP_COLUMNS = ("rsna_patientId", "chestxray14_image", "mse")
 _FORMS = (
     "a prepared data set (its folder or manifest.parquet), the folder or the Data_Entry csv of "
@@ -322,7 +322,19 @@ def _only_known(rows: manifest.Manifest) -> manifest.Manifest:
 
 
 def _identity(rows: manifest.Manifest) -> np.ndarray:
-    return np.char.add(np.char.add(rows.source, "/"), rows.image_id)
+    """Source and name of each image; the RSNA's are DICOM there and PNG in COVIDx."""
+    names = np.char.add(np.char.add(rows.source, "/"), rows.image_id).astype(object)
+    for i in _of_rsna(rows):
+        names[i] = f"{_RSNA[0]}/{_rsna_id(rows.image_id[i])}"
+    return names.astype(str)
+
+
+def _of_rsna(rows: manifest.Manifest) -> np.ndarray:
+    return np.flatnonzero(np.isin(rows.source, _RSNA))
+
+
+def _rsna_id(image_id: str) -> str:
+    return re.sub(r"\.(png|dcm|jpe?g)$", "", image_id)
 
 
 def _read_map(path: pathlib.Path) -> dict[str, str]:
@@ -348,13 +360,13 @@ def _read_map(path: pathlib.Path) -> dict[str, str]:
 def _mapped(data_set: DataSet, known: dict[str, str] | None) -> DataSet:
     """RSNA's images as the images and patients of ChestX-ray14 that they are."""
     rows = data_set.rows
-    theirs = np.flatnonzero(np.isin(rows.source, _RSNA))
+    theirs = _of_rsna(rows)
     if known is None or not len(theirs):
         return data_set
     patients, identity = rows.patient_id.astype(object), data_set.identity.astype(object)
     joined = 0
     for i in theirs:
-        image = known.get(re.sub(r"\.(png|dcm|jpe?g)$", "", rows.image_id[i]))
+        image = known.get(_rsna_id(rows.image_id[i]))
         if image is not None:
             joined += 1
             identity[i], patients[i] = f"chestxray14/{image}", image[:8]

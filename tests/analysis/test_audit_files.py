@@ -100,6 +100,17 @@ def test_an_empty_manifest_is_no_accident(tmp_path):
     assert (result["leaks"], result["tables"]) == (0, [])
 
 
+def test_the_rsnas_images_are_the_same_in_every_list(tmp_path):
+    (tmp_path / "a.csv").write_text(f"image_id,source\n{RSNA},rsna_pneumonia\n{RSNA},north\n")
+    for split in ("train", "test"):
+        (tmp_path / f"{split}_X.txt").write_text(f"{RSNA} {RSNA}.png negative rsna\n")
+    known = audit_files.load([tmp_path / f"{name}" for name in (
+        "a.csv", "train_X.txt", "test_X.txt")])
+    assert [data_set.identity.tolist() for data_set in known] == [
+        [f"rsna_pneumonia/{RSNA}", f"north/{RSNA}"], [f"rsna_pneumonia/{RSNA}"] * 2,
+    ]
+
+
 def test_splits_of_a_manifest(tmp_path):
     path = tmp_path / "a.parquet"
     for split, expected in (("", audit_files.UNSPLIT), ("test", "test")):
