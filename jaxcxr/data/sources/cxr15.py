@@ -9,13 +9,16 @@ The RSNA's images, which COVIDx takes for pneumonia and healthy, are films of Ch
 training images of COVIDx 8A stand in its official test list. So nearly all of them come in as the
 original; what the RSNA's radiologists read as pneumonia is Pneumonia in training. Images of the
 COVID-19 Radiography Database that it copied from data sets above, of which it does not say which,
-are left out. Films of SIIM-FISABIO-RSNA and of COVIDx partly come from the same hospitals, and
-nothing tells which are the same: `jaxcxr audit` looks for them by their pixels.
+are left out. SIIM-FISABIO-RSNA and COVIDx both took films from RICORD and BIMCV, and
+covid-chestxray-dataset some from Hannover; nothing tells which are the same, and a note says so.
+`jaxcxr audit` looks for them by their pixels.
 """
 
 import dataclasses
 import pathlib
 from typing import ClassVar
+
+from absl import logging
 
 from jaxcxr.data import sources
 from jaxcxr.data.sources import (
@@ -41,6 +44,11 @@ _OTHERS = (
     covid19_radiography.NAME,
 )
 _MAP = "rsna_to_chestxray14.csv"
+_OVERLAPS = (
+    ("siim_covid19", covidx.NAME),
+    ("covid19_image_repository", covidx.NAME),
+    ("covid19_image_repository", "covid_chestxray"),
+)
 # In the URL that the Radiography Database gives: the RSNA, covid-chestxray, Figure 1 and
 # Actualmed, Hannover.
 _COPIED = ("rsna-pneumonia-detection-challenge", "/ieee8023/", "/agchung/", "/ml-workgroup/")
@@ -117,6 +125,12 @@ class Cxr15(xray.XrayBuilder):
                 _participants(kept),
                 *(note for part in collections for note in part.notes),
                 *composition.notes,
+                *(
+                    f"{one} and {other} share films, and nothing tells which; look for them in the "
+                    "prepared data with jaxcxr audit"
+                    for one, other in _OVERLAPS
+                    if kept.get(one) and kept.get(other)
+                ),
             ),
         )
 
@@ -144,8 +158,13 @@ class Cxr15(xray.XrayBuilder):
         config = self.builder_config
         builder = sources.builder_class(name)
         options = {"val_fraction": config.val_fraction, "test_fraction": config.test_fraction}
-        # TFDS looks for a prepared data set; in the raw folder it finds none.
-        other = builder(config=builder.builder_config_class(**options), data_dir=str(raw))
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.ERROR)  # TFDS warns of a config that is not on a fixed list
+        try:
+            # TFDS looks for a prepared data set; in the raw folder it finds none.
+            other = builder(config=builder.builder_config_class(**options), data_dir=str(raw))
+        finally:
+            logging.set_verbosity(verbosity)
         collection = other.collect(raw / name)
         if name == covid19_radiography.NAME:
             collection = _without_copies(collection, raw / name)

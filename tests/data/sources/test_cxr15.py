@@ -121,6 +121,7 @@ def test_notes_count_the_data_sets_and_what_was_left_out(raw):
         "1 training images of chestxray14 get Pneumonia",
     ):
         assert fact in joined
+    assert "share films" not in joined
 
 
 def test_images_that_are_left_out_need_not_be_there_and_others_are_missed(raw):
@@ -221,6 +222,8 @@ def test_real_images_with_the_published_lists(shared_data, tmp_path):
     # Of the 36 films of ChestX-ray14 those whose patient COVIDx tests are not there.
     assert 30 <= sources["chestxray14"] <= 36
     assert set(sources) == {"covid19_image_repository", "chestxray14"}
+    overlap = "covid19_image_repository and covidx share films, and nothing tells which"
+    assert any(note.startswith(overlap) for note in collection.notes)
     splits = collections.defaultdict(set)
     for item in collection.items:
         splits[item.row.patient_id].add(item.row.split)
