@@ -8,10 +8,21 @@ from typing import Any
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
+from jaxcxr.models.attention.efficient import Fastformer, FNet, Linformer, Performer
 from jaxcxr.models.attention.heads import MultiHeadAttention
+from jaxcxr.models.attention.local import LocalBlocks, LocalBlocks2D, Longformer
 
 # name in a config -> what makes the module from `heads`, `dropout`, `dtype`
-KINDS: dict[str, Callable[..., nn.Module]] = {"mha": MultiHeadAttention}
+KINDS: dict[str, Callable[..., nn.Module]] = {
+    "mha": MultiHeadAttention,
+    "local": LocalBlocks,
+    "local_2d": LocalBlocks2D,
+    "longformer": Longformer,
+    "linformer": Linformer,
+    "performer": Performer,
+    "fnet": FNet,
+    "fastformer": Fastformer,
+}
 
 
 def factory(kind: str, *, heads: int, dropout: float, dtype: Any) -> Callable[..., nn.Module]:
