@@ -1,12 +1,15 @@
 """Transformers that lift sequences of 2D keypoints to 3D joints."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxcxr.models import attention, transformer
+from jaxcxr.models import transformer
+from jaxcxr.models.attention.layers import layers
 from jaxcxr.models.keypoints import standardize
 
 # The features before the head have unit variance and joints lie decimetres from the root: an
@@ -34,7 +37,7 @@ class TemporalBackbone(nn.Module):
     dropout: float
     attention_dropout: float
     drop_path: float
-    attention: str
+    attention: str | tuple[str, ...]
     positions: str
     max_length: int
     causal: bool
@@ -50,12 +53,17 @@ class TemporalBackbone(nn.Module):
         x = nn.Dense(self.dim, dtype=self.dtype, name="embed")(x)
         x = transformer.TimePositions(self.positions, self.max_length, name="positions")(x)
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
-        make = attention.factory(
-            self.attention, heads=self.heads, dropout=self.attention_dropout, dtype=self.dtype
+        makers = layers(
+            self.attention,
+            self.depth,
+            heads=self.heads,
+            dropout=self.attention_dropout,
+            dtype=self.dtype,
         )
         block = transformer.encoder_block(self.remat)
         seen = _time_mask(mask, self.causal, frames)
-        for index, rate in enumerate(transformer.drop_path_rates(self.drop_path, self.depth)):
+        rates = transformer.drop_path_rates(self.drop_path, self.depth)
+        for index, (make, rate) in enumerate(zip(makers, rates, strict=True)):
             x = block(
                 make, self.mlp_ratio, self.dropout, rate, self.dtype, name=f"blocks_{index}"
             )(x, seen, None, train)
@@ -76,7 +84,8 @@ class PoseTemporal(nn.Module):
       dropout: rate after the positions, on the attention outputs and in the MLPs.
       attention_dropout: rate on the attention weights.
       drop_path: stochastic-depth rate of the last block; rises linearly from 0.
-      attention: kind of attention, a key of `attention.KINDS`.
+      attention: kind of attention, or the kinds that the blocks take in turn; see
+        `attention.layers.layers`.
       positions: "sinusoidal" (any number of frames) or "learned" (up to `max_length`).
       max_length: rows of the learned positions.
       causal: a frame sees no later frame, so that the model can run on a stream.
@@ -91,7 +100,7 @@ class PoseTemporal(nn.Module):
     dropout: float = 0.0
     attention_dropout: float = 0.0
     drop_path: float = 0.1
-    attention: str = "mha"
+    attention: str | tuple[str, ...] = "mha"
     positions: str = "sinusoidal"
     max_length: int = 243
     causal: bool = False
@@ -144,20 +153,24 @@ class SpatioTemporalBackbone(nn.Module):
     dropout: float
     attention_dropout: float
     drop_path: float
-    attention: str
-    joint_attention: str
+    attention: str | tuple[str, ...]
+    joint_attention: str | tuple[str, ...]
     positions: str
     max_length: int
     causal: bool
     remat: bool
     dtype: Any
 
-    def _block(self, kind: str, rate: float, name: str) -> nn.Module:
-        make = attention.factory(
-            kind, heads=self.heads, dropout=self.attention_dropout, dtype=self.dtype
-        )
+    def _layers(self, kinds: str | tuple[str, ...]) -> list[Callable[..., nn.Module]]:
+        """What makes each block of one of the two directions, from its drop-path rate and name."""
         block = transformer.encoder_block(self.remat)
-        return block(make, self.mlp_ratio, self.dropout, rate, self.dtype, name=name)
+        makers = layers(
+            kinds, self.depth, heads=self.heads, dropout=self.attention_dropout, dtype=self.dtype
+        )
+        return [
+            functools.partial(block, make, self.mlp_ratio, self.dropout, dtype=self.dtype)
+            for make in makers
+        ]
 
     @nn.compact
     def __call__(self, keypoints: jax.Array, mask: jax.Array | None, train: bool) -> jax.Array:
@@ -175,12 +188,15 @@ class SpatioTemporalBackbone(nn.Module):
         seen = _time_mask(mask, self.causal, frames)
         if seen is not None and seen.shape[0] > 1:
             seen = jnp.repeat(seen, joints, axis=0)
+        over_joints = self._layers(self.joint_attention)
+        over_frames = self._layers(self.attention)
         for index, rate in enumerate(transformer.drop_path_rates(self.drop_path, self.depth)):
             x = x.reshape(batch * frames, joints, self.dim)
-            over_joints = self._block(self.joint_attention, rate, f"joints_{index}")
-            x = over_joints(x, None, None, train).reshape(batch, frames, joints, self.dim)
+            block = over_joints[index](drop_path=rate, name=f"joints_{index}")
+            x = block(x, None, None, train).reshape(batch, frames, joints, self.dim)
             x = x.swapaxes(1, 2).reshape(batch * joints, frames, self.dim)
-            x = self._block(self.attention, rate, f"frames_{index}")(x, seen, None, train)
+            block = over_frames[index](drop_path=rate, name=f"frames_{index}")
+            x = block(x, seen, None, train)
             x = x.reshape(batch, joints, frames, self.dim).swapaxes(1, 2)
         return transformer.LayerNorm(self.dtype, name="norm")(x)
 
@@ -200,8 +216,9 @@ class PoseSpatioTemporal(nn.Module):
       dropout: rate after the positions, on the attention outputs and in the MLPs.
       attention_dropout: rate on the attention weights.
       drop_path: stochastic-depth rate of the last pair; rises linearly from 0.
-      attention: kind of attention over frames, a key of `attention.KINDS`.
-      joint_attention: kind of attention over joints.
+      attention: kind of attention over frames, or the kinds that the pairs take in turn; see
+        `attention.layers.layers`.
+      joint_attention: kind or kinds of attention over joints.
       positions: "sinusoidal" (any number of frames) or "learned" (up to `max_length`).
       max_length: rows of the learned positions.
       causal: a frame sees no later frame, so that the model can run on a stream.
@@ -216,8 +233,8 @@ class PoseSpatioTemporal(nn.Module):
     dropout: float = 0.0
     attention_dropout: float = 0.0
     drop_path: float = 0.1
-    attention: str = "mha"
-    joint_attention: str = "mha"
+    attention: str | tuple[str, ...] = "mha"
+    joint_attention: str | tuple[str, ...] = "mha"
     positions: str = "sinusoidal"
     max_length: int = 243
     causal: bool = False

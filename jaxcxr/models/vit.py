@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models import attention, transformer
+from jaxcxr.models import transformer
+from jaxcxr.models.attention.layers import layers
 from jaxcxr.models.classifier import ClassifierHead
 
 
@@ -25,7 +26,7 @@ class ViTBackbone(nn.Module):
     dropout: float = 0.0
     attention_dropout: float = 0.0
     drop_path: float = 0.0
-    attention: str = "mha"
+    attention: str | tuple[str, ...] = "mha"
     remat: bool = False
     dtype: Any = jnp.float32
 
@@ -67,13 +68,21 @@ class ViTBackbone(nn.Module):
         """Returns features `[batch, dim]` of images `[batch, height, width, 1 or 3]`."""
         if self.pool not in ("token", "mean"):
             raise UserError(f"pool={self.pool!r} is not known; use 'token' or 'mean'.")
-        x = self._with_positions(self._patches(images))
+        grid = self._patches(images)
+        x = self._with_positions(grid)
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
-        make = attention.factory(
-            self.attention, heads=self.heads, dropout=self.attention_dropout, dtype=self.dtype
+        makers = layers(
+            self.attention,
+            self.depth,
+            heads=self.heads,
+            dropout=self.attention_dropout,
+            dtype=self.dtype,
+            grid=grid.shape[1:3],
+            global_tokens=int(self.pool == "token"),
         )
         block = transformer.encoder_block(self.remat)
-        for index, rate in enumerate(transformer.drop_path_rates(self.drop_path, self.depth)):
+        rates = transformer.drop_path_rates(self.drop_path, self.depth)
+        for index, (make, rate) in enumerate(zip(makers, rates, strict=True)):
             x = block(
                 make, self.mlp_ratio, self.dropout, rate, self.dtype, name=f"blocks_{index}"
             )(x, None, None, train)
@@ -101,7 +110,8 @@ class ViT(nn.Module):
       dropout: rate after the positions, on the attention outputs and in the MLPs.
       attention_dropout: rate on the attention weights.
       drop_path: stochastic-depth rate of the last block; rises linearly from 0.
-      attention: kind of attention, a key of `attention.KINDS`.
+      attention: kind of attention, or the kinds that the blocks take in turn; see
+        `attention.layers.layers`. The class token is global where a kind has global tokens.
       head_width: hidden units of the head, 0 for a single Dense.
       head_dropout: dropout rate of the head.
       remat: recompute the blocks in the backward pass.
@@ -119,7 +129,7 @@ class ViT(nn.Module):
     dropout: float = 0.0
     attention_dropout: float = 0.0
     drop_path: float = 0.0
-    attention: str = "mha"
+    attention: str | tuple[str, ...] = "mha"
     head_width: int = 0
     head_dropout: float = 0.0
     remat: bool = False

@@ -1,0 +1,93 @@
+"""The attention of each layer of an encoder, from what a config says."""
+
+import ast
+import difflib
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from flax import linen as nn
+
+from jaxcxr.errors import UserError
+from jaxcxr.models.attention import factory
+
+# Set by the model, and so no choice of a layer.
+_NOT_OPTIONS = {"heads", "dropout", "dtype", "parent", "name"}
+
+
+def parse(kind: str) -> tuple[str, dict[str, Any]]:
+    """Splits `longformer(window=32)` into the name and its options.
+
+    Raises:
+      UserError: it is neither a name nor a name with options whose values are literals.
+    """
+    message = f"attention {kind!r} is neither a name nor like 'longformer(window=32)'."
+    try:
+        tree = ast.parse(kind.strip(), mode="eval").body
+        if isinstance(tree, ast.Name):
+            return tree.id, {}
+        if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name) or tree.args:
+            raise UserError(message)
+        options = {item.arg: ast.literal_eval(item.value) for item in tree.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise UserError(message) from error
+    if None in options:
+        raise UserError(message)
+    return tree.func.id, options
+
+
+def _layer(
+    kind: str, layout: dict[str, Any], heads: int, dropout: float, dtype: Any
+) -> Callable[..., nn.Module]:
+    name, options = parse(kind)
+    make = factory(name, heads=heads, dropout=dropout, dtype=dtype)
+    known = [key for key in inspect.signature(make).parameters if key not in _NOT_OPTIONS]
+    for key in options:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise UserError(
+                f"attention {name!r} has no option {key!r}.{hint} "
+                f"Options: {', '.join(known) or 'none'}."
+            )
+    own = {key: value for key, value in layout.items() if key in known} | options
+    return partial(make, **own) if own else make
+
+
+def layers(
+    kinds: str | tuple[str, ...],
+    depth: int,
+    *,
+    heads: int,
+    dropout: float,
+    dtype: Any,
+    **layout: Any,
+) -> list[Callable[..., nn.Module]]:
+    """What makes the attention of each layer.
+
+    Arguments:
+      kinds: one kind for all layers, or several that the layers take in turn, as a tuple or
+        separated by `|`. A kind is a key of `KINDS`, with options in parentheses where wanted:
+        `"longformer(window=32, dilation=2)|mha"`.
+      depth: number of layers.
+      heads: number of heads.
+      dropout: rate on the attention weights.
+      dtype: of the computation.
+      **layout: facts about the tokens (`grid`, `global_tokens`), given to the kinds that have
+        such an option.
+
+    Returns:
+      `depth` callables that take `name` and return the module.
+
+    Raises:
+      UserError: more kinds than layers, or a kind or an option that does not exist.
+    """
+    names = tuple(kinds.split("|")) if isinstance(kinds, str) else tuple(kinds)
+    if not 0 < len(names) <= depth:
+        raise UserError(
+            f"{len(names)} kinds of attention for {depth} layers; name at least one and at most "
+            "one for each layer."
+        )
+    made = [_layer(kind, layout, heads, dropout, dtype) for kind in names]
+    return [made[index % len(made)] for index in range(depth)]
