@@ -35,7 +35,8 @@ def breaches(folder, forbidden):
     }
 
 
-ABOVE_TRAIN = ("jaxcxr.main", "jaxcxr.__main__", "jaxcxr.bench", "jaxcxr.relabel")
+ABOVE_TRAIN = ("jaxcxr.main", "jaxcxr.__main__", "jaxcxr.bench", "jaxcxr.bench_prepare",
+               "jaxcxr.relabel")
 
 
 @pytest.mark.parametrize(("folder", "forbidden"), [

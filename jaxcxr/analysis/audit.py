@@ -23,6 +23,7 @@ import rich.table
 
 import jaxcxr
 from jaxcxr.analysis import audit_checks, audit_files, audit_html, duplicates
+from jaxcxr.data.sources import rsna_pneumonia_table
 from jaxcxr.errors import UserError
 
 _STYLES = {audit_checks.LEAK: "bold red", audit_checks.WARNING: "yellow"}  # the worst first
@@ -120,7 +121,7 @@ def audit(
         "tables": tables,
         "settings": {
             "bits": bits, "correlation": duplicates.CORRELATION, "shortcut": shortcut,
-            "map_mse_below": audit_files.MAX_MSE,
+            "map_mse_below": rsna_pneumonia_table.MAX_MSE,
         },
         "jaxcxr_version": jaxcxr.__version__,
     }

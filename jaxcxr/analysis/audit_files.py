@@ -13,11 +13,10 @@ import numpy as np
 
 from jaxcxr.analysis import sheets
 from jaxcxr.data import manifest
-from jaxcxr.data.sources import chestxray14_table, covidx_table, xray
+from jaxcxr.data.sources import chestxray14_table, covidx_table, rsna_pneumonia_table, xray
 from jaxcxr.errors import UserError
 
 UNSPLIT = "all"  # the split of rows whose file names none
-MAX_MSE = 10.0  # of the map: above, the two images are not taken for the same
 
 _SPLITS = {
     "train": "train", "training": "train", "val": "validation", "valid": "validation",
@@ -42,7 +41,6 @@ _COLUMNS = {  # names as sheets.fold leaves them
 _PREFIX = re.compile(r"label[_ ]", re.IGNORECASE)
 _LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "": -1, "-1": -1, "-1.0": -1}
 _RSNA = ("rsna_pneumonia", "rsna")
-_MAP_COLUMNS = ("rsna_patientId", "chestxray14_image", "mse")
 _FORMS = (
     "a prepared data set (its folder or manifest.parquet), the folder or the Data_Entry csv of "
     "ChestX-ray14, COVIDx lists (train_NAME.txt test_NAME.txt), or a csv with the columns "
@@ -81,7 +79,9 @@ def load(paths: Sequence[str | pathlib.Path], rsna_map: str | pathlib.Path | Non
     Raises:
       UserError: a file is absent or not in its form.
     """
-    known = None if rsna_map is None else _read_map(pathlib.Path(rsna_map))
+    known = None
+    if rsna_map is not None:
+        known = rsna_pneumonia_table.chestxray14_images(pathlib.Path(rsna_map))
     given: dict[pathlib.Path, dict[str, pathlib.Path]] = {}
     for path in map(pathlib.Path, paths):
         if not path.exists():
@@ -337,26 +337,6 @@ def _rsna_id(image_id: str) -> str:
     return re.sub(r"\.(png|dcm|jpe?g)$", "", image_id)
 
 
-def _read_map(path: pathlib.Path) -> dict[str, str]:
-    """RSNA image -> ChestX-ray14 image, of those that are the same."""
-    sheet = sheets.read_sheet(path)
-    absent = [name for name in _MAP_COLUMNS if name not in sheet.columns]
-    if absent:
-        raise UserError(
-            f"{path}: no column {', '.join(absent)} among {', '.join(sheet.columns)}; expected "
-            f"are {', '.join(_MAP_COLUMNS)}"
-        )
-    rsna, image, mse = (sheet.columns.index(name) for name in _MAP_COLUMNS)
-    known = {}
-    for i, row in enumerate(sheet.rows):
-        try:
-            if float(row[mse]) < MAX_MSE:
-                known[row[rsna]] = row[image]
-        except ValueError:
-            raise UserError(f"{sheet.where(i)}: {row[mse]!r} in column mse is no number") from None
-    return known
-
-
 def _mapped(data_set: DataSet, known: dict[str, str] | None) -> DataSet:
     """RSNA's images as the images and patients of ChestX-ray14 that they are."""
     rows = data_set.rows
@@ -372,7 +352,7 @@ def _mapped(data_set: DataSet, known: dict[str, str] | None) -> DataSet:
             identity[i], patients[i] = f"chestxray14/{image}", image[:8]
     note = (
         f"{joined:,} of {len(theirs):,} RSNA images are images of ChestX-ray14 by the map "
-        f"(MSE below {MAX_MSE:g}) and have its patients"
+        f"(MSE below {rsna_pneumonia_table.MAX_MSE:g}) and have its patients"
     )
     return dataclasses.replace(
         data_set, rows=dataclasses.replace(rows, patient_id=patients.astype(str)),

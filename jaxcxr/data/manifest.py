@@ -85,7 +85,8 @@ def from_rows(rows: Iterable[Mapping[str, Any]], classes: tuple[str, ...]) -> Ma
         **texts,
         age=column("age", -1, np.int32),
         original_size=column("original_size", (0, 0), np.int32, (2,)),
-        phash=column("phash", 0, np.uint64),
+        # Records hold the same 64 bits as int64.
+        phash=np.array([int(row.get("phash", 0)) % 2**64 for row in rows], np.uint64),
         labels=column("labels", None, np.int8, (len(classes),)),
         boxes=tuple(np.array(row.get("boxes", ()), np.float32).reshape(-1, 5) for row in rows),
         classes=tuple(classes),
@@ -127,7 +128,7 @@ def read(path: pathlib.Path, split: str | None = None) -> Manifest:
         raise UserError(f"{path} is missing: the preparation did not finish; run it again.")
     try:
         rows = from_table(pyarrow.parquet.read_table(path))
-    except (pa.ArrowException, KeyError, ValueError) as error:
+    except (pa.ArrowException, KeyError, ValueError, OSError) as error:
         raise UserError(f"{path} is not a manifest of jaxcxr: {error}") from error
     return rows if split is None else rows.take(rows.split == split)
 

@@ -50,7 +50,7 @@ def xray_features(classes: tuple[str, ...] = FINDINGS) -> tfds.features.Features
         "boxes": tfds.features.Tensor(shape=(None, 5), dtype=np.float32),
         "original_size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
         "sha256": tfds.features.Text(),
-        "phash": tfds.features.Scalar(np.uint64),
+        "phash": tfds.features.Scalar(np.int64),  # TFDS reads no uint64 with protobuf before 7
     })
 
 

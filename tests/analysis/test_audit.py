@@ -420,11 +420,11 @@ def test_mistakes_of_folders_and_maps(tmp_path, covidx, run):
     assert "a folder of lists; name those" in run(covidx).err
     (covidx / "map.csv").write_text("a,b\n1,2\n")
     lists = [covidx / f"{split}_COVIDx8B.txt" for split in ("train", "test")]
-    assert "no column rsna_patientId, chestxray14_image, mse" in (
+    assert "no column 'rsna_patientId', 'chestxray14_image', 'mse'" in (
         run(*lists, "--map", covidx / "map.csv").err
     )
-    (covidx / "map.csv").write_text("rsna_patientId,chestxray14_image,mse\na,b,low\n")
-    assert "map.csv:2: 'low' in column mse" in run(*lists, "--map", covidx / "map.csv").err
+    (covidx / "map.csv").write_text("rsna_patientId,chestxray14_image,mse\na,00000001_000.png,low\n")
+    assert "map.csv:2: mse is 'low'" in run(*lists, "--map", covidx / "map.csv").err
     assert "given twice" in run(*lists, lists[0]).err
 
 

@@ -44,7 +44,7 @@ class Actualmed(xray.XrayBuilder):
         return covid_tables.with_images(table, [raw / "images", raw])
 
 
-def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> covid_tables.Table:
+def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> xray.Table:
     """Reads metadata.csv.
 
     Arguments:

@@ -142,7 +142,7 @@ def encode(
         "boxes": boxes,
         "original_size": np.array([size, size], np.int32),
         "sha256": fingerprint.pixel_sha256(image),
-        "phash": np.uint64(fingerprint.perceptual_hash(image)),
+        "phash": np.uint64(fingerprint.perceptual_hash(image)).astype(np.int64),
     }
 
 

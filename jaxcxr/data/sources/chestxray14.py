@@ -50,7 +50,7 @@ class ChestXray14(xray.XrayBuilder):
         return find_images(content, folder)
 
 
-def find_images(content: table.Table, folder: pathlib.Path) -> xray.Collection:
+def find_images(content: xray.Table, folder: pathlib.Path) -> xray.Collection:
     """Finds the image of each row on disk.
 
     Arguments:

@@ -5,14 +5,13 @@ into four columns; an optional comma at the end of each line), `Patient Sex` for
 and Kaggle's sample (other names of the size columns, ages such as 060Y).
 """
 
-import dataclasses
 import math
 import pathlib
 import re
 
 from jaxcxr.data.schema import FINDINGS, NEGATIVE, POSITIVE
 from jaxcxr.data.sources.csv_files import csv_rows, read_text
-from jaxcxr.data.sources.xray import Row, named, note, split_of
+from jaxcxr.data.sources.xray import Row, Table, named, note, split_of
 from jaxcxr.errors import UserError
 
 _CSV = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "Data_Entry*.csv", "sample_labels.csv")
@@ -32,14 +31,6 @@ _PATIENT = re.compile(r"\d{1,8}", re.ASCII)
 _UNITS_PER_YEAR = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}
 _OLDEST = 120
 _RELEASED = (1024, 1024)  # the images as distributed; the boxes are in these pixels
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """All rows in the order of the csv, and remarks for the user on what was left out."""
-
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...]
 
 
 def read(raw: pathlib.Path, val_fraction: float) -> Table:

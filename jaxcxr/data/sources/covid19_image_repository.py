@@ -46,7 +46,7 @@ class Covid19ImageRepository(xray.XrayBuilder):
         return covid_tables.with_images(table, [raw / "png", raw])
 
 
-def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> covid_tables.Table:
+def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> xray.Table:
     """Reads data.csv.
 
     Arguments:
@@ -84,4 +84,4 @@ def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> 
     notes = xray.note(others, "images are left out, as their projection is neither PA nor AP")
     if not rows:
         raise UserError(f"{path}: no image is left to prepare. " + ". ".join(notes))
-    return covid_tables.Table(tuple(rows.values()), notes)
+    return xray.Table(tuple(rows.values()), notes)

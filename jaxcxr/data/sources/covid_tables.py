@@ -5,7 +5,6 @@ the patient, not what is seen on the film. What follows for the labels stands at
 """
 
 import collections
-import dataclasses
 import pathlib
 import re
 from collections.abc import Sequence
@@ -35,14 +34,6 @@ _CAUSES = {
     "streptococcus", "varicella",
 }  # fmt: skip
 _NO_CAUSE = {"viral", "unknown", "todo", ""}  # levels of a path that leave COVID-19 possible
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """All rows in the order of the csv, and remarks for the user on what was left out."""
-
-    rows: tuple[xray.Row, ...]
-    notes: tuple[str, ...]
 
 
 def labels_of(
@@ -179,7 +170,7 @@ class Selection:
         """Notes a fact of an image or a name; the remark has the count and the first names."""
         self._remarks[fact].append(name)
 
-    def table(self, path: pathlib.Path) -> Table:
+    def table(self, path: pathlib.Path) -> xray.Table:
         """The rows of all images that stand in one row only, or in several that agree.
 
         Raises:
@@ -196,10 +187,10 @@ class Selection:
         notes = [text for fact, names in self._remarks.items() for text in xray.note(names, fact)]
         if not rows:
             raise UserError(f"{path}: no image is left to prepare. " + ". ".join(notes))
-        return Table(tuple(rows), tuple(notes))
+        return xray.Table(tuple(rows), tuple(notes))
 
 
-def with_images(table: Table, folders: Sequence[pathlib.Path]) -> xray.Collection:
+def with_images(table: xray.Table, folders: Sequence[pathlib.Path]) -> xray.Collection:
     """Finds the images by name or, where there is none, by the name without its ending.
 
     Arguments:

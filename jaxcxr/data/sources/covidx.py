@@ -91,7 +91,7 @@ def checked_version(version: str, source: str) -> str:
     return KAGGLE if version.lower() == KAGGLE else version.upper()
 
 
-def read_table(raw: pathlib.Path, version: str, val_fraction: float) -> covidx_table.Table:
+def read_table(raw: pathlib.Path, version: str, val_fraction: float) -> xray.Table:
     """Reads the lists of a version, and what the sources' own tables say of their images.
 
     Arguments:
@@ -118,10 +118,10 @@ def read_table(raw: pathlib.Path, version: str, val_fraction: float) -> covidx_t
                 continue
             known = {covidx_table.image_of(row): row for row in own}
             rows = [_described(row, known) for row in rows]
-    return covidx_table.Table(covidx_table.carved(rows, val_fraction), tuple(notes))
+    return xray.Table(covidx_table.carved(rows, val_fraction), tuple(notes))
 
 
-def find_images(table: covidx_table.Table, raw: pathlib.Path) -> xray.Collection:
+def find_images(table: xray.Table, raw: pathlib.Path) -> xray.Collection:
     """Finds the images of the lists, by name, in the folders of their sources.
 
     Arguments:

@@ -53,20 +53,12 @@ _ABDOMEN = re.compile(r"^A\d+-.*-NA-[A-Z_]*ABD")
 _EXPECTED = "expected is `patient file label source`"
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """All rows in the order of the lists, train before validation before test, and remarks."""
-
-    rows: tuple[xray.Row, ...]
-    notes: tuple[str, ...]
-
-
 def read(
     train: pathlib.Path,
     test: pathlib.Path,
     validation: pathlib.Path | None = None,
     val_fraction: float = 0.0,
-) -> Table:
+) -> xray.Table:
     """Reads the lists of one version.
 
     Arguments:
@@ -103,14 +95,14 @@ def read(
             f"{kinds['A']} has the labels {', '.join(_A)}, but {kinds['B']} {', '.join(_B)}; "
             "give lists of one version"
         )
-    return Table(carved(rows, val_fraction), (*notes, *_remarks(rows)))
+    return xray.Table(carved(rows, val_fraction), (*notes, *_remarks(rows)))
 
 
 def carved(rows: Iterable[xray.Row], val_fraction: float) -> tuple[xray.Row, ...]:
     """Moves patients of the training list to validation, unless there is a list of that.
 
     Arguments:
-      rows: of a `Table`.
+      rows: of a `xray.Table`.
       val_fraction: as in `read`.
     """
     rows = tuple(rows)

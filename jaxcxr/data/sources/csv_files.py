@@ -54,10 +54,13 @@ def csv_rows(
 def _header(where: str, cells: list[str], columns: Sequence[str]) -> list[str]:
     as_needed = {name.casefold(): name for name in columns}
     header = [as_needed.get(cell.casefold(), cell) for cell in cells]
-    for name in columns:
-        if header.count(name) != 1:
-            found = "several columns" if name in header else "no column"
-            raise UserError(f"{where}: {found} {name!r} among {', '.join(cells)[:300]}")
+    for found, wrong in (
+        ("no column", [name for name in columns if name not in header]),
+        ("several columns", [name for name in columns if header.count(name) > 1]),
+    ):
+        if wrong:
+            names = ", ".join(map(repr, wrong))
+            raise UserError(f"{where}: {found} {names} among {', '.join(cells)[:300]}")
     return header
 
 
@@ -70,7 +73,7 @@ def read_text(path: pathlib.Path, latin1: bool = False) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; look whether --raw is its folder") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     if b"\0" in content:
         line = content[: content.index(b"\0")].count(b"\n") + 1
         raise UserError(f"{path}:{line}: no text: it holds NUL bytes")

@@ -110,12 +110,12 @@ class Cxr15(xray.XrayBuilder):
         folder = pathlib.Path(config.images).expanduser().absolute() if config.images else None
         collections = [
             chestxray14.find_images(
-                chestxray14_table.Table(kept["chestxray14"], nih.notes),
+                xray.Table(kept["chestxray14"], nih.notes),
                 folder or raw / "chestxray14",
             )
         ]
         if listed.rows:
-            table = covidx_table.Table(kept[covidx.NAME], listed.notes)
+            table = xray.Table(kept[covidx.NAME], listed.notes)
             collections.append(covidx.find_images(table, raw))
         collections += [_kept(part, kept.get(name, ())) for name, part in others.items()]
         return xray.Collection(
@@ -136,7 +136,7 @@ class Cxr15(xray.XrayBuilder):
 
     def _parts(
         self, raw: pathlib.Path
-    ) -> tuple[chestxray14_table.Table, covidx_table.Table, dict[str, xray.Collection]]:
+    ) -> tuple[xray.Table, xray.Table, dict[str, xray.Collection]]:
         """ChestX-ray14, COVIDx (without rows where its lists are absent), and the others."""
         config = self.builder_config
         there = [name for name in _OTHERS if (raw / name).is_dir()]
@@ -147,7 +147,7 @@ class Cxr15(xray.XrayBuilder):
                 f" of what is needed: {self.raw_content}"
             )
         nih = chestxray14_table.read(raw / "chestxray14", config.val_fraction)
-        listed = covidx_table.Table((), ())
+        listed = xray.Table((), ())
         if with_lists:
             listed = covidx.read_table(raw, config.list_version, config.val_fraction)
         others = {name: self._other(name, raw) for name in there}
@@ -174,7 +174,7 @@ class Cxr15(xray.XrayBuilder):
             notes=tuple(f"{name}: {note}" for note in collection.notes),
         )
 
-    def _matches(self, raw: pathlib.Path, listed: covidx_table.Table) -> dict[str, str]:
+    def _matches(self, raw: pathlib.Path, listed: xray.Table) -> dict[str, str]:
         """Image of ChestX-ray14 by the RSNA's patientId, if images of the RSNA take part."""
         images = [row for row in listed.rows if row.source == rsna_pneumonia_table.NAME]
         if not images:
@@ -187,7 +187,7 @@ class Cxr15(xray.XrayBuilder):
                 f"ChestX-ray14; no file {path} tells which. Give with --map FILE a csv with "
                 "rsna_patientId, chestxray14_image, mse"
             )
-        matches = rsna_pneumonia_table._matches(path)
+        matches = rsna_pneumonia_table.chestxray14_images(path)
         if not any(covidx_table.image_of(row)[1] in matches for row in images):
             raise UserError(f"{path}: none of the {len(images)} images of the RSNA is in it")
         return matches

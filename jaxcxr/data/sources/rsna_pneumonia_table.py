@@ -22,17 +22,9 @@ _FINDINGS_OF = {
 _TARGET_OF = {"Normal": "0", "No Lung Opacity / Not Normal": "0", "Lung Opacity": "1"}
 _BOX = ("x", "y", "width", "height")
 _SIDE = 1024
-_SAME_IMAGE = 10.0  # 98 of 26,684 lie above, none of the others over 7.2
+MAX_MSE = 10.0  # of films taken for the same; 98 of 26,684 lie above, none of the others over 7.2
 _ID = re.compile(r"[\w.-]+", re.ASCII)
 _NIH_IMAGE = re.compile(r"(\d{8})_\d{3}\.png", re.ASCII)
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """All rows in the order of the class csv, and remarks for the user."""
-
-    rows: tuple[xray.Row, ...]
-    notes: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +42,7 @@ def read_table(
     test_fraction: float,
     map_file: pathlib.Path | None = None,
     test_list: pathlib.Path | None = None,
-) -> Table:
+) -> xray.Table:
     """Reads both csv files, of which each repeats an image for each of its boxes.
 
     Arguments:
@@ -88,7 +80,7 @@ def read_table(
                 box_size=(_SIDE, _SIDE),
             )
         )
-    return Table(tuple(rows), notes)
+    return xray.Table(tuple(rows), notes)
 
 
 def _marked(path: pathlib.Path) -> dict[str, _Marked]:
@@ -178,7 +170,7 @@ def _patients(
             "patient can stand in several splits, and in those of ChestX-ray14. Give --map FILE, "
             "a csv with rsna_patientId, chestxray14_image, mse",
         )
-    matches = _matches(path)
+    matches = chestxray14_images(path)
     patients = {name: matches[name][:8] for name in image_ids if name in matches}
     if not patients:
         raise UserError(f"{path}: none of the {len(image_ids)} images matches one of ChestX-ray14")
@@ -187,8 +179,15 @@ def _patients(
     return patients, xray.note(others, fact)
 
 
-def _matches(path: pathlib.Path) -> dict[str, str]:
-    """Image of ChestX-ray14 by image id; pairs that differ too much are left out."""
+def chestxray14_images(path: pathlib.Path) -> dict[str, str]:
+    """Which image of ChestX-ray14 each image is; pairs that differ too much are left out.
+
+    Arguments:
+      path: csv with the columns rsna_patientId, chestxray14_image and mse.
+
+    Raises:
+      UserError: the file is absent or not in this form.
+    """
     matches: dict[str, tuple[str, str]] = {}
     for where, cells in csv_rows(path, ("rsna_patientId", "chestxray14_image", "mse")):
         name, image = cells["rsna_patientId"], cells["chestxray14_image"]
@@ -203,7 +202,7 @@ def _matches(path: pathlib.Path) -> dict[str, str]:
             error = math.nan
         if not 0 <= error < math.inf:
             raise UserError(f"{where}: mse is {cells['mse']!r}; a number from 0 on is expected")
-        first = matches.setdefault(name, (image if error < _SAME_IMAGE else "", where))
+        first = matches.setdefault(name, (image if error < MAX_MSE else "", where))
         if first[1] != where:
             raise UserError(f"{where}: a second line for {name}, the first is {first[1]}")
     return {name: image for name, (image, _) in matches.items() if image}

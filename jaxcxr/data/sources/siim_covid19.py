@@ -55,14 +55,6 @@ _ID = re.compile(r"[\w.-]+", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
-    """All rows in the order of the image csv, and remarks for the user."""
-
-    rows: tuple[xray.Row, ...]
-    notes: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
 class _Film:
     """What the image csv says of an image, with boxes as in `xray.Row`."""
 
@@ -115,7 +107,7 @@ def read_table(
     val_fraction: float,
     test_fraction: float,
     headers: Mapping[str, dicom.Dicom] = types.MappingProxyType({}),
-) -> Table:
+) -> xray.Table:
     """Reads the study csv, the image csv and, where there is one, train_meta.csv.
 
     Arguments:
@@ -164,7 +156,7 @@ def read_table(
         f"splits, as neither DICOM headers nor {META} tell the patients"
     ] = [study for study in grades if study in seen and study not in patients]
     notes = [text for fact, names in remarks.items() for text in xray.note(names, fact)]
-    return Table(tuple(rows), tuple(notes))
+    return xray.Table(tuple(rows), tuple(notes))
 
 
 def _grades(path: pathlib.Path) -> dict[str, str]:

@@ -46,14 +46,6 @@ _COPIES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Rows in the order of the lists, and remarks for the user on what was left out."""
-
-    rows: tuple[xray.Row, ...]
-    notes: tuple[str, ...]
-
-
 @dataclasses.dataclass(eq=False)
 class Tbx11kConfig(xray.XrayConfig):
     """Options of the prepared TBX11K.
@@ -130,7 +122,7 @@ def read_table(
     fold: int = 0,
     folds: int = _FOLDS,
     include_hidden: bool = False,
-) -> Table:
+) -> xray.Table:
     """Reads the lists and the boxes.
 
     Arguments:
@@ -176,7 +168,7 @@ def read_table(
         *xray.note(copies, "images of da+db are copies of images in its other list; left out"),
         *xray.note(unasked, "images of the hidden test set have no published label; left out"),
     )
-    return Table(tuple(row for row in rows if row.image_id not in copies), notes)
+    return xray.Table(tuple(row for row in rows if row.image_id not in copies), notes)
 
 
 def read_list(path: pathlib.Path) -> list[str]:

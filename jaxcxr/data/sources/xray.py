@@ -57,6 +57,14 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of label files, in their order, and remarks for the user on what was left out."""
+
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Item:
     """One image to prepare; `bytes` tells a changed file from the one prepared before."""
 
@@ -350,7 +358,7 @@ def encode(item: Item, *, size: int, equalize: str, encoding: str) -> staging.Re
             row.original_size if any(row.original_size) else pixels.shape, np.int32
         ),
         "sha256": fingerprint.pixel_sha256(pixels),
-        "phash": np.uint64(fingerprint.perceptual_hash(pixels)),
+        "phash": np.uint64(fingerprint.perceptual_hash(pixels)).astype(np.int64),
     }
 
 

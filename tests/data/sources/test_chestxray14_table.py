@@ -177,7 +177,7 @@ def test_an_image_or_a_patient_in_both_lists_is_refused(raw_data):
     with pytest.raises(UserError, match=r"00000003_000\.png stands in the train_val list too"):
         _read(raw_data)
     raw_data.lists(["00000001_000.png"], ["00000001_001.png"])
-    with pytest.raises(UserError, match="1 patients stand in both split lists in .*: 00000001"):
+    with pytest.raises(UserError, match=r"1 patients stand in both split lists in .*: 00000001"):
         _read(raw_data)
 
 

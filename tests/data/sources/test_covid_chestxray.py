@@ -276,7 +276,7 @@ def test_impossible_tables_are_refused(tmp_path, content, message):
 
 
 def test_absent_table_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"metadata\.csv: No such file"):
+    with pytest.raises(UserError, match=r"metadata\.csv cannot be read: No such file"):
         read(tmp_path)
 
 

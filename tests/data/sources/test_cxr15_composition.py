@@ -240,7 +240,7 @@ def test_published_lists_contaminate_the_official_test_split_and_the_composition
     }
     assert len(contaminated) == 3185
 
-    assert rsna_pneumonia_table._matches(path) == matches
+    assert rsna_pneumonia_table.chestxray14_images(path) == matches
     composed = cxr15_composition.compose(
         {"chestxray14": nih_table.rows, "covidx": listed.rows}, matches, 0.125
     )

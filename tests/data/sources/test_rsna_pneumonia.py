@@ -196,7 +196,7 @@ def test_files_given_imply_the_options_that_name_the_variant(tmp_path):
         config(test_list="t")
     with pytest.raises(UserError, match="patients is 'nih'; allowed: image, chestxray14"):
         config(patients="nih")
-    with pytest.raises(UserError, match=r"rsna_to_chestxray14\.csv: No such file"):
+    with pytest.raises(UserError, match=r"rsna_to_chestxray14\.csv cannot be read: No such file"):
         collect(write(tmp_path), patients="chestxray14")
 
 
@@ -303,5 +303,5 @@ def test_damaged_files_raise_only_user_errors(raw, name):
 
     fuzz.assert_only_user_errors(write_and_read, valid, name)
     path.unlink()
-    with pytest.raises(UserError, match=f"{name}: No such file"):
+    with pytest.raises(UserError, match=f"{name} cannot be read: No such file"):
         read(raw, raw / source._MAP, raw / "test_list.txt")

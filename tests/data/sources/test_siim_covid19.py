@@ -316,5 +316,5 @@ def test_damaged_files_raise_only_user_errors(tmp_path, name):
 @pytest.mark.parametrize("name", [source.STUDIES, source.IMAGES])
 def test_an_absent_file_is_named(tmp_path, name):
     (write(tmp_path) / name).unlink()
-    with pytest.raises(UserError, match=f"{name}: No such file"):
+    with pytest.raises(UserError, match=f"{name} cannot be read: No such file"):
         read(tmp_path)

@@ -158,7 +158,7 @@ def test_the_hidden_test_set_is_left_out_unless_asked_for_and_then_unknown(raw):
 def test_without_the_hidden_list_the_rest_is_read(raw):
     (raw.folder / "lists/all_test.txt").unlink()
     assert set(raw.rows()) == {*TRAIN, *VAL}
-    with pytest.raises(UserError, match=r"all_test\.txt: No such file"):
+    with pytest.raises(UserError, match=r"all_test\.txt cannot be read"):
         raw.rows(include_hidden=True)
 
 
@@ -274,7 +274,7 @@ def test_an_absent_folder_or_list_is_named(raw, tmp_path):
     with pytest.raises(UserError, match=r"no folder .*--raw DIR"):
         source.read_table(tmp_path / "absent")
     (raw.folder / "lists/TBX11K_train.txt").unlink()
-    with pytest.raises(UserError, match=r"TBX11K_train\.txt: No such file"):
+    with pytest.raises(UserError, match=r"TBX11K_train\.txt cannot be read"):
         raw.rows()
 
 

@@ -114,7 +114,7 @@ def test_a_record_has_fingerprints_of_the_pixels_before_they_are_resized(tmp_pat
     pixels, key, record = encoded(tmp_path)
     assert key == "made_up/a.png"
     assert record["sha256"] == fingerprint.pixel_sha256(pixels)
-    assert record["phash"] == fingerprint.perceptual_hash(pixels)
+    assert int(record["phash"]) % 2**64 == fingerprint.perceptual_hash(pixels)
     assert record["original_size"].tolist() == [40, 80]
     np.testing.assert_array_equal(images.decode(record["image"]), images.resize(pixels, 16))
 
