@@ -23,11 +23,16 @@ VARIANTS = {
     "demo": ("", "pose", "quick", "pose,quick"),
     "cxr_resnet50": ("", "64px", "quick"),
     "cxr_vit": ("tiny", "small", "base"),
+    "cxr15_resnet50": ("", "quick"),
+    "cxr15_densenet121": ("",),
+    "cxr15_vit": ("tiny", "small", "base"),
     "pose_temporal": ("", "spatiotemporal", "quick", "spatiotemporal,quick"),
+    "tb_resnet50": ("", "extra", "quick"),
 }
 ALL = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]
 SHRUNKEN = [("demo", ""), ("demo", "pose"), ("cxr_resnet50", ""), ("cxr_vit", "small"),
-            ("pose_temporal", "spatiotemporal")]
+            ("cxr15_resnet50", ""), ("cxr15_densenet121", ""), ("cxr15_vit", "small"),
+            ("pose_temporal", "spatiotemporal"), ("tb_resnet50", "extra")]
 
 
 def module_of(name):
