@@ -15,7 +15,6 @@ Raising recall by F1 invites false positives where networks are weak: look at th
 """
 
 import argparse
-import contextlib
 import csv
 import json
 import pathlib
@@ -120,8 +119,9 @@ def relabel(
 
 def _out_of_fold_scores(configs, rows, out: pathlib.Path) -> np.ndarray | None:
     """Mean scores `[training images, classes]`, members trained where they are not yet."""
+    from jaxcxr import tasks
     from jaxcxr.analysis import relabel as analysis
-    from jaxcxr.train import checkpoint, writers
+    from jaxcxr.train import checkpoint, loop, writers
 
     members, screen = len(configs), writers.Screen()
     fold = analysis.folds(rows.patient_id, members, configs[0].data.fold_seed)
@@ -144,7 +144,7 @@ def _out_of_fold_scores(configs, rows, out: pathlib.Path) -> np.ndarray | None:
         numbers = ", ".join(map(str, config.data.left_out))
         screen.print(f"member {k + 1} of {members}: folds {numbers} left out, {len(left):,} images"
                      + (" scored already" if path.exists() else ""))
-        if not path.exists() and not train_member(config, folder, screen):
+        if not path.exists() and not loop.train(config, folder, screen, tasks.LEFT_OUT):
             return None
         scores.append(_read_scores(path, rows.take(left)))
         places.append(left)
@@ -176,58 +176,6 @@ def member_config(config, member: int, members: int, held_out: int):
     changed.seed = (config.seed + member) % _SEEDS
     config_lib.validate(changed)
     return changed
-
-
-def train_member(config, workdir: pathlib.Path, screen) -> bool:
-    """Train, or go on, and score the images left out by the best checkpoint on validation.
-
-    As `jaxcxr.train.loop.train`, but that nothing of the test split is scored.
-
-    Arguments:
-      config: of `member_config`.
-      workdir: folder of the run; `predictions/left_out.csv` is written last.
-      screen: where progress is shown.
-
-    Returns:
-      False when SIGTERM stopped it, after saving.
-
-    Raises:
-      UserError, RunError: as `jaxcxr.train.loop.train`.
-    """
-    from jaxcxr import tasks
-    from jaxcxr.data import pipeline
-    from jaxcxr.train import checkpoint, loop, setup, writers
-    from jaxcxr.train import state as state_lib
-
-    run_ = setup.make(config)
-    checkpoint.write_config(workdir, config)
-    with run_.mesh_context(), contextlib.closing(
-        checkpoint.Checkpoints(workdir, config)
-    ) as checkpoints:
-        data = pipeline.train_iterator(
-            run_.task.source("train"), config, run_.task.sampling()
-        )
-        state, step = loop.start(run_, checkpoints, data)
-        screen.table(workdir.name, loop.describe(run_, state, step, workdir))
-        with contextlib.closing(writers.MetricWriter(workdir, step)) as writer, (
-            loop.SigTerm()
-        ) as stop:
-            try:
-                loop.train_until_done(
-                    run_, state, step, data, checkpoints, writer, screen, stop
-                )
-                step = checkpoints.best_step or checkpoints.latest_step
-                abstract = run_.abstract_state(state_lib.stage_at(run_.stages, step))
-                state = checkpoints.restore(step, abstract)
-                scores = loop.predict(run_, state, tasks.LEFT_OUT, stop)
-            except loop.Stopped:
-                screen.print("stopped by SIGTERM after saving; run the same command again to go on")
-                return False
-        result = run_.task.evaluate(tasks.LEFT_OUT, scores)
-        screen.print(f"left out, checkpoint of step {step}\n{result.table}")
-        (workdir / "report").mkdir(exist_ok=True)
-        run_.task.write(tasks.LEFT_OUT, scores, workdir)
-    return True
 
 
 def _read_scores(path: pathlib.Path, rows) -> np.ndarray:

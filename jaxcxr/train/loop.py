@@ -19,16 +19,19 @@ from jaxcxr.train import checkpoint, parallel, setup, writers
 from jaxcxr.train import state as state_lib
 
 
-def train(config, workdir: pathlib.Path, screen: writers.Screen) -> dict[str, float]:
+def train(
+    config, workdir: pathlib.Path, screen: writers.Screen, split: str = "test"
+) -> dict[str, float]:
     """Train, or go on where the workdir's last checkpoint stands, then evaluate and report.
 
     Arguments:
       config: the resolved, validated config.
       workdir: folder of the run.
       screen: where progress is shown.
+      split: what is evaluated in the end.
 
     Returns:
-      Test metrics of the best checkpoint; {} when the run was asked to stop by SIGTERM.
+      Metrics of the best checkpoint; {} when the run was asked to stop by SIGTERM.
 
     Raises:
       UserError: a mistake in the config, the data or the workdir.
@@ -48,7 +51,7 @@ def train(config, workdir: pathlib.Path, screen: writers.Screen) -> dict[str, fl
         with contextlib.closing(writers.MetricWriter(workdir, step)) as writer, SigTerm() as stop:
             try:
                 train_until_done(run, state, step, data, checkpoints, writer, screen, stop)
-                return finish(run, checkpoints, writer, workdir, screen, stop)
+                return finish(run, checkpoints, writer, workdir, screen, split, stop)
             except Stopped:
                 screen.print(
                     f"stopped by SIGTERM after saving; run the same command again to go on "
@@ -218,19 +221,21 @@ def validate(run, state, step, writer, screen) -> dict[str, float]:
     return result.metrics
 
 
-def finish(run, checkpoints, writer, workdir, screen, sigterm=None) -> dict[str, float]:
-    """Evaluate the best checkpoint on the test split; write predictions and the report."""
+def finish(
+    run, checkpoints, writer, workdir, screen, split="test", sigterm=None
+) -> dict[str, float]:
+    """Evaluate the best checkpoint on a split; write predictions and the report."""
     step = checkpoints.best_step or checkpoints.latest_step
     if step is None:
         raise UserError(f"{workdir} holds no checkpoint; train first.")
     state = checkpoints.restore(step, run.abstract_state(state_lib.stage_at(run.stages, step)))
-    predictions = predict(run, state, "test", sigterm)
-    result = run.task.evaluate("test", predictions)
-    writer.write(step, "test", result.metrics)
-    screen.print(f"test, checkpoint of step {step}\n{result.table}")
+    predictions = predict(run, state, split, sigterm)
+    result = run.task.evaluate(split, predictions)
+    writer.write(step, split, result.metrics)
+    screen.print(f"{split}, checkpoint of step {step}\n{result.table}")
     if jax.process_index() == 0:
         (workdir / "report").mkdir(exist_ok=True)
-        run.task.write("test", predictions, workdir)
+        run.task.write(split, predictions, workdir)
         if writer.has_training():
             report.curves(workdir / "metrics.jsonl", workdir / "report" / "curves.png")
     screen.print(f"predictions: {workdir / 'predictions'}\nreport: {workdir / 'report'}")
