@@ -11,6 +11,9 @@ from jaxcxr.errors import UserError
 from jaxcxr.models.attention.efficient import Fastformer, FNet, Linformer, Performer
 from jaxcxr.models.attention.heads import MultiHeadAttention
 from jaxcxr.models.attention.local import LocalBlocks, LocalBlocks2D, Longformer
+from jaxcxr.models.attention.reformer import LSH
+from jaxcxr.models.attention.sparse import Fixed, Strided
+from jaxcxr.models.attention.transformer_xl import TransformerXL
 
 # name in a config -> what makes the module from `heads`, `dropout`, `dtype`
 KINDS: dict[str, Callable[..., nn.Module]] = {
@@ -22,6 +25,10 @@ KINDS: dict[str, Callable[..., nn.Module]] = {
     "performer": Performer,
     "fnet": FNet,
     "fastformer": Fastformer,
+    "strided": Strided,
+    "fixed": Fixed,
+    "reformer": LSH,
+    "transformer_xl": TransformerXL,
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention import factory
+from jaxcxr.models.attention import KINDS, factory
 
 # Set by the model, and so no choice of a layer.
 _NOT_OPTIONS = {"heads", "dropout", "dtype", "parent", "name"}
@@ -40,7 +40,8 @@ def parse(kind: str) -> tuple[str, dict[str, Any]]:
 def _layer(
     kind: str, layout: dict[str, Any], heads: int, dropout: float, dtype: Any
 ) -> Callable[..., nn.Module]:
-    name, options = parse(kind)
+    # What is no key of KINDS has a notation of its own, which the factory reads.
+    name, options = parse(kind) if kind.partition("(")[0].strip() in KINDS else (kind.strip(), {})
     make = factory(name, heads=heads, dropout=dropout, dtype=dtype)
     known = [key for key in inspect.signature(make).parameters if key not in _NOT_OPTIONS]
     for key in options:
@@ -68,8 +69,8 @@ def layers(
 
     Arguments:
       kinds: one kind for all layers, or several that the layers take in turn, as a tuple or
-        separated by `|`. A kind is a key of `KINDS`, with options in parentheses where wanted:
-        `"longformer(window=32, dilation=2)|mha"`.
+        separated by `|`. A kind is a key of `KINDS`, with options in parentheses where wanted,
+        `"longformer(window=32, dilation=2)|mha"`, or whatever else `factory` takes.
       depth: number of layers.
       heads: number of heads.
       dropout: rate on the attention weights.

@@ -81,8 +81,12 @@ class Tiling:
         return self.split(numbers, False)[0] - 1, self.split(numbers, True)[0] - 1
 
 
-def _mask_of_tiles(tiling: Tiling, mask: jax.Array | None, visible: Callable | None) -> jax.Array:
-    """What the queries of a tile see: bool `[batch or 1, tiles, heads or 1, tile or 1, keys]`."""
+def mask_of_tiles(tiling: Tiling, mask: jax.Array | None, visible: Callable | None) -> jax.Array:
+    """What the queries of a tile see, of a mask and `visible` as in `tiled_attention`.
+
+    Returns:
+      bool `[batch or 1, tiles, heads or 1, tile or 1, tile with halo]`.
+    """
     queries, keys = tiling.positions()
     seen = (keys >= 0)[:, None]
     if visible is not None:
@@ -148,7 +152,7 @@ def tiled_attention(
     kinds = {"preferred_element_type": jnp.float32}
     scores = jnp.einsum("btqhd,btkhd->bthqk", tiles, keys, **kinds) * scale
     lowest = jnp.finfo(jnp.float32).min
-    scores = jnp.where(_mask_of_tiles(tiling, mask, visible), scores, lowest)
+    scores = jnp.where(mask_of_tiles(tiling, mask, visible), scores, lowest)
     window = scores.shape[-1]
     if extra is not None:
         more = jnp.einsum("btqhd,bkhd->bthqk", tiles, extra.key, **kinds) * scale

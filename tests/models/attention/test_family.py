@@ -21,8 +21,17 @@ OPTIONS = {
     "performer": {"features": 16},
     "fnet": {},
     "fastformer": {},
+    "strided": {},
+    "fixed": {},
+    "reformer": {"chunk": 4},
+    "transformer_xl": {},
 }
-SELF_ONLY = {"local", "local_2d", "longformer", "fnet", "fastformer"}
+SELF_ONLY = {
+    "local", "local_2d", "longformer", "fnet", "fastformer", "strided", "fixed", "reformer",
+}
+# Work at four times the length: 4 for linear cost, 4.8 with a logarithm, 8 for n sqrt(n).
+GROWTH = {"strided": 8.5, "fixed": 8.5}
+ALL_PAIRS = {"transformer_xl"}
 
 
 def module_of(kind, **more):
@@ -84,10 +93,11 @@ def test_memory_is_used_or_refused(draw, kind):
     assert np.abs(found - jax.jit(module.apply)(variables, X)).max() > 1e-3
 
 
-@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("kind", sorted(set(OPTIONS) - ALL_PAIRS))
 def test_work_and_memory_grow_with_the_length_alone(kind):
     # n is large beside the widths, so that anything of n x n would show; nothing is run.
     module = module_of(kind).clone(heads=1)
+    module = module.clone(chunk=32, rounds=1) if kind == "reformer" else module
     found = []
     for n in (1024, 4096):
         x = jax.ShapeDtypeStruct((1, n, 4), jnp.float32)
@@ -97,9 +107,8 @@ def test_work_and_memory_grow_with_the_length_alone(kind):
             oracles.largest_array(module.apply, variables, x),
         ))
         assert found[-1][1] < n * n / 4
-    # Four times the length: 4 for linear cost, 4.8 with a logarithm, 16 for all pairs.
-    assert found[1][0] < 6 * found[0][0]
-    assert found[1][1] < 6 * found[0][1]
+    assert found[1][0] < GROWTH.get(kind, 5.5) * found[0][0]
+    assert found[1][1] < GROWTH.get(kind, 5.5) * found[0][1]
 
 
 def test_the_measure_of_work_sees_full_attention():

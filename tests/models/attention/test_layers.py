@@ -9,6 +9,9 @@ from jaxcxr.models.attention import KINDS
 from jaxcxr.models.attention.layers import layers, parse
 from jaxcxr.models.attention.local import LocalBlocks2D, Longformer
 
+ALSO_CAUSAL = {
+    "mha", "local", "local_2d", "longformer", "strided", "fixed", "reformer", "transformer_xl",
+}
 SMALL = {"dim": 16, "depth": 2, "heads": 2}
 
 
@@ -51,6 +54,7 @@ def test_layout_goes_where_it_is_known_and_yields_to_the_config():
     ((), "0 kinds"),
     ("longformer(windw=8)", "'windw'. Did you mean 'window'"),
     ("longformer(heads=8)", "no option 'heads'"),
+    ("longformer(8)", "neither a name"),
     ("longfomer", "Did you mean 'longformer'"),
 ])
 def test_bad_choices_are_named(kinds, words):
@@ -70,6 +74,9 @@ def shapes(name, shape, mask=None, **options):
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_every_kind_serves_every_transformer(kind):
     mask = jnp.ones((2, 9), bool)
+    if kind not in ALSO_CAUSAL:
+        with pytest.raises(UserError, match="causal"):
+            shapes("pose_temporal", (2, 9, 17, 3), mask, attention=kind, causal=True)
     assert shapes("vit_tiny", (2, 24, 32, 1), patch=8, attention=kind)[0] == (2, 15)
     clip = (2, 9, 17, 3)
     assert shapes("pose_temporal", clip, mask, attention=f"mha|{kind}")[0] == clip

@@ -1,0 +1,222 @@
+"""Attention among vectors of one hash bucket (Reformer, Kitaev et al. 2020, arXiv:2001.04451)."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxcxr.errors import UserError
+from jaxcxr.models.attention.projections import Drop, from_heads, only_self, to_heads
+
+# Score of a position with itself: it is seen where nothing else is, and else not (section 2).
+_SELF = -5e4
+# Buckets of one hash; more are the product of several hashes, as the cost of one is its number.
+_MOST = 32
+
+
+def hash_buckets(vectors: jax.Array, rotations: tuple[jax.Array, ...]) -> jax.Array:
+    """Angular hash: b = argmax [x R; -x R] for each round.
+
+    Arguments:
+      vectors: `[batch, length, heads, width]`.
+      rotations: `[rounds, width, buckets / 2]` of each hash; several count as digits. One of no
+        columns is a single bucket.
+
+    Returns:
+      int32 `[batch, rounds, heads, length]`.
+    """
+    batch, length, heads, _ = vectors.shape
+    found = jnp.zeros((batch, rotations[0].shape[0], heads, length), jnp.int32)
+    for rotation in rotations:
+        if rotation.shape[-1] == 0:
+            continue
+        rotated = jnp.einsum("bnhd,rde->brhne", vectors, rotation)
+        digit = jnp.argmax(jnp.concatenate([rotated, -rotated], -1), -1).astype(jnp.int32)
+        found = found * (2 * rotation.shape[-1]) + digit
+    return found
+
+
+def _along(t: jax.Array, order: jax.Array) -> jax.Array:
+    """Reorders `[batch, rounds or 1, heads, length, ...]` by `[batch, rounds, heads, length]`."""
+    order = order.reshape(*order.shape, *(1,) * (t.ndim - 4))
+    return jnp.take_along_axis(t, order, axis=3)
+
+
+class LSH(nn.Module):
+    """Shared-QK attention within hash buckets, in several rounds (section 2).
+
+    In each round positions are sorted by bucket and cut into chunks; a query sees the positions
+    of its bucket in its own chunk and the one before (the first chunk's is the last). Rounds are
+    merged by their normalisers, and a key that several rounds show counts once: the result is
+    the softmax over the union. Keys are the queries at unit length; a position sees itself only
+    where it sees nothing else. Self-attention only; cost proportional to
+    rounds x length x chunk, and the sort.
+
+    Arguments:
+      heads: number of heads; must divide the width.
+      dropout: rate on the attention weights of each round.
+      dtype: of the projections; hashes, scores and softmax are float32.
+      rounds: independent hashes.
+      chunk: positions in a chunk.
+      buckets: even, or 1; or several such numbers, for the product of their hashes. 0 makes at
+        least length / chunk of them, by hashes of at most 32.
+      causal: a position sees no later one.
+      redraw: draw new rotations at every training step (from the rng `dropout`); evaluation uses
+        those of `seed`.
+      seed: of the rotations.
+    """
+
+    heads: int
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+    rounds: int = 4
+    chunk: int = 32
+    buckets: int | tuple[int, ...] = 0
+    causal: bool = False
+    redraw: bool = False
+    seed: int = 0
+
+    def _factors(self, length: int) -> tuple[int, ...]:
+        """Buckets of each hash."""
+        if min(self.rounds, self.chunk) < 1:
+            raise UserError("LSH needs rounds >= 1 and chunk >= 1.")
+        if self.buckets == 0:
+            wanted = -(-length // self.chunk)
+            hashes = max(1, math.ceil(math.log(wanted, _MOST)))
+            return (2 * math.ceil(wanted ** (1 / hashes) / 2),) * hashes
+        one = isinstance(self.buckets, int)
+        factors = (self.buckets,) if one else tuple(self.buckets)
+        if not factors or any(n < 1 or (n % 2 and n != 1) for n in factors):
+            raise UserError(
+                f"buckets={self.buckets}: an angular hash has an even number of buckets, or 1."
+            )
+        return factors
+
+    def rotations(
+        self, length: int, width: int, rng: jax.Array | None = None
+    ) -> tuple[jax.Array, ...]:
+        """Gaussian rotations for `hash_buckets`, of `seed` where no `rng` is given."""
+        if rng is None:
+            with jax.ensure_compile_time_eval():
+                return self.rotations(length, width, jax.random.key(self.seed))
+        factors = self._factors(length)
+        keys = jax.random.split(rng, len(factors))
+        return tuple(
+            jax.random.normal(key, (self.rounds, width, count // 2), jnp.float32)
+            for key, count in zip(keys, factors, strict=True)
+        )
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        memory: jax.Array | None = None,
+        *,
+        mask: jax.Array | None = None,
+        distance: jax.Array | None = None,
+        train: bool = False,
+    ) -> jax.Array:
+        """Attends within `x`; arguments and shapes as in `MultiHeadAttention.__call__`."""
+        del distance
+        only_self("LSH", memory)
+        shared = to_heads(x, self.heads, self.dtype, "query").astype(jnp.float32)
+        value = to_heads(x, self.heads, self.dtype, "value")
+        rng = self.make_rng("dropout") if self.redraw and train else None
+        buckets = hash_buckets(shared, self.rotations(x.shape[1], shared.shape[-1], rng))
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        mixed = self._attend(shared, value, buckets, mask, drop)
+        return from_heads(mixed.astype(self.dtype), self.dtype)
+
+    def _attend(
+        self,
+        shared: jax.Array,
+        value: jax.Array,
+        buckets: jax.Array,
+        mask: jax.Array | None,
+        drop: Drop,
+    ) -> jax.Array:
+        """Mixed values float32 `[batch, length, heads, width]`."""
+        length = shared.shape[1]
+        chunk = min(self.chunk, length)
+        pad = -length % chunk
+        last = math.prod(self._factors(length))
+        if mask is not None and mask.shape[2] == 1:
+            # Masked keys go to the end: they take no place in the chunks of the others.
+            buckets = jnp.where(mask[:, None, :, 0], buckets, last)
+        buckets = jnp.pad(buckets, [(0, 0)] * 3 + [(0, pad)], constant_values=last + 1)
+        # A stable sort keeps the order of positions within a bucket.
+        order = jnp.argsort(buckets, axis=-1, stable=True)
+        back = jnp.argsort(order, axis=-1)
+
+        def chunks(t: jax.Array) -> jax.Array:
+            t = _along(t, order)
+            return t.reshape(*t.shape[:3], -1, chunk, *t.shape[4:])
+
+        def with_previous(t: jax.Array) -> jax.Array:
+            if t.shape[3] == 1:
+                return t
+            return jnp.concatenate([jnp.roll(t, 1, axis=3), t], 4)
+
+        def of_positions(t: jax.Array) -> jax.Array:
+            t = jnp.pad(t, [(0, 0), (0, pad), (0, 0), (0, 0)])
+            return chunks(t.swapaxes(1, 2)[:, None])
+
+        queries = of_positions(shared)
+        norm = jnp.sqrt(jnp.square(queries).sum(-1, keepdims=True) + 1e-12)
+        keys, values = with_previous(queries / norm), with_previous(of_positions(value))
+        # Bucket and chunk of each position in all rounds, [batch, 1, heads, length, rounds].
+        labels = [jnp.moveaxis(t, 1, -1)[:, None] for t in (buckets, back // chunk)]
+        labels = [chunks(t) for t in labels]
+        places = order.reshape(*order.shape[:3], -1, chunk)
+        seen, count = self._seen(labels, [with_previous(t) for t in labels],
+                                 places, with_previous(places), mask, length)
+        scores = jnp.einsum("brhcqd,brhckd->brhcqk", queries, keys) * shared.shape[-1] ** -0.5
+        itself = places[..., :, None] == with_previous(places)[..., None, :]
+        scores = jnp.where(itself, _SELF, scores) - jnp.log(count)
+        scores = jnp.where(seen, scores, jnp.finfo(jnp.float32).min)
+        total = jax.nn.logsumexp(scores, -1)
+        weights = drop(jnp.exp(scores - total[..., None]))
+        mixed = jnp.einsum("brhcqk,brhckd->brhcqd", weights, values.astype(jnp.float32))
+
+        def unsorted(t: jax.Array) -> jax.Array:
+            return _along(t.reshape(*order.shape, *t.shape[5:]), back)[:, :, :, :length]
+
+        share = jax.nn.softmax(unsorted(total), axis=1)
+        return jnp.einsum("brhn,brhnd->bnhd", share, unsorted(mixed))
+
+    def _seen(
+        self,
+        own: list[jax.Array],
+        around: list[jax.Array],
+        places: jax.Array,
+        key_places: jax.Array,
+        mask: jax.Array | None,
+        length: int,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Which keys are seen, and in how many rounds, `[batch, rounds, heads, chunks, q, k]`."""
+        chunk_count = places.shape[3]
+        count, here = 0.0, []
+        for other in range(self.rounds):
+            bucket, chunk = (t[..., other][..., :, None] for t in own)
+            key_bucket, key_chunk = (t[..., other][..., None, :] for t in around)
+            near = (chunk - key_chunk) % chunk_count <= 1
+            together = near & (bucket == key_bucket)
+            count = count + together.astype(jnp.float32)
+            here.append(together[:, other])
+        queries, keys = places[..., :, None], key_places[..., None, :]
+        seen = jnp.stack(here, 1) & (keys < length)
+        if self.causal:
+            seen = seen & (keys <= queries)
+        if mask is not None:
+            batch, head, rows, columns = mask.shape
+            axis = (1,) * 5
+            picked = mask[
+                jnp.arange(batch).reshape(-1, *axis),
+                jnp.arange(head).reshape(-1, *axis[:3]),
+                jnp.minimum(queries, rows - 1),
+                jnp.minimum(keys, columns - 1),
+            ]
+            seen = seen & picked
+        return seen, jnp.maximum(count, 1.0)

@@ -1,0 +1,92 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcxr.errors import UserError
+from jaxcxr.models.attention import MultiHeadAttention
+from jaxcxr.models.attention.transformer_xl import TransformerXL, relative_shift
+from jaxcxr.models.transformer import sinusoidal
+from tests.models.attention import oracles
+from tests.models.attention.oracles import normal
+
+N, PAST = 7, 4
+X, MEMORY = normal(2, N, 16), normal(2, PAST, 16, seed=1)
+KEYS = np.random.default_rng(1).random((2, 1, 1, PAST + N)) < 0.8
+KEYS[..., PAST] = True
+
+
+def by_loops(params, x, memory, mask, causal, clamp=0):
+    """The relative score of each pair, distance by distance."""
+    past = np.concatenate([memory, x], 1)
+    _, key, value = oracles.heads_of(params, past)
+    query = oracles.heads_of(params, x)[0]
+    u, v = params["content_bias"], params["position_bias"]
+    kernel = np.float64(params["relative"]["kernel"])
+    m = memory.shape[1]
+    scores = np.full((x.shape[0], query.shape[2], x.shape[1], past.shape[1]), -np.inf)
+    for i in range(x.shape[1]):
+        for j in range(past.shape[1]):
+            gap = i + m - j
+            if causal and gap < 0:
+                continue
+            gap = np.clip(gap, -clamp, clamp) if clamp else gap
+            code = np.einsum("d,dhe->he", sinusoidal(np.array(gap), x.shape[2]), kernel)
+            scores[:, :, i, j] = ((query[:, i] + u) * key[:, j]).sum(-1)
+            scores[:, :, i, j] += ((query[:, i] + v) * code).sum(-1)
+    weights = oracles.softmax(scores / np.sqrt(query.shape[-1]), mask)
+    return oracles.output(params, np.einsum("bhqk,bkhd->bqhd", weights, value))
+
+
+@pytest.mark.parametrize(("options", "memory", "masked"), [
+    ({}, MEMORY[:, :0], False), ({"causal": True}, MEMORY, True), ({"clamp": 3}, MEMORY, False),
+])
+def test_equals_the_formula_pair_by_pair(draw, options, memory, masked):
+    module = TransformerXL(heads=4, **options)
+    variables = draw(module, X, scale=0.4)
+    keys = KEYS if masked else np.ones((1, 1, 1, memory.shape[1] + N), bool)
+    expected = by_loops(variables["params"], X, memory, keys, module.causal, module.clamp)
+    given = memory if memory.shape[1] else None
+    found = jax.jit(module.apply)(variables, X, given, mask=keys if masked else None)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(4, 4), (3, 5), (1, 3), (1, 1)])
+def test_relative_shift_picks_the_distance_of_each_pair(queries, keys):
+    distances = jnp.arange(keys - 1, -queries, -1)
+    found = relative_shift(jnp.broadcast_to(distances, (queries, len(distances))), keys)
+    expected = (np.arange(queries) + keys - queries)[:, None] - np.arange(keys)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_two_segments_with_memory_are_one_long_segment(draw):
+    module = TransformerXL(heads=4, causal=True)
+    variables = draw(module, X, scale=0.4)
+    whole = module.apply(variables, np.concatenate([MEMORY, X], 1))
+    first = module.apply(variables, MEMORY)
+    second = module.apply(variables, X, MEMORY)
+    np.testing.assert_allclose(np.concatenate([first, second], 1), whole, atol=3e-6)
+
+
+def test_no_gradient_reaches_the_memory(draw):
+    module = TransformerXL(heads=4)
+    variables = draw(module, X, scale=0.4)
+    gradients = jax.jit(jax.grad(
+        lambda x, memory: jnp.square(module.apply(variables, x, memory)).sum(), argnums=(0, 1)
+    ))(X, MEMORY)
+    assert np.abs(gradients[0]).max() > 1e-2
+    np.testing.assert_array_equal(gradients[1], 0)
+
+
+def test_without_relative_terms_it_is_plain_attention(draw):
+    module = TransformerXL(heads=4)
+    params = draw(module, X, scale=0.4)["params"]
+    silent = ("relative", "content_bias", "position_bias")
+    off = params | {name: jax.tree.map(np.zeros_like, params[name]) for name in silent}
+    expected = MultiHeadAttention(heads=4).apply({"params": params}, X)
+    np.testing.assert_allclose(module.apply({"params": off}, X), expected, atol=3e-6)
+
+
+def test_an_odd_width_is_named(draw):
+    with pytest.raises(UserError, match="even width"):
+        draw(TransformerXL(heads=1), X[..., :15])
