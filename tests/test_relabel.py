@@ -43,6 +43,7 @@ def prepared(tmp_path_factory):
 def make_config(root):
     config = toys.xray_config(stages__all__duration="4 steps", report__samples=1)
     base.set_source(config, "chest_phantom", size=32, images=60, label_noise=0.2)
+    base.set_model(config, "vit_tiny", dim=16, depth=1, heads=2, patch=8)  # compiles fast
     config.data.dir = str(root)
     return config
 

@@ -132,7 +132,8 @@ def relabel(
     """New labels: positive where recorded positive, or recorded negative and predicted positive.
 
     No positive is taken away, and an unknown label stays unknown: the networks were not taught
-    from it, and nobody has said that it is negative.
+    from it, and nobody has said that it is negative. One threshold for each class is chosen on all
+    these scores together, against the recorded labels.
 
     Arguments:
       labels: int8 `[n, classes]` in {1, 0, -1 unknown}.
