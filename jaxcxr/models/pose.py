@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.models import transformer
-from jaxcxr.models.attention.layers import layers
+from jaxcxr.models.attention.layers import layers, shares
 from jaxcxr.models.keypoints import standardize
 
 # The features before the head have unit variance and joints lie decimetres from the root: an
@@ -60,13 +60,13 @@ class TemporalBackbone(nn.Module):
             dropout=self.attention_dropout,
             dtype=self.dtype,
         )
-        block = transformer.encoder_block(self.remat)
         seen = _time_mask(mask, self.causal, frames)
-        rates = transformer.drop_path_rates(self.drop_path, self.depth)
+        rates, weights = transformer.drop_path_rates(self.drop_path, self.depth), None
         for index, (make, rate) in enumerate(zip(makers, rates, strict=True)):
-            x = block(
+            block = transformer.encoder_block(self.remat, shares(make))(
                 make, self.mlp_ratio, self.dropout, rate, self.dtype, name=f"blocks_{index}"
-            )(x, seen, None, train)
+            )
+            x, weights = transformer.run_block(block, x, seen, train, weights)
         return transformer.LayerNorm(self.dtype, name="norm")(x)
 
 
@@ -163,12 +163,17 @@ class SpatioTemporalBackbone(nn.Module):
 
     def _layers(self, kinds: str | tuple[str, ...]) -> list[Callable[..., nn.Module]]:
         """What makes each block of one of the two directions, from its drop-path rate and name."""
-        block = transformer.encoder_block(self.remat)
         makers = layers(
             kinds, self.depth, heads=self.heads, dropout=self.attention_dropout, dtype=self.dtype
         )
         return [
-            functools.partial(block, make, self.mlp_ratio, self.dropout, dtype=self.dtype)
+            functools.partial(
+                transformer.encoder_block(self.remat, shares(make)),
+                make,
+                self.mlp_ratio,
+                self.dropout,
+                dtype=self.dtype,
+            )
             for make in makers
         ]
 
@@ -190,13 +195,15 @@ class SpatioTemporalBackbone(nn.Module):
             seen = jnp.repeat(seen, joints, axis=0)
         over_joints = self._layers(self.joint_attention)
         over_frames = self._layers(self.attention)
+        joint_weights = frame_weights = None
         for index, rate in enumerate(transformer.drop_path_rates(self.drop_path, self.depth)):
             x = x.reshape(batch * frames, joints, self.dim)
             block = over_joints[index](drop_path=rate, name=f"joints_{index}")
-            x = block(x, None, None, train).reshape(batch, frames, joints, self.dim)
+            x, joint_weights = transformer.run_block(block, x, None, train, joint_weights)
+            x = x.reshape(batch, frames, joints, self.dim)
             x = x.swapaxes(1, 2).reshape(batch * joints, frames, self.dim)
             block = over_frames[index](drop_path=rate, name=f"frames_{index}")
-            x = block(x, seen, None, train)
+            x, frame_weights = transformer.run_block(block, x, seen, train, frame_weights)
             x = x.reshape(batch, joints, frames, self.dim).swapaxes(1, 2)
         return transformer.LayerNorm(self.dtype, name="norm")(x)
 

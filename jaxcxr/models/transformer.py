@@ -154,6 +154,14 @@ class EncoderBlock(nn.Module):
     drop_path: float = 0.0
     dtype: Any = jnp.float32
 
+    def _add(self, x: jax.Array, y: jax.Array, train: bool) -> jax.Array:
+        """Adds the output of the attention to `x`, then the MLP's."""
+        y = nn.Dropout(self.dropout)(y, deterministic=not train)
+        x = x + DropPath(self.drop_path)(y, train=train)
+        y = LayerNorm(self.dtype, name="norm2")(x)
+        mlp = MLP(round(x.shape[-1] * self.mlp_ratio), self.dropout, self.dtype, name="mlp")
+        return x + DropPath(self.drop_path)(mlp(y, train=train), train=train)
+
     @nn.compact
     def __call__(
         self,
@@ -165,16 +173,50 @@ class EncoderBlock(nn.Module):
         """Encodes `[batch, length, dim]`; `mask` and `distance` go to the attention."""
         y = LayerNorm(self.dtype, name="norm1")(x)
         y = self.attention(name="attention")(y, mask=mask, distance=distance, train=train)
-        y = nn.Dropout(self.dropout)(y, deterministic=not train)
-        x = x + DropPath(self.drop_path)(y, train=train)
-        y = LayerNorm(self.dtype, name="norm2")(x)
-        mlp = MLP(round(x.shape[-1] * self.mlp_ratio), self.dropout, self.dtype, name="mlp")
-        return x + DropPath(self.drop_path)(mlp(y, train=train), train=train)
+        return self._add(x, y, train)
 
 
-def encoder_block(remat: bool) -> type[EncoderBlock]:
-    """The block class, recomputed in the backward pass where `remat` is set."""
-    return nn.remat(EncoderBlock, static_argnums=(4,)) if remat else EncoderBlock
+class SharingBlock(EncoderBlock):
+    """A block around `SharedAttention`; arguments as in `EncoderBlock`."""
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        mask: jax.Array | None = None,
+        distance: jax.Array | None = None,
+        train: bool = False,
+        weights: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Encodes as `EncoderBlock`; takes the weights of the block before and returns its own."""
+        y = LayerNorm(self.dtype, name="norm1")(x)
+        attend = self.attention(name="attention")
+        y, weights = attend(y, mask=mask, distance=distance, train=train, weights=weights)
+        return self._add(x, y, train), weights
+
+
+def encoder_block(remat: bool, sharing: bool = False) -> type[EncoderBlock]:
+    """The block class.
+
+    Arguments:
+      remat: recompute the block in the backward pass.
+      sharing: for attention that shares weights.
+    """
+    block = SharingBlock if sharing else EncoderBlock
+    return nn.remat(block, static_argnums=(4,)) if remat else block
+
+
+def run_block(
+    block: EncoderBlock,
+    x: jax.Array,
+    mask: jax.Array | None,
+    train: bool,
+    weights: jax.Array | None,
+) -> tuple[jax.Array, jax.Array | None]:
+    """Output of a block of either class, and the weights that the next block may share."""
+    if isinstance(block, SharingBlock):
+        return block(x, mask, None, train, weights)
+    return block(x, mask, None, train), None
 
 
 def drop_path_rates(rate: float, depth: int) -> list[float]:

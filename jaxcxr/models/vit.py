@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from jaxcxr.errors import UserError
 from jaxcxr.models import transformer
-from jaxcxr.models.attention.layers import layers
+from jaxcxr.models.attention.layers import layers, shares
 from jaxcxr.models.classifier import ClassifierHead
 
 
@@ -80,12 +80,12 @@ class ViTBackbone(nn.Module):
             grid=grid.shape[1:3],
             global_tokens=int(self.pool == "token"),
         )
-        block = transformer.encoder_block(self.remat)
-        rates = transformer.drop_path_rates(self.drop_path, self.depth)
+        rates, weights = transformer.drop_path_rates(self.drop_path, self.depth), None
         for index, (make, rate) in enumerate(zip(makers, rates, strict=True)):
-            x = block(
+            block = transformer.encoder_block(self.remat, shares(make))(
                 make, self.mlp_ratio, self.dropout, rate, self.dtype, name=f"blocks_{index}"
-            )(x, None, None, train)
+            )
+            x, weights = transformer.run_block(block, x, None, train, weights)
         x = transformer.LayerNorm(self.dtype, name="norm")(x)
         if self.pool == "token":
             return x[:, 0]

@@ -12,6 +12,7 @@ from jaxcxr.models.attention.efficient import Fastformer, FNet, Linformer, Perfo
 from jaxcxr.models.attention.heads import MultiHeadAttention
 from jaxcxr.models.attention.local import LocalBlocks, LocalBlocks2D, Longformer
 from jaxcxr.models.attention.reformer import LSH
+from jaxcxr.models.attention.shared import SharedAttention
 from jaxcxr.models.attention.sparse import Fixed, Strided
 from jaxcxr.models.attention.transformer_xl import TransformerXL
 
@@ -29,6 +30,7 @@ KINDS: dict[str, Callable[..., nn.Module]] = {
     "fixed": Fixed,
     "reformer": LSH,
     "transformer_xl": TransformerXL,
+    "shared": SharedAttention,
 }
 
 

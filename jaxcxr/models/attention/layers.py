@@ -11,9 +11,10 @@ from flax import linen as nn
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention import KINDS, factory
+from jaxcxr.models.attention.shared import SharedAttention
 
 # Set by the model, and so no choice of a layer.
-_NOT_OPTIONS = {"heads", "dropout", "dtype", "parent", "name"}
+_NOT_OPTIONS = {"heads", "dropout", "dtype", "parent", "name", "leads"}
 
 
 def parse(kind: str) -> tuple[str, dict[str, Any]]:
@@ -91,4 +92,29 @@ def layers(
             "one for each layer."
         )
     made = [_layer(kind, layout, heads, dropout, dtype) for kind in names]
-    return [made[index % len(made)] for index in range(depth)]
+    return _grouped([made[index % len(made)] for index in range(depth)])
+
+
+def shares(make: Callable[..., nn.Module]) -> bool:
+    """Whether what `layers` returned makes attention that shares its weights."""
+    while isinstance(make, partial):
+        make = make.func
+    return make is SharedAttention
+
+
+def _grouped(makers: list[Callable[..., nn.Module]]) -> list[Callable[..., nn.Module]]:
+    """Lets the layers after the first of each group of shared attention follow it."""
+    found, place, size = [], 0, 0
+    for make in makers:
+        if not shares(make):
+            found.append(make)
+            place = size = 0
+            continue
+        own = make(parent=None).size
+        if own < 1:
+            raise UserError(f"shared attention of size={own}; a group has at least 1 layer.")
+        # Neighbouring layers of one size are groups of that many; another size begins a new group.
+        place = place if own == size else 0
+        found.append(partial(make, leads=place == 0))
+        place, size = (place + 1) % own, own
+    return found

@@ -11,6 +11,7 @@ from jaxcxr.models.attention.local import LocalBlocks2D, Longformer
 
 ALSO_CAUSAL = {
     "mha", "local", "local_2d", "longformer", "strided", "fixed", "reformer", "transformer_xl",
+    "shared",
 }
 SMALL = {"dim": 16, "depth": 2, "heads": 2}
 

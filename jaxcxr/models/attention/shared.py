@@ -1,0 +1,132 @@
+"""Attention weights shared by neighbouring layers, and which layers to share them.
+
+Xiao et al. 2019, "Sharing Attention Weights for Fast Transformer" (SAN, arXiv:1906.11024).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from scipy.special import rel_entr
+
+from jaxcxr.errors import UserError
+from jaxcxr.models.attention.heads import attention_weights
+from jaxcxr.models.attention.projections import from_heads, to_heads
+
+
+class SharedAttention(nn.Module):
+    """Attention whose weights are those of the group's first layer.
+
+    The first layer of a group of `size` neighbours is plain attention and hands its weights on;
+    the others have values and an output only, and so neither project queries and keys nor score
+    them. The paper's decoder, which shares the mixed values of cross-attention too, is not here.
+
+    Arguments:
+      heads: number of heads; must divide the width.
+      dropout: rate on the attention weights, drawn anew in each layer.
+      dtype: of the computation; scores and softmax are float32.
+      size: layers of a group.
+      leads: whether it is the first of its group; `layers.layers` sets it.
+    """
+
+    heads: int
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+    size: int = 2
+    leads: bool = True
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        memory: jax.Array | None = None,
+        *,
+        mask: jax.Array | None = None,
+        distance: jax.Array | None = None,
+        train: bool = False,
+        weights: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Attends from `x` to `memory`; arguments as in `MultiHeadAttention.__call__`.
+
+        Arguments:
+          weights: `[batch, heads, queries, keys]` of the layer before; of use where it does not
+            lead, and then the mask is the one they were made with.
+
+        Returns:
+          `[batch, queries, dim]`, and the weights for the next layer, before dropout.
+
+        Raises:
+          UserError: it does not lead, and there are no weights.
+        """
+        del distance
+        memory = x if memory is None else memory
+        if self.leads:
+            query = to_heads(x, self.heads, self.dtype, "query")
+            weights = attention_weights(
+                query, to_heads(memory, self.heads, self.dtype, "key"), mask
+            )
+        elif weights is None:
+            raise UserError("shared attention that does not lead needs the weights of a layer.")
+        value = to_heads(memory, self.heads, self.dtype, "value")
+        kept = nn.Dropout(self.dropout)(weights, deterministic=not train)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", kept.astype(self.dtype), value)
+        return from_heads(mixed, self.dtype), weights
+
+
+def js_divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Jensen-Shannon divergence in bits, 0 to 1, of distributions along the last axis."""
+    middle = (p + q) / 2
+    return (rel_entr(p, middle) + rel_entr(q, middle)).sum(-1) / (2 * np.log(2))
+
+
+def similarities(maps: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+    """How alike the attention of two layers is: the mean of 1 - JS divergence.
+
+    Arguments:
+      maps: attention weights `[layers, batch, heads, queries, keys]`.
+      valid: bool `[batch, queries]`, the queries that count; all by default.
+
+    Returns:
+      float64 `[layers, layers]`, 1 on the diagonal.
+    """
+    maps = np.asarray(maps, np.float64)
+    valid = np.ones(maps.shape[1:4:2], bool) if valid is None else np.asarray(valid, bool)
+    count = len(maps)
+    found = np.eye(count)
+    for i in range(count):
+        for j in range(i):
+            divergence = js_divergence(maps[i], maps[j]).mean(1)
+            found[i, j] = found[j, i] = 1 - divergence[valid].mean()
+    return found
+
+
+def group_layers(similarity: np.ndarray, threshold: float) -> list[int]:
+    """Which neighbouring layers to let share their weights (section 3.3 of the paper).
+
+    From the first layer on, a group takes in the next layer as long as the mean similarity over
+    all pairs of the group stays at least `threshold`.
+
+    Arguments:
+      similarity: `[layers, layers]`, as `similarities` returns it.
+      threshold: 0 to 1; higher shares less.
+
+    Returns:
+      Sizes of the groups, in the order of the layers.
+    """
+    groups, start = [], 0
+    for end in range(1, len(similarity) + 1):
+        if end < len(similarity):
+            block = similarity[start : end + 1, start : end + 1]
+            pairs = block[np.tril_indices(len(block), -1)]
+            if pairs.mean() >= threshold:
+                continue
+        groups.append(end - start)
+        start = end
+    return groups
+
+
+def kinds_of(groups: list[int]) -> str:
+    """The option `attention` of a model whose layers share in these groups."""
+    return "|".join(f"shared(size={size})" for size in groups for _ in range(size))
