@@ -16,6 +16,12 @@ HIDDEN = -1e9
 _LEAST_ORDER = 1e-6
 
 
+def log_seen(seen: jax.Array) -> jax.Array:
+    """log m of what a key is worth, m in [0, 1], to add to the scores; `HIDDEN` where m is 0."""
+    visible = seen > 0
+    return jnp.where(visible, jnp.log(jnp.where(visible, seen, 1.0)), HIDDEN)
+
+
 def softmax(scores: jax.Array) -> jax.Array:
     """Weights exp(s) / sum exp(s) over the last axis."""
     return jax.nn.softmax(scores)
