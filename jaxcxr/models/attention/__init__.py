@@ -1,4 +1,8 @@
-"""Attention modules, all called as `(x, memory=None, *, mask, distance, train)`."""
+"""Attention modules, all called as `(x, memory=None, *, mask, distance, train)`.
+
+A config names one by a kind of `KINDS`, by a preset of flexible heads, `local_global(window=8)`,
+or by its groups of heads, `2*global+6*fixed(16)/entmax15`; see `groups.parse_groups`.
+"""
 
 import difflib
 import functools
@@ -9,8 +13,11 @@ from flax import linen as nn
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention.efficient import Fastformer, FNet, Linformer, Performer
+from jaxcxr.models.attention.flexible import FlexibleHeadAttention
+from jaxcxr.models.attention.groups import Cost, HeadGroup, call, construct, parse_groups
 from jaxcxr.models.attention.heads import MultiHeadAttention
 from jaxcxr.models.attention.local import LocalBlocks, LocalBlocks2D, Longformer
+from jaxcxr.models.attention.presets import PRESETS
 from jaxcxr.models.attention.reformer import LSH
 from jaxcxr.models.attention.shared import SharedAttention
 from jaxcxr.models.attention.sparse import Fixed, Strided
@@ -38,7 +45,8 @@ def factory(kind: str, *, heads: int, dropout: float, dtype: Any) -> Callable[..
     """What an encoder block calls, with `name=`, to make its attention.
 
     Arguments:
-      kind: a key of `KINDS`.
+      kind: a key of `KINDS`, a preset of `PRESETS` with or without options, or head groups as
+        `groups.parse_groups` reads them.
       heads: number of heads.
       dropout: rate on the attention weights.
       dtype: of the computation.
@@ -47,10 +55,35 @@ def factory(kind: str, *, heads: int, dropout: float, dtype: Any) -> Callable[..
       A callable that takes `name` and returns the module.
 
     Raises:
-      UserError: no such kind; the message names the nearest.
+      UserError: no such kind, and the message names the nearest; options that do not fit; groups
+        that do not have `heads` heads.
     """
-    if kind not in KINDS:
-        close = difflib.get_close_matches(kind, KINDS, n=1)
+    if kind in KINDS:
+        return functools.partial(KINDS[kind], heads=heads, dropout=dropout, dtype=dtype)
+    groups, cost = _head_groups(kind, heads)
+    return functools.partial(
+        FlexibleHeadAttention, groups=groups, cost=cost, dropout=dropout, dtype=dtype
+    )
+
+
+def _head_groups(kind: str, heads: int) -> tuple[tuple[HeadGroup, ...], Cost | None]:
+    """The groups of a preset, or those written in `kind`, and their cost."""
+    if "*" in kind:
+        groups, cost = parse_groups(kind)
+        count = sum(group.count for group in groups)
+        if count != heads:
+            raise UserError(
+                f"the attention {kind!r} has {count} heads and the model heads={heads}; "
+                "make them equal."
+            )
+        return groups, cost
+    name, options = call(kind)
+    if name not in PRESETS:
+        known = (*KINDS, *PRESETS)
+        close = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise UserError(f"no attention is called {kind!r}.{hint} Kinds: {', '.join(KINDS)}.")
-    return functools.partial(KINDS[kind], heads=heads, dropout=dropout, dtype=dtype)
+        raise UserError(
+            f"no attention is called {name!r}.{hint} Kinds: {', '.join(known)}; or groups of "
+            "heads, such as 2*global+6*fixed(16)."
+        )
+    return construct(PRESETS[name], options, kind, heads), None

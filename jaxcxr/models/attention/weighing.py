@@ -1,0 +1,262 @@
+"""What one head group does with queries, keys and values: all of it, by chunks, or by windows.
+
+The three give the same result. By chunks, memory is bounded; by windows, the work is that inside
+a fixed span, forward and backward.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcxr.models.attention import alignments, normalizers, spans
+from jaxcxr.models.attention.geometry import Geometry, Grid, Line
+from jaxcxr.models.attention.groups import HeadGroup
+from jaxcxr.models.attention.tiling import Tiling, mask_of_tiles
+
+# The smallest sides of a tile of queries on a line and on a grid; with smaller ones the products
+# are too small to be fast.
+_LINE_TILE, _GRID_TILE = 16, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What does not depend on the tokens.
+
+    Arguments:
+      group: the head group.
+      geometry: where tokens stand; None where the group does not ask.
+      dropout: rate on the weights; 0 outside training.
+      limit: of learned spans that do not fix it, the largest distance.
+    """
+
+    group: HeadGroup
+    geometry: Geometry | None
+    dropout: float = 0.0
+    limit: Any = 0
+
+
+def alibi_slopes(heads: int) -> np.ndarray:
+    """2^(-8 i / heads) for head i = 1 ... heads, float32 (Press, Smith & Lewis 2022)."""
+    return (2.0 ** (-8.0 * np.arange(1, heads + 1) / heads)).astype(np.float32)
+
+
+def weights(
+    rule: Rule,
+    params: Mapping[str, jax.Array],
+    query: jax.Array,
+    key: jax.Array,
+    places: tuple[jax.Array, jax.Array] | None = None,
+    mask: jax.Array | None = None,
+    share: jax.Array | None = None,
+    valid: jax.Array | None = None,
+) -> jax.Array:
+    """Weight of every key for every query.
+
+    Arguments:
+      rule: the group and the geometry.
+      params: of the alignment; `alpha`, `table`, `talk_scores` and `talk_weights` where the group
+        has them.
+      query: `[batch, queries, heads, width]`.
+      key: `[batch, keys, heads, width]`.
+      places: of queries and keys, as the geometry gives them.
+      mask: bool `[batch or 1, heads or 1, queries or 1, keys]`, True where a key is seen.
+      share: learned spans over the limit, see `spans.factor`.
+      valid: bool `[batch or 1, heads or 1, keys]`, False at keys that no query sees.
+
+    Returns:
+      `[batch, heads, queries, keys]`, at least float32. Where no key is seen, simplex normalisers
+      weigh all keys equally and the others weigh none.
+    """
+    group, geometry = rule.group, rule.geometry
+    scores = alignments.score(group.align, params, query, key, valid)
+    dtype = scores.dtype
+    if group.mix == "talking":
+        scores = jnp.einsum("bhqk,hg->bgqk", scores, params["talk_scores"].astype(dtype))
+    seen = None
+    if group.needs_distance:
+        distance = geometry.distance(*places)
+        seen = spans.factor(group.span, distance, share, rule.limit, dtype)
+        if group.rel_bias == "alibi":
+            slopes = jnp.asarray(alibi_slopes(group.count), dtype)[:, None, None]
+            scores = scores - slopes * distance.astype(dtype)
+        elif group.rel_bias == "table":
+            table = jnp.asarray(params["table"], dtype)
+            scores = scores + jnp.moveaxis(table[geometry.relation(*places)], -1, 0)
+    if mask is not None:
+        open_ = mask.astype(dtype)
+        seen = open_ if seen is None else seen * open_
+    found = _normalise(group.norm, params, scores, seen, query, key)
+    if group.mix == "talking":
+        found = jnp.einsum("bhqk,hg->bgqk", found, params["talk_weights"].astype(dtype))
+    return found
+
+
+def _normalise(norm, params, scores, seen, query, key) -> jax.Array:
+    if norm in normalizers.SIMPLEX or norm == "entmax":
+        if seen is not None:
+            scores = jnp.where(seen > 0, scores + normalizers.log_seen(seen), normalizers.HIDDEN)
+        if norm == "entmax":
+            alpha = 1 + jax.nn.sigmoid(params["alpha"].astype(scores.dtype))
+            return normalizers.entmax(scores, alpha[:, None, None])
+        return normalizers.SIMPLEX[norm](scores)
+    seen = jnp.ones((1,) * scores.ndim, scores.dtype) if seen is None else seen
+    if norm == "linear":
+        scores = scores * seen
+        total = scores.sum(-1, keepdims=True)
+        return scores / jnp.where(total > 0, total, 1)
+    if norm == "quasi":
+        apart = normalizers.manhattan(query, key).astype(scores.dtype)
+        return normalizers.quasi(scores, apart, seen)
+    return normalizers.sigmoid(scores, jnp.broadcast_to(seen, (*seen.shape[:-1], scores.shape[-1])))
+
+
+def everything(
+    rule: Rule,
+    params: Mapping[str, jax.Array],
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    places: tuple[jax.Array, jax.Array] | None = None,
+    mask: jax.Array | None = None,
+    share: jax.Array | None = None,
+    rng: jax.Array | None = None,
+    valid: jax.Array | None = None,
+) -> jax.Array:
+    """Outputs `[batch, queries, heads, value width]`; arguments as in `weights`.
+
+    Arguments:
+      rule: its `dropout` is the rate on the weights.
+      params: as in `weights`.
+      query: as in `weights`.
+      key: as in `weights`.
+      value: `[batch, keys, heads, value width]`.
+      places: as in `weights`.
+      mask: as in `weights`.
+      share: as in `weights`.
+      rng: for dropout.
+      valid: as in `weights`.
+    """
+    found = weights(rule, params, query, key, places, mask, share, valid)
+    if rule.dropout and rng is not None:
+        kept = jax.random.bernoulli(rng, 1 - rule.dropout, found.shape)
+        found = jnp.where(kept, found / (1 - rule.dropout), 0)
+    return jnp.einsum("bhqk,bkhd->bqhd", found.astype(value.dtype), value)
+
+
+def by_chunks(
+    rule, params, query, key, value, places=None, mask=None, share=None, rng=None, valid=None,
+    *, chunk: int,
+) -> jax.Array:
+    """`everything`, so many queries at a time, each chunk recomputed in the backward pass."""
+    batch, queries = query.shape[:2]
+    count = -(-queries // chunk)
+
+    def cut(x: jax.Array, axis: int) -> jax.Array:
+        return jnp.moveaxis(_chunks(x, axis, chunk), axis, 0)
+
+    parts = {"query": cut(query, 1)}
+    if places is not None:
+        parts["place"] = cut(jnp.asarray(places[0]), 0)
+    if mask is not None and mask.shape[-2] > 1:
+        parts["mask"] = cut(mask, 2)
+    if share is not None and share.ndim == 3:
+        parts["share"] = cut(share, 1)
+    if rng is not None:
+        parts["rng"] = jax.random.split(rng, count)
+
+    @jax.checkpoint
+    def one(part: dict[str, jax.Array]) -> jax.Array:
+        where = None if places is None else (part["place"], jnp.asarray(places[1]))
+        return everything(
+            rule, params, part["query"], key, value, where, part.get("mask", mask),
+            part.get("share", share), part.get("rng"), valid,
+        )
+
+    out = jax.lax.map(one, parts)
+    return jnp.moveaxis(out, 0, 1).reshape(batch, count * chunk, *out.shape[3:])[:, :queries]
+
+
+def tiling(rule: Rule, tokens: int) -> Tiling | None:
+    """Tiles of queries with which a fixed span saves work; None where there are none."""
+    group, geometry = rule.group, rule.geometry
+    if not isinstance(group.span, spans.Fixed) or group.align in ("location", "feature"):
+        return None
+    window = group.span.window
+    if isinstance(geometry, Line):
+        found = Tiling((tokens,), (max(window, _LINE_TILE),), ((window, window),))
+    elif isinstance(geometry, Grid):
+        tile = max(window, _GRID_TILE)
+        shape = (geometry.rows, geometry.columns)
+        found = Tiling(shape, (tile, tile), ((window, window),) * 2)
+    else:
+        return None
+    met = math.prod(size + 2 * window for size in found.size)
+    return found if met < math.prod(found.shape) else None
+
+
+def by_windows(
+    rule, params, query, key, value, places, mask=None, rng=None, *, tiles: Tiling
+) -> jax.Array:
+    """`everything` of a fixed span, tile by tile: each meets the keys that its window reaches.
+
+    Tokens of a grid that stand before the patches are met by every tile, and themselves see
+    everything.
+    """
+    prefix = query.shape[1] - math.prod(tiles.shape)
+    if prefix:
+        first = None if rng is None else jax.random.fold_in(rng, 1)
+        rows = mask if mask is None or mask.shape[2] == 1 else mask[:, :, :prefix]
+        where = (places[0][:prefix], places[1])
+        head = everything(rule, params, query[:, :prefix], key, value, where, rows, None, first)
+
+    def met(x: jax.Array) -> jax.Array:
+        """Keys of each tile, after those of the prefix: `[batch, tiles, keys, ...]`."""
+        around = tiles.split(x[:, prefix:], True)
+        before = jnp.expand_dims(x[:, :prefix], 1)
+        before = jnp.broadcast_to(before, (*around.shape[:2], *before.shape[2:]))
+        return jnp.concatenate([before, around], 2)
+
+    places = tuple(jnp.asarray(p)[None] for p in places)
+    where = (tiles.split(places[0][:, prefix:], False)[0], met(places[1])[0])
+    seen = _seen(tiles, mask, prefix)
+    rngs = None if rng is None else jax.random.split(rng, len(where[0]))
+
+    def one(query, key, value, where, seen, rng):
+        return everything(rule, params, query, key, value, where, seen, None, rng)
+
+    axes = (1, 1, 1, 0, 1, None if rng is None else 0)
+    own = tiles.split(query[:, prefix:], False)
+    out = tiles.join(jax.vmap(one, axes, 1)(own, met(key), met(value), where, seen, rngs))
+    return jnp.concatenate([head, out], 1) if prefix else out
+
+
+def _seen(tiles: Tiling, mask: jax.Array | None, prefix: int) -> jax.Array:
+    """The mask of each tile, `[batch or 1, tiles, heads or 1, tile or 1, prefix and keys]`."""
+    if mask is None:
+        seen = mask_of_tiles(tiles, None, None)
+        before = jnp.ones((*seen.shape[:-1], prefix), bool)
+        return jnp.concatenate([before, seen], -1)
+    by_query = mask.shape[2] > 1
+    patches = mask[:, :, prefix:, prefix:] if by_query else mask[..., prefix:]
+    seen = mask_of_tiles(tiles, patches, None)
+    if by_query:
+        rows = tiles.split(mask[:, :, prefix:, :prefix].swapaxes(1, 2), False)
+        before = rows.swapaxes(2, 3)
+    else:
+        before = mask[:, None, :, :, :prefix]
+    before = jnp.broadcast_to(before, (*seen.shape[:-1], prefix))
+    return jnp.concatenate([before, seen], -1)
+
+
+def _chunks(x: jax.Array, axis: int, size: int) -> jax.Array:
+    """Splits an axis into chunks of `size`, two axes, after zeros that fill the last."""
+    length = x.shape[axis]
+    count = -(-length // size)
+    pads = [(0, 0)] * x.ndim
+    pads[axis] = (0, count * size - length)
+    return jnp.pad(x, pads).reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :])
