@@ -17,6 +17,9 @@ from jaxcxr.models.keypoints import standardize
 # weights are unlearnt (motion phantoms, 1,000 steps: 52 mm instead of 36). This begins at 1 cm.
 _HEAD_INIT = nn.initializers.normal(1e-3)
 
+# Parent of each joint in the order of Human3.6M, -1 for the root.
+_PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15)
+
 
 def _time_mask(mask: jax.Array | None, causal: bool, frames: int) -> jax.Array | None:
     """Attention mask over frames, `[batch or 1, 1, frames or 1, frames]`, or None."""
@@ -155,16 +158,24 @@ class SpatioTemporalBackbone(nn.Module):
     drop_path: float
     attention: str | tuple[str, ...]
     joint_attention: str | tuple[str, ...]
+    parents: tuple[int, ...]
     positions: str
     max_length: int
     causal: bool
     remat: bool
     dtype: Any
 
-    def _layers(self, kinds: str | tuple[str, ...]) -> list[Callable[..., nn.Module]]:
+    def _layers(
+        self, kinds: str | tuple[str, ...], **layout: Any
+    ) -> list[Callable[..., nn.Module]]:
         """What makes each block of one of the two directions, from its drop-path rate and name."""
         makers = layers(
-            kinds, self.depth, heads=self.heads, dropout=self.attention_dropout, dtype=self.dtype
+            kinds,
+            self.depth,
+            heads=self.heads,
+            dropout=self.attention_dropout,
+            dtype=self.dtype,
+            **layout,
         )
         return [
             functools.partial(
@@ -193,7 +204,7 @@ class SpatioTemporalBackbone(nn.Module):
         seen = _time_mask(mask, self.causal, frames)
         if seen is not None and seen.shape[0] > 1:
             seen = jnp.repeat(seen, joints, axis=0)
-        over_joints = self._layers(self.joint_attention)
+        over_joints = self._layers(self.joint_attention, parents=tuple(self.parents))
         over_frames = self._layers(self.attention)
         joint_weights = frame_weights = None
         for index, rate in enumerate(transformer.drop_path_rates(self.drop_path, self.depth)):
@@ -226,6 +237,8 @@ class PoseSpatioTemporal(nn.Module):
       attention: kind of attention over frames, or the kinds that the pairs take in turn; see
         `attention.layers.layers`.
       joint_attention: kind or kinds of attention over joints.
+      parents: index of each joint's parent, -1 for the root, for attention over joints that asks
+        how many bones lie between them; by default those of Human3.6M.
       positions: "sinusoidal" (any number of frames) or "learned" (up to `max_length`).
       max_length: rows of the learned positions.
       causal: a frame sees no later frame, so that the model can run on a stream.
@@ -242,6 +255,7 @@ class PoseSpatioTemporal(nn.Module):
     drop_path: float = 0.1
     attention: str | tuple[str, ...] = "mha"
     joint_attention: str | tuple[str, ...] = "mha"
+    parents: tuple[int, ...] = _PARENTS
     positions: str = "sinusoidal"
     max_length: int = 243
     causal: bool = False
@@ -263,6 +277,7 @@ class PoseSpatioTemporal(nn.Module):
             drop_path=self.drop_path,
             attention=self.attention,
             joint_attention=self.joint_attention,
+            parents=self.parents,
             positions=self.positions,
             max_length=self.max_length,
             causal=self.causal,
