@@ -5,6 +5,7 @@ that are known to be the same whatever their pixels.
 """
 
 import dataclasses
+import os
 import pathlib
 import re
 from collections.abc import Sequence
@@ -84,7 +85,7 @@ def load(paths: Sequence[str | pathlib.Path], rsna_map: str | pathlib.Path | Non
         known = rsna_pneumonia_table.chestxray14_images(pathlib.Path(rsna_map))
     given: dict[pathlib.Path, dict[str, pathlib.Path]] = {}
     for path in map(pathlib.Path, paths):
-        if not path.exists():
+        if not os.path.exists(path):  # pathlib's raises where a name is too long to exist
             raise UserError(f"{path}: no such file or folder; expected is {_FORMS}")
         match = _COVIDX.fullmatch(path.name)
         key, split = (path.parent / match[2], match[1].lower()) if match else (path, "")

@@ -384,6 +384,7 @@ def test_the_page_is_whole_and_escaped(tmp_path, run):
 
 MISTAKES = {
     "absent": (None, (), "no such file or folder; expected is a prepared data set"),
+    "too long a name": (None, (), "no such file or folder; expected is a prepared data set"),
     "strange ending": (("a.xlsx", b"1"), (), "not known by its name"),
     "no manifest": (("a.parquet", b"PAR1"), (), "is not a manifest of jaxcxr"),
     "no image column": (("a.csv", b"x,y\n1,2\n"), (), "no column of images (image_id) among x, y"),
@@ -404,7 +405,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_every_mistake_is_one_line_and_exit_code_2(mistake, tmp_path, run):
     file, options, message = MISTAKES[mistake]
-    path = tmp_path / "absent"
+    path = tmp_path / ("absent" if mistake == "absent" else "a" * 300)
     if file is not None:
         path = tmp_path / file[0]
         path.write_bytes(file[1])
@@ -423,7 +424,8 @@ def test_mistakes_of_folders_and_maps(tmp_path, covidx, run):
     assert "no column 'rsna_patientId', 'chestxray14_image', 'mse'" in (
         run(*lists, "--map", covidx / "map.csv").err
     )
-    (covidx / "map.csv").write_text("rsna_patientId,chestxray14_image,mse\na,00000001_000.png,low\n")
+    wrong = "rsna_patientId,chestxray14_image,mse\na,00000001_000.png,low\n"
+    (covidx / "map.csv").write_text(wrong)
     assert "map.csv:2: mse is 'low'" in run(*lists, "--map", covidx / "map.csv").err
     assert "given twice" in run(*lists, lists[0]).err
 

@@ -46,7 +46,7 @@ class ChestXray14(xray.XrayBuilder):
         """Rows of the csv that stand in a list, with their images."""
         config = self.builder_config
         content = table.read(raw, config.val_fraction)
-        folder = pathlib.Path(config.images).expanduser().absolute() if config.images else raw
+        folder = xray.given_path("images", config.images) if config.images else raw
         return find_images(content, folder)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 
 from jaxcxr.data.schema import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.data.sources import covid19_radiography, xray
+from jaxcxr.data.sources.csv_files import read_text
 from jaxcxr.errors import UserError
 
 UNKNOWN_SOURCE = "covidx"  # the source of rows whose list does not tell it
@@ -148,13 +149,7 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[str, str]]:
     """Lines that are not blank as (place for messages, text)."""
     if "sev" in path.name.lower():
         raise UserError(_severity(f"{path}"))
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: no text in UTF-8 ({error}); {_EXPECTED}") from error
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
             yield f"{path}:{number}", line.strip()
 

@@ -107,7 +107,7 @@ class Cxr15(xray.XrayBuilder):
             config.val_fraction,
         )
         kept = composition.parts
-        folder = pathlib.Path(config.images).expanduser().absolute() if config.images else None
+        folder = xray.given_path("images", config.images) if config.images else None
         collections = [
             chestxray14.find_images(
                 xray.Table(kept["chestxray14"], nih.notes),
@@ -180,7 +180,7 @@ class Cxr15(xray.XrayBuilder):
         if not images:
             return {}
         given = self.builder_config.map
-        path = pathlib.Path(given).expanduser().absolute() if given else raw / _MAP
+        path = xray.given_path("map", given) if given else raw / _MAP
         if not path.is_file():
             raise UserError(
                 f"{NAME}: {len(images)} images of the RSNA take part, which are films of "

@@ -82,10 +82,12 @@ class RsnaPneumonia(xray.XrayBuilder):
     def collect(self, raw: pathlib.Path) -> xray.Collection:
         """Rows of the csv files, with their images and what the headers of these say."""
         config = self.builder_config
-        places = (
-            _place(config.map, raw / _MAP) if config.patients == "chestxray14" else None,
-            _place(config.test_list, raw / _TEST_LIST) if config.split == "chestxray14" else None,
-        )
+        places = [None, None]
+        if config.patients == "chestxray14":
+            places[0] = xray.given_path("map", config.map) if config.map else raw / _MAP
+        if config.split == "chestxray14":
+            given = config.test_list
+            places[1] = xray.given_path("test-list", given) if given else raw / _TEST_LIST
         files = xray.files_by_name([raw / _IMAGES], endings=False)
         content = table.read_table(raw, config.val_fraction, config.test_fraction, *places)
         paths = {row: files.pop(row.image_id, None) for row in content.rows}
@@ -124,7 +126,3 @@ def read_headers(label: str, files: Mapping[Any, pathlib.Path]) -> dict[Any, dic
 def described(header: dicom.Dicom | None) -> dict[str, Any]:
     """The fields of a `Row` that a DICOM header fills; none without a header."""
     return {"view": header.view, "sex": header.sex, "age": header.age} if header else {}
-
-
-def _place(option: str, default: pathlib.Path) -> pathlib.Path:
-    return pathlib.Path(option).expanduser().absolute() if option else default

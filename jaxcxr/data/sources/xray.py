@@ -241,7 +241,7 @@ class XrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             raise UserError(
                 f"{self.name}: where is the data? Give --raw DIR with {self.raw_content}."
             )
-        raw = pathlib.Path(config.raw).expanduser().absolute()
+        raw = given_path("raw", config.raw)
         if not raw.is_dir():
             raise UserError(f"{self.name}: no folder {raw}; give the raw data with --raw DIR.")
         splits = by_split(self.name, self.collect(raw), config.allow_missing)
@@ -261,6 +261,21 @@ class XrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self, records: staging.Staged) -> Iterator[tuple[str, dict]]:
         for key, record in records:
             yield key, {**record, "image": io.BytesIO(record["image"])}
+
+
+def given_path(option: str, text: str) -> pathlib.Path:
+    """Absolute path of an option's value, in which `~` stands for a home folder.
+
+    Raises:
+      UserError: there can be no such path: an unknown user's home folder, or a name too long.
+    """
+    try:
+        path = pathlib.Path(text).expanduser().absolute()
+        path.exists()  # of all that is done with a path, this fails for those that cannot be
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or "no such home folder"
+        raise UserError(f"--{option} {text} cannot be read: {reason}") from error
+    return path
 
 
 def by_split(name: str, collection: Collection, allow_missing: bool) -> dict[str, list[Item]]:

@@ -166,8 +166,9 @@ def test_validation_is_carved_by_patient_unless_a_list_says_it(lists):
         ("5 a.png positive cohen", "'positive' is no label of this list: allowed: normal"),
         ("5 a.png COVID-19 hospital", "the source 'hospital' is none of cohen, fig1"),
         ("5 a COVID-19 cohen", "is no line of COVIDx"),
-        ("5 a.png COVID-19 co\0hen", "the source"),
-        ("\0 a.png COVID-19 cohen", "is no line of COVIDx"),
+        ("5 a.png COVID-19 co\x1bhen", "the source"),
+        ("\x1b a.png COVID-19 cohen", "is no line of COVIDx"),
+        ("\0 a.png COVID-19 cohen", "NUL bytes"),
         ("5 a.png level2 ricord", "COVIDx-S, which grades how severe"),
         ("5 a.png level1", "COVIDx-S"),
     ],
@@ -192,10 +193,10 @@ def test_empty_absent_and_undecodable_lists_are_named(lists, tmp_path):
     with pytest.raises(UserError, match=r"test_COVIDx9A\.txt: the list is empty"):
         lists(test=[])
     lists()
-    with pytest.raises(UserError, match=r"none\.txt: No such file"):
+    with pytest.raises(UserError, match=r"none\.txt cannot be read: No such file"):
         covidx_table.read(tmp_path / "none.txt", tmp_path / "test_COVIDx9A.txt")
-    (tmp_path / "latin.txt").write_bytes(b"5 \xe9.png COVID-19 cohen")
-    with pytest.raises(UserError, match=r"latin\.txt: no text in UTF-8"):
+    (tmp_path / "latin.txt").write_bytes(b"5 a.png COVID-19 cohen\n5 \xe9.png COVID-19 cohen")
+    with pytest.raises(UserError, match=r"latin\.txt:2: not in UTF-8"):
         covidx_table.read(tmp_path / "latin.txt", tmp_path / "test_COVIDx9A.txt")
 
 

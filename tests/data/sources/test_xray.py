@@ -102,6 +102,14 @@ def test_of_two_files_with_one_name_the_first_folder_counts(tmp_path):
     assert set(xray.files_by_name(folders, endings=False)) == {"a", "b"}
 
 
+def test_paths_that_cannot_be_are_said_to(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert xray.given_path("raw", "~/films") == tmp_path / "films"
+    for text, reason in (("~nobody-at-all/films", "no such home folder"), ("a" * 300, "too long")):
+        with pytest.raises(UserError, match=f"--raw {text} cannot be read: .*{reason}"):
+            xray.given_path("raw", text)
+
+
 def encoded(tmp_path, **changes):
     pixels = np.random.default_rng(0).integers(0, 255, (40, 80), np.uint8)
     path = pathlib.Path(tmp_path, "a.png")
