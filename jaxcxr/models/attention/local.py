@@ -284,6 +284,8 @@ class Longformer(nn.Module):
         drop: Drop,
     ) -> jax.Array:
         """Sliding windows of all heads, those of equal dilation together."""
+        if len(set(dilations)) == 1:
+            return self._dilated(query, key, value, mask, extra, dilations[0], drop)
         mixed = {}
         for dilation in sorted(set(dilations)):
             chosen = [head for head, d in enumerate(dilations) if d == dilation]
