@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict
 
 from jaxcxr.train import parallel
 from jaxcxr.train import state as state_lib
@@ -34,12 +35,37 @@ def freeze_batch_norm(stage: state_lib.Stage):
     return nn.intercept_methods(intercept)
 
 
-def make_loss(model, task, stage, axis: str | None) -> Callable:
+def sown_losses(collection) -> dict[str, jax.Array]:
+    """Losses that layers sow into the collection `losses`, each averaged over its layers.
+
+    Arguments:
+      collection: nested dicts whose leaves are tuples of weighted scalars, such as
+        `{"block": {"attention": {"span": (0.1,)}}}`.
+
+    Returns:
+      Name -> scalar.
+    """
+    found: dict[str, list[jax.Array]] = {}
+    for path, values in flatten_dict(collection).items():
+        found.setdefault(path[-1], []).append(sum(values))
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def make_loss(model, task, stage, axis: str | None, parts: int = 1) -> Callable:
     """Build the loss of one micro-batch; to train another loss, change the task's `loss_sums`.
+
+    Arguments:
+      model: Linen module.
+      task: the task, see `jaxcxr.tasks.Task`.
+      stage: which parameters are trained.
+      axis: name of the pmap axis, or None.
+      parts: number of micro-batches, over which the losses are added up.
 
     Returns:
       `loss_of(trained, frozen, batch_stats, batch, divisors, key) -> (loss, (terms, batch_stats))`,
-      each term being its sum over known targets divided by how many the global batch holds.
+      each term being its sum over known targets divided by how many the global batch holds. Terms
+      that the model's layers sow have their weight in them and are divided by the number of
+      micro-batches and devices.
     """
 
     def loss_of(trained, frozen, batch_stats, batch, divisors, key):
@@ -47,12 +73,19 @@ def make_loss(model, task, stage, axis: str | None) -> Callable:
         inputs, options = task.inputs(batch)
         with freeze_batch_norm(stage):
             outputs, updated = model.apply(
-                variables, inputs, train=True, rngs={"dropout": key}, mutable=["batch_stats"],
-                **options,
+                variables, inputs, train=True, rngs={"dropout": key},
+                mutable=["batch_stats", "losses"], **options,
             )
         outputs = parallel.constrain_batch(outputs, axis)
         terms = {k: v / divisors[k] for k, v in task.loss_sums(outputs, batch).items()}
         loss = sum(task.loss_weights[name] * term for name, term in terms.items())
+        share = 1.0 / (parts * (jax.lax.axis_size(axis) if axis else 1))
+        sown = {k: v * share for k, v in sown_losses(updated.get("losses", {})).items()}
+        twice = terms.keys() & sown.keys()
+        if twice:
+            raise ValueError(f"the task and a layer both have a loss called {', '.join(twice)}")
+        loss = sum(sown.values(), loss)
+        terms |= sown
         return loss, (terms, updated.get("batch_stats", batch_stats))
 
     return loss_of
@@ -79,7 +112,8 @@ def make_train_step(
     """
     total = (lambda x: jax.lax.psum(x, axis)) if axis else (lambda x: x)
 
-    gradient = jax.value_and_grad(make_loss(model, task, stage, axis), has_aux=True)
+    loss_of = make_loss(model, task, stage, axis, config.accumulate)
+    gradient = jax.value_and_grad(loss_of, has_aux=True)
 
     def train_step(state, batch):
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)

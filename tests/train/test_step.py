@@ -95,6 +95,48 @@ def test_accumulation_equals_one_batch_without_batch_norm():
         assert_close(actual.params, expected.params, 1e-6)
 
 
+HEADS = "1*adaptive(1,init=0.5,loss=0.3)+1*token(0.2)+cost(0.1,0.5)"
+
+
+def test_losses_of_layers_are_averaged_over_layers_and_added():
+    config = toys.pose_config(model__options__heads=2, model__options__attention=HEADS)
+    task = toys.pose_task(config)
+    run = make(config, task, 1)
+    with run.mesh_context():
+        state = run.first_state()
+        _, metrics = run.train_step(run.stages[0])(
+            state, parallel.put_batch(run.mesh, batches_of(task, config, 1)[0])
+        )
+    found = {key: float(value) for key, value in metrics.items() if key.startswith("loss")}
+    assert set(found) == {"loss", "loss_position", "loss_span", "loss_gate", "loss_cost"}
+    np.testing.assert_allclose(found["loss_span"], 0.3 * 0.5 / 2, rtol=1e-6)
+    np.testing.assert_allclose(found["loss_gate"], 0.2 * 0.5 / 2, rtol=1e-6)
+    assert 0 < found["loss_cost"] < 0.5 * 0.9
+    np.testing.assert_allclose(found["loss"], sum(found.values()) - found["loss"], rtol=1e-6)
+
+
+def test_losses_of_layers_do_not_depend_on_devices_and_accumulation():
+    config = toys.pose_config(
+        stages__all__optimizer__name="sgd", model__options__heads=2,
+        model__options__attention=HEADS,
+    )
+    task = toys.pose_task(config)
+    batches = batches_of(task, config, 2)
+    expected, losses = run_steps(config, task, batches, 1)
+    for mode, accumulate in (("jit", 4), ("pmap", 1), ("pmap", 2)):
+        config = config.copy_and_resolve_references()
+        config.parallel, config.accumulate = mode, accumulate
+        actual, actual_losses = run_steps(config, task, batches, 4)
+        np.testing.assert_allclose(actual_losses, losses, rtol=1e-5)
+        assert_close(actual.params, expected.params, 2e-6)
+
+
+def test_losses_sown_in_layers_are_averaged_by_name():
+    sown = {"a": {"span": (1.0,), "gate": (0.5, 0.25)}, "b": {"c": {"span": (3.0,)}}}
+    assert step_lib.sown_losses(sown) == {"span": 2.0, "gate": 0.75}
+    assert step_lib.sown_losses({}) == {}
+
+
 def test_frozen_layers_keep_parameters_and_statistics(one_device):
     config, task, batches, _ = one_device
     config = config.copy_and_resolve_references()
