@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,8 +25,16 @@ NO_DECAY = (
     (r"(^|/)(bias|scale)$", False),
     (r"(^|/)(\w*pos(ition)?s?|joint)(_?emb\w*)?(/embedding)?$", False),
     (r"(^|/)(cls|cls_token|class_token)$", False),
+    # What groups of attention heads learn that is no weight matrix: zero is no natural value.
+    (r"(^|/)group_\d+/(span|alpha|gate|log_scale|table|talk_\w+)$", False),
     (r".*", True),
 )
+
+# A span runs from 0 to 1 and gates and orders are log odds: steps fit for weights are too small.
+MULTIPLIERS = ((r"(^|/)group_\d+/(span|alpha|gate)$", 10.0), (r".*", 1.0))
+
+# Learned spans of attention heads, shares of the largest distance.
+_SPAN = re.compile(r"(^|/)group_\d+/span$")
 
 
 def default_stage() -> ml_collections.ConfigDict:
@@ -47,7 +56,7 @@ def default_stage() -> ml_collections.ConfigDict:
             "weight_decay": 0.0,
             "clip_norm": 0.0,
             "decay_rules": NO_DECAY,
-            "multiplier_rules": ((".*", 1.0),),
+            "multiplier_rules": MULTIPLIERS,
         },
         "warmup": {"name": "none", "steps": 0, "dim": 0},
         "decay": {"name": "constant", "end_factor": 0.0, "boundaries": (), "factor": 0.1},
@@ -80,7 +89,8 @@ def make_optimizer(
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Optimiser and learning-rate schedule of a stage.
 
-    The order is: clip by global norm, moments, weight decay, multiplier, learning rate. RAdam and
+    The order is: clip by global norm, moments, weight decay, multiplier, learning rate, projection
+    of learned spans to [0, 1]. RAdam and
     AdamW decay the weights apart from the gradient (Loshchilov & Hutter 2019); Adam and SGD add
     the decay to the gradient before the moments, as torch does.
 
@@ -113,6 +123,7 @@ def make_optimizer(
         *([] if coupled else decay),
         scale_by_rules(settings.multiplier_rules, params),
         optax.scale_by_learning_rate(learning_rate),
+        project_spans(params),
     ]
     return optax.chain(*chain), learning_rate
 
@@ -238,6 +249,31 @@ def scale_by_rules(
         return optax.identity()
     return optax.stateless(
         lambda updates, _: jax.tree.map(lambda u, m: u * float(m), updates, multipliers)
+    )
+
+
+def project_spans(params: Any) -> optax.GradientTransformation:
+    """Keeps learned spans within [0, 1]: the last of a chain, it shortens the final update.
+
+    A span that only the forward pass clips wanders off where it has no gradient and does not come
+    back (Sukhbaatar et al. 2019 project too). A sigmoid would never reach the whole span.
+
+    Arguments:
+      params: tree whose paths say which leaves are spans.
+
+    Returns:
+      transformation without state that needs the parameters in `update`.
+    """
+    spans = [_SPAN.search(path) is not None for path in rules_lib.paths(params)]
+    if not any(spans):
+        return optax.identity()
+    chosen = jax.tree.structure(params).unflatten(spans)
+
+    def projected(update: jax.Array, param: jax.Array, span: bool) -> jax.Array:
+        return jnp.clip(param + update, 0, 1) - param if span else update
+
+    return optax.stateless(
+        lambda updates, params: jax.tree.map(projected, updates, params, chosen)
     )
 
 

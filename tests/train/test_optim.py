@@ -157,6 +157,47 @@ def test_default_decay_meets_the_weight_matrices_of_the_models_and_nothing_else(
     assert any(decayed.values())
 
 
+def flexible():
+    """Parameters of a layer of flexible heads, shapes only."""
+    model = models.create(
+        "pose_temporal", dim=16, depth=1, heads=4,
+        attention="2*adaptive(2,init=0.5)/entmax/static/table+2*similarity/talking/token",
+    )
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 3, 17, 3))))["params"]
+
+
+def test_what_heads_learn_beside_weights_is_not_decayed_and_learns_faster():
+    params = flexible()
+    decayed = jax.tree.leaves(rules.match_rules(optim.NO_DECAY, params))
+    rates = jax.tree.leaves(rules.match_rules(optim.MULTIPLIERS, params))
+    for path, decay, rate in zip(rules.paths(params), decayed, rates, strict=True):
+        assert decay == path.endswith("/kernel"), path
+        assert (rate == 10) == path.endswith(("/span", "/alpha", "/gate")), path
+    group = params["backbone"]["blocks_0"]["attention"]
+    assert set(group["group_0"]) == {"span", "alpha", "gate", "table"}
+    assert set(group["group_1"]) == {"log_scale", "talk_scores", "talk_weights"}
+
+
+def test_spans_stay_between_0_and_1_and_nothing_else_is_held():
+    def tree(values):
+        values = jnp.array(values, jnp.float32)
+        return {"group_0": {"span": values, "gate": values}, "group_0_span": {"bias": values}}
+
+    params = tree([0.05, 0.5, 0.98])
+    settings = stage("sgd", rate=0.1, momentum=0.0)
+    optimizer, _ = optim.make_optimizer(settings, params, 10)
+    state = optimizer.init(params)
+    for _ in range(3):
+        updates, state = optimizer.update(tree([1.0, 0.01, -1.0]), state, params)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(params["group_0"]["span"], [0, 0.47, 1], atol=1e-6)
+    np.testing.assert_allclose(params["group_0"]["gate"], [-2.95, 0.47, 3.98], rtol=1e-5)
+    np.testing.assert_allclose(params["group_0_span"]["bias"], [-0.25, 0.497, 1.28], rtol=1e-5)
+    # Back from the edge at once.
+    updates, state = optimizer.update(tree([-0.1, 0.0, 0.1]), state, params)
+    np.testing.assert_allclose(updates["group_0"]["span"], [0.1, 0, -0.1], atol=1e-6)
+
+
 def test_decay_factors_and_multipliers_scale_their_parameters():
     params = network()
     zeros = jax.tree.map(jnp.zeros_like, params)
