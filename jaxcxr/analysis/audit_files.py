@@ -104,7 +104,7 @@ def _read(path: pathlib.Path) -> DataSet:
     if ending == ".parquet":
         return _read_prepared(path)
     if ending == ".csv":
-        return _read_csv(path)
+        return _with_unsplit_noted(_read_csv(path), f"no split in {path.name}")
     raise UserError(f"{path}: not known by its name; expected is {_FORMS}")
 
 
@@ -286,14 +286,21 @@ def _split_by_lists(data_set: DataSet, folder: pathlib.Path) -> DataSet:
         part = rows.take(np.array(known, int))
         parts.append(dataclasses.replace(part, split=np.full(len(part), split)))
     if not parts:
-        return dataclasses.replace(data_set, notes=(
-            *data_set.notes, f"the images are not split: no {_LISTS['train'][0]} in {folder}"))
+        return _with_unsplit_noted(data_set, f"no {_LISTS['train'][0]} in {folder}")
     joined = concatenate(parts)
     unlisted = rows.image_id[~np.isin(rows.image_id, joined.image_id)].tolist()
     notes += xray.note(unlisted, "rows of the csv stand in no split list and are left out")
     return dataclasses.replace(
         data_set, rows=joined, identity=_identity(joined), notes=(*data_set.notes, *notes)
     )
+
+
+def _with_unsplit_noted(data_set: DataSet, reason: str) -> DataSet:
+    """With a remark, if nothing is split: else no leak found would be taken for none there."""
+    if (data_set.rows.split != UNSPLIT).any():
+        return data_set
+    note = f"the images are not split, so none can leak between splits: {reason}"
+    return dataclasses.replace(data_set, notes=(*data_set.notes, note))
 
 
 def concatenate(parts: Sequence[manifest.Manifest]) -> manifest.Manifest:

@@ -182,6 +182,9 @@ def test_rows_without_split_or_patient(tmp_path, run):
     assert audited.code == 0
     assert audited.found("no_patients")[0]["count"] == 10
     assert audited.kinds() == {"no_patients"}
+    assert "the images are not split, so none can leak between splits: no split in a.csv" in (
+        audited.result["data_sets"][0]["notes"]
+    )
     other = as_csv(tmp_path / "b.csv", sample())
     audited = run(tmp_path / "a.csv", other)
     assert audited.code == 0  # nobody knows which of them is trained on

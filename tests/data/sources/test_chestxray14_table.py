@@ -59,6 +59,19 @@ def test_official_table_is_complete_and_patient_disjoint(official):
     assert share == pytest.approx(0.125, abs=0.01)
 
 
+def test_official_csv_has_its_published_counts(official):
+    counts = np.sum([row.labels for row in official.rows], axis=0)
+    assert dict(zip(FINDINGS, counts.tolist(), strict=True)) == {
+        "Infiltration": 19894, "Effusion": 13317, "Atelectasis": 11559, "Nodule": 6331,
+        "Mass": 5782, "Pneumothorax": 5302, "Consolidation": 4667, "Pleural_Thickening": 3385,
+        "Cardiomegaly": 2776, "Emphysema": 2516, "Edema": 2303, "Fibrosis": 1686,
+        "Pneumonia": 1431, "Hernia": 227, "COVID-19": 0,
+    }
+    assert sum(not any(row.labels) for row in official.rows) == 60361
+    images = collections.Counter(row.patient_id for row in official.rows)
+    assert max(images.values()) == 184
+
+
 def test_official_views_sexes_and_boxes(official):
     views = collections.Counter(row.view for row in official.rows)
     sexes = collections.Counter(row.sex for row in official.rows)

@@ -93,6 +93,17 @@ def test_findings_become_labels(finding, expected):
     assert strange == []
 
 
+@pytest.mark.parametrize(
+    "cause", ["Streptococcus", "Legionella", "Lipoid", "Varicella", "Chlamydophila", "Influenza",
+              "Bacterial"],
+)
+def test_flat_and_hierarchical_names_of_a_cause_say_the_same(cause):
+    for finding in (cause, f"Pneumonia/Bacterial/{cause}"):
+        labels, strange = covid_tables.labels_of(finding)
+        assert (labels[FINDINGS.index("Pneumonia")], labels[FINDINGS.index("COVID-19")]) == (1, 0)
+        assert strange == []
+
+
 def test_findings_that_are_not_the_data_sets_are_noted_and_count_as_nothing(tmp_path):
     rows = [{"finding": '"COVID-19, Rickets"'}, {"finding": "Broken Rib"}, {}]
     content = read(table(tmp_path, *rows))
