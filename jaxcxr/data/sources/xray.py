@@ -21,6 +21,7 @@ from jaxcxr.data import fingerprint, images, schema
 from jaxcxr.data.sources import progress, staging
 from jaxcxr.errors import UserError
 
+MISSING = "missing.txt"  # beside the records: listed images that are not there, one per line
 RUN_ONLY = {"variant": False}  # metadata of an option that does not change what is prepared
 _SIZES = (16, 4096)
 _VALIDATION = 0.125
@@ -102,7 +103,8 @@ class XrayConfig(tfds.core.BuilderConfig):
       equalize: "hist", "clahe" or "none"; applied after resizing.
       encoding: "png", "zstd", "raw" (all lossless) or "jpeg".
       val_fraction: share of the patients of the training list that go to validation.
-      allow_missing: prepare what is there when listed images are absent.
+      allow_missing: prepare what is there when listed images are absent, and name these in
+        missing.txt.
       raw: folder with the data set as it was downloaded.
       max_bad: how many broken images are tolerated.
       workers: number of processes; 0 works in this process.
@@ -244,7 +246,11 @@ class XrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         raw = given_path("raw", config.raw)
         if not raw.is_dir():
             raise UserError(f"{self.name}: no folder {raw}; give the raw data with --raw DIR.")
-        splits = by_split(self.name, self.collect(raw), config.allow_missing)
+        collection = self.collect(raw)
+        splits = by_split(self.name, collection, config.allow_missing)
+        if collection.missing:
+            text = "".join(f"{name}\n" for name in collection.missing)
+            pathlib.Path(self.data_dir, MISSING).write_text(text, encoding="utf-8")
         staged = staging.staged_splits(
             splits,
             functools.partial(
@@ -307,9 +313,12 @@ def by_split(name: str, collection: Collection, allow_missing: bool) -> dict[str
     if missing:
         fact = f"{name}: {len(missing)} of {listed} listed images are absent: {named(missing)}"
         if not allow_missing:
-            raise UserError(f"{fact}. Prepare what is there with --allow-missing.")
+            raise UserError(
+                f"{fact}. Prepare what is there with --allow-missing; {MISSING} beside the records "
+                "will name them all."
+            )
         counts = ", ".join(f"{split} {len(part)}" for split, part in splits.items())
-        progress.say(f"{fact}. Prepared is what is there: {counts}.")
+        progress.say(f"{fact}; {MISSING} names them all. Prepared is what is there: {counts}.")
     return splits
 
 

@@ -1,6 +1,7 @@
 """COVIDx: images of the lists, found in the folders of their sources."""
 
 import collections
+import pathlib
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 from jaxcxr.data import prepare
 from jaxcxr.data.schema import FINDINGS
-from jaxcxr.data.sources import covidx
+from jaxcxr.data.sources import covidx, xray
 from jaxcxr.errors import UserError
 from tests.data import dicoms
 
@@ -151,6 +152,11 @@ def test_absent_images_are_reported_source_by_source(raw, tmp_path):
     assert f"1 listed images are not in {raw / 'ricord'}, a folder that is not there" in notes
     with pytest.raises(UserError, match=r"2 of 8 listed images are absent.*--allow-missing"):
         prepare.prepare("covidx", tmp_path / "out", raw=str(raw), size=32, workers=0)
+    builder = prepare.prepare(
+        "covidx", tmp_path / "out", raw=str(raw), size=32, workers=0, allow_missing=True
+    )
+    written = pathlib.Path(builder.data_dir, xray.MISSING).read_text(encoding="utf-8")
+    assert written.splitlines() == list(collection.missing)
 
 
 def test_a_file_of_the_same_name_but_another_ending_is_another_image(raw):
