@@ -9,7 +9,9 @@ and Shenzhen, Jaeger et al. 2014) the name tells it by its end, `_1` or `_0`; in
 The public held-out images are those of the official validation list, and so they are the test
 split here; validation is carved from the training list. The extra images alone are pooled and
 divided into folds, one of which is the test split. There are no patient ids: Montgomery, Shenzhen
-and TBX11K are taken to show each patient once.
+and TBX11K are taken to show each patient once. In da+db two copies in the other list are known by
+name and left out. Two more pairs, each within one list, are not: the folds of the extra images can
+part them, and `jaxcxr audit` tells.
 """
 
 import dataclasses
