@@ -1,5 +1,6 @@
 """Attention among vectors of one hash bucket (Reformer, Kitaev et al. 2020, arXiv:2001.04451)."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -42,6 +43,39 @@ def _along(t: jax.Array, order: jax.Array) -> jax.Array:
     """Reorders `[batch, rounds or 1, heads, length, ...]` by `[batch, rounds, heads, length]`."""
     order = order.reshape(*order.shape, *(1,) * (t.ndim - 4))
     return jnp.take_along_axis(t, order, axis=3)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sorting:
+    """The order of each round, and its chunks.
+
+    Arguments:
+      order: position at each rank, `[batch, rounds, heads, length]`.
+      rank: rank of each position, the same shape.
+      chunk: length of a chunk, which divides the length.
+    """
+
+    order: jax.Array
+    rank: jax.Array
+    chunk: int
+
+    def chunks(self, t: jax.Array) -> jax.Array:
+        """`[batch, rounds or 1, heads, length, ...]` to `[..., heads, chunks, chunk, ...]`."""
+        t = _along(t, self.order)
+        return t.reshape(*t.shape[:3], -1, self.chunk, *t.shape[4:])
+
+    def merge(self, t: jax.Array) -> jax.Array:
+        """The inverse of `chunks`."""
+        return _along(t.reshape(*self.order.shape, *t.shape[5:]), self.rank)
+
+    def places(self) -> jax.Array:
+        """Position of each element of the chunks."""
+        return self.order.reshape(*self.order.shape[:3], -1, self.chunk)
+
+
+def _with_previous(t: jax.Array) -> jax.Array:
+    """Puts before each chunk the one before it, and before the first the last."""
+    return t if t.shape[3] == 1 else jnp.concatenate([jnp.roll(t, 1, axis=3), t], 4)
 
 
 class LSH(nn.Module):
@@ -139,64 +173,50 @@ class LSH(nn.Module):
     ) -> jax.Array:
         """Mixed values float32 `[batch, length, heads, width]`."""
         length = shared.shape[1]
-        chunk = min(self.chunk, length)
-        pad = -length % chunk
-        last = math.prod(self._factors(length))
-        if mask is not None and mask.shape[2] == 1:
-            # Masked keys go to the end: they take no place in the chunks of the others.
-            buckets = jnp.where(mask[:, None, :, 0], buckets, last)
-        buckets = jnp.pad(buckets, [(0, 0)] * 3 + [(0, pad)], constant_values=last + 1)
-        # A stable sort keeps the order of positions within a bucket.
-        order = jnp.argsort(buckets, axis=-1, stable=True)
-        back = jnp.argsort(order, axis=-1)
+        sorting, buckets = self._sorting(buckets, mask)
+        pad = [(0, 0), (0, buckets.shape[-1] - length), (0, 0), (0, 0)]
 
         def chunks(t: jax.Array) -> jax.Array:
-            t = _along(t, order)
-            return t.reshape(*t.shape[:3], -1, chunk, *t.shape[4:])
+            return sorting.chunks(jnp.pad(t, pad).swapaxes(1, 2)[:, None])
 
-        def with_previous(t: jax.Array) -> jax.Array:
-            if t.shape[3] == 1:
-                return t
-            return jnp.concatenate([jnp.roll(t, 1, axis=3), t], 4)
-
-        def of_positions(t: jax.Array) -> jax.Array:
-            t = jnp.pad(t, [(0, 0), (0, pad), (0, 0), (0, 0)])
-            return chunks(t.swapaxes(1, 2)[:, None])
-
-        queries = of_positions(shared)
+        queries, values = chunks(shared), _with_previous(chunks(value))
         norm = jnp.sqrt(jnp.square(queries).sum(-1, keepdims=True) + 1e-12)
-        keys, values = with_previous(queries / norm), with_previous(of_positions(value))
-        # Bucket and chunk of each position in all rounds, [batch, 1, heads, length, rounds].
-        labels = [jnp.moveaxis(t, 1, -1)[:, None] for t in (buckets, back // chunk)]
-        labels = [chunks(t) for t in labels]
-        places = order.reshape(*order.shape[:3], -1, chunk)
-        seen, count = self._seen(labels, [with_previous(t) for t in labels],
-                                 places, with_previous(places), mask, length)
+        keys = _with_previous(queries / norm)
+        places = sorting.places()
+        key_places = _with_previous(places)
+        together, count = self._together(sorting, buckets)
+        seen = together & self._visible(places, key_places, mask, length)
         scores = jnp.einsum("brhcqd,brhckd->brhcqk", queries, keys) * shared.shape[-1] ** -0.5
-        itself = places[..., :, None] == with_previous(places)[..., None, :]
+        itself = places[..., :, None] == key_places[..., None, :]
         scores = jnp.where(itself, _SELF, scores) - jnp.log(count)
         scores = jnp.where(seen, scores, jnp.finfo(jnp.float32).min)
         total = jax.nn.logsumexp(scores, -1)
         weights = drop(jnp.exp(scores - total[..., None]))
         mixed = jnp.einsum("brhcqk,brhckd->brhcqd", weights, values.astype(jnp.float32))
+        share = jax.nn.softmax(sorting.merge(total), axis=1)
+        return jnp.einsum("brhn,brhnd->bnhd", share, sorting.merge(mixed))[:, :length]
 
-        def unsorted(t: jax.Array) -> jax.Array:
-            return _along(t.reshape(*order.shape, *t.shape[5:]), back)[:, :, :, :length]
+    def _sorting(self, buckets: jax.Array, mask: jax.Array | None) -> tuple[_Sorting, jax.Array]:
+        """The sort by bucket, and the buckets padded to whole chunks."""
+        length = buckets.shape[-1]
+        chunk = min(self.chunk, length)
+        last = math.prod(self._factors(length))
+        if mask is not None and mask.shape[2] == 1:
+            # Masked keys go to the end: they take no place in the chunks of the others.
+            buckets = jnp.where(mask[:, None, :, 0], buckets, last)
+        pad = [(0, 0)] * 3 + [(0, -length % chunk)]
+        buckets = jnp.pad(buckets, pad, constant_values=last + 1)
+        # A stable sort keeps the order of positions within a bucket.
+        order = jnp.argsort(buckets, axis=-1, stable=True)
+        return _Sorting(order, jnp.argsort(order, axis=-1), chunk), buckets
 
-        share = jax.nn.softmax(unsorted(total), axis=1)
-        return jnp.einsum("brhn,brhnd->bnhd", share, unsorted(mixed))
-
-    def _seen(
-        self,
-        own: list[jax.Array],
-        around: list[jax.Array],
-        places: jax.Array,
-        key_places: jax.Array,
-        mask: jax.Array | None,
-        length: int,
-    ) -> tuple[jax.Array, jax.Array]:
-        """Which keys are seen, and in how many rounds, `[batch, rounds, heads, chunks, q, k]`."""
-        chunk_count = places.shape[3]
+    def _together(self, sorting: _Sorting, buckets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Whether a round shows a key, and how many do, `[batch, rounds, heads, chunks, q, k]`."""
+        # Bucket and chunk of each position in all rounds, the rounds last.
+        labels = (buckets, sorting.rank // sorting.chunk)
+        own = [sorting.chunks(jnp.moveaxis(t, 1, -1)[:, None]) for t in labels]
+        around = [_with_previous(t) for t in own]
+        chunk_count = own[0].shape[3]
         count, here = 0.0, []
         for other in range(self.rounds):
             bucket, chunk = (t[..., other][..., :, None] for t in own)
@@ -205,18 +225,22 @@ class LSH(nn.Module):
             together = near & (bucket == key_bucket)
             count = count + together.astype(jnp.float32)
             here.append(together[:, other])
+        return jnp.stack(here, 1), jnp.maximum(count, 1.0)
+
+    def _visible(
+        self, places: jax.Array, key_places: jax.Array, mask: jax.Array | None, length: int
+    ) -> jax.Array:
+        """Which keys of the chunks exist, are not later with `causal`, and are in the mask."""
         queries, keys = places[..., :, None], key_places[..., None, :]
-        seen = jnp.stack(here, 1) & (keys < length)
+        seen = keys < length
         if self.causal:
             seen = seen & (keys <= queries)
-        if mask is not None:
-            batch, head, rows, columns = mask.shape
-            axis = (1,) * 5
-            picked = mask[
-                jnp.arange(batch).reshape(-1, *axis),
-                jnp.arange(head).reshape(-1, *axis[:3]),
-                jnp.minimum(queries, rows - 1),
-                jnp.minimum(keys, columns - 1),
-            ]
-            seen = seen & picked
-        return seen, jnp.maximum(count, 1.0)
+        if mask is None:
+            return seen
+        batch, head, rows, columns = mask.shape
+        return seen & mask[
+            jnp.arange(batch).reshape(-1, 1, 1, 1, 1, 1),
+            jnp.arange(head).reshape(-1, 1, 1, 1),
+            jnp.minimum(queries, rows - 1),
+            jnp.minimum(keys, columns - 1),
+        ]
