@@ -122,7 +122,7 @@ class FlexibleHeadAttention(nn.Module):
       global_tokens: tokens before the patches, such as the class token.
       parents: of the joints that the tokens are, -1 for the root. Without grid and parents the
         tokens are a line.
-      chunk: queries computed at a time once there are more than this many pairs squared.
+      chunk: queries computed at a time where there are more than `weighing.MANY_PAIRS` pairs.
       dtype: of the computation; scores and weights are at least float32.
     """
 
@@ -133,7 +133,7 @@ class FlexibleHeadAttention(nn.Module):
     global_tokens: int = 0
     parents: tuple[int, ...] = ()
     windows: bool = True
-    chunk: int = 1024
+    chunk: int = 256
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -277,7 +277,7 @@ class FlexibleHeadAttention(nn.Module):
             )
         valid = None if mask is None else mask.any(-2)
         arguments = (rule, params, query, key, value, places, mask, share, rng, valid)
-        if query.shape[1] * key.shape[1] > self.chunk**2:
+        if query.shape[1] * key.shape[1] > weighing.MANY_PAIRS:
             return weighing.by_chunks(*arguments, chunk=self.chunk)
         return weighing.everything(*arguments)
 

@@ -18,6 +18,10 @@ from jaxcxr.models.attention.geometry import Geometry, Grid, Line
 from jaxcxr.models.attention.groups import HeadGroup
 from jaxcxr.models.attention.tiling import Tiling, mask_of_tiles
 
+# Pairs of a query and a key above which all at once is too much memory: 4 MB for each head and
+# example in float32, several times over.
+MANY_PAIRS = 1024**2
+
 # The smallest sides of a tile of queries on a line and on a grid; with smaller ones the products
 # are too small to be fast.
 _LINE_TILE, _GRID_TILE = 16, 2

@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention import MultiHeadAttention
+from jaxcxr.models.attention import MultiHeadAttention, weighing
 from jaxcxr.models.attention.flexible import FlexibleHeadAttention
 from jaxcxr.models.attention.geometry import Grid, Line, Tree
 from jaxcxr.models.attention.groups import Cost, HeadGroup, parse_groups
@@ -46,6 +46,13 @@ def test_one_plain_group_is_flax_attention(plain, memory):
     expected = nn.MultiHeadDotProductAttention(num_heads=4).apply(variables, X, memory, mask=mask)
     found = flexible("4*global").apply(variables, X, memory, mask=mask)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_every_group_gets_the_masks_of_its_heads(plain):
+    module, variables = plain
+    mask = np.random.default_rng(4).random((2, 4, 6, 9)) < 0.7
+    found = flexible("1*global+3*global").apply(variables, X, MEMORY, mask=mask)
+    np.testing.assert_allclose(found, module.apply(variables, X, MEMORY, mask=mask), atol=1e-6)
 
 
 def test_one_plain_group_is_flax_attention_in_double_precision(plain, x64):
@@ -153,9 +160,10 @@ def value_and_gradient(module, variables, mask, distance):
     return jax.jit(jax.grad(loss, has_aux=True))(variables)[::-1]
 
 
-def test_chunks_of_queries_change_nothing(case):
+def test_chunks_of_queries_change_nothing(case, monkeypatch):
     module, variables, distance, _ = case
     expected = value_and_gradient(module, variables, CAUSAL, distance)
+    monkeypatch.setattr(weighing, "MANY_PAIRS", 35)
     found = value_and_gradient(module.clone(chunk=4), variables, CAUSAL, distance)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-5, atol=2e-6)
     jax.tree.map(
@@ -277,6 +285,15 @@ def test_expected_cost_by_hand():
     chance = 1 / (1 + np.exp(-2.5 - 0.33 * np.log(11)))
     np.testing.assert_allclose(sown("4*static+cost(0.0,1.0)")["cost"], [chance], rtol=1e-5)
     np.testing.assert_allclose(sown("4*global+cost(1.5,1.0)")["cost"], [0.0])
+
+
+def test_chunks_bound_the_memory():
+    x = jax.ShapeDtypeStruct((1, 2048, 16), jnp.float32)
+    module = flexible("4*global", chunk=64)
+    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    gradient = jax.grad(lambda v, x: module.apply(v, x).sum())
+    memory = jax.jit(gradient).lower(variables, x).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 4 * 2048**2 * 4  # less than the weights alone
 
 
 def test_dropout_and_gates_are_random_in_training_only():
