@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from jaxcxr.data import manifest
 
 _NAMES = ("train", "validation", "test")
+_UNKNOWN = "unknown labels"  # the row is left out where all labels are known
 
 
 def show(directory: pathlib.Path, task: str) -> None:
@@ -27,7 +28,9 @@ def show(directory: pathlib.Path, task: str) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     for row in columns[0]:
-        table.add_row(row, *(f"{column[row]:,}" for column in columns))
+        counts = [column[row] for column in columns]
+        if row != _UNKNOWN or any(counts):
+            table.add_row(row, *(f"{count:,}" for count in counts))
     rich.console.Console().print(table)
 
 
@@ -37,9 +40,8 @@ def _radiographs(directory: pathlib.Path, split: str) -> dict[str, int]:
     positive = rows.labels == 1
     counts = {"images": len(rows), "patients": len(np.unique(rows.patient_id))}
     counts |= {name: int(positive[:, i].sum()) for i, name in enumerate(rows.classes)}
-    counts["no finding"] = int((~positive.any(axis=1)).sum())
-    unknown = int((rows.labels < 0).sum())
-    return counts | ({"unknown labels": unknown} if unknown else {})
+    counts["no finding"] = int((rows.labels == 0).all(axis=1).sum())
+    return counts | {_UNKNOWN: int((rows.labels < 0).sum())}
 
 
 def _sequences(directory: pathlib.Path, split: str) -> dict[str, int]:

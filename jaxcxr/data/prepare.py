@@ -185,11 +185,19 @@ def _builder(source: str, data_dir, options: dict):
             raise UserError(f"{source} has no option {name!r}.{hint} Options: {', '.join(names)}.")
     cls = sources.builder_class(source)
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    try:
+        root = pathlib.Path(root).expanduser().absolute()
+        root.exists()  # fails for a path that cannot be, as one of too long a name
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or "no such home folder"
+        raise UserError(
+            f"{root} cannot be written ({reason}); choose another folder with --out DIR"
+        ) from error
     config = cls.builder_config_class(**options)
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # TFDS warns of every config that is not on a fixed list
     try:
-        return cls(data_dir=pathlib.Path(root).expanduser().absolute(), config=config)
+        return cls(data_dir=root, config=config)
     finally:
         logging.set_verbosity(verbosity)
 

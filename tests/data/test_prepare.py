@@ -293,3 +293,11 @@ def test_default_root_is_that_of_tfds(raw_data, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "root"))
     _run("chestxray14", "--raw", raw_data.folder, "--size", 32, "--workers", 0)
     assert (tmp_path / "root/chestxray14/32_hist_png/2.0.0").is_dir()
+
+
+@pytest.mark.parametrize(("out", "words"), [
+    ("~nobody-at-all/x", "no such home folder"), ("x" * 300, "File name too long"),
+])
+def test_a_root_that_cannot_be_is_answered(out, words):
+    with pytest.raises(UserError, match=rf"cannot be written \({words}\).*--out DIR"):
+        prepare.prepare("chest_phantom", out, images=20)

@@ -165,7 +165,7 @@ def _without_twins(
         if original is None:
             kept.append((name, row))
             continue
-        left_out["are images of chestxray14 that are there and are left out"].append(row)
+        left_out["are images of chestxray14, come in as the original and are left out"].append(row)
         both_train = row.split == original.split == "train"
         if both_train and (row.labels[_PNEUMONIA], original.labels[_PNEUMONIA]) == (
             POSITIVE, NEGATIVE,
