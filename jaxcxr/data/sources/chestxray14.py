@@ -73,8 +73,4 @@ def find_images(content: xray.Table, folder: pathlib.Path) -> xray.Collection:
             "images_*/images/, images_*/, images/ and the folder itself. Give their folder with "
             "--images DIR."
         )
-    return xray.Collection(
-        items=tuple(xray.Item.of(row, path) for row, path in paths.items() if path),
-        missing=tuple(row.image_id for row, path in paths.items() if not path),
-        notes=content.notes,
-    )
+    return xray.Collection.of(paths, content.notes)

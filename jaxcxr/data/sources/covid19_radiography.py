@@ -86,14 +86,8 @@ class Covid19Radiography(xray.XrayBuilder):
         files = find_images(raw)
         rows = {row: files.pop(image_key(row.image_id), None) for row in table.rows}
         unlisted = [path.name for path in files.values()]
-        return xray.Collection(
-            items=tuple(xray.Item.of(row, path) for row, path in rows.items() if path),
-            missing=tuple(row.image_id for row, path in rows.items() if not path),
-            notes=(
-                *table.notes,
-                *xray.note(unlisted, "images stand in no workbook and are left out"),
-            ),
-        )
+        left_out = xray.note(unlisted, "images stand in no workbook and are left out")
+        return xray.Collection.of(rows, (*table.notes, *left_out))
 
 
 def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> Table:

@@ -206,11 +206,7 @@ def with_images(table: xray.Table, folders: Sequence[pathlib.Path]) -> xray.Coll
     paths = {
         row: by_name.get(row.image_id) or by_stem.get(_stem(row.image_id)) for row in table.rows
     }
-    return xray.Collection(
-        items=tuple(xray.Item.of(row, path) for row, path in paths.items() if path),
-        missing=tuple(row.image_id for row, path in paths.items() if not path),
-        notes=table.notes,
-    )
+    return xray.Collection.of(paths, table.notes)
 
 
 def _stem(image_id: str) -> str:

@@ -92,15 +92,12 @@ class RsnaPneumonia(xray.XrayBuilder):
         content = table.read_table(raw, config.val_fraction, config.test_fraction, *places)
         paths = {row: files.pop(row.image_id, None) for row in content.rows}
         headers = read_headers(table.NAME, {row: path for row, path in paths.items() if path})
-        return xray.Collection(
-            items=tuple(
-                xray.Item.of(dataclasses.replace(row, **described(headers.get(row))), path)
-                for row, path in paths.items()
-                if path
-            ),
-            missing=tuple(row.image_id for row, path in paths.items() if not path),
-            notes=(*content.notes, *xray.note(list(files), "images have no row and are left out")),
-        )
+        paths = {
+            dataclasses.replace(row, **described(headers.get(row))): path
+            for row, path in paths.items()
+        }
+        left_out = xray.note(list(files), "images have no row and are left out")
+        return xray.Collection.of(paths, (*content.notes, *left_out))
 
 
 def read_headers(label: str, files: Mapping[Any, pathlib.Path]) -> dict[Any, dicom.Dicom]:

@@ -91,15 +91,9 @@ class SiimCovid19(xray.XrayBuilder):
         laterals = {name for name, header in headers.items() if header.view == "L"}
         listed = {row.image_id for row in table.rows} | laterals
         unlisted = [name for name in files if name not in listed]
-        return xray.Collection(
-            items=tuple(
-                xray.Item.of(row, files[row.image_id])
-                for row in table.rows
-                if row.image_id in files
-            ),
-            missing=tuple(row.image_id for row in table.rows if row.image_id not in files),
-            notes=(*table.notes, *xray.note(unlisted, "images have no row and are left out")),
-        )
+        left_out = xray.note(unlisted, "images have no row and are left out")
+        paths = {row: files.get(row.image_id) for row in table.rows}
+        return xray.Collection.of(paths, (*table.notes, *left_out))
 
 
 def read_table(

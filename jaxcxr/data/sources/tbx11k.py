@@ -109,11 +109,8 @@ class Tbx11k(xray.XrayBuilder):
             include_hidden=config.include_hidden,
         )
         paths = {row: raw / "imgs" / row.image_id for row in table.rows}
-        return xray.Collection(
-            items=tuple(xray.Item.of(row, path) for row, path in paths.items() if path.is_file()),
-            missing=tuple(row.image_id for row, path in paths.items() if not path.is_file()),
-            notes=table.notes,
-        )
+        there = {row: path if path.is_file() else None for row, path in paths.items()}
+        return xray.Collection.of(there, table.notes)
 
 
 def read_table(

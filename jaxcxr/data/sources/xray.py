@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -92,6 +92,17 @@ class Collection:
     items: tuple[Item, ...]
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, paths: Mapping[Row, pathlib.Path | None], notes: tuple[str, ...] = ()
+    ) -> "Collection":
+        """The images of rows, each with its file or, where there is none, None."""
+        return cls(
+            items=tuple(Item.of(row, path) for row, path in paths.items() if path),
+            missing=tuple(row.image_id for row, path in paths.items() if not path),
+            notes=notes,
+        )
 
 
 @dataclasses.dataclass(eq=False)
