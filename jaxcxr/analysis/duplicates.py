@@ -1,8 +1,8 @@
 """Near-duplicate radiographs: a search by perceptual hash, then a comparison of the pixels.
 
 Chest films look alike, so that the hash alone confuses patients. Both thresholds were chosen by
-`pytest -n 0 -m slow tests/analysis/test_duplicates.py -s` on 1,621 images of ChestX-ray14 (621 patients
-at 256 x 256, 264 at 64 x 64), where each match of two patients is false:
+`pytest -n 0 -s -m slow tests/analysis/test_duplicates.py` on 1,621 images of ChestX-ray14 (621
+patients at 256 x 256, 264 at 64 x 64), where each match of two patients is false:
 
     bits that differ at most     0      2      4      6      8
     false matches, of 683,679    0      0      4     46    338

@@ -116,8 +116,8 @@ def test_notes_count_the_data_sets_and_what_was_left_out(raw):
     for fact in (
         "1 images of chestxray14 are of patients in a test split and are not trained on",
         "1 images of rsna_pneumonia are of patients in a test split and are not trained on",
-        "1 images of rsna_pneumonia are images of chestxray14, come in as the original and are left "
-        "out",
+        "1 images of rsna_pneumonia are images of chestxray14, come in as the original and "
+        "are left out",
         "1 images of covid_chestxray are in two data sets or lists and count once: a.jpg",
         "1 training images of chestxray14 get Pneumonia",
     ):
