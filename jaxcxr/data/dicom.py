@@ -214,7 +214,7 @@ def _decoded(dataset: pydicom.Dataset) -> np.ndarray:
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
         decoder = decoding.get_decoder(syntax)
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # pydicom's answer to a syntax it does not know
         raise BadImage(f"transfer syntax {syntax.name} is not supported") from error
     if not decoder.is_available:
         raise BadImage(f"{syntax.name} needs a decoder: {_DECODERS}")

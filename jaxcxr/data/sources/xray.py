@@ -12,7 +12,7 @@ import io
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -152,7 +152,8 @@ class XrayConfig(tfds.core.BuilderConfig):
             value = getattr(self, field.name)
             own = field.name not in shared and field.metadata.get("variant", True)
             if own and value != field.default:
-                words.append(f"{field.name.replace('_', '-')}-{_word(value)}")
+                value = "-".join(map(str, value)) if isinstance(value, tuple) else value
+                words.append(f"{field.name.replace('_', '-')}-{value}")
         return "_".join([*words, *(["partial"] if self.allow_missing else [])])
 
     def _choice(self, option: str, allowed: Sequence[str]) -> None:
@@ -395,7 +396,3 @@ def encode(item: Item, *, size: int, equalize: str, encoding: str) -> staging.Re
         "sha256": fingerprint.pixel_sha256(pixels),
         "phash": np.uint64(fingerprint.perceptual_hash(pixels)).astype(np.int64),
     }
-
-
-def _word(value: Any) -> str:
-    return "-".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
