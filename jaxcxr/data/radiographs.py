@@ -1,19 +1,18 @@
 """Random access to the radiographs of a prepared data set, decoded to the model's size."""
 
-import csv
 import dataclasses
 import pathlib
-from collections.abc import Iterable
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr.data import images, manifest
 from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.data.sources import xray
+from jaxcxr.data.sources.csv_files import csv_rows
 from jaxcxr.errors import UserError
 
 _LABELS = {"1": POSITIVE, "0": NEGATIVE, "": UNKNOWN}
-_NAMED = 5
 
 
 def open_records(directory: pathlib.Path, split: str):
@@ -80,82 +79,57 @@ def read_labels(path: str | pathlib.Path, directory: pathlib.Path) -> np.ndarray
     rows = manifest.read(directory)
     train = rows.split == "train"
     names = [str(name) for name in rows.image_id[train]]
-    given = _read_rows(path, rows.classes)
+    try:
+        given = _read_rows(path, rows.classes)
+    except UserError as error:
+        raise UserError(f"config.data.labels: {error}") from error
     known = set(names)
     strange = [name for name in given if name not in known]
     evaluated = set(map(str, rows.image_id[~train])).intersection(strange)
     if evaluated:
         raise UserError(
             f"{path}: {len(evaluated)} of its images belong to the validation or test split, whose "
-            f"labels are never changed: {_some(n for n in strange if n in evaluated)}; remove them."
+            "labels are never changed: "
+            f"{xray.named([name for name in strange if name in evaluated])}; remove them."
         )
     if strange:
         raise UserError(
             f"{path}: {len(strange)} of its images are not in the training split of {directory}: "
-            f"{_some(strange)}; make the file from this data set."
+            f"{xray.named(strange)}; make the file from this data set."
         )
     absent = [name for name in names if name not in given]
     if absent:
         raise UserError(
             f"{path}: {len(absent)} of the {len(names)} training images have no row: "
-            f"{_some(absent)}; make the file from this data set."
+            f"{xray.named(absent)}; make the file from this data set."
         )
     return np.array([given[name] for name in names], np.int8).reshape(-1, len(rows.classes))
 
 
 def _read_rows(path: pathlib.Path, classes: tuple[str, ...]) -> dict[str, list[int]]:
     """Labels of each image of the file, in the order of `classes`."""
-    found, lines = {}, {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            columns = _columns(next(reader, []), path, classes)
-            for cells in filter(None, reader):
-                where = f"{path}:{reader.line_num}"
-                if len(cells) != len(classes) + 1:
-                    raise UserError(
-                        f"{where}: {len(cells)} cells, but the header has {len(classes) + 1}."
-                    )
-                name = cells[columns["image_id"]].strip()
-                if lines.setdefault(name, reader.line_num) != reader.line_num:
-                    raise UserError(
-                        f"{where}: a second row for {name}, the first is line {lines[name]}; "
-                        "remove one."
-                    )
-                found[name] = [_label(cells[columns[c]], c, where) for c in classes]
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read: {error.strerror}; correct config.data.labels."
-        ) from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a csv file of UTF-8 text: {error}.") from error
+    found, places = {}, {}
+    needed = ("image_id", *classes)
+    for where, cells in csv_rows(path, needed):
+        unknown = [name for name in cells if name not in needed]
+        if unknown:
+            raise UserError(
+                f"{path}:1: the columns must be image_id and the {len(classes)} classes of the "
+                f"data set; unknown: {xray.named(list(map(repr, unknown)))}."
+            )
+        name = cells["image_id"]
+        if name in found:
+            raise UserError(
+                f"{where}: a second row for {name}, the first is {places[name]}; remove one."
+            )
+        found[name] = [_label(cells[c], c, where) for c in classes]
+        places[name] = where
     return found
 
 
-def _columns(header: list[str], path: pathlib.Path, classes: tuple[str, ...]) -> dict[str, int]:
-    """Column of `image_id` and of each class."""
-    names = [name.strip() for name in header]
-    needed = ("image_id", *classes)
-    unknown = [name for name in names if name not in needed]
-    absent = [name for name in needed if name not in names]
-    if unknown or absent or len(names) != len(needed):
-        wrong = [f"unknown: {_some(map(repr, unknown))}"] if unknown else []
-        wrong += [f"missing: {_some(absent)}"] if absent else []
-        raise UserError(
-            f"{path}:1: the columns must be image_id and the {len(classes)} classes of the data "
-            f"set, each once; {'; '.join(wrong) or 'one stands twice'}."
-        )
-    return {name: names.index(name) for name in needed}
-
-
 def _label(text: str, name: str, where: str) -> int:
-    if text.strip() not in _LABELS:
+    if text not in _LABELS:
         raise UserError(
             f"{where}: {text!r} in column {name} is no label; 1, 0 and, for unknown, nothing are."
         )
-    return _LABELS[text.strip()]
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+    return _LABELS[text]

@@ -146,14 +146,15 @@ def test_strange_and_missing_images_are_refused(flipped, directory):
 
 
 @pytest.mark.parametrize(("change", "parts"), [
-    (lambda lines: [lines[0].replace("Mass", "Mas"), *lines[1:]], [":1", "'Mas'", "missing: Mass"]),
+    (lambda lines: [lines[0].replace("Mass", "Mas"), *lines[1:]],
+     [":1", "no column 'Mass'", ", Mas,"]),
     (lambda lines: [line + "," for line in lines], [":1", "unknown: ''"]),
     (lambda lines: [lines[0] + ",Mass", *(line + ",1" for line in lines[1:])],
-     [":1", "stands twice"]),
+     [":1", "several columns 'Mass'"]),
     (lambda lines: [*lines[:3], lines[3][:-1] + "2"], [":4", "'2' in column COVID-19"]),
-    (lambda lines: [*lines, lines[2]], ["second row", "is line 3"]),
-    (lambda lines: [*lines[:2], lines[2] + ",1"], [":3", "17 cells", "has 16"]),
-    (lambda lines: [], [":1", "missing: image_id"]),
+    (lambda lines: [*lines, lines[2]], ["second row", ".csv:3; remove"]),
+    (lambda lines: [*lines[:2], lines[2] + ",1"], [":3", "17 cells", "16 are expected"]),
+    (lambda lines: [], ["no line with data", "image_id"]),
 ])
 def test_a_damaged_file_is_refused(flipped, directory, change, parts):
     path, _ = flipped
@@ -166,4 +167,6 @@ def test_a_damaged_file_is_refused(flipped, directory, change, parts):
 def test_an_absent_file_and_one_that_is_no_text_are_refused(tmp_path, directory):
     assert "config.data.labels" in refused(tmp_path / "absent.csv", directory)
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
+    assert "NUL" in refused(tmp_path / "binary.csv", directory)
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe")
     assert "UTF-8" in refused(tmp_path / "binary.csv", directory)
