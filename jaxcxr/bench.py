@@ -10,6 +10,7 @@ because the speed of a shared machine drifts.
 """
 
 import argparse
+import collections
 import concurrent.futures
 import contextlib
 import itertools
@@ -17,8 +18,11 @@ import pathlib
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from typing import Any
 
 ROUNDS = 5
+_FINER = 3  # rounds of steps are shorter and more: the speed drifts within seconds
 TAKES_CONFIG = True
 
 
@@ -90,9 +94,13 @@ def bench_input(config, seconds: float) -> None:
 def bench_step(config, seconds: float, begun: float) -> None:
     """Print the loop's time per step beside the bare compiled step, and the time to first step.
 
+    The loop runs twice: on one batch that lies in the host's memory, which shows what logging,
+    metrics and the hand-over of data cost, and on the data pipeline. Where the host's cores are the
+    device too, as on a CPU, reading and decoding slow the step down however well they overlap.
+
     Arguments:
       config: the resolved config.
-      seconds: length of each of the `ROUNDS` rounds a side.
+      seconds: time that each side gets in each of `ROUNDS` rounds.
       begun: `time.perf_counter()` before anything heavy was imported.
     """
     import jax
@@ -122,43 +130,72 @@ def bench_step(config, seconds: float, begun: float) -> None:
         screen = writers.Screen(quiet=True)
         writer = writers.MetricWriter(pathlib.Path(folder), 0)
         with contextlib.closing(writer), screen.progress(0, run_.total_steps):
+            feed = _Feed(data)
             log = loop.StepLog(run_, writer, screen, None)
-            steps = loop.steps(run_, state, 0, data, log)
-            for _ in range(3):  # compiles again and fills the buffers; not counted
-                jax.block_until_ready(next(steps)[1])
-            clock = time.perf_counter()
-            for _ in range(3):
-                jax.block_until_ready(next(steps)[1])
-            count = max(3, round(3 * seconds / (time.perf_counter() - clock)))
-            pairs = [_pair(steps, bare, batch, run_, count) for _ in range(ROUNDS)]
-    _print_steps(config, seconds_of, pairs, count)
+            steps = loop.steps(run_, state, 0, feed, log)
+            own = run_.first_state()  # the loop goes on with its own state
+
+            def looped(count: int):
+                return collections.deque(itertools.islice(steps, count), maxlen=1)[0][1]
+
+            def stepped(count: int):
+                nonlocal own
+                for _ in range(count):
+                    own, _ = bare(own, batch)
+                return own
+
+            def handed(count: int):
+                with feed.held():
+                    return looped(count)
+
+            looped(3)  # compiles again and fills the buffers; not counted
+            count = max(3, round(3 * seconds / _FINER / _time(looped, 3)))
+            sides = {"loop": looped, "without reading": handed, "bare step": stepped}
+            rounds = [
+                {name: _time(side, count) / count for name, side in sides.items()}
+                for _ in range(_FINER * ROUNDS)
+            ]
+    _print_steps(config, seconds_of, rounds, count)
 
 
-def _pair(steps, bare, batch, run_, count: int) -> tuple[float, float]:
-    """Seconds per step of the loop, and of the bare step on one batch that is already placed."""
+class _Feed:
+    """Batches of an iterator, or the last one again and again."""
+
+    def __init__(self, data):
+        self._data, self._last, self._held = data, None, False
+
+    def __next__(self):
+        if not self._held:
+            self._last = next(self._data)
+        return self._last
+
+    @contextlib.contextmanager
+    def held(self):
+        """Context in which nothing is read."""
+        self._held = True
+        yield
+        self._held = False
+
+
+def _time(side: Callable[[int], Any], count: int) -> float:
+    """Time until what `side` returns for `count` steps is computed."""
     import jax
 
     clock = time.perf_counter()
-    for _, state in itertools.islice(steps, count):  # noqa: B007
-        pass
-    jax.block_until_ready(state)
-    looped = time.perf_counter() - clock
-    own = jax.block_until_ready(run_.first_state())  # the loop goes on with its own state
-    clock = time.perf_counter()
-    for _ in range(count):
-        own, _ = bare(own, batch)
-    jax.block_until_ready(own)
-    return looped / count, (time.perf_counter() - clock) / count
+    jax.block_until_ready(side(count))
+    return time.perf_counter() - clock
 
 
-def _print_steps(config, seconds_of, pairs, count: int) -> None:
-    looped, bare = (statistics.median(side) for side in zip(*pairs, strict=True))
-    overhead = statistics.median(a / b for a, b in pairs) - 1
-    print(f"{config.model.name}, batch {config.batch_size}, {ROUNDS} rounds of {count} steps")
-    rate = config.batch_size / looped
-    print(f"loop      {looped * 1e3:10,.2f} ms a step, {rate:,.1f} examples/s")
-    print(f"bare step {bare * 1e3:10,.2f} ms a step")
-    print(f"overhead  {overhead:10.1%} (median of the pairs)")
+def _print_steps(config, seconds_of, rounds: list[dict[str, float]], count: int) -> None:
+    bare = [sides["bare step"] for sides in rounds]
+    print(f"{config.model.name}, batch {config.batch_size}, {len(rounds)} rounds of {count} steps")
+    for name in rounds[0]:
+        times = [sides[name] for sides in rounds]
+        middle = statistics.median(times)
+        overhead = statistics.median(a / b for a, b in zip(times, bare, strict=True)) - 1
+        more = f", overhead {overhead:.1%} (median of the pairs)" if name != "bare step" else ""
+        rate = config.batch_size / middle
+        print(f"{name:<16}{middle * 1e3:10,.2f} ms a step, {rate:,.1f} examples/s{more}")
     total = sum(seconds_of.values())
     parts = ", ".join(f"{name} {value:.1f} s" for name, value in seconds_of.items())
     print(f"time to first step {total:.1f} s: {parts}")
