@@ -35,8 +35,7 @@ def breaches(folder, forbidden):
     }
 
 
-ABOVE_TRAIN = ("jaxcxr.main", "jaxcxr.__main__", "jaxcxr.bench", "jaxcxr.bench_prepare",
-               "jaxcxr.relabel")
+ABOVE_TRAIN = ("jaxcxr.main", "jaxcxr.__main__", "jaxcxr.bench", "jaxcxr.relabel")
 
 
 @pytest.mark.parametrize(("folder", "forbidden"), [

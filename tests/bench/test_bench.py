@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from jaxcxr import __main__ as command
 from jaxcxr import bench, main, tasks
+from jaxcxr.bench import step
 from jaxcxr.errors import UserError
 from tests import toys
 
@@ -54,7 +56,7 @@ def test_step_prints_the_overhead_and_the_time_to_the_first_step(pose_run, capsy
 
 
 def test_a_held_feed_reads_nothing():
-    feed = bench._Feed(iter(range(5)))
+    feed = step._Feed(iter(range(5)))
     assert next(feed) == 0
     with feed.held():
         assert [next(feed), next(feed)] == [0, 0]
@@ -75,3 +77,22 @@ def test_encoding_prints_a_row_for_each(tmp_path, capsys):
 def test_encoding_without_images_is_a_users_mistake(words):
     with pytest.raises(UserError, match="--images"):
         bench.run(arguments("encoding", *words))
+
+
+def test_an_option_of_another_benchmark_is_a_users_mistake(tmp_path):
+    with pytest.raises(UserError, match="bench encoding has no --raw-images"):
+        bench.run(arguments("encoding", "--raw-images", str(tmp_path)))
+
+
+@pytest.mark.parametrize("words", [("--debug", "encoding"), ("encoding", "--debug")])
+def test_debug_stands_before_or_after(words):
+    with pytest.raises(UserError, match="--images"):
+        command.run(["bench", *words])
+
+
+@pytest.mark.parametrize("what", bench.BENCHES)
+def test_each_has_a_help_of_its_own(what, capsys):
+    with pytest.raises(SystemExit) as end:
+        command.run(["bench", what, "--help"])
+    assert end.value.code == 0
+    assert f"usage: jaxcxr bench {what}" in capsys.readouterr().out

@@ -7,6 +7,7 @@ besides reads 16 bits, palettes, colour and DICOM, takes a truncated file for a 
 the pixels in two ways. Both work on one core; files come from the page cache.
 """
 
+import argparse
 import functools
 import pathlib
 import statistics
@@ -21,6 +22,17 @@ from jaxcxr.errors import UserError
 
 ROUNDS = 5
 _ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds which images, and their size."""
+    parser.add_argument("--raw-images", metavar="DIR", help="folder with radiographs")
+    parser.add_argument("--size", type=int, default=1024, help="stored pixels a side")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure and print; see `bench_prepare`."""
+    bench_prepare(args.raw_images, args.size)
 
 
 def bench_prepare(folder: str | None, size: int) -> None:

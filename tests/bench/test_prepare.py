@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxcxr import bench, bench_prepare
+from jaxcxr import bench
+from jaxcxr.bench import prepare
 from jaxcxr.data import images
 from jaxcxr.data.sources import xray
 from jaxcxr.errors import UserError
@@ -41,7 +42,7 @@ def test_prints_a_rate_and_its_ratio_for_each_encoding(folder, capsys):
 def test_bare_loop_does_what_a_record_holds(folder):
     item = xray.Item.of(xray.Row("0", "0", "bench", "train", (0,)), folder / "0.png")
     record = xray.encode(item, size=32, equalize="hist", encoding="png")[1]
-    bare = bench_prepare._bare(item, size=32)
+    bare = prepare._bare(item, size=32)
     np.testing.assert_array_equal(images.decode(record["image"]), images.decode(bare.tobytes()))
 
 

@@ -1,0 +1,67 @@
+"""`jaxcxr bench encoding`: bytes and time of a radiograph in each encoding of the records.
+
+    jaxcxr bench encoding --images DIR --size 1024
+"""
+
+import argparse
+import pathlib
+import statistics
+import time
+
+import cv2
+
+from jaxcxr.data import images
+from jaxcxr.errors import UserError
+
+ROUNDS = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds which images, and their size."""
+    parser.add_argument("--images", metavar="DIR", help="folder with radiographs")
+    parser.add_argument("--size", type=int, default=1024, help="stored pixels a side")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure and print; see `bench_encoding`."""
+    bench_encoding(args.images, args.size)
+
+
+def bench_encoding(folder: str | None, size: int) -> None:
+    """Print what a stored radiograph costs in each encoding, on one core.
+
+    Arguments:
+      folder: images, searched recursively; they are resized and histogram-equalised first.
+      size: pixels a side as stored.
+
+    Raises:
+      UserError: no folder, or no image in it.
+    """
+    paths = sorted(p for p in pathlib.Path(folder or "").rglob("*")
+                   if p.suffix.lower() in (".png", ".jpg", ".jpeg")) if folder else []
+    if not paths:
+        raise UserError(f"bench encoding needs --images DIR with PNG or JPEG files: {folder!r}.")
+    cv2.setNumThreads(1)
+    pictures = [images.equalize(images.resize(images.read(p), size), "hist") for p in paths]
+    print(f"{len(paths)} images, {size} x {size}, best of {ROUNDS} rounds, one core")
+    print(f"{'encoding':<10}{'kB':>8}{'encode ms':>11}{'decode/s':>10}{'decode to 224/s':>17}")
+    for name in images.ENCODINGS:
+        encoded = [images.encode(picture, name) for picture in pictures]
+        seconds = [
+            min(_seconds(function, items) for _ in range(ROUNDS)) / len(pictures)
+            for function, items in (
+                (lambda picture: images.encode(picture, name), pictures),  # noqa: B023
+                (images.decode, encoded),
+                (lambda data: images.decode_resized(data, 224), encoded),
+            )
+        ]
+        size_kb = statistics.mean(map(len, encoded)) / 1e3
+        print(f"{name:<10}{size_kb:>8.0f}{seconds[0] * 1e3:>11.1f}{1 / seconds[1]:>10,.0f}"
+              f"{1 / seconds[2]:>17,.0f}")
+
+
+def _seconds(function, items) -> float:
+    clock = time.perf_counter()
+    for item in items:
+        function(item)
+    return time.perf_counter() - clock
