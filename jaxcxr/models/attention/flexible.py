@@ -8,87 +8,17 @@ import numpy as np
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention import alignments, gates, spans, weighing
+from jaxcxr.models.attention import alignments, capture, gates, spans, weighing
 from jaxcxr.models.attention.geometry import Geometry, Grid, Line, Tree, geometry
 from jaxcxr.models.attention.groups import Cost, HeadGroup, widths
-
-_XAVIER = nn.initializers.xavier_uniform()
-
-# Where a dynamic span begins: 88 % of its limit.
-_DYNAMIC_START = 2.0
-
-# Rows of distances from which the mean window of a span is computed for the cost.
-_COST_ROWS = 256
-
-_ZEROS = nn.initializers.zeros
-
-
-class _Projection(nn.Module):
-    """Weights from `dim` to `features`, and a bias, which the caller multiplies with others."""
-
-    features: tuple[int, ...]
-    init: Any = _XAVIER
-    bias: float = 0.0
-
-    @nn.compact
-    def __call__(self, dim: int) -> tuple[jax.Array, jax.Array]:
-        """Returns the kernel `[dim, *features]` and the bias `[*features]`."""
-
-        def flat(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-            # As one matrix, so that the fan-out is that of all heads, as in flax's DenseGeneral.
-            return self.init(key, (dim, int(np.prod(self.features))), dtype).reshape(shape)
-
-        kernel = self.param("kernel", flat, (dim, *self.features), jnp.float32)
-        start = nn.initializers.constant(self.bias)
-        return kernel, self.param("bias", start, self.features, jnp.float32)
-
-
-class _Output(nn.Module):
-    """Weights from the outputs of heads to the width of the layer."""
-
-    features: int
-    bias: bool
-
-    @nn.compact
-    def __call__(self, heads: int, width: int) -> tuple[jax.Array, jax.Array | None]:
-        """Returns the kernel `[heads, width, features]` and the bias `[features]` or None."""
-
-        def flat(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-            return _XAVIER(key, (heads * width, self.features), dtype).reshape(shape)
-
-        kernel = self.param("kernel", flat, (heads, width, self.features), jnp.float32)
-        if not self.bias:
-            return kernel, None
-        return kernel, self.param("bias", _ZEROS, (self.features,), jnp.float32)
-
-
-class _GroupParameters(nn.Module):
-    """What the heads of a group learn beside their projections."""
-
-    group: HeadGroup
-    width: int
-
-    @nn.compact
-    def __call__(self, where: Geometry | None) -> dict[str, jax.Array]:
-        """Returns the parameters by name; what the group does not need is not made."""
-        group = self.group
-        shapes = alignments.parameters(group.align, group.count, self.width, group.max_keys)
-        if group.norm == "entmax":
-            shapes = {**shapes, "alpha": (_ZEROS, (group.count,))}
-        if isinstance(group.span, spans.Adaptive):
-            shapes = {**shapes, "span": (lambda *_: group.span.start(group.count), (group.count,))}
-        if group.gate == "static":
-            shapes = {**shapes, "gate": (nn.initializers.constant(gates.OPEN), (group.count,))}
-        if group.rel_bias == "table":
-            shapes = {**shapes, "table": (_ZEROS, (where.relations, group.count))}
-        if group.mix == "talking":
-            eye = lambda _, shape, dtype: jnp.eye(shape[0], dtype=dtype)  # noqa: E731
-            square = (group.count, group.count)
-            shapes = {**shapes, "talk_scores": (eye, square), "talk_weights": (eye, square)}
-        return {
-            name: self.param(name, init, shape, jnp.float32)
-            for name, (init, shape) in shapes.items()
-        }
+from jaxcxr.models.attention.head_losses import Losses
+from jaxcxr.models.attention.head_parameters import (
+    GroupParameters,
+    Output,
+    Projection,
+    gate_projection,
+    span_projection,
+)
 
 
 class FlexibleHeadAttention(nn.Module):
@@ -111,6 +41,8 @@ class FlexibleHeadAttention(nn.Module):
 
     In training, the losses of spans and gates and the expected cost are sown into the collection
     `losses` as `span`, `gate` and `cost`, each weighted and divided by the heads of the layer.
+    Where the collection `attention` is mutable, `weights` (before dropout), `span`, `alpha` and
+    `gate` of all heads are sown into it, see `capture`.
 
     Arguments:
       groups: the heads; at least one group.
@@ -172,10 +104,12 @@ class FlexibleHeadAttention(nn.Module):
         keys = queries if memory is None else memory.shape[1]
         places = None if where is None else (where.places(queries), where.places(keys))
         parts = self._project(x, memory, sizes)
-        outputs, losses = [], {"span": [], "gate": [], "cost": []}
-        first = 0
+        losses = Losses(self.cost, alignments.wide(self.dtype))
+        collects = train and not self.is_initializing()
+        captures = not self.is_initializing() and self.is_mutable_collection(capture.COLLECTION)
+        outputs, captured, first = [], [], 0
         for index, group in enumerate(self.groups):
-            params = _GroupParameters(group, sizes[index][0], name=f"group_{index}")(where)
+            params = GroupParameters(group, sizes[index][0], name=f"group_{index}")(where)
             share = self._share(group, params, parts[index].get("span"))
             heads = slice(first, first + group.count)
             own_mask = mask if mask is None or mask.shape[1] == 1 else mask[:, heads]
@@ -187,27 +121,43 @@ class FlexibleHeadAttention(nn.Module):
             if gate is not None:
                 out = out * gate.astype(out.dtype)
             outputs.append(out)
-            if train and not self.is_initializing():
-                self._collect(losses, rule, params, gate, share, places, keys, sizes[index])
+            if collects:
+                losses.add(rule, params, gate, share, places, keys, sizes[index])
+            if captures:
+                query, key = parts[index]["query"], parts[index]["key"]
+                weights = weighing.weights(
+                    rule, params, query, key, places, own_mask, share, _valid(own_mask)
+                )
+                largest = self._layout(distance).largest(queries, keys)
+                own = capture.of_group(rule, params, share, gate, largest, weights.dtype)
+                captured.append({"weights": weights, **own})
             first += group.count
-        if train and not self.is_initializing():
-            self._sow(losses, first, dim, queries, keys)
+        if collects:
+            for name, loss in losses.totals(first, dim, queries, keys).items():
+                self.sow("losses", name, loss)
+        if captures:
+            for name, value in capture.joined(captured).items():
+                self.sow(capture.COLLECTION, name, value)
         return self._combine(outputs, sizes, dim)
 
     def _geometry(self, distance: Any) -> Geometry | None:
         """Where tokens stand; None where no group asks."""
         if not any(group.needs_distance for group in self.groups):
             return None
-        where = geometry(distance)
-        if where is None and self.parents:
-            where = Tree(self.parents)
-        elif where is None:
-            where = Grid(*self.grid, self.global_tokens) if self.grid else Line()
+        where = self._layout(distance)
         if not where.relations and any(group.rel_bias == "table" for group in self.groups):
             raise UserError(
                 "the relative bias 'table' needs a geometry (Line, Grid or Tree), not a table of "
                 "distances; use 'alibi' or pass a geometry."
             )
+        return where
+
+    def _layout(self, distance: Any) -> Geometry:
+        where = geometry(distance)
+        if where is None and self.parents:
+            return Tree(self.parents)
+        if where is None:
+            return Grid(*self.grid, self.global_tokens) if self.grid else Line()
         return where
 
     def _project(self, x, memory, sizes) -> list[dict[str, jax.Array]]:
@@ -220,22 +170,20 @@ class FlexibleHeadAttention(nn.Module):
             target, dim = (from_x, x) if role == "query" else (from_memory, source)
             if len(set(sizes)) == 1:
                 shape = (sum(counts), sizes[0][width])
-                target[role] = _Projection(shape, name=role)(dim.shape[-1])
+                target[role] = Projection(shape, name=role)(dim.shape[-1])
                 continue
             for index, count in enumerate(counts):
                 shape = (count, sizes[index][width])
-                module = _Projection(shape, name=f"group_{index}_{role}")
+                module = Projection(shape, name=f"group_{index}_{role}")
                 target[role, index] = module(dim.shape[-1])
         for index, group in enumerate(self.groups):
-            if group.gate in ("token", "element"):
-                shape = (group.count, sizes[index][1] if group.gate == "element" else 1)
-                module = _Projection(shape, _ZEROS, name=f"group_{index}_gate")
-                from_x["gate", index] = module(x.shape[-1])
-            if isinstance(group.span, spans.Dynamic):
-                module = _Projection(
-                    (group.count,), _ZEROS, _DYNAMIC_START, name=f"group_{index}_span"
-                )
-                from_x["span", index] = module(x.shape[-1])
+            modules = {
+                "gate": gate_projection(group, sizes[index][1], f"group_{index}_gate"),
+                "span": span_projection(group, f"group_{index}_span"),
+            }
+            for role, module in modules.items():
+                if module is not None:
+                    from_x[role, index] = module(x.shape[-1])
         found = self._product(x, from_x)
         if memory is not None:
             found |= self._product(source, from_memory)
@@ -275,8 +223,7 @@ class FlexibleHeadAttention(nn.Module):
             return weighing.by_windows(
                 rule, params, query, key, value, places, mask, rng, tiles=tiles
             )
-        valid = None if mask is None else mask.any(-2)
-        arguments = (rule, params, query, key, value, places, mask, share, rng, valid)
+        arguments = (rule, params, query, key, value, places, mask, share, rng, _valid(mask))
         if query.shape[1] * key.shape[1] > weighing.MANY_PAIRS:
             return weighing.by_chunks(*arguments, chunk=self.chunk)
         return weighing.everything(*arguments)
@@ -293,60 +240,17 @@ class FlexibleHeadAttention(nn.Module):
     def _combine(self, outputs, sizes, dim: int) -> jax.Array:
         if len(set(sizes)) == 1:
             heads = sum(group.count for group in self.groups)
-            kernels = [_Output(dim, bias=True, name="out")(heads, sizes[0][1])]
+            kernels = [Output(dim, bias=True, name="out")(heads, sizes[0][1])]
         else:
             kernels = [
-                _Output(dim, bias=index == 0, name=f"group_{index}_out")(group.count, size[1])
+                Output(dim, bias=index == 0, name=f"group_{index}_out")(group.count, size[1])
                 for index, (group, size) in enumerate(zip(self.groups, sizes, strict=True))
             ]
         kernel = jnp.concatenate([k.reshape(-1, dim) for k, _ in kernels]).astype(self.dtype)
         mixed = jnp.concatenate([o.reshape(*o.shape[:2], -1) for o in outputs], -1)
         return mixed @ kernel + kernels[0][1].astype(self.dtype)
 
-    def _collect(self, losses, rule, params, gate, share, places, keys, size) -> None:
-        """Adds the terms of one group, each a sum over its heads."""
-        group, dtype = rule.group, alignments.wide(self.dtype)
-        weight = getattr(group.span, "loss", 0.0)
-        if weight:
-            used = jnp.clip(share, 0, 1).reshape(-1, group.count).mean(0).sum()
-            losses["span"].append(weight * used.astype(dtype))
-        chance = jnp.ones((group.count,), dtype)
-        if group.gate == "static":
-            chance = gates.open_probability(params["gate"]).astype(dtype)
-        if group.gate_loss:
-            used = chance.sum()
-            if group.gate != "static":
-                used = group.count * gate.astype(dtype).mean() / 2
-            losses["gate"].append(group.gate_loss * used)
-        if self.cost is not None:
-            window = _mean_window(rule, share, places, keys, dtype)
-            losses["cost"].append((chance, window, sum(size)))
 
-    def _sow(self, losses, heads: int, dim: int, queries: int, keys: int) -> None:
-        for name in ("span", "gate"):
-            if losses[name]:
-                self.sow("losses", name, sum(losses[name]) / heads)
-        if self.cost is None:
-            return
-        # FLOPs of a head: projections of all tokens, then scores and outputs of what it sees.
-        tokens = 2 * dim * (queries + keys)
-        spent = sum(
-            (chance * size * (tokens + 2 * queries * window)).sum()
-            for chance, window, size in losses["cost"]
-        )
-        plain = 2 * dim * (tokens + 2 * queries * keys)
-        excess = jnp.maximum(spent / plain - self.cost.budget, 0)
-        self.sow("losses", "cost", self.cost.weight * excess)
-
-
-def _mean_window(rule, share, places, keys: int, dtype: Any) -> jax.Array:
-    """Mean number of keys that the heads of a group see, `[heads]`, differentiable by the span."""
-    group = rule.group
-    if isinstance(group.span, spans.Global):
-        return jnp.full((group.count,), keys, dtype)
-    rows = slice(None, None, -(-len(places[0]) // _COST_ROWS))
-    distance = rule.geometry.distance(jnp.asarray(places[0][rows]), jnp.asarray(places[1]))
-    if share is not None and share.ndim == 3:
-        share = share[:, rows]
-    seen = spans.factor(group.span, distance, share, rule.limit, dtype)
-    return jnp.broadcast_to(seen.sum(-1).mean((0, 2)), (group.count,))
+def _valid(mask: jax.Array | None) -> jax.Array | None:
+    """Keys that some query sees."""
+    return None if mask is None else mask.any(-2)

@@ -35,7 +35,8 @@ class MultiHeadAttention(nn.Module):
     With the same weights it equals `flax.linen.MultiHeadDotProductAttention`, which is not used
     because its softmax is in the compute dtype and its call has no place for `distance`.
     `jax.nn.dot_product_attention` has no dropout, and its bfloat16 gradient needs implicit dtype
-    promotion (jax 0.10.2); outside cuDNN it computes the same products.
+    promotion (jax 0.10.2); outside cuDNN it computes the same products. Where the collection
+    `attention` is mutable, the weights before dropout are sown into it as `weights`.
 
     Arguments:
       heads: number of heads; must divide the width of `x`.
@@ -88,6 +89,8 @@ class MultiHeadAttention(nn.Module):
 
         query, key, value = project("query", x), project("key", memory), project("value", memory)
         weights = attention_weights(query, key, mask)
+        if not self.is_initializing():
+            self.sow("attention", "weights", weights)
         weights = nn.Dropout(self.dropout)(weights, deterministic=not train)
         mixed = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(self.dtype), value)
         return nn.DenseGeneral(
