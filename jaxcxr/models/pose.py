@@ -44,6 +44,7 @@ class TemporalBackbone(nn.Module):
     positions: str
     max_length: int
     causal: bool
+    norm: str
     remat: bool
     dtype: Any
 
@@ -54,7 +55,8 @@ class TemporalBackbone(nn.Module):
         pose, place = standardize(keypoints, mask)
         x = jnp.concatenate([pose.reshape(batch, frames, -1), place], -1).astype(self.dtype)
         x = nn.Dense(self.dim, dtype=self.dtype, name="embed")(x)
-        x = transformer.TimePositions(self.positions, self.max_length, name="positions")(x)
+        std = transformer.position_std(self.norm, self.dim)
+        x = transformer.TimePositions(self.positions, self.max_length, std, name="positions")(x)
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
         makers = layers(
             self.attention,
@@ -67,10 +69,17 @@ class TemporalBackbone(nn.Module):
         rates, weights = transformer.drop_path_rates(self.drop_path, self.depth), None
         for index, (make, rate) in enumerate(zip(makers, rates, strict=True)):
             block = transformer.encoder_block(self.remat, shares(make))(
-                make, self.mlp_ratio, self.dropout, rate, self.dtype, name=f"blocks_{index}"
+                make,
+                self.mlp_ratio,
+                self.dropout,
+                rate,
+                self.dtype,
+                self.norm,
+                self.depth,
+                name=f"blocks_{index}",
             )
             x, weights = transformer.run_block(block, x, seen, train, weights)
-        return transformer.LayerNorm(self.dtype, name="norm")(x)
+        return transformer.LayerNorm(self.dtype, name="norm")(x) if self.norm == "pre" else x
 
 
 class PoseTemporal(nn.Module):
@@ -92,6 +101,7 @@ class PoseTemporal(nn.Module):
       positions: "sinusoidal" (any number of frames) or "learned" (up to `max_length`).
       max_length: rows of the learned positions.
       causal: a frame sees no later frame, so that the model can run on a stream.
+      norm: "pre", "post" or "tfixup"; see `transformer.Block`.
       remat: recompute the blocks in the backward pass.
       dtype: of the computation; parameters, LayerNorm, softmax and output are float32.
     """
@@ -107,6 +117,7 @@ class PoseTemporal(nn.Module):
     positions: str = "sinusoidal"
     max_length: int = 243
     causal: bool = False
+    norm: str = "pre"
     remat: bool = False
     dtype: Any = jnp.float32
 
@@ -138,6 +149,7 @@ class PoseTemporal(nn.Module):
             positions=self.positions,
             max_length=self.max_length,
             causal=self.causal,
+            norm=self.norm,
             remat=self.remat,
             dtype=self.dtype,
             name="backbone",
@@ -162,6 +174,7 @@ class SpatioTemporalBackbone(nn.Module):
     positions: str
     max_length: int
     causal: bool
+    norm: str
     remat: bool
     dtype: Any
 
@@ -184,6 +197,9 @@ class SpatioTemporalBackbone(nn.Module):
                 self.mlp_ratio,
                 self.dropout,
                 dtype=self.dtype,
+                norm=self.norm,
+                # Both directions are blocks of one residual stack.
+                layers=2 * self.depth,
             )
             for make in makers
         ]
@@ -199,7 +215,8 @@ class SpatioTemporalBackbone(nn.Module):
         init = nn.initializers.normal(0.5)
         names = self.param("joint_embed", init, (joints, self.dim), jnp.float32)
         x = (x + names.astype(self.dtype)).swapaxes(1, 2)
-        x = transformer.TimePositions(self.positions, self.max_length, name="positions")(x)
+        std = transformer.position_std(self.norm, self.dim)
+        x = transformer.TimePositions(self.positions, self.max_length, std, name="positions")(x)
         x = nn.Dropout(self.dropout)(x, deterministic=not train).swapaxes(1, 2)
         seen = _time_mask(mask, self.causal, frames)
         if seen is not None and seen.shape[0] > 1:
@@ -216,7 +233,7 @@ class SpatioTemporalBackbone(nn.Module):
             block = over_frames[index](drop_path=rate, name=f"frames_{index}")
             x, frame_weights = transformer.run_block(block, x, seen, train, frame_weights)
             x = x.reshape(batch, joints, frames, self.dim).swapaxes(1, 2)
-        return transformer.LayerNorm(self.dtype, name="norm")(x)
+        return transformer.LayerNorm(self.dtype, name="norm")(x) if self.norm == "pre" else x
 
 
 class PoseSpatioTemporal(nn.Module):
@@ -242,6 +259,7 @@ class PoseSpatioTemporal(nn.Module):
       positions: "sinusoidal" (any number of frames) or "learned" (up to `max_length`).
       max_length: rows of the learned positions.
       causal: a frame sees no later frame, so that the model can run on a stream.
+      norm: "pre", "post" or "tfixup"; see `transformer.Block`.
       remat: recompute the blocks in the backward pass.
       dtype: of the computation; parameters, LayerNorm, softmax and output are float32.
     """
@@ -259,6 +277,7 @@ class PoseSpatioTemporal(nn.Module):
     positions: str = "sinusoidal"
     max_length: int = 243
     causal: bool = False
+    norm: str = "pre"
     remat: bool = False
     dtype: Any = jnp.float32
 
@@ -281,6 +300,7 @@ class PoseSpatioTemporal(nn.Module):
             positions=self.positions,
             max_length=self.max_length,
             causal=self.causal,
+            norm=self.norm,
             remat=self.remat,
             dtype=self.dtype,
             name="backbone",

@@ -1,5 +1,6 @@
-"""Transformer encoder parts: pre-LN blocks, positions, masks."""
+"""Transformer encoder parts: blocks with three styles of normalisation, positions, masks."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,11 @@ from flax import linen as nn
 from jaxcxr.errors import UserError
 
 _DENSE_INIT = nn.initializers.xavier_uniform()
+
+NORMS = ("pre", "post", "tfixup")
+
+# Parts of attention and MLP that T-Fixup scales: values, outputs, and both Dense of the MLP.
+_SCALED = re.compile(r"(^|_)(value|out|fc1|fc2)$")
 
 
 def key_mask(valid: jax.Array) -> jax.Array:
@@ -74,10 +80,12 @@ class TimePositions(nn.Module):
     Arguments:
       kind: "sinusoidal" (any length) or "learned" (up to `max_length`).
       max_length: rows of the learned table.
+      std: of the learned table at initialisation.
     """
 
     kind: str = "sinusoidal"
     max_length: int = 243
+    std: float = 0.02
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -86,15 +94,13 @@ class TimePositions(nn.Module):
         if self.kind == "sinusoidal":
             return x + jnp.asarray(sinusoidal(np.arange(length), dim), x.dtype)
         if self.kind != "learned":
-            raise UserError(
-                f"positions={self.kind!r} is not known; use 'sinusoidal' or 'learned'."
-            )
+            raise UserError(f"positions={self.kind!r} is not known; use 'sinusoidal' or 'learned'.")
         if length > self.max_length:
             raise UserError(
                 f"a sequence of {length} is longer than max_length={self.max_length} of the "
                 "learned positions; raise max_length or use positions='sinusoidal'."
             )
-        init = nn.initializers.normal(0.02)
+        init = nn.initializers.normal(self.std)
         table = self.param("embedding", init, (self.max_length, dim), jnp.float32)
         return x + table[:length].astype(x.dtype)
 
@@ -137,15 +143,33 @@ class MLP(nn.Module):
         return nn.Dropout(self.dropout)(y, deterministic=not train)
 
 
-class EncoderBlock(nn.Module):
-    """Pre-LN transformer block: x + attention(norm(x)), then x + mlp(norm(x)).
+def position_std(norm: str, dim: int) -> float:
+    """Standard deviation of learned positions: dim^-1/2 with T-Fixup, otherwise as in ViT."""
+    return dim**-0.5 if norm == "tfixup" else 0.02
+
+
+def tfixup_scale(layers: int, *, decoder: bool = False) -> float:
+    """Factor of T-Fixup (Huang et al. 2020, section 3.2) in a stack of `layers` blocks.
+
+    Returns:
+      0.67 N^-1/4 for an encoder, (9N)^-1/4 for a decoder and its embeddings.
+    """
+    return (9 * layers) ** -0.25 if decoder else 0.67 * layers**-0.25
+
+
+class Block(nn.Module):
+    """What encoder and decoder blocks share: residual branches and where they are normalised.
 
     Arguments:
       attention: makes the attention when called with `name=`; see `attention.factory`.
       mlp_ratio: hidden units of the MLP over the width.
       dropout: rate on the outputs of the attention and in the MLP.
-      drop_path: stochastic-depth rate of both branches.
+      drop_path: stochastic-depth rate of the branches.
       dtype: of the computation.
+      norm: "pre" is x + F(LN(x)), the stack ends with a LayerNorm of its own; "post" is
+        LN(x + F(x)) (Vaswani et al. 2017), which needs a warm-up of the learning rate; "tfixup"
+        is x + F(x) with kernels scaled at initialisation (Huang et al. 2020), without warm-up.
+      layers: blocks of the stack, for the scale of T-Fixup.
     """
 
     attention: Callable[..., nn.Module]
@@ -153,14 +177,56 @@ class EncoderBlock(nn.Module):
     dropout: float = 0.0
     drop_path: float = 0.0
     dtype: Any = jnp.float32
+    norm: str = "pre"
+    layers: int = 1
 
-    def _add(self, x: jax.Array, y: jax.Array, train: bool) -> jax.Array:
-        """Adds the output of the attention to `x`, then the MLP's."""
-        y = nn.Dropout(self.dropout)(y, deterministic=not train)
+    def _before(self, x: jax.Array, name: str) -> jax.Array:
+        """Input of the branch that the norm `name` belongs to."""
+        if self.norm not in NORMS:
+            raise UserError(f"norm={self.norm!r} is not known; use one of {', '.join(NORMS)}.")
+        return LayerNorm(self.dtype, name=name)(x) if self.norm == "pre" else x
+
+    def _after(self, x: jax.Array, y: jax.Array, name: str, train: bool) -> jax.Array:
+        """`x` with the branch `y`."""
         x = x + DropPath(self.drop_path)(y, train=train)
-        y = LayerNorm(self.dtype, name="norm2")(x)
+        return LayerNorm(self.dtype, name=name)(x) if self.norm == "post" else x
+
+    def _attended(self, x: jax.Array, y: jax.Array, name: str, train: bool) -> jax.Array:
+        """`x` with the attention's output `y`."""
+        return self._after(x, nn.Dropout(self.dropout)(y, deterministic=not train), name, train)
+
+    def _with_mlp(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        """`x` with the branch of the MLP."""
         mlp = MLP(round(x.shape[-1] * self.mlp_ratio), self.dropout, self.dtype, name="mlp")
-        return x + DropPath(self.drop_path)(mlp(y, train=train), train=train)
+        y = self._call(mlp, self._before(x, name), train=train)
+        return self._after(x, y, name, train)
+
+    def _scale(self) -> float:
+        return tfixup_scale(self.layers)
+
+    def _call(self, module: nn.Module, *args: Any, **options: Any) -> Any:
+        """Output of a branch, whose kernels T-Fixup scales where they are initialised."""
+        if self.norm != "tfixup" or not self.is_initializing():
+            return module(*args, **options)
+
+        def scale(path: tuple, leaf: jax.Array) -> jax.Array:
+            names = [key.key for key in path]
+            scaled = names[-1] == "kernel" and any(_SCALED.search(name) for name in names)
+            return leaf * self._scale() if scaled else leaf
+
+        def run(module: nn.Module, *args: Any) -> Any:
+            return module(*args, **options)
+
+        return nn.map_variables(
+            run,
+            "params",
+            trans_out_fn=lambda tree: jax.tree_util.tree_map_with_path(scale, tree),
+            mutable=True,
+        )(module, *args)
+
+
+class EncoderBlock(Block):
+    """Self-attention, then an MLP, each a residual branch; arguments as in `Block`."""
 
     @nn.compact
     def __call__(
@@ -171,13 +237,14 @@ class EncoderBlock(nn.Module):
         train: bool = False,
     ) -> jax.Array:
         """Encodes `[batch, length, dim]`; `mask` and `distance` go to the attention."""
-        y = LayerNorm(self.dtype, name="norm1")(x)
-        y = self.attention(name="attention")(y, mask=mask, distance=distance, train=train)
-        return self._add(x, y, train)
+        y = self._before(x, "norm1")
+        attend = self.attention(name="attention")
+        y = self._call(attend, y, mask=mask, distance=distance, train=train)
+        return self._with_mlp(self._attended(x, y, "norm1", train), "norm2", train)
 
 
 class SharingBlock(EncoderBlock):
-    """A block around `SharedAttention`; arguments as in `EncoderBlock`."""
+    """A block around `SharedAttention`; arguments as in `Block`."""
 
     @nn.compact
     def __call__(
@@ -189,10 +256,12 @@ class SharingBlock(EncoderBlock):
         weights: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Encodes as `EncoderBlock`; takes the weights of the block before and returns its own."""
-        y = LayerNorm(self.dtype, name="norm1")(x)
+        y = self._before(x, "norm1")
         attend = self.attention(name="attention")
-        y, weights = attend(y, mask=mask, distance=distance, train=train, weights=weights)
-        return self._add(x, y, train), weights
+        y, weights = self._call(
+            attend, y, mask=mask, distance=distance, train=train, weights=weights
+        )
+        return self._with_mlp(self._attended(x, y, "norm1", train), "norm2", train), weights
 
 
 def encoder_block(remat: bool, sharing: bool = False) -> type[EncoderBlock]:

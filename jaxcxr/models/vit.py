@@ -27,6 +27,7 @@ class ViTBackbone(nn.Module):
     attention_dropout: float = 0.0
     drop_path: float = 0.0
     attention: str | tuple[str, ...] = "mha"
+    norm: str = "pre"
     remat: bool = False
     dtype: Any = jnp.float32
 
@@ -47,9 +48,10 @@ class ViTBackbone(nn.Module):
         """Tokens `[batch, prefix + rows * columns, dim]`, the class token first if there is one."""
         batch, rows, columns, dim = grid.shape
         tokens = grid.reshape(batch, rows * columns, dim)
-        prefix = int(self.pool == "token")
+        prefix, std = int(self.pool == "token"), transformer.position_std(self.norm, dim)
         if prefix:
-            token = self.param("cls_token", nn.initializers.zeros, (1, 1, dim), jnp.float32)
+            init = nn.initializers.normal(std) if self.norm == "tfixup" else nn.initializers.zeros
+            token = self.param("cls_token", init, (1, 1, dim), jnp.float32)
             token = jnp.broadcast_to(token.astype(self.dtype), (batch, 1, dim))
             tokens = jnp.concatenate([token, tokens], axis=1)
         if self.positions == "sinusoidal":
@@ -60,7 +62,7 @@ class ViTBackbone(nn.Module):
                 f"positions={self.positions!r} is not known; use 'learned' or 'sinusoidal'."
             )
         shape = (1, prefix + rows * columns, dim)
-        table = self.param("pos_embed", nn.initializers.normal(0.02), shape, jnp.float32)
+        table = self.param("pos_embed", nn.initializers.normal(std), shape, jnp.float32)
         return tokens + table.astype(self.dtype)
 
     @nn.compact
@@ -83,10 +85,18 @@ class ViTBackbone(nn.Module):
         rates, weights = transformer.drop_path_rates(self.drop_path, self.depth), None
         for index, (make, rate) in enumerate(zip(makers, rates, strict=True)):
             block = transformer.encoder_block(self.remat, shares(make))(
-                make, self.mlp_ratio, self.dropout, rate, self.dtype, name=f"blocks_{index}"
+                make,
+                self.mlp_ratio,
+                self.dropout,
+                rate,
+                self.dtype,
+                self.norm,
+                self.depth,
+                name=f"blocks_{index}",
             )
             x, weights = transformer.run_block(block, x, None, train, weights)
-        x = transformer.LayerNorm(self.dtype, name="norm")(x)
+        if self.norm == "pre":
+            x = transformer.LayerNorm(self.dtype, name="norm")(x)
         if self.pool == "token":
             return x[:, 0]
         return x.astype(jnp.float32).mean(1).astype(self.dtype)
@@ -112,6 +122,7 @@ class ViT(nn.Module):
       drop_path: stochastic-depth rate of the last block; rises linearly from 0.
       attention: kind of attention, or the kinds that the blocks take in turn; see
         `attention.layers.layers`. The class token is global where a kind has global tokens.
+      norm: "pre", "post" or "tfixup"; see `transformer.Block`. Weight files are of "pre".
       head_width: hidden units of the head, 0 for a single Dense.
       head_dropout: dropout rate of the head.
       remat: recompute the blocks in the backward pass.
@@ -130,6 +141,7 @@ class ViT(nn.Module):
     attention_dropout: float = 0.0
     drop_path: float = 0.0
     attention: str | tuple[str, ...] = "mha"
+    norm: str = "pre"
     head_width: int = 0
     head_dropout: float = 0.0
     remat: bool = False
@@ -149,6 +161,7 @@ class ViT(nn.Module):
             attention_dropout=self.attention_dropout,
             drop_path=self.drop_path,
             attention=self.attention,
+            norm=self.norm,
             remat=self.remat,
             dtype=self.dtype,
         )
