@@ -14,6 +14,7 @@ from jaxcxr.models.attention.groups import Cost, HeadGroup, widths
 from jaxcxr.models.attention.head_losses import Losses
 from jaxcxr.models.attention.head_parameters import (
     GroupParameters,
+    HeadNorm,
     Output,
     Projection,
     gate_projection,
@@ -161,7 +162,7 @@ class FlexibleHeadAttention(nn.Module):
         return where
 
     def _project(self, x, memory, sizes) -> list[dict[str, jax.Array]]:
-        """Everything linear in the tokens, by group: query, key, value, and gate and span."""
+        """Query, key and value of each group, and what gates and spans are computed from."""
         source = x if memory is None else memory.astype(self.dtype)
         counts = [group.count for group in self.groups]
         from_x: dict[Any, tuple] = {}
@@ -192,6 +193,10 @@ class FlexibleHeadAttention(nn.Module):
             if role in found:
                 pieces = jnp.split(found.pop(role), ends[:-1], axis=2)
                 found |= {(role, index): piece for index, piece in enumerate(pieces)}
+        for index, group in enumerate(self.groups):
+            for role in ("query", "key") if group.qk_norm else ():
+                norm = HeadNorm(name=f"group_{index}_{role}_norm")
+                found[role, index] = norm(found[role, index])
         return [
             {role: y for (role, index), y in found.items() if index == i}
             for i in range(len(counts))

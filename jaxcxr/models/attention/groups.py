@@ -21,7 +21,7 @@ _CHOICES = {
 # Every word of a group in text names one value of one property.
 _WORDS = {
     word: field for field, words in _CHOICES.items() for word in words if word != "none"
-} | {word: "span" for word in SPANS}
+} | {word: "span" for word in SPANS} | {"qk_norm": "qk_norm"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,8 @@ class HeadGroup:
       max_keys: the largest number of keys, for the alignment `location`.
       gate_loss: weight in the loss of the mean probability that a static gate is open, or of
         half the mean of token and element gates.
+      qk_norm: layer normalisation, with a scale and no bias, of every query and key, so that
+        scores cannot grow without bound (Dehghani et al. 2023, arXiv:2302.05442).
 
     Raises:
       UserError: an impossible value or combination.
@@ -60,6 +62,7 @@ class HeadGroup:
     rel_bias: str = "none"
     max_keys: int = 0
     gate_loss: float = 0.0
+    qk_norm: bool = False
 
     def __post_init__(self):
         for field, allowed in _CHOICES.items():
@@ -131,7 +134,7 @@ def parse_groups(text: str) -> tuple[tuple[HeadGroup, ...], Cost | None]:
     Groups are joined by `+`. A group is its number of heads, `*`, and words joined by `/`, in any
     order, each for one property: a span (`global`, `fixed(16)`, `adaptive(ramp=2,init=-1)`,
     `dynamic(2)`), an alignment, a normaliser, a gate (`static(LOSS)`), `talking`, a relative bias,
-    or `dim(64)` or `dim(64,32)` for the widths of a head. What is not named is as in
+    `qk_norm`, or `dim(64)` or `dim(64,32)` for the widths of a head. What is not named is as in
     `HeadGroup`. A term `cost(budget=0.6,weight=0.1)` adds the loss `Cost`.
 
     Returns:
@@ -179,7 +182,7 @@ def _group(count: int, words: str, term: str) -> HeadGroup:
         else:
             if arguments:
                 raise UserError(f"{word!r} takes no arguments; write it without parentheses.")
-            new = {_WORDS[word]: word}
+            new = {_WORDS[word]: True if word == "qk_norm" else word}
         twice = fields.keys() & new.keys()
         if twice:
             raise UserError(f"the heads {term!r} name {', '.join(sorted(twice))} twice; leave one.")

@@ -64,6 +64,26 @@ def test_one_plain_group_is_flax_attention_in_double_precision(plain, x64):
     np.testing.assert_allclose(found, flax.apply(variables, x), atol=1e-12)
 
 
+@pytest.mark.parametrize("double", [False, True])
+def test_normalised_queries_and_keys_are_those_of_flax(plain, double):
+    dtype = jnp.float64 if double else jnp.float32
+    scales = {name: 1 + 0.3 * normal(4, seed=seed) for seed, name in enumerate(("query", "key"))}
+    with jax.enable_x64(double):
+        weights = jax.tree.map(lambda x: jnp.array(x, dtype), plain[1]["params"])
+        flax, ours = dict(weights), dict(weights)
+        for name, scale in scales.items():
+            flax[f"{name}_ln"] = {"scale": jnp.array(scale, dtype)}
+            for index in range(2):
+                ours[f"group_{index}_{name}_norm"] = {"scale": jnp.array(scale, dtype)}
+        oracle = nn.MultiHeadDotProductAttention(num_heads=4, normalize_qk=True, dtype=dtype)
+        x, memory = jnp.array(X, dtype), jnp.array(MEMORY, dtype)
+        with jax.numpy_dtype_promotion("standard"):
+            expected = oracle.apply({"params": flax}, x, memory, mask=MASK)
+        module = flexible("1*qk_norm+3*qk_norm", dtype=dtype)
+        found = module.apply({"params": ours}, x, memory, mask=MASK)
+        np.testing.assert_allclose(found, expected, atol=1e-12 if double else 2e-6)
+
+
 @pytest.mark.parametrize(
     ("text", "distance"),
     [
@@ -102,7 +122,7 @@ def test_a_new_module_has_the_weights_of_plain_attention():
 
 
 EVERY_GROUP = [
-    ("2*sigmoid+2*fixed(2)", Line()),
+    ("2*sigmoid/qk_norm+2*fixed(2)", Line()),
     ("2*sparsemax/similarity/alibi+2*entmax15/general/adaptive(1,init=0.3)", Line()),
     ("2*entmax/biased_general/dynamic(1)+2*quasi/dot", Line()),
     ("2*kernel/linear/fixed(1)+2*activated_general/talking", Line()),

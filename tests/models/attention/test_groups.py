@@ -18,6 +18,7 @@ make = functools.partial(attention.factory, dropout=0.1, dtype=jnp.float32)
     [
         ("12*global", [HeadGroup(12)]),
         ("2*global+6*fixed(16)", [HeadGroup(2), HeadGroup(6, span=Fixed(16))]),
+        ("4*qk_norm/global", [HeadGroup(4, qk_norm=True)]),
         (
             " 1 * entmax15/dim(64, 32)/static(0.01)/similarity + 2*talking/alibi ",
             [
@@ -53,6 +54,7 @@ def test_cost_as_text():
         ("4*fixed(3", "cannot be read"),
         ("4*fixed(1;2)", "neither a number nor a word"),
         ("4*fixed(3)/global", "name span twice"),
+        ("4*qk_norm(1)", "takes no"),
         ("4*softmax(2)", "takes no arguments"),
         ("0*global", "count=0"),
         ("4*kernel", "go together"),
