@@ -143,6 +143,12 @@ class MLP(nn.Module):
         return nn.Dropout(self.dropout)(y, deterministic=not train)
 
 
+def check_norm(norm: str) -> None:
+    """Raises a UserError where there is no such style of normalisation."""
+    if norm not in NORMS:
+        raise UserError(f"norm={norm!r} is not known; use one of {', '.join(NORMS)}.")
+
+
 def position_std(norm: str, dim: int) -> float:
     """Standard deviation of learned positions: dim^-1/2 with T-Fixup, otherwise as in ViT."""
     return dim**-0.5 if norm == "tfixup" else 0.02
@@ -155,6 +161,40 @@ def tfixup_scale(layers: int, *, decoder: bool = False) -> float:
       0.67 N^-1/4 for an encoder, (9N)^-1/4 for a decoder and its embeddings.
     """
     return (9 * layers) ** -0.25 if decoder else 0.67 * layers**-0.25
+
+
+def call_scaled(scale: float, module: nn.Module, *args: Any, **options: Any) -> Any:
+    """Calls a module; where that initialises it, scales its kernels as T-Fixup does.
+
+    Arguments:
+      scale: factor of the kernels of values, outputs and MLP; queries and keys keep theirs.
+      module: attention of any kind, or an `MLP`.
+      *args: of the call, arrays.
+      **options: of the call.
+
+    Returns:
+      What the module returns; while it initialises, computed before the scaling.
+    """
+    if scale == 1.0 or not module.is_initializing():
+        return module(*args, **options)
+    known = set()
+
+    def remember(tree: Any) -> Any:
+        known.update(path for path, _ in jax.tree_util.tree_leaves_with_path(tree))
+        return tree
+
+    def scaled(path: tuple, leaf: jax.Array) -> jax.Array:
+        names = [key.key for key in path]
+        fits = names[-1] == "kernel" and any(_SCALED.search(name) for name in names)
+        return leaf * scale if fits and path not in known else leaf
+
+    return nn.map_variables(
+        lambda module, *args: module(*args, **options),
+        "params",
+        trans_in_fn=remember,
+        trans_out_fn=lambda tree: jax.tree_util.tree_map_with_path(scaled, tree),
+        mutable=True,
+    )(module, *args)
 
 
 class Block(nn.Module):
@@ -182,8 +222,7 @@ class Block(nn.Module):
 
     def _before(self, x: jax.Array, name: str) -> jax.Array:
         """Input of the branch that the norm `name` belongs to."""
-        if self.norm not in NORMS:
-            raise UserError(f"norm={self.norm!r} is not known; use one of {', '.join(NORMS)}.")
+        check_norm(self.norm)
         return LayerNorm(self.dtype, name=name)(x) if self.norm == "pre" else x
 
     def _after(self, x: jax.Array, y: jax.Array, name: str, train: bool) -> jax.Array:
@@ -201,28 +240,10 @@ class Block(nn.Module):
         y = self._call(mlp, self._before(x, name), train=train)
         return self._after(x, y, name, train)
 
-    def _scale(self) -> float:
-        return tfixup_scale(self.layers)
-
     def _call(self, module: nn.Module, *args: Any, **options: Any) -> Any:
-        """Output of a branch, whose kernels T-Fixup scales where they are initialised."""
-        if self.norm != "tfixup" or not self.is_initializing():
-            return module(*args, **options)
-
-        def scale(path: tuple, leaf: jax.Array) -> jax.Array:
-            names = [key.key for key in path]
-            scaled = names[-1] == "kernel" and any(_SCALED.search(name) for name in names)
-            return leaf * self._scale() if scaled else leaf
-
-        def run(module: nn.Module, *args: Any) -> Any:
-            return module(*args, **options)
-
-        return nn.map_variables(
-            run,
-            "params",
-            trans_out_fn=lambda tree: jax.tree_util.tree_map_with_path(scale, tree),
-            mutable=True,
-        )(module, *args)
+        """Output of the module of a branch, whose kernels T-Fixup scales."""
+        scale = tfixup_scale(self.layers) if self.norm == "tfixup" else 1.0
+        return call_scaled(scale, module, *args, **options)
 
 
 class EncoderBlock(Block):
