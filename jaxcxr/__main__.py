@@ -13,7 +13,9 @@ COMMANDS = {
     "audit": ("jaxcxr.analysis.audit", "find leaks and shortcuts in data sets, images or not"),
     "score": ("jaxcxr.analysis.score", "score predictions of any model, with 95% intervals"),
     "relabel": ("jaxcxr.relabel", "add the positives that out-of-fold networks see, train only"),
-    "bench": ("jaxcxr.bench", "measure the input pipeline or the training step"),
+    "prune": ("jaxcxr.prune", "drop closed heads of a trained model: a smaller run, same outputs"),
+    "bench": ("jaxcxr.bench", "measure the parts of a run, and of the library of attention"),
+    "study": ("jaxcxr.study", "do a grid of configs x seeds x data sets, one table for each"),
 }
 TRAINER = {
     "train": "train, or resume, as the config says (--config=F --workdir=D)",

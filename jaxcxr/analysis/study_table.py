@@ -1,0 +1,266 @@
+"""The table of a study: means over seeds, their intervals, and paired differences.
+
+With few seeds the interval of a mean is wide, and says how a row does for another seed on the same
+test data; it says nothing about other test data. The paired difference takes row and reference with
+the same seed, hence the same order of batches, and so leaves out what a seed does to both.
+"""
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+# "Equal parameters": rows that differ from the reference by more are flagged.
+EQUAL = 1e-3
+_NONE = math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A mean with its interval; `low` and `high` are NaN with fewer than two values."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of the table.
+
+    Attributes:
+      name: of the row.
+      seeds: number of finished runs.
+      value: monitored metric on the test split.
+      validation: its mean on the validation split.
+      difference: from the reference, over the seeds that both have; NaN without any.
+      p: of the paired t test of the difference, times the number of comparisons as Holm (1979)
+        has it.
+      parameters: number.
+      parameters_off: by how much they differ from the reference's, as a share.
+      flops: of a forward pass over one example.
+      seconds: of the training steps alone, the mean over seeds.
+    """
+
+    name: str
+    seeds: int
+    value: Interval
+    validation: float
+    difference: Interval
+    p: float
+    parameters: int
+    parameters_off: float
+    flops: float
+    seconds: float
+
+    @property
+    def unequal(self) -> bool:
+        """Whether the parameters differ by more than `EQUAL`."""
+        return abs(self.parameters_off) > EQUAL
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The rows of one data set.
+
+    Attributes:
+      data: its name.
+      metric: the monitored metric.
+      higher: whether more of it is better.
+      reference: name of the row compared with.
+      candidates: rows among which the reference was chosen.
+      rows: those with at least one finished run.
+      missing: names of the others.
+    """
+
+    data: str
+    metric: str
+    higher: bool
+    reference: str
+    candidates: tuple[str, ...]
+    rows: tuple[Row, ...]
+    missing: tuple[str, ...]
+
+
+def interval(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """Mean and Student's t interval.
+
+    Arguments:
+      values: at least one.
+      level: of the interval.
+    """
+    values = np.asarray(values, np.float64)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Interval(mean, _NONE, _NONE)
+    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return Interval(mean, mean - float(half), mean + float(half))
+
+
+def paired(
+    values: Mapping[int, float], reference: Mapping[int, float]
+) -> tuple[Interval, float]:
+    """Difference by seed from a reference.
+
+    Arguments:
+      values: seed -> metric.
+      reference: the same of the reference.
+
+    Returns:
+      The mean difference with its t interval, over the seeds that both have, and the two-sided p
+      of the paired t test; NaN where there are fewer than two, or all differences are equal.
+    """
+    common = sorted(values.keys() & reference.keys())
+    if not common:
+        return Interval(_NONE, _NONE, _NONE), _NONE
+    differences = np.array([values[seed] - reference[seed] for seed in common])
+    if len(common) < 2 or np.ptp(differences) == 0:
+        return interval(differences), _NONE
+    return interval(differences), float(stats.ttest_1samp(differences, 0).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values adjusted for their number by Holm's step-down method; NaN stays NaN and counts not.
+
+    Source: S. Holm, A simple sequentially rejective multiple test procedure, 1979.
+    """
+    p = np.asarray(p_values, np.float64)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    steps = p[order] * np.arange(len(order), 0, -1)
+    adjusted = p.copy()
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0) if len(order) else steps
+    return adjusted.tolist()
+
+
+def make(
+    data: str,
+    results: Mapping[str, Mapping[int, Mapping]],
+    references: Sequence[str],
+    higher: bool,
+) -> Table:
+    """The table of one data set.
+
+    Arguments:
+      data: its name.
+      results: row -> seed -> result: `monitor`, `test`, `validation`, `parameters`, `flops`,
+        `steps`, `batch_size`, `examples_per_second`.
+      references: rows among which the reference is chosen: the best by the mean of the monitored
+        metric on the validation split, so that the test split chooses nothing.
+      higher: whether more of it is better.
+    """
+    finished = {row: by_seed for row, by_seed in results.items() if by_seed}
+    monitor = next(iter(next(iter(finished.values())).values()))["monitor"]
+    test, validation = (
+        {row: {seed: result[split].get(monitor, _NONE) for seed, result in by_seed.items()}
+         for row, by_seed in finished.items()}
+        for split in ("test", "validation")
+    )
+    means = {row: float(np.mean(list(by_seed.values()))) for row, by_seed in validation.items()}
+    candidates = [row for row in references if row in finished]
+    best = max if higher else min
+    reference = best(candidates, key=means.get) if candidates else ""
+    compared = {row: paired(test[row], test.get(reference, {})) for row in finished}
+    others = [row for row in finished if row not in references]
+    adjusted = dict(zip(others, holm([compared[row][1] for row in others]), strict=True))
+    size = _parameters(finished[reference]) if reference else 0
+    rows = []
+    for row, by_seed in finished.items():
+        parameters = _parameters(by_seed)
+        is_reference = row == reference
+        none = Interval(_NONE, _NONE, _NONE)
+        rows.append(Row(
+            name=row, seeds=len(by_seed), value=interval(list(test[row].values())),
+            validation=means[row], difference=none if is_reference else compared[row][0],
+            p=adjusted.get(row, _NONE), parameters=parameters,
+            parameters_off=parameters / size - 1 if size else _NONE,
+            flops=float(np.mean([result["flops"] for result in by_seed.values()])),
+            seconds=float(np.mean([_seconds(result) for result in by_seed.values()])),
+        ))
+    missing = tuple(row for row in results if row not in finished)
+    return Table(data, monitor, higher, reference, tuple(references), tuple(rows), missing)
+
+
+def _parameters(by_seed: Mapping[int, Mapping]) -> int:
+    """Of a row; its seeds may differ where the row depends on another's result."""
+    return round(float(np.mean([result["parameters"] for result in by_seed.values()])))
+
+
+def _seconds(result: Mapping) -> float:
+    return result["steps"] * result["batch_size"] / result["examples_per_second"]
+
+
+def to_csv(table: Table) -> str:
+    """One line for each row; what is not known is empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow((
+        "data", "row", "reference", "metric", "seeds", "mean", "low", "high", "validation",
+        "difference", "difference_low", "difference_high", "p_holm", "parameters",
+        "parameters_off", "unequal", "flops", "seconds",
+    ))
+    for row in table.rows:
+        numbers = (
+            *dataclasses.astuple(row.value), row.validation, *dataclasses.astuple(row.difference),
+            row.p, row.parameters, row.parameters_off, int(row.unequal), row.flops, row.seconds,
+        )
+        writer.writerow((
+            table.data, row.name, table.reference, table.metric, row.seeds,
+            *("" if math.isnan(number) else f"{number:.8g}" for number in numbers),
+        ))
+    return out.getvalue()
+
+
+def to_markdown(table: Table) -> str:
+    """The table for people, with what its columns mean."""
+    digits = _digits(table)
+    better = "more" if table.higher else "less"
+    head = (f"{table.metric} ({better} is better)", "difference", "p", "parameters", "MFLOPs",
+            "training s")
+    lines = [f"**{table.data}**, reference {table.reference or 'not finished'}", "",
+             "| row | seeds | " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) + 1)]
+    for row in table.rows:
+        difference = "reference" if row.name == table.reference else _shown(
+            row.difference, digits, "+")
+        flag = " (unequal)" if row.unequal else ""
+        cells = (
+            row.name, row.seeds, _shown(row.value, digits), difference, _number(row.p, 2),
+            f"{row.parameters:,}{flag}", _number(row.flops / 1e6, 2), _number(row.seconds, 1),
+        )
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    lines += ["", (
+        "Mean over seeds [95 % t interval]; difference from the reference paired by seed; p of its "
+        "paired t test, Holm-adjusted over the rows that are no candidates for the reference. "
+        f"(unequal): parameters differ by more than {EQUAL:.1%}. MFLOPs: forward pass of one "
+        "example."
+    )]
+    if len(table.candidates) > 1 and table.reference:
+        lines.append(f"Reference: the best on validation of {', '.join(table.candidates)}.")
+    if table.missing:
+        lines.append(f"Not finished: {', '.join(table.missing)}.")
+    return "\n".join(lines) + "\n"
+
+
+def _digits(table: Table) -> int:
+    """So many decimals that the largest mean has four figures."""
+    largest = max(abs(row.value.mean) for row in table.rows)
+    if not math.isfinite(largest) or largest <= 0:
+        return 3
+    return max(0, min(4, 3 - math.floor(math.log10(largest))))
+
+
+def _number(value: float, digits: int, sign: str = "") -> str:
+    return "n/a" if math.isnan(value) else f"{value:{sign},.{digits}f}"
+
+
+def _shown(value: Interval, digits: int, sign: str = "") -> str:
+    if math.isnan(value.mean):
+        return "n/a"
+    ends = "n/a" if math.isnan(value.low) else (
+        f"{_number(value.low, digits, sign)}, {_number(value.high, digits, sign)}")
+    return f"{_number(value.mean, digits, sign)} [{ends}]"
