@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention import alignments, capture, gates, spans, weighing
+from jaxcxr.models.attention import alignments, capture, fused, gates, spans, weighing
 from jaxcxr.models.attention.geometry import Geometry, Grid, Line, Tree, geometry
 from jaxcxr.models.attention.groups import Cost, HeadGroup, widths
 from jaxcxr.models.attention.head_losses import Losses
@@ -31,14 +31,15 @@ class FlexibleHeadAttention(nn.Module):
       w_i  = norm(s_i + log m_i)                    o_i  = sum_j w_ij v_j
       y_i  = b + sum over heads of gate_i W_out o_i
 
-    One group of plain heads is `flax.linen.MultiHeadDotProductAttention`. All projections of all
-    groups are one product, and so are the outputs. Where all heads have the same sizes the
+    One group of plain heads is `flax.linen.MultiHeadDotProductAttention`. The outputs of all
+    groups are one product. Where all heads have the same sizes the
     parameters `query`, `key`, `value` and `out` are those of `MultiHeadAttention`, heads in the
     order of the groups, so that weights of plain attention fit as they are; otherwise each group
     has its own, `group_0_query` and so on. What groups learn besides is under `group_0` ...
 
-    A fixed span on a line or a grid costs what lies inside its window. Anything else computes
-    every pair, by chunks of queries when there are many.
+    A fixed span on a line or a grid costs what lies inside its window. Plain heads are cuDNN's
+    fused kernel where its conditions hold, see `fused.choose`. Anything else computes every pair,
+    by chunks of queries when there are many.
 
     In training, the losses of spans and gates and the expected cost are sown into the collection
     `losses` as `span`, `gate` and `cost`, each weighted and divided by the heads of the layer.
@@ -203,13 +204,12 @@ class FlexibleHeadAttention(nn.Module):
         ]
 
     def _product(self, x: jax.Array, weights: dict[Any, tuple]) -> dict[Any, jax.Array]:
-        flat = [kernel.reshape(kernel.shape[0], -1) for kernel, _ in weights.values()]
-        kernel = jnp.concatenate(flat, 1).astype(self.dtype)
-        bias = jnp.concatenate([bias.ravel() for _, bias in weights.values()]).astype(self.dtype)
-        pieces = jnp.split(x @ kernel + bias, np.cumsum([k.shape[1] for k in flat])[:-1], axis=-1)
+        # One by one: joining the kernels is a copy in every call, which costs more than one
+        # product saves; on a GPU, XLA itself joins small products of the same tokens.
         return {
-            name: piece.reshape(*x.shape[:2], *bias.shape)
-            for piece, (name, (_, bias)) in zip(pieces, weights.items(), strict=True)
+            name: (x @ kernel.reshape(kernel.shape[0], -1).astype(self.dtype)
+                   + bias.ravel().astype(self.dtype)).reshape(*x.shape[:2], *bias.shape)
+            for name, (kernel, bias) in weights.items()
         }
 
     def _share(self, group, params, logits) -> jax.Array | None:
@@ -228,6 +228,8 @@ class FlexibleHeadAttention(nn.Module):
             return weighing.by_windows(
                 rule, params, query, key, value, places, mask, rng, tiles=tiles
             )
+        if fused.chosen(rule.group, query, key, value, mask is not None, bool(rule.dropout)):
+            return fused.attend(rule.group, params, query, key, value, mask)
         arguments = (rule, params, query, key, value, places, mask, share, rng, _valid(mask))
         if query.shape[1] * key.shape[1] > weighing.MANY_PAIRS:
             return weighing.by_chunks(*arguments, chunk=self.chunk)

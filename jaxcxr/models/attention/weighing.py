@@ -19,8 +19,9 @@ from jaxcxr.models.attention.groups import HeadGroup
 from jaxcxr.models.attention.tiling import Tiling, mask_of_tiles
 
 # Pairs of a query and a key above which all at once is too much memory: 4 MB for each head and
-# example in float32, several times over.
-MANY_PAIRS = 1024**2
+# example in float32, several times over. A grid of 32x32 with a class token is below: computing
+# its chunks again in the backward pass would cost a fifth of the time.
+MANY_PAIRS = 1056**2
 
 # The smallest sides of a tile of queries on a line and on a grid; with smaller ones the products
 # are too small to be fast.
