@@ -16,6 +16,8 @@ BENCHES = {
     "step": ("jaxcxr.bench.step", "time of a step of the loop and of the bare step (--config=F)"),
     "encoding": ("jaxcxr.bench.encoding", "bytes and time of a radiograph in each encoding"),
     "prepare": ("jaxcxr.bench.prepare", "images/s of a preparation and of a bare loop"),
+    "attention": ("jaxcxr.bench.attention", "FLOPs and time of each kind of attention head"),
+    "complexity": ("jaxcxr.bench.complexity", "FLOPs, time and memory of attention as n grows"),
 }
 TAKES_CONFIG = True
 

@@ -6,6 +6,7 @@ the times themselves are not.
 """
 
 import statistics
+import time
 from collections.abc import Callable, Mapping
 
 Rounds = list[dict[str, float]]
@@ -22,6 +23,14 @@ def interleaved(sides: Mapping[str, Callable[[], float]], rounds: int) -> Rounds
       One dict of name -> figure for each round.
     """
     return [{name: measure() for name, measure in sides.items()} for _ in range(rounds)]
+
+
+def within(sides: Mapping[str, Callable[[], float]], seconds: float, least: int = 1) -> Rounds:
+    """As many rounds of `interleaved` as begin within so many seconds, and at least `least`."""
+    end, found = time.perf_counter() + seconds, []
+    while len(found) < least or time.perf_counter() < end:
+        found += interleaved(sides, 1)
+    return found
 
 
 def median(rounds: Rounds, name: str) -> float:

@@ -1,0 +1,155 @@
+"""`jaxcxr bench complexity`: FLOPs, time and memory of the attention family as the tokens grow.
+
+    jaxcxr bench complexity
+    jaxcxr bench complexity --sizes 256 512 1024 --members mha local "longformer(window=32)"
+
+The exponent of a quantity is the slope of its logarithm by the logarithm of n, fitted by least
+squares to the larger half of the sizes, and stands beside the one that the member promises. A
+layer's projections grow with n, so that exponents above 1 are reached from below, the sooner the
+narrower the tokens. n log n has an exponent of 1 + 1 / ln n, about 1.1 here.
+"""
+
+import argparse
+import math
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxcxr.bench import attention_layers, compiled, timing
+from jaxcxr.bench.attention import Side
+from jaxcxr.bench.attention_layers import PASSES, Layer, Tokens
+from jaxcxr.errors import UserError
+
+
+class Promise(NamedTuple):
+    """What a member of the family costs.
+
+    Arguments:
+      work: exponent of n in FLOPs and time; `LOG` for n log n.
+      memory: exponent of n in what a layer needs beside its arguments and results.
+    """
+
+    work: float
+    memory: float
+
+
+LOG = 1.1
+
+LOG = 1.1
+
+# what a config calls it, with {h} heads -> promise. The flexible heads compute more pairs than
+# `weighing.MANY_PAIRS` by chunks of queries, so that n^2 work needs memory proportional to n.
+MEMBERS = {
+    "mha": Promise(2, 2),
+    "shared": Promise(2, 2),
+    "transformer_xl": Promise(2, 2),
+    "strided": Promise(1.5, 1.5),
+    "fixed": Promise(1.5, 1.5),
+    "local": Promise(1, 1),
+    "local_2d": Promise(1, 1),
+    "longformer": Promise(1, 1),
+    "reformer": Promise(LOG, 1),
+    "linformer": Promise(1, 1),
+    "performer": Promise(1, 1),
+    "fnet": Promise(LOG, 1),
+    "fastformer": Promise(1, 1),
+    "plain": Promise(2, 1),
+    "adaptive_span": Promise(2, 1),
+    "{h}*fixed(32)": Promise(1, 1),
+}
+SIZES = (256, 512, 1024, 2048, 4096, 8192)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what to measure, and for how long."""
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N",
+                        help="tokens, at least two sizes (default: %(default)s)")
+    parser.add_argument("--members", nargs="+", default=list(MEMBERS), metavar="KIND",
+                        help="what a config's `attention` may be (default: %(default)s)")
+    parser.add_argument("--dim", type=int, default=64, help="width of the tokens")
+    parser.add_argument("--heads", type=int, default=4, help="number of heads")
+    parser.add_argument("--pass", dest="pass_", choices=PASSES, default="training",
+                        help="forward, or training: forward and backward (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=0.5,
+                        help="time of the rounds of each member and size; 0 for no times")
+    parser.add_argument("--most-memory", type=float, default=8.0, metavar="GB",
+                        help="do not run, but compile only, what needs more (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure and print.
+
+    Raises:
+      UserError: fewer than two sizes, or a kind that does not exist.
+    """
+    if len(set(args.sizes)) < 2:
+        raise UserError("an exponent needs at least two sizes; give --sizes N N ...")
+    sizes = sorted(set(args.sizes))
+    print(f"{jax.devices()[0].device_kind}, {args.pass_}, width {args.dim}, {args.heads} heads; "
+          f"exponents fitted to n = {', '.join(map(str, upper(sizes)))}")
+    numbers = "".join(f"{n:>10,}" for n in sizes)
+    print(f"{'member':<18}{'n':<7}{numbers}{'fitted':>9}{'promised':>10}")
+    for kind in args.members:
+        built = {n: compiled_of(kind, Tokens(n, args.dim, args.heads), args.pass_) for n in sizes}
+        work, memory = MEMBERS.get(kind, (None, None))
+        flops = {n: found.flops / 1e9 for n, (found, _) in built.items()}
+        _row(kind.format(h=args.heads), "GFLOP", sizes, flops, exponent(flops), work)
+        if args.seconds:
+            sides = {n: Side(found, layer.values()) for n, (found, layer) in built.items()
+                     if found.memory <= args.most_memory * 1e9}
+            if len(sides) > 1:
+                _row("", "ms", sizes, *times(sides, args.seconds), work)
+        bytes_ = {n: found.memory / 1e6 for n, (found, _) in built.items()}
+        _row("", "MB", sizes, bytes_, exponent(bytes_), memory)
+
+
+def _row(
+    kind: str, unit: str, sizes: list[int], values: dict[int, float], slope: float, promised
+) -> None:
+    cells = "".join(f"{values[n]:>10,.2f}" if n in values else f"{'':>10}" for n in sizes)
+    wanted = "" if promised is None else "1 (log)" if promised == LOG else f"{promised:g}"
+    print(f"{kind:<18}{unit:<7}{cells}{slope:>9.2f}{wanted:>10}", flush=True)
+
+
+def compiled_of(kind: str, tokens: Tokens, pass_: str) -> tuple[compiled.Compiled, Layer]:
+    """A layer compiled, and the layer.
+
+    Arguments:
+      kind: what a config calls it.
+      tokens: of the layer; `local_2d` has them in a grid twice as wide as high, or a square.
+      pass_: a key of `attention_layers.PASSES`.
+    """
+    layout = {}
+    if kind.startswith("local_2d"):
+        rows = 2 ** int(math.log2(tokens.count) / 2)
+        layout = {"grid": (rows, tokens.count // rows), "global_tokens": 0}
+    layer = attention_layers.library(kind.format(h=tokens.heads), tokens, **layout)
+    return compiled.compile_(PASSES[pass_](layer), *layer.shapes), layer
+
+
+def upper(sizes: Sequence[int]) -> list[int]:
+    """The larger half of the sizes, and at least two."""
+    return sorted(sizes)[-max(2, -(-len(sizes) // 2)):]
+
+
+def exponent(values: dict[int, float]) -> float:
+    """Slope of log value by log n, fitted to the larger half of the sizes."""
+    sizes = upper(list(values))
+    return float(np.polyfit(np.log(sizes), np.log([values[n] for n in sizes]), 1)[0])
+
+
+def times(sides: dict[int, Side], seconds: float) -> tuple[dict[int, float], float]:
+    """Milliseconds at each size, and their exponent.
+
+    The sizes take turns. The exponent is the median of those of the turns.
+
+    Arguments:
+      sides: size -> what to measure.
+      seconds: for all turns; there are at least three.
+    """
+    rounds = timing.within({n: side.measure for n, side in sides.items()}, seconds, least=3)
+    slope = statistics.median(exponent(turn) for turn in rounds)
+    return {n: timing.median(rounds, n) * 1e3 for n in sides}, slope
