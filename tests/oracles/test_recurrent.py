@@ -50,7 +50,8 @@ def test_padded_bidirectional_layers(torch, kind):
     )
     outputs, carries = ours.apply(variables, X, mask, method="run")
 
-    theirs = getattr(torch.nn, CLASSES[kind])(5, width, layers, batch_first=True, bidirectional=True)
+    make = getattr(torch.nn, CLASSES[kind])
+    theirs = make(5, width, layers, batch_first=True, bidirectional=True)
     port(torch, theirs, variables["params"], layers, kind, width)
     packed = torch.nn.utils.rnn.pack_padded_sequence(
         torch.tensor(X), torch.tensor(LENGTHS), batch_first=True
