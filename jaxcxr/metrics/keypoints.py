@@ -1,0 +1,240 @@
+"""Errors of 2D keypoints, NumPy only: PCP, PDJ, PCK, PCKh and OKS.
+
+Every function takes predictions and targets `[..., joints, 2]` in pixels, one figure per `[...]`.
+`visible` `[..., joints]` is the mask of joints that are annotated, none: all whose target is
+finite; the others never enter. A prediction that is not finite is a joint that was not found: it
+counts as wrong. Shares are in [0, 1]; NaN where nothing is annotated.
+
+`average="all"` is the share of all joints; "joint" is the share of each joint, then their
+unweighted mean.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+# Standard deviations of COCO's 17 keypoints, as fractions of the square root of the area.
+COCO_SIGMAS = (
+    0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107,
+    0.087, 0.087, 0.089, 0.089,
+)
+# MPII's annotated box of the head is larger than the head (`SC_BIAS` of its evaluation).
+MPII_HEAD_FACTOR = 0.6
+
+
+def _check(prediction, target, visible) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    prediction, target = np.asarray(prediction, np.float64), np.asarray(target, np.float64)
+    if prediction.shape != target.shape or prediction.ndim < 2 or prediction.shape[-1] != 2:
+        raise ValueError(
+            f"prediction {prediction.shape} and target {target.shape} must have one shape "
+            "[..., joints, 2]"
+        )
+    there = np.isfinite(target).all(axis=-1)
+    if visible is not None:
+        visible = np.asarray(visible)
+        if visible.shape != there.shape:
+            raise ValueError(f"visible {visible.shape} does not fit the joints {there.shape}")
+        there = there & (visible > 0)
+    return prediction, target, there
+
+
+def _distances(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """`[..., joints]`; infinite where the prediction is not finite."""
+    distances = np.linalg.norm(prediction - target, axis=-1)
+    return np.where(np.isfinite(distances), distances, np.inf)
+
+
+def _within(distances, limits, inclusive: bool) -> np.ndarray:
+    return distances <= limits if inclusive else distances < limits
+
+
+def _share(correct: np.ndarray, counted: np.ndarray, average: str) -> float:
+    """Share of what is counted that is correct, both `[..., joints]`."""
+    axes = tuple(range(counted.ndim - 1))
+    right, total = (correct & counted).sum(axis=axes), counted.sum(axis=axes)
+    if average == "all":
+        return float(right.sum() / total.sum()) if total.sum() else float("nan")
+    if average != "joint":
+        raise ValueError(f"average is {average!r}; 'all' and 'joint' are known")
+    seen = total > 0
+    return float(np.mean(right[seen] / total[seen])) if seen.any() else float("nan")
+
+
+def box_size(boxes: np.ndarray) -> np.ndarray:
+    """The longer side of boxes (x1, y1, x2, y2), PCK's normaliser: `[..., 4]` to `[...]`."""
+    boxes = np.asarray(boxes, np.float64)
+    return np.maximum(boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1])
+
+
+def head_size(boxes: np.ndarray, factor: float = MPII_HEAD_FACTOR) -> np.ndarray:
+    """PCKh's normaliser: a factor times the diagonal of head boxes, `[..., 4]` to `[...]`."""
+    boxes = np.asarray(boxes, np.float64)
+    return factor * np.linalg.norm(boxes[..., 2:] - boxes[..., :2], axis=-1)
+
+
+def pck(
+    prediction: np.ndarray,
+    target: np.ndarray,
+    normalizer: np.ndarray | float,
+    visible: np.ndarray | None = None,
+    *,
+    alpha: float = 0.2,
+    inclusive: bool = True,
+    average: str = "all",
+    exclude: Sequence[int] = (),
+) -> float:
+    """Percentage of correct keypoints: those within `alpha * normalizer` of their target.
+
+    Arguments:
+      prediction: `[..., joints, 2]`.
+      target: `[..., joints, 2]`.
+      normalizer: `[...]` or one number, pixels; usually `box_size` of the person's boxes. Where it
+        is not positive there is no measure, and nothing is counted.
+      visible, average: see the module.
+      alpha: share of the normaliser.
+      inclusive: whether a distance of just the limit is correct.
+      exclude: joints that are not scored.
+
+    Returns:
+      A share in [0, 1].
+
+    Source: Yang and Ramanan, "Articulated human detection with flexible mixtures of parts", 2013:
+      alpha times the longer side of the box, not its diagonal.
+    """
+    prediction, target, there = _check(prediction, target, visible)
+    size = np.broadcast_to(np.asarray(normalizer, np.float64), there.shape[:-1])
+    there = there & (size > 0)[..., None]
+    there[..., list(exclude)] = False
+    near = _within(_distances(prediction, target), alpha * size[..., None], inclusive)
+    return _share(near, there, average)
+
+
+def pckh(
+    prediction: np.ndarray,
+    target: np.ndarray,
+    head_boxes: np.ndarray,
+    visible: np.ndarray | None = None,
+    *,
+    alpha: float = 0.5,
+    inclusive: bool = True,
+    average: str = "all",
+    factor: float = MPII_HEAD_FACTOR,
+    exclude: Sequence[int] = (),
+) -> float:
+    """PCK by the size of the head, MPII's measure.
+
+    MPII's own mean leaves out pelvis and thorax, `exclude=(6, 7)`, and is over all joints that are
+    visible, `average="all"`.
+
+    Arguments:
+      head_boxes: (x1, y1, x2, y2), `[..., 4]`.
+      factor: the head's size is `factor` times the diagonal of its box.
+      The others as in `pck`.
+
+    Source: Andriluka et al., "2D human pose estimation: new benchmark and state of the art
+      analysis", 2014.
+    """
+    return pck(
+        prediction, target, head_size(head_boxes, factor), visible, alpha=alpha,
+        inclusive=inclusive, average=average, exclude=exclude,
+    )
+
+
+def pdj(
+    prediction: np.ndarray,
+    target: np.ndarray,
+    torso: tuple[int, int],
+    visible: np.ndarray | None = None,
+    *,
+    alpha: float = 0.2,
+    inclusive: bool = False,
+    average: str = "all",
+) -> float:
+    """Percentage of detected joints: those within `alpha` times the diameter of the torso.
+
+    Arguments:
+      torso: two joints of the target, a shoulder and the hip of the other side. A figure of which
+        one is not annotated has no measure, and is left out.
+      The others as in `pck`.
+
+    Source: Sapp and Taskar, "MODEC", 2013; Toshev and Szegedy, "DeepPose", 2014.
+    """
+    prediction, target, there = _check(prediction, target, visible)
+    first, last = torso
+    diameter = np.linalg.norm(target[..., first, :] - target[..., last, :], axis=-1)
+    diameter = np.where(there[..., first] & there[..., last], diameter, 0.0)
+    return pck(
+        prediction, target, diameter, there, alpha=alpha, inclusive=inclusive, average=average
+    )
+
+
+def pcp(
+    prediction: np.ndarray,
+    target: np.ndarray,
+    limbs: Sequence[tuple[int, int]],
+    visible: np.ndarray | None = None,
+    *,
+    alpha: float = 0.5,
+    strict: bool = True,
+    inclusive: bool = True,
+    average: str = "all",
+) -> float:
+    """Percentage of correct parts: limbs whose ends lie within `alpha` times their length.
+
+    Arguments:
+      prediction: `[..., joints, 2]`.
+      target: `[..., joints, 2]`.
+      limbs: pairs of joints.
+      visible: see the module; a limb counts where both its ends do.
+      alpha: share of the target's length of the limb.
+      strict: both ends must lie within; else the mean of their distances must.
+      inclusive: whether a distance of just the limit is correct.
+      average: as in the module, with limbs in the place of joints.
+
+    Returns:
+      A share in [0, 1].
+
+    Source: Ferrari et al., "Progressive search space reduction for human pose estimation", 2008;
+      both readings: Eichner et al., "2D articulated human pose estimation and retrieval", 2012.
+    """
+    prediction, target, there = _check(prediction, target, visible)
+    first, last = np.array(limbs).T
+    distances = _distances(prediction, target)
+    one, other = distances[..., first], distances[..., last]
+    length = np.linalg.norm(target[..., first, :] - target[..., last, :], axis=-1)
+    error = np.maximum(one, other) if strict else (one + other) / 2
+    counted = there[..., first] & there[..., last]
+    return _share(_within(error, alpha * length, inclusive), counted, average)
+
+
+def oks(
+    prediction: np.ndarray,
+    target: np.ndarray,
+    area: np.ndarray | float,
+    visible: np.ndarray | None = None,
+    *,
+    sigmas: Sequence[float] = COCO_SIGMAS,
+) -> np.ndarray:
+    """Object keypoint similarity of each figure: mean of exp(-d^2 / (2 area (2 sigma)^2)).
+
+    Arguments:
+      prediction: `[..., joints, 2]`.
+      target: `[..., joints, 2]`.
+      area: of the figure in square pixels, `[...]` or one number.
+      visible: see the module; COCO's flags above 0.
+      sigmas: `[joints]`.
+
+    Returns:
+      `[...]` in [0, 1].
+
+    Source: COCO's keypoint evaluation, https://cocodataset.org/#keypoints-eval.
+    """
+    prediction, target, there = _check(prediction, target, visible)
+    if len(sigmas) != target.shape[-2]:
+        raise ValueError(f"{len(sigmas)} sigmas do not fit {target.shape[-2]} joints")
+    squares = _distances(prediction, target) ** 2
+    area = np.asarray(area, np.float64)[..., None]
+    similarity = np.exp(-squares / (2 * np.asarray(sigmas)) ** 2 / (area + np.spacing(1)) / 2)
+    count = there.sum(axis=-1)
+    total = np.where(there, similarity, 0.0).sum(axis=-1)
+    return np.where(count > 0, total / np.where(count > 0, count, 1), np.nan)
