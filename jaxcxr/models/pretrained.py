@@ -27,6 +27,10 @@ from jaxcxr.models.weight_tables import (
 
 _CLS, _POSITIONS = f"{BACKBONE}/cls_token", f"{BACKBONE}/pos_embed"
 
+# What flexible heads learn beside the projections of plain heads; no file has it.
+_OWN = re.compile(r"/attention/group_\d+(_(gate|span|query_norm|key_norm))?/")
+_PROJECTION = re.compile(r"(.*/attention)/(query|key|value|out)/(kernel|bias)")
+
 
 @dataclasses.dataclass(frozen=True)
 class _Layout:
@@ -114,6 +118,40 @@ def _fit_positions(
     return table[:, in_file - in_model :] if in_file >= in_model else table
 
 
+def _filled(target: str, wanted: Mapping[str, Any]) -> list[str]:
+    """Names of the model that a tensor fills: itself, or the projections of groups of heads."""
+    match = _PROJECTION.fullmatch(target)
+    if target in wanted or not match:
+        return [target] if target in wanted else []
+    layer, role, leaf = match.groups()
+    names = []
+    while (name := f"{layer}/group_{len(names)}_{role}/{leaf}") in wanted:
+        names.append(name)
+    return names
+
+
+def _by_groups(
+    array: np.ndarray, transform: Transform, target: str, shapes: list[tuple[int, ...]]
+) -> list[np.ndarray]:
+    """Cuts a projection of equal heads into those of groups whose heads differ in size.
+
+    Raises:
+      ValueError: the heads of the groups are not as wide together as those of the file.
+    """
+    if len(shapes) == 1:
+        return [transform(array, shapes[0])]
+    # Kernels are [in, heads, width] but for the output's, [heads, width, out].
+    into = target.endswith("/kernel") and "/out/" not in target
+    widths = [math.prod(s[1:] if into else s[:2]) for s in shapes]
+    flat = (shapes[0][0], sum(widths)) if into else (sum(widths), *shapes[0][2:])
+    try:
+        whole = transform(array, flat).reshape(flat)
+    except ValueError:
+        raise ValueError(f"the groups of heads are {sum(widths)} wide together") from None
+    pieces = np.split(whole, np.cumsum(widths)[:-1], axis=int(into))
+    return [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+
+
 @dataclasses.dataclass
 class _Problems:
     """What does not fit, collected so that the user reads it once."""
@@ -161,25 +199,30 @@ def _convert(
                 continue
             if target == _CLS and _CLS not in wanted:
                 continue  # a model that pools by the mean has no class token
-            if target not in wanted:
+            names = _filled(target, wanted)
+            if not names:
                 problems.extra.append(key)
                 break
-            array, shape = np.asarray(arrays[key], np.float32), tuple(wanted[target].shape)
+            array = np.asarray(arrays[key], np.float32)
+            shapes = [tuple(wanted[name].shape) for name in names]
             try:
                 if target == _POSITIONS:
-                    array = _fit_positions(array, shape[1], prefixes, grid, layout)
-                value, reason = transform(array, shape), ""
+                    array = _fit_positions(array, shapes[0][1], prefixes, grid, layout)
+                values, reason = _by_groups(array, transform, target, shapes), ""
             except ValueError as error:
-                value, reason = None, f" ({error})"
-            if value is None or value.shape != shape:
+                values, reason = [None] * len(names), f" ({error})"
+            found |= dict(zip(names, values, strict=True))
+            if any(v is None or v.shape != s for v, s in zip(values, shapes, strict=True)):
                 problems.misshaped.append(
-                    f"{key} {arrays[key].shape} for {target} {shape}{reason}"
+                    f"{key} {arrays[key].shape} for {', '.join(names)} "
+                    f"{', '.join(map(str, shapes))}{reason}"
                 )
-            found[target] = value
     problems.missing = [
         name
         for name in wanted
-        if name not in found and not (skip_head and name.startswith("params/head/"))
+        if name not in found
+        and not (skip_head and name.startswith("params/head/"))
+        and not _OWN.search(name)
     ]
     return found, problems
 
@@ -205,6 +248,10 @@ def load(
     augreg (`.npz`). Position tables are resampled to the model's grid; the first convolution is
     summed over RGB for one-channel images, which is exact for three identical channels under one
     normalisation.
+
+    Flexible heads take the projections of plain heads in order; where their sizes differ, the
+    kernels are cut into slices in order, which must be as wide together. What only flexible heads
+    have (spans, gates, orders, biases ...) keeps its value in `variables`.
 
     Arguments:
       path: `.safetensors`, `.pth`, `.pt`, `.bin` or `.npz`; no pickled code is run.

@@ -233,6 +233,61 @@ def test_leaves_keep_their_dtype_and_devices(tmp_path, draw):
     assert leaf.sharding == spread
 
 
+@pytest.mark.parametrize("layout", ["timm", "augreg"])
+def test_flexible_heads_that_see_everything_respond_as_the_plain_file(tmp_path, draw, layout):
+    source = draw(vit(), COLOR, 1)
+    path = tmp_path / ("w.npz" if layout == "augreg" else "w.safetensors")
+    if layout == "augreg":
+        np.savez(path, **augreg_names(source))
+    else:
+        save_file(timm_names(source), path)
+    kind = "1*adaptive(2,init=1)/static + 1*talking + 1*fixed(9)/token|3*adaptive/table/element"
+    flexible = vit(attention=kind)
+    start = flexible.init(jax.random.key(0), COLOR)
+    loaded = pretrained.load(path, start, "vit_tiny", skip_head=False)
+    own = loaded["params"]["backbone"]["blocks_0"]["attention"]
+    np.testing.assert_array_equal(own["group_0"]["span"], [1.0])
+    np.testing.assert_array_equal(own["group_0"]["gate"], [2.5])
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    expected = jax.jit(vit().apply)(source, images)
+    np.testing.assert_allclose(jax.jit(flexible.apply)(loaded, images), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["timm", "augreg"])
+def test_heads_of_other_sizes_take_slices_in_order(tmp_path, draw, layout):
+    source = draw(vit(), COLOR, 1)
+    path = tmp_path / ("w.npz" if layout == "augreg" else "w.safetensors")
+    if layout == "augreg":
+        np.savez(path, **augreg_names(source))
+    else:
+        save_file(timm_names(source), path)
+    model = vit(attention="1*global/dim(6) + 2*fixed(1)/dim(3)")
+    target = draw(model, COLOR, 2)
+    loaded = pretrained.load(path, target, "vit_tiny", skip_head=False)
+    plain = source["params"]["backbone"]["blocks_1"]["attention"]
+    found = loaded["params"]["backbone"]["blocks_1"]["attention"]
+    for role in ("query", "key", "value"):
+        for leaf, lead in (("kernel", (12,)), ("bias", ())):
+            joined = [found[f"group_{g}_{role}"][leaf].reshape(*lead, 6) for g in (0, 1)]
+            expected = plain[role][leaf].reshape(*lead, 12)
+            np.testing.assert_array_equal(np.concatenate(joined, -1), expected)
+        assert found[f"group_1_{role}"]["kernel"].shape == (12, 2, 3)
+    outs = [found[f"group_{g}_out"]["kernel"].reshape(6, 12) for g in (0, 1)]
+    np.testing.assert_array_equal(np.concatenate(outs), plain["out"]["kernel"].reshape(12, 12))
+    np.testing.assert_array_equal(found["group_0_out"]["bias"], plain["out"]["bias"])
+    wide = draw(vit(attention="1*global/dim(6) + 2*global/dim(4)"), COLOR, 2)
+    with pytest.raises(UserError, match="groups of heads are 14 wide together"):
+        pretrained.load(path, wide, "vit_tiny")
+
+
+def test_other_kinds_of_attention_still_miss_their_parameters(tmp_path, draw):
+    save_file(timm_names(draw(vit(), COLOR, 1)), tmp_path / "w.safetensors")
+    for kind, name in (("linformer(rank=2)", "key_projection"), ("transformer_xl", "relative")):
+        target = draw(vit(attention=kind), COLOR)
+        with pytest.raises(UserError, match=f"missing from the file: .*{name}"):
+            pretrained.load(tmp_path / "w.safetensors", target, "vit_tiny")
+
+
 def test_pose_models_have_no_foreign_weights(tmp_path, draw):
     save_file({"w": np.zeros(1, np.float32)}, tmp_path / "w.safetensors")
     with pytest.raises(UserError, match="no pretrained weights for model 'pose_temporal'"):
