@@ -84,3 +84,42 @@ def capture(
         "image_size": np.array([lens.width, lens.height], np.int32),
         "intrinsics": lens.vector(),
     }
+
+
+def records(
+    world: np.ndarray,
+    rig: str,
+    detector: Detector,
+    rng: np.random.Generator,
+    *,
+    name: str,
+    subject: str,
+    action: str,
+    fps: float,
+) -> dict[str, dict]:
+    """One record of `schema.pose_features` for each camera of a rig.
+
+    Arguments:
+      world: `[frames, joints, 3]` in metres, z up.
+      rig: see `make_rig`.
+      detector: noise and misses.
+      rng: source of randomness.
+      name: of the motion; `sequence_id` is NAME_CAMERA.
+      subject: who moves.
+      action: what they do.
+      fps: frames per second.
+
+    Returns:
+      `sequence_id` to record.
+    """
+    found = {}
+    for camera in make_rig(rig, world, rng):
+        found[f"{name}_{camera.name}"] = {
+            "sequence_id": f"{name}_{camera.name}",
+            "subject": subject,
+            "action": action,
+            "camera": camera.name,
+            "fps": fps,
+            **capture(world, camera, detector, rng),
+        }
+    return found

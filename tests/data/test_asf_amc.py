@@ -1,6 +1,5 @@
 """ASF/AMC: hand-computed poses, and CMU's own BVH conversion of the same clip."""
 
-import pathlib
 import zipfile
 
 import numpy as np
@@ -9,6 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from jaxcxr.data import asf_amc
 from jaxcxr.errors import UserError
+from tests.data import bvhs
 
 ASF = """# a comment
 :version 1.10
@@ -183,44 +183,6 @@ def test_malformed_skeleton_names_file_and_line(old, new, message):
         asf_amc.parse_asf(ASF.replace(old, new), "a.asf")
 
 
-def _bvh(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Positions of the joints of a BVH file, in its unit, by its own definition."""
-    hierarchy, motion = path.read_text().split("MOTION")
-    names, parents, offsets, channels, stack = [], [], [], [], []
-    for words in (line.split() for line in hierarchy.splitlines() if line.strip()):
-        if words[0] in ("ROOT", "JOINT", "End"):
-            names.append(words[1] if words[0] != "End" else f"{names[-1]}_End")
-            parents.append(stack[-1] if stack else -1)
-            channels.append([])
-        elif words[0] == "{":
-            stack.append(len(names) - 1)
-        elif words[0] == "}":
-            stack.pop()
-        elif words[0] == "OFFSET":
-            offsets.append(np.array(words[1:], float))
-        elif words[0] == "CHANNELS":
-            channels[-1] = words[2:]
-    rows = np.array([line.split() for line in motion.strip().splitlines()[2:]], float)
-    turns, places, column = [], [], 0
-    for joint, parent in enumerate(parents):
-        turn, shift = Rotation.identity(len(rows)), np.zeros((len(rows), 3)) + offsets[joint]
-        for channel in channels[joint]:
-            axis, kind = "XYZ".index(channel[0]), channel[1:]
-            if kind == "position":
-                shift[:, axis] += rows[:, column]
-            else:
-                about = np.eye(3)[axis] * np.radians(rows[:, column, None])
-                turn = turn * Rotation.from_rotvec(about)
-            column += 1
-        if parent < 0:
-            turns.append(turn)
-            places.append(shift)
-        else:
-            turns.append(turns[parent] * turn)
-            places.append(places[parent] + turns[parent].apply(shift))
-    return dict(zip(names, places, strict=True))
-
-
 @pytest.fixture(scope="module")
 def real_clip(shared_data):
     with zipfile.ZipFile(shared_data / "cmu_mocap" / "allasfamc.zip") as archive:
@@ -233,7 +195,7 @@ def real_clip(shared_data):
 def test_legs_agree_with_the_bvh_conversion(real_clip, shared_data):
     # Its upper body is known to be 117 mm too low; its legs are right.
     ends = asf_amc.forward_kinematics(*real_clip)
-    bvh = _bvh(shared_data / "cmu_mocap" / "01_01.bvh")
+    bvh = bvhs.places((shared_data / "cmu_mocap" / "01_01.bvh").read_text())
     pairs = {"lhipjoint": "LeftUpLeg", "lfemur": "LeftLeg", "ltibia": "LeftFoot",
              "rhipjoint": "RightUpLeg", "rfemur": "RightLeg", "rtibia": "RightFoot"}
     for bone, joint in pairs.items():

@@ -24,6 +24,7 @@ SOURCES = {
     "tbx11k": ("tbx11k", "Tbx11k", "cxr", False),
     "motion_phantom": ("motion_phantom", "MotionPhantom", "pose", True),
     "cmu_mocap": ("cmu_mocap", "CmuMocap", "pose", False),
+    "bvh_mocap": ("bvh_mocap", "BvhMocap", "pose", False),
     "human36m": ("human36m", "Human36m", "pose", False),
 }
 

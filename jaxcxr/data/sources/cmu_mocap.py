@@ -291,7 +291,7 @@ def _read(archive: str, member: str) -> str:
 
 
 def encode(clip: Clip, rig: str, detector: capture.Detector, seed: int) -> tuple[str, dict]:
-    """Records of one clip, one per camera, as camera name to record.
+    """Records of one clip, one per camera, by their ids.
 
     Raises:
       images.BadImage: the clip is malformed.
@@ -301,18 +301,11 @@ def encode(clip: Clip, rig: str, detector: capture.Detector, seed: int) -> tuple
     except UserError as error:
         raise images.BadImage(str(error).rstrip(".")) from error
     rng = np.random.default_rng([seed, *(int(part) for part in clip.name.split("_"))])
-    records = {}
-    for camera in capture.make_rig(rig, world, rng):
-        records[camera.name] = {
-            "sequence_id": f"{clip.name}_{camera.name}",
-            "subject": clip.subject,
-            # The archive does not say what is done in a clip.
-            "action": f"subject {clip.subject}",
-            "camera": camera.name,
-            "fps": FPS,
-            **capture.capture(world, camera, detector, rng),
-        }
-    return clip.name, records
+    # The archive does not say what is done in a clip.
+    action = f"subject {clip.subject}"
+    return clip.name, capture.records(
+        world, rig, detector, rng, name=clip.name, subject=clip.subject, action=action, fps=FPS
+    )
 
 
 class CmuMocap(tfds.core.GeneratorBasedBuilder):
@@ -352,6 +345,5 @@ class CmuMocap(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(clips) for split, clips in splits.items()}
 
     def _generate_examples(self, clips: staging.Staged) -> Iterator[tuple[str, dict]]:
-        for _, cameras in clips:
-            for record in cameras.values():
-                yield record["sequence_id"], record
+        for _, records in clips:
+            yield from records.items()

@@ -105,13 +105,8 @@ def _records(config, person, number, action, take) -> Iterator[tuple[str, dict]]
     t = np.arange(round(config.seconds * FPS)) / FPS
     world = scene.place(who, actions.ACTIONS[action](rng, who, t), FPS)
     world[..., :2] += rng.uniform(-0.3, 0.3, 2)
-    for camera in capture.make_rig(config.rig, world, rng):
-        name = f"{who.name}_{action}_{take}_{camera.name}"
-        yield name, {
-            "sequence_id": name,
-            "subject": who.name,
-            "action": action,
-            "camera": camera.name,
-            "fps": FPS,
-            **capture.capture(world, camera, config.detector, rng),
-        }
+    records = capture.records(
+        world, config.rig, config.detector, rng,
+        name=f"{who.name}_{action}_{take}", subject=who.name, action=action, fps=FPS,
+    )
+    yield from records.items()
