@@ -1,32 +1,12 @@
 """What a camera records of a motion: the arrays of one pose record."""
 
-import dataclasses
-
 import numpy as np
 
 from jaxcxr.data import cameras
+from jaxcxr.data.detector import Detector
 from jaxcxr.errors import UserError
 
 RIGS = ("human36m", "random")
-
-
-@dataclasses.dataclass(frozen=True)
-class Detector:
-    """How keypoints are found in the image.
-
-    Attributes:
-      noise: standard deviation of each coordinate, pixels.
-      dropout: probability that a joint is missed in a frame.
-    """
-
-    noise: float = 0.0
-    dropout: float = 0.0
-
-    def __post_init__(self):
-        if self.noise < 0:
-            raise UserError(f"noise is {self.noise} pixels; it must not be negative.")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout is {self.dropout}; it must be at least 0 and below 1.")
 
 
 def make_rig(
@@ -58,7 +38,11 @@ def make_rig(
 
 
 def capture(
-    world: np.ndarray, camera: cameras.Camera, detector: Detector, rng: np.random.Generator
+    world: np.ndarray,
+    camera: cameras.Camera,
+    detector: Detector,
+    rng: np.random.Generator,
+    fps: float = 50.0,
 ) -> dict[str, np.ndarray]:
     """The arrays of one record of `schema.pose_features`.
 
@@ -67,19 +51,19 @@ def capture(
       camera: the camera.
       detector: noise and misses; a joint outside the image is missed too.
       rng: source of randomness.
+      fps: frames per second.
 
     Returns:
-      `keypoints` (0 where missed), `confidence` (1 seen, 0 missed), `joints`, `image_size`,
+      `keypoints` (0 where missed), `confidence` (0 missed), `joints`, `image_size`,
       `intrinsics`.
     """
     joints = camera.to_camera(world)
     pixels, seen = camera.see(joints)
-    pixels = pixels + detector.noise * rng.standard_normal(pixels.shape)
-    seen &= rng.random(seen.shape) >= detector.dropout
+    keypoints, confidence = detector.find(pixels, seen, fps, rng)
     lens = camera.intrinsics
     return {
-        "keypoints": np.where(seen[..., None], pixels, 0.0).astype(np.float32),
-        "confidence": seen.astype(np.float32),
+        "keypoints": keypoints.astype(np.float32),
+        "confidence": confidence,
         "joints": joints.astype(np.float32),
         "image_size": np.array([lens.width, lens.height], np.int32),
         "intrinsics": lens.vector(),
@@ -120,6 +104,6 @@ def records(
             "action": action,
             "camera": camera.name,
             "fps": fps,
-            **capture(world, camera, detector, rng),
+            **capture(world, camera, detector, rng, fps),
         }
     return found

@@ -18,7 +18,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr.data import bvh, bvh_bodies, capture, images, schema
-from jaxcxr.data.sources import staging
+from jaxcxr.data.detector import Detector
+from jaxcxr.data.sources import staging, virtual
 from jaxcxr.errors import UserError
 
 FPS = 50.0
@@ -27,7 +28,7 @@ _RUN = {"variant": False}  # an option that does not change what is prepared
 
 
 @dataclasses.dataclass(eq=False)
-class BvhMocapConfig(tfds.core.BuilderConfig):
+class BvhMocapConfig(virtual.VirtualConfig):
     """Options of the BVH clips; those that change the records name the variant.
 
     Attributes:
@@ -37,11 +38,6 @@ class BvhMocapConfig(tfds.core.BuilderConfig):
         hash of their names, or of the clips where fewer than 3 subjects are told apart.
       validation_subjects: the same for validation.
       unit: metres per unit of the files; 0: what the kind of skeleton has.
-      rig: "human36m" (four corners of a hall, moved outwards until the clip is in view) or
-        "random".
-      noise: standard deviation of the keypoints, pixels.
-      dropout: probability that a joint is missed in a frame.
-      seed: seed of the cameras, the noise and the misses.
       raw: folder of the files, searched at any depth, or one file.
       workers: number of processes; 0 works in this one.
       max_bad: how many malformed clips are tolerated.
@@ -52,19 +48,12 @@ class BvhMocapConfig(tfds.core.BuilderConfig):
     test_subjects: str = ""
     validation_subjects: str = ""
     unit: float = 0.0
-    rig: str = "human36m"
-    noise: float = 0.0
-    dropout: float = 0.0
-    seed: int = 0
     raw: str = dataclasses.field(default="", metadata=_RUN)
     workers: int = dataclasses.field(default=0, metadata=_RUN)
     max_bad: int = dataclasses.field(default=0, metadata=_RUN)
 
     def __post_init__(self):
-        if self.rig not in capture.RIGS:
-            raise UserError(
-                f"bvh_mocap: rig is {self.rig!r}; allowed: {', '.join(capture.RIGS)}."
-            )
+        super().__post_init__()
         if not self.unit >= 0:
             raise UserError(f"bvh_mocap: unit is {self.unit}; give metres per unit, or 0.")
         try:
@@ -73,13 +62,12 @@ class BvhMocapConfig(tfds.core.BuilderConfig):
             raise UserError(f"bvh_mocap: subject={self.subject!r}: {error}.") from error
         if self.subject and groups != 1:
             raise UserError(f"bvh_mocap: subject={self.subject!r} needs one group, as in (\\d+)_.")
-        self.detector = capture.Detector(self.noise, self.dropout)
         told = "_".join(
             re.sub(r"[^\w-]+", "-", value) or "auto"
             for value in (self.subject, self.validation_subjects, self.test_subjects)
         )
         self.name = self.name or (
-            f"{self.rig}_{told}_unit{self.unit:g}_noise{self.noise:g}_drop{self.dropout:g}"
+            f"{self.rig}_{told}_unit{self.unit:g}_{self.detector.label}"
             f"_seed{self.seed}"
         )
 
@@ -188,7 +176,7 @@ def load_clip(path: str | pathlib.Path, unit: float = 0.0, fps: float = FPS) -> 
 
 
 def encode(
-    clip: Clip, rig: str, detector: capture.Detector, seed: int, unit: float
+    clip: Clip, rig: str, detector: Detector, seed: int, unit: float
 ) -> tuple[str, dict]:
     """Records of one clip, one per camera, by their ids.
 

@@ -18,8 +18,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr.data import asf_amc, capture, images, schema
+from jaxcxr.data.detector import Detector
 from jaxcxr.data.skeletons import HUMAN36M
-from jaxcxr.data.sources import staging
+from jaxcxr.data.sources import staging, virtual
 from jaxcxr.errors import UserError
 
 FPS = 50.0
@@ -51,7 +52,7 @@ _RUN = {"variant": False}  # an option that does not change what is prepared
 
 
 @dataclasses.dataclass(eq=False)
-class CmuMocapConfig(tfds.core.BuilderConfig):
+class CmuMocapConfig(virtual.VirtualConfig):
     """Options of the CMU clips; those that change the records name the variant.
 
     Attributes:
@@ -61,11 +62,6 @@ class CmuMocapConfig(tfds.core.BuilderConfig):
         chosen by a hash of the clip's name.
       test_subjects: subjects for the test; empty: those whose number leaves 3 when divided by 8
         (03, 11, 19, ...). CMU gave some people several numbers, and does not say which.
-      rig: "human36m" (four corners of a hall, moved outwards until the clip is in view) or
-        "random".
-      noise: standard deviation of the keypoints, pixels.
-      dropout: probability that a joint is missed in a frame.
-      seed: seed of the cameras, the noise and the misses.
       raw: `allasfamc.zip`, or a folder that holds it or its unpacked tree.
       workers: number of processes; 0 works in this one.
       max_bad: how many malformed clips are tolerated.
@@ -75,10 +71,6 @@ class CmuMocapConfig(tfds.core.BuilderConfig):
     train_subjects: tuple[str, ...] = ()
     validation_subjects: tuple[str, ...] = ()
     test_subjects: tuple[str, ...] = ()
-    rig: str = "human36m"
-    noise: float = 0.0
-    dropout: float = 0.0
-    seed: int = 0
     raw: str = dataclasses.field(default="", metadata=_RUN)
     workers: int = dataclasses.field(default=0, metadata=_RUN)
     max_bad: int = dataclasses.field(default=0, metadata=_RUN)
@@ -86,15 +78,11 @@ class CmuMocapConfig(tfds.core.BuilderConfig):
     def __post_init__(self):
         for field in ("train_subjects", "validation_subjects", "test_subjects"):
             setattr(self, field, _subjects(getattr(self, field)))
-        if self.rig not in capture.RIGS:
-            raise UserError(
-                f"cmu_mocap: rig is {self.rig!r}; allowed: {', '.join(capture.RIGS)}."
-            )
-        self.detector = capture.Detector(self.noise, self.dropout)
+        super().__post_init__()
         self.name = self.name or (
             f"{self.rig}_train{_joined(self.train_subjects)}_val{_joined(self.validation_subjects)}"
             f"_test{_joined(self.test_subjects)}"
-            f"_noise{self.noise:g}_drop{self.dropout:g}_seed{self.seed}"
+            f"_{self.detector.label}_seed{self.seed}"
         )
 
 
@@ -290,7 +278,7 @@ def _read(archive: str, member: str) -> str:
         return container.read(member).decode("latin-1")
 
 
-def encode(clip: Clip, rig: str, detector: capture.Detector, seed: int) -> tuple[str, dict]:
+def encode(clip: Clip, rig: str, detector: Detector, seed: int) -> tuple[str, dict]:
     """Records of one clip, one per camera, by their ids.
 
     Raises:

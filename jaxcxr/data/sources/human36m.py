@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr.data import capture, human36m_cameras, human36m_files, joint_sets, schema
+from jaxcxr.data.detector import Detector
 from jaxcxr.errors import UserError
 
 FPS = 50.0
@@ -171,7 +172,7 @@ class _Keypoints:
     def of(self, subject: str, take: str, world: np.ndarray) -> list[dict]:
         """`keypoints`, `confidence`, `joints`, `image_size` and `intrinsics` for each camera."""
         cameras = human36m_cameras.cameras_of(subject)
-        exact = capture.Detector()
+        exact = Detector()
         found = [capture.capture(world, camera, exact, np.random.default_rng(0))
                  for camera in cameras]
         if self._file is None:

@@ -8,6 +8,7 @@ import tensorflow_datasets as tfds
 
 from jaxcxr.data import capture, schema
 from jaxcxr.data.motion import actions, body, scene
+from jaxcxr.data.sources import virtual
 from jaxcxr.errors import UserError
 
 FPS = 50.0
@@ -15,7 +16,7 @@ _TEST_SUBJECTS = 2
 
 
 @dataclasses.dataclass(eq=False)
-class MotionPhantomConfig(tfds.core.BuilderConfig):
+class MotionPhantomConfig(virtual.VirtualConfig):
     """Options of the motion phantoms; together they name the variant.
 
     Attributes:
@@ -24,21 +25,17 @@ class MotionPhantomConfig(tfds.core.BuilderConfig):
       sequences: sequences per subject and action.
       seconds: length of a sequence; 50 frames per second.
       seed: seed of the movements, the cameras' shifts, the noise and the misses.
-      noise: standard deviation of the keypoints, pixels.
-      dropout: probability that a joint is missed in a frame.
-      rig: "human36m" (its four cameras) or "random" (four cameras anywhere around).
     """
 
     name: str = ""
     subjects: int = 7
     sequences: int = 3
     seconds: float = 4.0
-    seed: int = 0
     noise: float = 2.0
     dropout: float = 0.02
-    rig: str = "human36m"
 
     def __post_init__(self):
+        super().__post_init__()
         if self.subjects < _TEST_SUBJECTS + 2:
             raise UserError(
                 f"motion_phantom: subjects is {self.subjects}; at least {_TEST_SUBJECTS + 2} are "
@@ -49,14 +46,9 @@ class MotionPhantomConfig(tfds.core.BuilderConfig):
                 f"motion_phantom: sequences is {self.sequences} and seconds is {self.seconds}; "
                 "at least 1 sequence of 0.04 s is needed."
             )
-        if self.rig not in capture.RIGS:
-            raise UserError(
-                f"motion_phantom: rig is {self.rig!r}; allowed: {', '.join(capture.RIGS)}."
-            )
-        self.detector = capture.Detector(self.noise, self.dropout)
         self.name = self.name or (
             f"{self.rig}_{self.subjects}x{self.sequences}x{self.seconds:g}s"
-            f"_noise{self.noise:g}_drop{self.dropout:g}_seed{self.seed}"
+            f"_{self.detector.label}_seed{self.seed}"
         )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from jaxcxr.data import capture, images, sources
+from jaxcxr.data import detector, images, sources
 from jaxcxr.data.skeletons import HUMAN36M
 from jaxcxr.data.sources import cmu_mocap
 from jaxcxr.errors import UserError
@@ -129,7 +129,7 @@ def test_a_skeleton_without_a_needed_bone_is_bad(tree):
     path.write_text(path.read_text().replace("upperneck", "gooseneck"))
     clip = cmu_mocap.find_clips(tree)[0]
     with pytest.raises(images.BadImage, match=r"01\.asf: no bone called upperneck"):
-        cmu_mocap.encode(clip, "human36m", capture.Detector(), 0)
+        cmu_mocap.encode(clip, "human36m", detector.Detector(), 0)
 
 
 def test_default_splits_share_no_subject_with_the_test(tree):

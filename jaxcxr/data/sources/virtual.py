@@ -1,0 +1,42 @@
+"""Options common to the sources whose cameras and detectors are simulated."""
+
+import dataclasses
+
+import tensorflow_datasets as tfds
+
+from jaxcxr.data import capture
+from jaxcxr.data.detector import Detector
+from jaxcxr.errors import UserError
+
+_DETECTOR = tuple(field.name for field in dataclasses.fields(Detector))
+
+
+@dataclasses.dataclass(eq=False)
+class VirtualConfig(tfds.core.BuilderConfig):
+    """Cameras and detector.
+
+    Attributes:
+      rig: "human36m" (four corners of a hall, moved outwards until the clip is in view) or
+        "random" (anywhere around).
+      noise: standard deviation of the keypoints, pixels.
+      dropout: probability that a joint is missed in a frame.
+      drift: standard deviation, in pixels, of an error of the keypoints that changes slowly.
+      outliers: probability that a joint is found far from where it is.
+      occlusion: share of the time that a joint is hidden.
+      swap: share of the time that both arms, or both legs, are taken for each other.
+      seed: seed of the cameras, the noise and the misses.
+    """
+
+    rig: str = "human36m"
+    noise: float = 0.0
+    dropout: float = 0.0
+    drift: float = 0.0
+    outliers: float = 0.0
+    occlusion: float = 0.0
+    swap: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.rig not in capture.RIGS:
+            raise UserError(f"rig is {self.rig!r}; allowed: {', '.join(capture.RIGS)}.")
+        self.detector = Detector(**{name: getattr(self, name) for name in _DETECTOR})
