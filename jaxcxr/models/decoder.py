@@ -213,7 +213,7 @@ class DecoderBlock(nn.Module):
             jax.lax.dynamic_update_slice_in_dim(old, one.astype(old.dtype), index, axis=1)
             for old, one in zip(cache, new, strict=True)
         )
-        seen = (jnp.arange(cache[0].shape[1]) <= index)[None, None, None]
+        seen = (jnp.arange(cache[0].shape[1], dtype=index.dtype) <= index)[None, None, None]
         y = self.self_attention(y, mask=seen, keys_values=cache)
         return self._rest(x, y, None, keys_values, memory_mask, False), cache
 

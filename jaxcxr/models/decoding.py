@@ -16,8 +16,8 @@ vectors and logits for tokens, coordinates for poses. It has
       one step: `previous` `[batch, out]` is the input, `output` float32 `[batch, out]`.
 
 `memory` and `carry` are pytrees of arrays; the shapes and dtypes in `carry` never change, so that
-steps can be scanned, or taken one by one as a stream. Masks are bool `[batch, length]`, False at
-padding.
+steps can be scanned, or taken one by one as a stream, at most as many as `start` made room for.
+Masks are bool `[batch, length]`, False at padding.
 """
 
 from collections.abc import Callable
@@ -67,7 +67,7 @@ def decode(
     """Runs a sequence-to-sequence model autoregressively, by one `lax.scan`.
 
     Differentiable by `variables`, so that it also trains with scheduled sampling (Bengio et al.
-    2015): give `targets` and draw `forced` with the ratio of teacher forcing.
+    2015), without dropout: give `targets` and draw `forced` with the ratio of teacher forcing.
 
     Arguments:
       model: a module with the interface of this file.

@@ -3,7 +3,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from jaxcxr.errors import UserError
@@ -36,6 +35,15 @@ def drawn(model, scale=0.3):
     return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
+def decode(model, variables, steps, feedback=decoding.identity, **arrays):
+    run = functools.partial(decoding.decode, model, steps=steps, feedback=feedback)
+    return jax.jit(run)(variables, source=SOURCE, **arrays)
+
+
+def forward(model, variables, target=TARGET, **masks):
+    return jax.jit(model.apply)(variables, SOURCE, target, **masks)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -48,31 +56,67 @@ def test_decoding_fed_with_targets_is_the_teacher_forced_forward(options):
     model = small(**options)
     # Without norms the same weights would blow the tokens up.
     variables = drawn(model, 0.15 if model.norm == "tfixup" else 0.3)
-    forward = jax.jit(functools.partial(model.apply, **MASKS))(variables, SOURCE, TARGET)
-    steps = jax.jit(functools.partial(decoding.decode, model, steps=6))
-    found = steps(variables, source=SOURCE, source_mask=SOURCE_MASK, targets=TARGET)
-    assert 1e-2 < np.abs(forward).max() < 10
-    np.testing.assert_allclose(found[TARGET_MASK], forward[TARGET_MASK], atol=1e-5)
+    expected = forward(model, variables, **MASKS)
+    found = decode(model, variables, 6, source_mask=SOURCE_MASK, targets=TARGET)
+    assert 1e-2 < np.abs(expected).max() < 10
+    np.testing.assert_allclose(found[TARGET_MASK], expected[TARGET_MASK], atol=1e-5)
+
+
+def test_decoding_equals_the_forward_more_closely_in_float64():
+    """What is left is the rounding of the scores of plain attention, which are float32."""
+    with jax.enable_x64(True):
+        model = small(norm="tfixup", decoder_depth=1, dtype=jnp.float64)
+        variables = jax.tree.map(np.float64, drawn(model, 0.15))
+        target = TARGET.astype(np.float64)
+        expected = forward(model, variables, target, **MASKS)
+        found = decode(model, variables, 6, source_mask=SOURCE_MASK, targets=target)
+        assert found.dtype == expected.dtype == np.float64
+        np.testing.assert_allclose(found[TARGET_MASK], expected[TARGET_MASK], atol=5e-7)
+
+
+def test_decoding_in_bfloat16_is_near_that_in_float32():
+    variables = drawn(small(decoder_depth=1))
+    expected = forward(small(decoder_depth=1), variables)
+    found = decode(small(decoder_depth=1, dtype=jnp.bfloat16), variables, 6, targets=TARGET)
+    assert found.dtype == np.float32
+    assert 0 < np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_a_step_projects_its_own_token_alone():
+    """Room for 128 more steps costs scores and sums, and no projections of earlier tokens."""
+    model = small(dim=64, decoder_depth=1)
+    variables = drawn(model)
+    memory = model.apply(variables, SOURCE, method="encode")
+    step = functools.partial(model.apply, method="step")
+
+    def flops(steps):
+        carry, first = model.apply(variables, memory, steps, method="start")
+        compiled = jax.jit(step).lower(variables, carry, first, memory).compile()
+        return compiled.cost_analysis()["flops"]
+
+    projections = 2 * 128 * (2 * 64 * 64 * 2)  # batch, tokens, keys and values
+    assert flops(192) - flops(64) < 0.1 * projections
 
 
 def test_greedy_decoding_is_the_forward_on_what_it_said():
     model = small()
     variables = drawn(model)
-    outputs = decoding.decode(model, variables, SOURCE, 6, decoding.one_hot_of_largest)
+    outputs = decode(model, variables, 6, decoding.one_hot_of_largest)
     said = decoding.one_hot_of_largest(outputs)
     assert len(np.unique(said.argmax(-1))) > 1
-    np.testing.assert_allclose(model.apply(variables, SOURCE, said), outputs, atol=1e-5)
+    np.testing.assert_allclose(forward(model, variables, said), outputs, atol=1e-5)
 
 
 def test_steps_taken_one_by_one_are_those_of_the_loop():
     model = small()
     variables = drawn(model)
-    expected = decoding.decode(model, variables, SOURCE, 3, source_mask=SOURCE_MASK)
+    expected = decode(model, variables, 3, source_mask=SOURCE_MASK)
     memory = model.apply(variables, SOURCE, SOURCE_MASK, method="encode")
     carry, previous = model.apply(variables, memory, 3, method="start")
     shapes = jax.tree.map(lambda x: (x.shape, x.dtype), carry)
+    step = jax.jit(functools.partial(model.apply, method="step"))
     for t in range(3):
-        carry, previous = model.apply(variables, carry, previous, memory, method="step")
+        carry, previous = step(variables, carry, previous, memory)
         np.testing.assert_allclose(previous, expected[:, t], atol=1e-5)
         assert jax.tree.map(lambda x: (x.shape, x.dtype), carry) == shapes
 
@@ -97,22 +141,21 @@ def test_padding_is_not_even_looked_at():
     model = small(decoder_depth=1)
     variables, hole = drawn(model), TARGET_MASK.copy()
     hole[0, 1] = False
-    forward = jax.jit(functools.partial(model.apply, source_mask=SOURCE_MASK, target_mask=hole))
+    apply = jax.jit(functools.partial(model.apply, source_mask=SOURCE_MASK, target_mask=hole))
     source, target = SOURCE.copy(), TARGET.copy()
     source[~SOURCE_MASK], target[~hole] = np.nan, np.nan
     np.testing.assert_array_equal(
-        forward(variables, source, target), forward(variables, SOURCE, TARGET)
+        apply(variables, source, target), apply(variables, SOURCE, TARGET)
     )
 
 
 def test_the_decoder_takes_other_causal_attention_but_keeps_no_cache_of_it():
     plain, flexible = small(), small(decoder_attention="2*global")
     variables = drawn(plain)
-    np.testing.assert_allclose(
-        flexible.apply(variables, SOURCE, TARGET), plain.apply(variables, SOURCE, TARGET), atol=1e-5
-    )
-    narrow = small(decoder_attention="2*fixed(0)").apply(variables, SOURCE, TARGET)
-    assert np.abs(narrow - plain.apply(variables, SOURCE, TARGET)).max() > 1e-3
+    expected = forward(plain, variables)
+    np.testing.assert_allclose(forward(flexible, variables), expected, atol=1e-5)
+    narrow = forward(small(decoder_attention="2*fixed(0)"), variables)
+    assert np.abs(narrow - expected).max() > 1e-3
     with pytest.raises(UserError, match="cannot decode step by step"):
         decoding.decode(flexible, variables, SOURCE, 2)
     for options in ({"decoder_attention": "shared"}, {"norm": "none"}, {"heads": 3}):
@@ -121,7 +164,7 @@ def test_the_decoder_takes_other_causal_attention_but_keeps_no_cache_of_it():
 
 
 def test_tfixup_scales_encoder_decoder_and_embeddings():
-    model = small(dim=128, encoder_depth=2, decoder_depth=6, norm="tfixup")
+    model = small(dim=128, encoder_depth=2, decoder_depth=3, norm="tfixup")
     source = np.zeros((1, 2, 100), np.float32)
     params = jax.jit(model.init)(jax.random.key(0), source, TARGET[:1])["params"]
     assert not any("norm" in name for name in params)
@@ -130,10 +173,10 @@ def test_tfixup_scales_encoder_decoder_and_embeddings():
         if names[-1] != "kernel" or names[0] == "head":
             continue
         if names[0].endswith("embed"):
-            factor, std = transformer.tfixup_scale(6, decoder=True), 128**-0.5
+            factor, std = transformer.tfixup_scale(3, decoder=True), 128**-0.5
         else:
             decodes = names[0].startswith("decoder")
-            factor = transformer.tfixup_scale(6 if decodes else 2, decoder=decodes)
+            factor = transformer.tfixup_scale(3 if decodes else 2, decoder=decodes)
             factor = 1.0 if names[-2] in ("query", "key") else factor
             std = np.sqrt(2 / (128 + (512 if "mlp" in names else 128)))
         # The table of the four target features is a small sample.
@@ -147,50 +190,3 @@ def test_embeddings_are_as_large_with_tfixup_at_any_width():
         embed = FeatureEmbedding(dim, "tfixup", layers=6)
         tokens = embed.init_with_output(jax.random.key(0), x)[0]
         np.testing.assert_allclose(tokens.std(), 0.3689, rtol=0.05)
-
-
-@pytest.mark.slow
-def test_learns_to_reverse_tokens():
-    """Greedy decoding reverses every sequence of a held-out set, of any length up to 6."""
-    model = EncoderDecoder(8, dim=32, encoder_depth=1, decoder_depth=1, heads=4)
-    optimizer = optax.adam(optax.warmup_cosine_decay_schedule(0.0, 5e-3, 100, 1500))
-
-    def batch(key, size):
-        lengths, tokens = jax.random.split(key)
-        length = jax.random.randint(lengths, (size, 1), 1, 7)
-        mask = jnp.arange(6) < length
-        tokens = jax.random.randint(tokens, (size, 6), 0, 8)
-        order = jnp.where(mask, length - 1 - jnp.arange(6), 0)
-        reverse = jnp.take_along_axis(tokens, order, axis=1)
-        return jax.nn.one_hot(tokens, 8), reverse, mask
-
-    def loss(params, key):
-        source, reverse, mask = batch(key, 64)
-        target = jax.nn.one_hot(reverse, 8)
-        logits = model.apply({"params": params}, source, target, source_mask=mask, target_mask=mask)
-        losses = optax.softmax_cross_entropy(logits, target)
-        return (losses * mask).sum() / mask.sum()
-
-    @jax.jit
-    def train(key):
-        source, reverse, _ = batch(key, 2)
-        params = model.init(key, source, jax.nn.one_hot(reverse, 8))["params"]
-
-        def step(state, key):
-            params, moments = state
-            value, gradient = jax.value_and_grad(loss)(params, key)
-            updates, moments = optimizer.update(gradient, moments, params)
-            return (optax.apply_updates(params, updates), moments), value
-
-        keys = jax.random.split(key, 1500)
-        (params, _), losses = jax.lax.scan(step, (params, optimizer.init(params)), keys)
-        source, reverse, mask = batch(jax.random.key(1), 256)
-        outputs = decoding.decode(
-            model, {"params": params}, source, 6, decoding.one_hot_of_largest, mask
-        )
-        return losses, (outputs.argmax(-1) == reverse) | ~mask
-
-    with jax.numpy_dtype_promotion("standard"):  # optax mixes its dtypes
-        losses, right = train(jax.random.key(0))
-    assert losses[0] > 1.5
-    assert right.all(), f"{float(right.mean()):.4f} right, loss {float(losses[-1]):.4f}"
