@@ -34,9 +34,8 @@ from jaxcxr.errors import RunError, UserError
 # No device is touched by the process that starts the others.
 
 Overrides = Mapping[str, Any]
-RESULT, LOG, REQUEST = "result.json", "log.txt", "request.json"
-_CHILD = (sys.executable, "-m", "jaxcxr.study")
-_LEARNED = r"(^|/)group_\d+/(span|alpha|gate)$"
+REQUEST, RESULT, LOG = "request.json", "result.json", "log.txt"
+_CHILD = (sys.executable, "-m", "jaxcxr.study_run")
 _POLL = 0.2  # seconds between two looks at the running processes
 
 
@@ -159,6 +158,8 @@ def run(args: argparse.Namespace) -> None:
         return
     runner = Runner(study, config_of, root, args.jobs)
     failed = runner.run(args.only)
+    if failed is None:
+        return
     tables(study, config_of, root)
     if failed:
         raise RunError(f"{len(failed)} of the runs were not done:\n  " + "\n  ".join(
@@ -185,6 +186,15 @@ def load(path: pathlib.Path) -> tuple[Study, Callable[[str], Any]]:
     return module.get_study(), module.get_config
 
 
+@dataclasses.dataclass(frozen=True)
+class _Process:
+    """A run that is under way: since when, and where its output begins in the log."""
+
+    process: subprocess.Popen
+    started: float
+    log_from: int
+
+
 class Runner:
     """Starts a process for each run that is missing, several at a time, in the order of the study.
 
@@ -193,24 +203,24 @@ class Runner:
       config_of: the config of a data set, by name.
       root: workdir of the study.
       jobs: processes at the same time.
-      command: a program that takes the workdir of a run and does what `train_one` does.
+      command: a program that takes the workdir of a run and does what `jaxcxr.study_run` does.
     """
 
     def __init__(self, study, config_of, root, jobs=1, command=_CHILD):
         self._study, self._config_of, self._root = study, config_of, root
         self._jobs, self._command = jobs, command
-        self._running: dict[Cell, tuple[subprocess.Popen, float]] = {}
+        self._running: dict[Cell, _Process] = {}
         self._failed: dict[Cell, str] = {}
         self._stop = False
 
-    def run(self, only: str = "*") -> dict[Cell, str]:
+    def run(self, only: str = "*") -> dict[Cell, str] | None:
         """Do what is missing.
 
         Arguments:
           only: pattern over the names of runs.
 
         Returns:
-          Why, for each run that failed; {} too when SIGTERM or an interrupt ended the study.
+          Why, for each run that failed; None when SIGTERM or an interrupt ended the study.
         """
         cells = grid(self._study)
         chosen = [cell for cell in cells if fnmatch.fnmatchcase(str(cell), only)]
@@ -228,7 +238,7 @@ class Runner:
                     time.sleep(_POLL)
         if self._stop:
             print("stopped; run the same command again to go on.", flush=True)
-            return {}
+            return None
         return self._failed
 
     def _start(self, waiting: list[Cell], lock) -> list[Cell]:
@@ -277,6 +287,7 @@ class Runner:
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
         with (folder / LOG).open("ab") as log:
+            begin = log.tell()
             # A session of its own: an interrupt at the terminal reaches this process alone, which
             # then asks the others to save and stop. They hold the lock until they end.
             process = subprocess.Popen(
@@ -284,23 +295,25 @@ class Runner:
                 stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
                 pass_fds=(lock.fileno(),),
             )
-        self._running[cell] = (process, time.monotonic())
+        self._running[cell] = _Process(process, time.monotonic(), begin)
+        if self._stop:  # the signal came between the two lines above
+            process.terminate()
 
     def _collect(self, total: int, waiting: int, begun: float) -> None:
-        for cell, (process, started) in list(self._running.items()):
-            if process.poll() is None:
+        for cell, one in list(self._running.items()):
+            code = one.process.poll()
+            if code is None:
                 continue
             del self._running[cell]
-            folder, seconds = self._root / str(cell), time.monotonic() - started
-            if process.returncode == 0 and read_result(folder) is not None:
+            folder, now = self._root / str(cell), time.monotonic()
+            result = read_result(folder)
+            if code == 0 and result is not None:
                 left = total - waiting - len(self._running)
-                print(f"{left}/{total} {cell}: {_said(read_result(folder))} in {seconds:.0f} s, "
-                      f"{(time.monotonic() - begun) / 60:.1f} min in all", flush=True)
+                print(f"{left}/{total} {cell}: {_said(result)} in {now - one.started:.0f} s, "
+                      f"{(now - begun) / 60:.1f} min in all", flush=True)
             elif not self._stop:
-                said = (folder / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
-                last = next((line for line in reversed(said) if line.strip()), "no output")
-                self._fail(cell, f"exit code {process.returncode}: {last.strip()} "
-                                 f"(see {folder / LOG})")
+                said = (folder / LOG).read_bytes()[one.log_from :].decode("utf-8", "replace")
+                self._fail(cell, f"exit code {code}: {_reason(said)} (see {folder / LOG})")
 
     def _fail(self, cell: Cell, why: str) -> None:
         self._failed[cell] = why
@@ -331,8 +344,8 @@ class Runner:
 
         def stop(*_):
             self._stop = True
-            for process, _ in self._running.values():
-                process.terminate()
+            for one in self._running.values():
+                one.process.terminate()
 
         previous = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -377,6 +390,14 @@ def read_result(folder: pathlib.Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
+def _reason(output: str) -> str:
+    """Why a run failed: its message where it has one, else its last line."""
+    _, found, message = f"\n{output}".rpartition("\njaxcxr: ")
+    if found:
+        return " ".join(message.split())
+    return next((line.strip() for line in reversed(output.split("\n")) if line.strip()), "silent")
+
+
 def _said(result: Mapping[str, Any]) -> str:
     name = result["monitor"]
     return (f"{name} {result['test'].get(name, float('nan')):.4g} on the test split, "
@@ -410,101 +431,3 @@ def tables(study: Study, config_of, root: pathlib.Path) -> None:
         print(f"\n{text}", flush=True)
     if not found:
         raise UserError(f"no run of the study is finished in {root}.")
-
-
-def train_one(folder: pathlib.Path) -> None:
-    """What the process of one run does: train as `request.json` says, leave `result.json`.
-
-    Arguments:
-      folder: workdir of the run.
-
-    Raises:
-      UserError, RunError: as the trainer.
-    """
-    from jaxcxr import config as config_lib
-    from jaxcxr.train import loop, setup, writers
-
-    config = config_lib.from_saved(json.loads((folder / REQUEST).read_text(encoding="utf-8")))
-    metrics = loop.train(config, folder, writers.Screen())
-    if not metrics:
-        return  # SIGTERM
-    records = [json.loads(line) for line in
-               (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    state = best_state(setup.make(config), folder)
-    result = {
-        "monitor": config.checkpoint.monitor, "test": metrics, **_history(records, state["step"]),
-        **state, "batch_size": config.batch_size,
-    }
-    partial = folder / f"{RESULT}.partial"
-    partial.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(folder / RESULT)
-
-
-def _history(records: list[dict], step: int) -> dict[str, Any]:
-    """Metrics of the validation at `step`, and the pace of training, from metrics.jsonl."""
-    skip = ("step", "kind")
-    checks = [r for r in records if r["kind"] == "validation" and r["step"] == step]
-    training = [r for r in records if r["kind"] == "train"]
-    rates = sorted(r["examples_per_second"] for r in training)
-    return {
-        "validation": {k: v for k, v in checks[-1].items() if k not in skip} if checks else {},
-        "steps": training[-1]["step"],
-        "examples_per_second": rates[len(rates) // 2],
-    }
-
-
-def best_state(run, folder: pathlib.Path) -> dict[str, Any]:
-    """What the best checkpoint tells: its step, parameters, FLOPs and what heads learned."""
-    import re
-
-    import jax
-    from flax.traverse_util import flatten_dict
-
-    from jaxcxr.train import checkpoint
-    from jaxcxr.train import state as state_lib
-
-    with run.mesh_context(), contextlib.closing(
-        checkpoint.Checkpoints(folder, run.config)
-    ) as checkpoints:
-        step = checkpoints.best_step or checkpoints.latest_step
-        abstract = run.abstract_state(state_lib.stage_at(run.stages, step))
-        params = checkpoints.restore(step, abstract).eval_params
-        flat = flatten_dict(jax.device_get(params), sep="/")
-        return {
-            "step": step,
-            "parameters": sum(leaf.size for leaf in flat.values()),
-            "flops": forward_flops(run, abstract),
-            "learned": {
-                path: leaf.tolist() for path, leaf in sorted(flat.items())
-                if re.search(_LEARNED, path)
-            },
-        }
-
-
-def forward_flops(run, abstract) -> float:
-    """FLOPs of a forward pass over one example, as XLA counts them."""
-    import jax
-
-    from jaxcxr.train import step as step_lib
-
-    one = {
-        key: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype)
-        for key, leaf in run.example_batch().items()
-    }
-    forward = jax.jit(step_lib.make_eval_step(run.model, run.task))
-    lowered = forward.lower(abstract.eval_params, abstract.batch_stats, one)
-    return float(lowered.cost_analysis()["flops"])
-
-
-def main(argv: list[str] | None = None) -> None:
-    """The process of one run; a mistake ends it with one line and an exit code as the trainer's."""
-    (folder,) = sys.argv[1:] if argv is None else argv
-    try:
-        train_one(pathlib.Path(folder))
-    except (UserError, RunError) as error:
-        print(f"jaxcxr: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UserError) else 1)
-
-
-if __name__ == "__main__":
-    main()

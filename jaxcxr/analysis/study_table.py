@@ -119,7 +119,8 @@ def paired(
     if not common:
         return Interval(_NONE, _NONE, _NONE), _NONE
     differences = np.array([values[seed] - reference[seed] for seed in common])
-    if len(common) < 2 or np.ptp(differences) == 0:
+    rounding = 1e-12 * max(abs(values[seed]) for seed in common)
+    if len(common) < 2 or np.ptp(differences) <= rounding:
         return interval(differences), _NONE
     return interval(differences), float(stats.ttest_1samp(differences, 0).pvalue)
 

@@ -1,0 +1,107 @@
+"""The process of one run of a study: `python -m jaxcxr.study_run WORKDIR`.
+
+It trains as WORKDIR's `request.json` says, by the ordinary trainer, and leaves `result.json`, which
+is there only when everything is done.
+"""
+
+import contextlib
+import json
+import pathlib
+import re
+import sys
+from typing import Any
+
+import jax
+from flax.traverse_util import flatten_dict
+
+from jaxcxr import config as config_lib
+from jaxcxr.errors import RunError, UserError
+from jaxcxr.train import checkpoint, loop, setup, writers
+from jaxcxr.train import state as state_lib
+from jaxcxr.train import step as step_lib
+
+REQUEST, RESULT = "request.json", "result.json"
+_LEARNED = re.compile(r"(^|/)group_\d+/(span|alpha|gate)$")
+
+
+def train(folder: pathlib.Path) -> None:
+    """What the process of one run does: train as `request.json` says, leave `result.json`.
+
+    Arguments:
+      folder: workdir of the run.
+
+    Raises:
+      UserError, RunError: as the trainer.
+    """
+    config = config_lib.from_saved(json.loads((folder / REQUEST).read_text(encoding="utf-8")))
+    metrics = loop.train(config, folder, writers.Screen())
+    if not metrics:
+        return  # SIGTERM
+    records = [json.loads(line) for line in
+               (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    state = best_state(setup.make(config), folder)
+    result = {
+        "monitor": config.checkpoint.monitor, "test": metrics, **_history(records, state["step"]),
+        **state, "batch_size": config.batch_size,
+    }
+    partial = folder / f"{RESULT}.partial"
+    partial.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    partial.replace(folder / RESULT)
+
+
+def _history(records: list[dict], step: int) -> dict[str, Any]:
+    """Metrics of the validation at `step`, and the pace of training, from metrics.jsonl."""
+    skip = ("step", "kind")
+    checks = [r for r in records if r["kind"] == "validation" and r["step"] == step]
+    training = [r for r in records if r["kind"] == "train"]
+    rates = sorted(r["examples_per_second"] for r in training)
+    return {
+        "validation": {k: v for k, v in checks[-1].items() if k not in skip} if checks else {},
+        "steps": training[-1]["step"],
+        "examples_per_second": rates[len(rates) // 2],
+    }
+
+
+def best_state(run, folder: pathlib.Path) -> dict[str, Any]:
+    """What the best checkpoint tells: its step, parameters, FLOPs and what heads learned."""
+    with run.mesh_context(), contextlib.closing(
+        checkpoint.Checkpoints(folder, run.config)
+    ) as checkpoints:
+        step = checkpoints.best_step or checkpoints.latest_step
+        abstract = run.abstract_state(state_lib.stage_at(run.stages, step))
+        params = checkpoints.restore(step, abstract).eval_params
+        flat = flatten_dict(jax.device_get(params), sep="/")
+        return {
+            "step": step,
+            "parameters": sum(leaf.size for leaf in flat.values()),
+            "flops": forward_flops(run, abstract),
+            "learned": {
+                path: leaf.tolist() for path, leaf in sorted(flat.items())
+                if _LEARNED.search(path)
+            },
+        }
+
+
+def forward_flops(run, abstract) -> float:
+    """FLOPs of a forward pass over one example, as XLA counts them."""
+    one = {
+        key: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype)
+        for key, leaf in run.example_batch().items()
+    }
+    forward = jax.jit(step_lib.make_eval_step(run.model, run.task))
+    lowered = forward.lower(abstract.eval_params, abstract.batch_stats, one)
+    return float(lowered.cost_analysis()["flops"])
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The process of one run; a mistake ends it with one line and an exit code as the trainer's."""
+    (folder,) = sys.argv[1:] if argv is None else argv
+    try:
+        train(pathlib.Path(folder))
+    except (UserError, RunError) as error:
+        print(f"jaxcxr: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+
+
+if __name__ == "__main__":
+    main()
