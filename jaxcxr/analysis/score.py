@@ -2,6 +2,8 @@
 
     jaxcxr score --labels Data_Entry_2017_v2020.csv --split-list test_list.txt \
         --predictions predictions.csv --out scores
+
+With `--task pose` the files hold 3D poses, see `jaxcxr.analysis.score_pose`.
 """
 
 import argparse
@@ -13,7 +15,7 @@ import pathlib
 import numpy as np
 
 import jaxcxr
-from jaxcxr.analysis import score_files
+from jaxcxr.analysis import score_files, score_pose, tables
 from jaxcxr.errors import UserError
 from jaxcxr.metrics import classification, intervals
 
@@ -29,21 +31,26 @@ _EPILOG = (
     "The labels are ChestX-ray14's Data_Entry csv, or a csv with a column of image ids, if "
     "possible one of patients, and one per class (1, 0, empty: unknown). The predictions have a "
     "column of image ids and one per class, with or without the prefix prob_ or score_. Images and "
-    "classes match by name."
+    "classes match by name. Poses are .npz files with one array [frames, joints, 3] for each "
+    "sequence, called subject/action/camera."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `jaxcxr score`."""
     parser.epilog = _EPILOG
-    parser.add_argument("--labels", required=True, metavar="CSV", help="the true labels")
-    parser.add_argument("--predictions", required=True, metavar="CSV", help="the scores")
+    parser.add_argument(
+        "--task", choices=("cxr", "pose"), default="cxr", help="default: %(default)s"
+    )
+    parser.add_argument("--labels", required=True, metavar="FILE", help="the true labels")
+    parser.add_argument("--predictions", required=True, metavar="FILE", help="the scores, or poses")
     parser.add_argument("--split-list", metavar="TXT", help="score these images only, one per line")
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder for metrics.json and metrics.csv"
     )
     parser.add_argument("--resamples", type=int, default=1000, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    score_pose.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -55,6 +62,10 @@ def run(args: argparse.Namespace) -> None:
     """
     if args.resamples < 1 or args.seed < 0:
         raise UserError("--resamples must be at least 1 and --seed at least 0")
+    _check_task(args)
+    if args.task == "pose":
+        score_pose.run(args)
+        return
     joined = score_files.join(args.labels, args.predictions, args.split_list)
     result = score(
         joined.labels, joined.scores, joined.classes, joined.patients, args.resamples, args.seed
@@ -130,20 +141,23 @@ def to_text(result: dict) -> str:
     macro = result["macro"]
     title = f"macro mean ({len(macro['classes'])} of {len(result['per_class'])})"
     lines = [header, *rows, _cells(title, macro)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
+    text = tables.aligned(lines)
     rule = "-" * max(map(len, text))
     text = [text[0], rule, *text[1:-1], rule, text[-1]]
     if macro["classes_left_out"]:
         names = ", ".join(macro["classes_left_out"])
         text.append(f"not in the mean (one label value only): {names}")
     return "\n".join(text)
+
+
+def _check_task(args: argparse.Namespace) -> None:
+    """Refuses options of the other task, which would do nothing."""
+    if args.task == "pose" and args.split_list:
+        raise UserError("--split-list is of radiographs; of poses the protocol says what is scored")
+    given = [name for name in score_pose.OPTIONS if getattr(args, name)]
+    if args.task == "cxr" and given:
+        option = given[0].replace("_", "-")
+        raise UserError(f"--{option} is of poses; add --task pose, or leave it out")
 
 
 def _class_entry(row, labels, scores, drawn: intervals.Bootstrap, index: int) -> dict:
@@ -200,8 +214,8 @@ def _remarks(joined: score_files.Joined) -> list[str]:
 
 
 def _write(result: dict, out: pathlib.Path) -> None:
-    rows = [{"class": name, **_flat(entry)} for name, entry in result["per_class"].items()]
-    rows.append({"class": "macro", **_flat(result["macro"])})
+    rows = [{"class": name, **tables.flat(entry)} for name, entry in result["per_class"].items()]
+    rows.append({"class": "macro", **tables.flat(result["macro"])})
     try:
         out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False)
@@ -215,17 +229,6 @@ def _write(result: dict, out: pathlib.Path) -> None:
             f"{error.filename or out} cannot be written ({error.strerror}); choose another folder "
             "with --out DIR"
         ) from error
-
-
-def _flat(entry: dict) -> dict:
-    """An entry with an interval as two columns, `_low` and `_high`."""
-    flat = {}
-    for name, value in entry.items():
-        if "_interval" in name:
-            flat[f"{name}_low"], flat[f"{name}_high"] = value or (None, None)
-        else:
-            flat[name] = value
-    return flat
 
 
 def _cells(title: str, entry: dict) -> tuple[str, ...]:

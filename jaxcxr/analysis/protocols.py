@@ -1,0 +1,211 @@
+"""Protocols of pose evaluation as objects: what is tested on, from which input, counted how.
+
+Numbers of different protocols differ by more than methods do (the same weights: 27 and 38 mm), so
+a result carries the name of its protocol, and `same` refuses to put two into one table.
+
+Models are selected on `validation`, people held out of the training subjects, never on the test.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from jaxcxr.data.skeletons import HUMAN36M
+from jaxcxr.errors import UserError
+
+ROOT_RULES = ("none", "subtract", "zero")
+AVERAGES = ("frame", "action", "subject-action")
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How a number comes about.
+
+    Attributes:
+      name: what results are called by.
+      data_set: where the poses are from.
+      train, test: subjects; validation: those of `train` held out while a model is selected, empty
+        where the data set has its own way of holding out.
+      keypoints: the 2D input of the lifter.
+      joints: names, in the order of the arrays; parents: index of each one's parent, -1 the root's.
+      unit: "m" or "mm", of the data set's files; errors are always in millimetres.
+      root: joint that the true poses are relative to.
+      root_rule: what is done to the predicted root: "none", "subtract" it from the whole pose, or
+        set it to "zero" alone.
+      average: "frame": over all frames; "action": of each action, then over actions;
+        "subject-action": of each action of each subject, then over these.
+      fps: frames per second of the data, none where it varies.
+      actions: first words of the actions that are scored; empty: all.
+      scored: joints of 3DPCK and its area under the curve; empty: all. MPJPE is over all.
+      inclusive: whether a joint at just the threshold of 3DPCK is correct.
+      left_out: "subject/action" of sequences that do not count.
+      space: coordinates of the poses.
+      notes: what a reader must know to compare.
+      source: where it is defined.
+    """
+
+    name: str
+    data_set: str
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+    keypoints: str
+    joints: tuple[str, ...]
+    parents: tuple[int, ...]
+    unit: str
+    root: int = 0
+    root_rule: str = "none"
+    average: str = "action"
+    fps: float | None = 50.0
+    actions: tuple[str, ...] = ()
+    scored: tuple[int, ...] = ()
+    inclusive: bool = True
+    left_out: tuple[str, ...] = ()
+    space: str = "camera, metric"
+    notes: str = ""
+    source: str = ""
+
+    def __post_init__(self):
+        if self.root_rule not in ROOT_RULES or self.average not in AVERAGES:
+            raise ValueError(f"protocol {self.name}: {self.root_rule!r}, {self.average!r}")
+        if set(self.test) & set(self.train) or not set(self.validation) <= set(self.train):
+            raise ValueError(f"protocol {self.name}: a test subject is used before the test")
+        if len(self.joints) != len(self.parents) or self.unit not in ("m", "mm"):
+            raise ValueError(f"protocol {self.name}: joints, parents or unit do not fit")
+
+
+_HUMAN36M_ACTIONS = (
+    "Directions", "Discussion", "Eating", "Greeting", "Phoning", "Photo", "Posing", "Purchases",
+    "Sitting", "SittingDown", "Smoking", "Waiting", "WalkDog", "WalkTogether", "Walking",
+)
+_HUMANEVA_JOINTS = (
+    "pelvis", "thorax", "left_shoulder", "left_elbow", "left_wrist", "right_shoulder",
+    "right_elbow", "right_wrist", "left_hip", "left_knee", "left_ankle", "right_hip", "right_knee",
+    "right_ankle", "head",
+)
+_3DHP_JOINTS = (
+    "head_top", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder",
+    "left_elbow", "left_wrist", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee",
+    "left_ankle", "pelvis", "spine", "head",
+)
+
+_VP3D = Protocol(
+    name="vp3d-cpn", data_set="human36m", train=("S1", "S5", "S6", "S7", "S8"),
+    validation=("S8",), test=("S9", "S11"),
+    keypoints="cascaded pyramid network, fine-tuned on Human3.6M (cpn_ft_h36m_dbb)",
+    joints=HUMAN36M.joints, parents=HUMAN36M.parents, unit="m", actions=_HUMAN36M_ACTIONS,
+    notes="All frames of all four cameras; the predicted root is compared with zero like the other "
+    "16 joints.",
+    source="Pavllo et al., VideoPose3D, 2019",
+)
+_PHANTOM = dataclasses.replace(
+    _VP3D, name="motion-phantom", data_set="motion_phantom", train=("S1", "S2", "S3", "S4", "S5"),
+    validation=("S5",), test=("S6", "S7"), keypoints="projected, with the noise prepared",
+    actions=(), root_rule="none", notes="Synthetic movements; says nothing about real people.",
+    source="jaxcxr",
+)
+_3DHP = Protocol(
+    name="mpi-inf-3dhp", data_set="mpi_inf_3dhp",
+    train=("S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8"), validation=("S8",),
+    test=("TS1", "TS2", "TS3", "TS4", "TS5", "TS6"), keypoints="true 2D positions",
+    joints=_3DHP_JOINTS, parents=(16, 15, 1, 2, 3, 1, 5, 6, 14, 8, 9, 14, 11, 12, -1, 14, 1),
+    unit="mm", root=14, root_rule="subtract", average="frame", fps=None, scored=tuple(range(14)),
+    inclusive=False,
+    notes="Against annot3, the metric poses. 3DPCK and its area are over 14 joints with <, so that "
+    "a perfect prediction has an area of 30/31.",
+    source="Mehta et al., MPI-INF-3DHP, 2017",
+)
+
+_ALL = (
+    _VP3D,
+    dataclasses.replace(_VP3D, name="vp3d-gt", keypoints="true 2D positions (gt)"),
+    dataclasses.replace(
+        _VP3D, name="vp3d-detectron",
+        keypoints="Detectron Mask R-CNN, fine-tuned on Human3.6M (detectron_ft_h36m)",
+    ),
+    dataclasses.replace(
+        _VP3D, name="motionbert-sh",
+        keypoints="stacked hourglass, fine-tuned on Human3.6M, with confidence", unit="mm",
+        root_rule="subtract", left_out=("S9/Greeting 2", "S9/SittingDown 2", "S9/Waiting 1"),
+        space="image, times each frame's true scale",
+        notes="The true scale of each frame enters the prediction; three takes of S9, and the last "
+        "frames of a clip that fill no window of 243, are left out.",
+        source="Zhu et al., MotionBERT, 2023",
+    ),
+    dataclasses.replace(
+        _VP3D, name="cmu-subjects", data_set="cmu_mocap", train=("01", "02"), validation=(),
+        test=("03", "11"), keypoints="projected into four virtual cameras", average="frame",
+        actions=(),
+        notes="Validation: 15 % of the training subjects' clips. The joints are in the order of "
+        "Human3.6M, not where its markers put them: never pool with it.",
+        source="mocap.cs.cmu.edu",
+    ),
+    _PHANTOM,
+    Protocol(
+        name="humaneva", data_set="humaneva", train=("Train/S1", "Train/S2", "Train/S3"),
+        validation=(), test=("Validate/S1", "Validate/S2", "Validate/S3"),
+        keypoints="Detectron Mask R-CNN of COCO (detectron_pt_coco)", joints=_HUMANEVA_JOINTS,
+        parents=(-1, 0, 1, 2, 3, 1, 5, 6, 0, 8, 9, 0, 11, 12, 1), unit="m",
+        average="subject-action", fps=60.0, actions=("Walking", "Jog", "Box"),
+        notes="One model for the three actions.", source="Pavllo et al., VideoPose3D, 2019",
+    ),
+    _3DHP,
+    dataclasses.replace(
+        _3DHP, name="mpi-inf-3dhp-univ",
+        notes="Against univ_annot3, poses scaled to one height: not comparable with annot3. "
+        "3DPCK and its area as in mpi-inf-3dhp.",
+    ),
+)
+PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.name: p for p in _ALL})
+
+
+def get(name: str) -> Protocol:
+    """The protocol of a name.
+
+    Raises:
+      UserError: there is none.
+    """
+    if name in PROTOCOLS:
+        return PROTOCOLS[name]
+    close = difflib.get_close_matches(name, PROTOCOLS, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise UserError(f"no protocol is called {name!r}.{hint} Protocols: {', '.join(PROTOCOLS)}")
+
+
+def same(results: Mapping[str, Mapping]) -> Protocol:
+    """The one protocol of several results, which may then stand in one table.
+
+    Arguments:
+      results: by their names, each with `protocol` and `counts` with `frames` and `sequences`, as
+        metrics.json of `jaxcxr score --task=pose` has them.
+
+    Raises:
+      UserError: a result says no protocol, or they have several, or were scored on other frames.
+    """
+    found: dict[str, list[str]] = {}
+    frames: dict[tuple, str] = {}
+    for name, result in results.items():
+        try:
+            protocol, counts = result["protocol"], result["counts"]
+            size = (counts["sequences"], counts["frames"])
+        except (KeyError, TypeError):
+            raise UserError(
+                f"{name}: says no protocol and counts; give metrics.json of jaxcxr score "
+                "--task=pose"
+            ) from None
+        found.setdefault(str(protocol), []).append(name)
+        frames.setdefault(size, name)
+    if len(found) > 1:
+        groups = "; ".join(f"{protocol}: {', '.join(names)}" for protocol, names in found.items())
+        raise UserError(
+            f"results of several protocols do not belong in one table ({groups}); make one table "
+            "of each"
+        )
+    if len(frames) > 1:
+        (one, first), (other, second) = list(frames.items())[:2]
+        raise UserError(
+            f"{first} was scored on {one[1]:,} frames of {one[0]} sequences, {second} on "
+            f"{other[1]:,} of {other[0]}; score both on the same frames"
+        )
+    return get(next(iter(found)))
