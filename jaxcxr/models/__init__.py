@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models import densenet, pose, resnet, vit
+from jaxcxr.models import densenet, pose, pose_convolution, resnet, vit
 
 # name -> partial of a Linen module; the partial's keywords replace the module's own defaults.
 _MODELS = {
@@ -23,6 +23,8 @@ _MODELS = {
     "vit_small": vit.vit_small,
     "vit_base": vit.vit_base,
     "pose_temporal": functools.partial(pose.PoseTemporal),
+    "pose_convolution": functools.partial(pose_convolution.PoseConvolution),
+    "pose_frame": functools.partial(pose_convolution.PoseFrame),
     "pose_spatiotemporal": functools.partial(pose.PoseSpatioTemporal),
 }
 NAMES = tuple(_MODELS)
