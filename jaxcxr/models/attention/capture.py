@@ -52,6 +52,8 @@ def of_group(
     span, order = heads(largest), heads(_ORDERS.get(group.norm, jnp.nan))
     if isinstance(group.span, spans.Fixed):
         span = jnp.minimum(heads(group.span.window), span)
+    elif isinstance(group.span, spans.Ramped):
+        span = jnp.minimum(heads(group.span.span), span)
     elif share is not None:
         mean = jnp.clip(share.astype(dtype), 0, 1).reshape(-1, group.count).mean(0)
         span = mean * heads(group.span.limit or rule.limit)

@@ -37,7 +37,8 @@ class FlexibleHeadAttention(nn.Module):
     order of the groups, so that weights of plain attention fit as they are; otherwise each group
     has its own, `group_0_query` and so on. What groups learn besides is under `group_0` ...
 
-    A fixed span on a line or a grid costs what lies inside its window. Plain heads are cuDNN's
+    A span with a bound (fixed, ramped, or learned with a limit) costs, on a line or a grid, what
+    lies inside its window. Plain heads are cuDNN's
     fused kernel where its conditions hold, see `fused.choose`. Anything else computes every pair,
     by chunks of queries when there are many.
 
@@ -50,7 +51,7 @@ class FlexibleHeadAttention(nn.Module):
       groups: the heads; at least one group.
       dropout: rate on the attention weights, drawn for each example, head, query and key.
       cost: loss on the expected FLOPs, or None.
-      windows: computes fixed spans by windows where that saves work; False always computes every
+      windows: computes bounded spans by windows where that saves work; False always computes every
         pair, with the same result.
       grid: rows and columns of patches that the tokens are, where a call is not told otherwise.
       global_tokens: tokens before the patches, such as the class token.
@@ -226,7 +227,7 @@ class FlexibleHeadAttention(nn.Module):
         tiles = weighing.tiling(rule, query.shape[1]) if to_itself and self.windows else None
         if tiles is not None:
             return weighing.by_windows(
-                rule, params, query, key, value, places, mask, rng, tiles=tiles
+                rule, params, query, key, value, places, mask, share, rng, tiles=tiles
             )
         if fused.chosen(rule.group, query, key, value, mask is not None, bool(rule.dropout)):
             return fused.attend(rule.group, params, query, key, value, mask)

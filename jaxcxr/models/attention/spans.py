@@ -4,6 +4,10 @@ A fixed span is a window. A learned span z has a soft edge of width R,
 m = clip((R + z - distance) / R, 0, 1) (Sukhbaatar et al. 2019, arXiv:1905.07799), so that the loss
 has a gradient by z. Adding log m to the scores before a simplex normaliser is the same as
 multiplying its weights by m and normalising again, and defines spans for entmax too.
+
+A learned span with a limit never sees beyond the limit and its edge, so that it runs by windows as
+a fixed one does. A trained span z is the share z / S of any limit S of at least z; under a low
+limit it costs less.
 """
 
 import dataclasses
@@ -47,13 +51,31 @@ class Fixed:
 
 
 @dataclasses.dataclass(frozen=True)
+class Ramped:
+    """Sees the keys up to a distance, and less and less of those beyond: a span that has learned.
+
+    Arguments:
+      span: z, in the unit of the geometry (frames, patches, hops).
+      ramp: width R of the soft edge, in the same unit; above 0.
+    """
+
+    span: float
+    ramp: float = 2.0
+    name = "ramped"
+
+    def __post_init__(self):
+        _at_least(self.span, 0, "the span of ramped(SPAN)")
+        _at_least(self.ramp, 1e-3, "the ramp of a span")
+
+
+@dataclasses.dataclass(frozen=True)
 class Adaptive:
     """A learned span z = S clip(u, 0, 1) for each head; u = 1 sees all, 0 only what is at hand.
 
     Arguments:
       ramp: width R of the soft edge, in the unit of the geometry; above 0.
       limit: S, the largest span; 0 for the largest distance of the tokens given. Fix it where
-        sequences vary in length.
+        sequences vary in length, or to compute by windows.
       init: u at the beginning; -1 for `linspace(1 / heads, 1)`, short to long.
       loss: weight of mean(u) in the loss, which makes spans short.
     """
@@ -103,8 +125,18 @@ class Dynamic:
 
 
 EVERYTHING = Global()
-Span = Global | Fixed | Adaptive | Dynamic
-SPANS = {span.name: span for span in (Global, Fixed, Adaptive, Dynamic)}
+Span = Global | Fixed | Ramped | Adaptive | Dynamic
+SPANS = {span.name: span for span in (Global, Fixed, Ramped, Adaptive, Dynamic)}
+
+
+def reach(span: Span) -> int | None:
+    """The largest whole distance that a span can ever see; None where it has no bound."""
+    if isinstance(span, Fixed):
+        return int(span.window)
+    longest = span.span if isinstance(span, Ramped) else getattr(span, "limit", 0)
+    if not longest and not isinstance(span, Ramped):
+        return None
+    return max(math.ceil(longest + span.ramp) - 1, 0)
 
 
 def factor(
@@ -131,6 +163,9 @@ def factor(
         return None
     if isinstance(span, Fixed):
         return (distance <= span.window).astype(dtype)[None, None]
+    if isinstance(span, Ramped):
+        seen = (span.ramp + span.span - distance.astype(dtype)) / span.ramp
+        return jnp.clip(seen, 0, 1)[None, None]
     share = jnp.clip(share.astype(dtype), 0, 1)
     share = share[None, None] if share.ndim == 1 else share
     share = share.swapaxes(1, 2)[..., None]

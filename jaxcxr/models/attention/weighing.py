@@ -1,7 +1,7 @@
 """What one head group does with queries, keys and values: all of it, by chunks, or by windows.
 
 The three give the same result. By chunks, memory is bounded; by windows, the work is that inside
-a fixed span, forward and backward.
+a bounded span, forward and backward.
 """
 
 import dataclasses
@@ -187,11 +187,11 @@ def by_chunks(
 
 
 def tiling(rule: Rule, tokens: int) -> Tiling | None:
-    """Tiles of queries with which a fixed span saves work; None where there are none."""
+    """Tiles of queries with which a bounded span saves work; None where there are none."""
     group, geometry = rule.group, rule.geometry
-    if not isinstance(group.span, spans.Fixed) or group.align in ("location", "feature"):
+    window = spans.reach(group.span)
+    if window is None or group.align in ("location", "feature"):
         return None
-    window = group.span.window
     if isinstance(geometry, Line):
         found = Tiling((tokens,), (max(window, _LINE_TILE),), ((window, window),))
     elif isinstance(geometry, Grid):
@@ -205,19 +205,21 @@ def tiling(rule: Rule, tokens: int) -> Tiling | None:
 
 
 def by_windows(
-    rule, params, query, key, value, places, mask=None, rng=None, *, tiles: Tiling
+    rule, params, query, key, value, places, mask=None, share=None, rng=None, *, tiles: Tiling
 ) -> jax.Array:
-    """`everything` of a fixed span, tile by tile: each meets the keys that its window reaches.
+    """`everything` of a bounded span, tile by tile: each meets the keys that its window reaches.
 
     Tokens of a grid that stand before the patches are met by every tile, and themselves see
     everything.
     """
     prefix = query.shape[1] - math.prod(tiles.shape)
+    by_query = share is not None and share.ndim == 3
     if prefix:
         first = None if rng is None else jax.random.fold_in(rng, 1)
         rows = mask if mask is None or mask.shape[2] == 1 else mask[:, :, :prefix]
         where = (places[0][:prefix], places[1])
-        head = everything(rule, params, query[:, :prefix], key, value, where, rows, None, first)
+        own = share[:, :prefix] if by_query else share
+        head = everything(rule, params, query[:, :prefix], key, value, where, rows, own, first)
 
     def met(x: jax.Array) -> jax.Array:
         """Keys of each tile, after those of the prefix: `[batch, tiles, keys, ...]`."""
@@ -231,12 +233,15 @@ def by_windows(
     seen = _seen(tiles, mask, prefix)
     rngs = None if rng is None else jax.random.split(rng, len(where[0]))
 
-    def one(query, key, value, where, seen, rng):
-        return everything(rule, params, query, key, value, where, seen, None, rng)
+    if by_query:
+        share = tiles.split(share[:, prefix:], False)
 
-    axes = (1, 1, 1, 0, 1, None if rng is None else 0)
+    def one(query, key, value, where, seen, share, rng):
+        return everything(rule, params, query, key, value, where, seen, share, rng)
+
+    axes = (1, 1, 1, 0, 1, 1 if by_query else None, None if rng is None else 0)
     own = tiles.split(query[:, prefix:], False)
-    out = tiles.join(jax.vmap(one, axes, 1)(own, met(key), met(value), where, seen, rngs))
+    out = tiles.join(jax.vmap(one, axes, 1)(own, met(key), met(value), where, seen, share, rngs))
     return jnp.concatenate([head, out], 1) if prefix else out
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention import normalizers, spans
-from jaxcxr.models.attention.spans import Adaptive, Dynamic, Fixed, Global
+from jaxcxr.models.attention.spans import Adaptive, Dynamic, Fixed, Global, Ramped
 
 DISTANCE = jnp.abs(jnp.arange(6)[:, None] - jnp.arange(6))
 
@@ -46,6 +46,15 @@ def test_log_factor_in_softmax_is_multiplying_and_normalising_again():
     assert np.isfinite(slope(m)).all()
 
 
+def test_reach_is_the_last_distance_seen():
+    bounded = [Fixed(3), Fixed(0), Ramped(2.5, 1.5), Ramped(2.2, 1.5), Ramped(0, 0.5), Ramped(4.0)]
+    for span in bounded:
+        seen = spans.factor(span, jnp.arange(9)[None])[0, 0, 0]
+        assert spans.reach(span) == np.flatnonzero(seen).max()
+    assert spans.reach(Adaptive(2, limit=3.5)) == spans.reach(Dynamic(2, limit=3.5)) == 5
+    assert spans.reach(Adaptive(2)) is spans.reach(Dynamic(2)) is spans.reach(Global()) is None
+
+
 def test_spans_from_short_to_long():
     np.testing.assert_allclose(Adaptive(init=-1).start(4), [0.25, 0.5, 0.75, 1])
     np.testing.assert_allclose(Adaptive(init=0.4).start(2), [0.4, 0.4], rtol=1e-6)
@@ -54,7 +63,8 @@ def test_spans_from_short_to_long():
 @pytest.mark.parametrize(
     "make",
     [lambda: Fixed(-1), lambda: Fixed(1.5), lambda: Adaptive(ramp=0), lambda: Adaptive(init=2),
-     lambda: Dynamic(limit=-1), lambda: Fixed("16"), lambda: Adaptive(loss=float("nan"))],
+     lambda: Dynamic(limit=-1), lambda: Fixed("16"), lambda: Ramped(-1),
+     lambda: Ramped(1, 0), lambda: Adaptive(loss=float("nan"))],
 )
 def test_impossible_spans(make):
     with pytest.raises(UserError, match="give a"):

@@ -27,6 +27,9 @@ CASES = {
     "line, padding": ("2*fixed(17)/table/entmax15", Line(), LINE, padding(LINE)),
     "line, causal": ("2*fixed(5)/alibi/talking", Line(), LINE, CAUSAL),
     "line, both": ("1*fixed(3)/sigmoid+1*fixed(4)/quasi", Line(), LINE, CAUSAL & padding(LINE)),
+    "line, ramped": ("1*ramped(2.5,1.5)+1*ramped(4)/sparsemax", Line(), LINE, CAUSAL),
+    "line, learned": ("1*adaptive(2,limit=5)+1*dynamic(1,limit=3)/entmax", Line(), LINE, None),
+    "grid, learned": ("1*adaptive(1,limit=1.5)+1*dynamic(1,limit=1)", GRID, 64, padding(64)),
     "grid": ("2*fixed(1)/table", GRID, 64, None),
     "grid, padding": ("2*fixed(2)/additive", GRID, 64, padding(64)),
     "grid, mask of every pair": (
@@ -73,6 +76,37 @@ def flops(text, tokens, geometry, *, windows, backward):
     function = jax.grad(call, (0, 1)) if backward else call
     total = jax.jit(function).lower(shapes, x).compile().cost_analysis()["flops"]
     return total - (3 if backward else 1) * 8 * tokens * 32**2
+
+
+@pytest.mark.parametrize("geometry", [Line(), GRID])
+def test_a_span_that_has_learned_is_ramped(geometry):
+    x = normal(1, 64, 8)
+    learned, ramped, bounded = (
+        FlexibleHeadAttention(parse_groups(text)[0])
+        for text in ("2*adaptive(1.5)", "2*ramped(1.5,1.5)", "2*adaptive(1.5,limit=2)")
+    )
+    weights = ramped.init(jax.random.key(0), x, distance=geometry)["params"]
+
+    def run(module, share):
+        def loss(weights, x):
+            own = {} if share is None else {"group_0": {"span": jnp.full(2, share)}}
+            out = module.apply({"params": weights | own}, x, distance=geometry)
+            return jnp.square(out).mean(), out
+
+        return jax.jit(jax.grad(loss, (0, 1), has_aux=True))(weights, x)
+
+    expected = run(learned, 1.5 / geometry.largest(64, 64))
+    for found in (run(ramped, None), run(bounded, 1.5 / 2)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+                     found, expected)
+
+
+def test_a_bounded_span_does_a_fraction_of_the_work():
+    full, ramped, bounded = (
+        flops(text, 512, Line(), windows=True, backward=True)
+        for text in ("2*adaptive(2)", "2*ramped(14.5,2)", "2*adaptive(2,limit=15)")
+    )
+    assert max(ramped, bounded) < full / 6
 
 
 @pytest.mark.parametrize("backward", [False, True])
