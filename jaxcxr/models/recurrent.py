@@ -129,6 +129,10 @@ def run_cell(
       (state after all steps, outputs `[batch, steps, width]`, 0 at padding).
     """
 
+    if mask is not None:
+        # What stands at padding must not matter, not even where it is NaN.
+        x = jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
+
     def step(cell, carry, inputs):
         x, real = inputs
         new, output = cell(carry, x)

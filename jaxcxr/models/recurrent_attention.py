@@ -100,7 +100,7 @@ class RecurrentEncoderDecoder(nn.Module):
     otherwise.
 
     Arguments:
-      out: features of a target and of an output.
+      out_features: of targets and outputs.
       cell: a key of `recurrent.CELLS`.
       width: of every state.
       layers: of the encoder and of the decoder.
@@ -115,7 +115,7 @@ class RecurrentEncoderDecoder(nn.Module):
       UserError: a value is not known, when first used.
     """
 
-    out: int
+    out_features: int
     cell: str = "gru"
     width: int = 128
     layers: int = 1
@@ -144,8 +144,9 @@ class RecurrentEncoderDecoder(nn.Module):
             self.attend = Attention(self.alignment or ATTENTIONS[self.attention])
             if self.bidirectional:
                 self.keys = nn.Dense(width, use_bias=False, dtype=dtype)
+        self.first = self.param("first", nn.initializers.zeros, (self.out_features,), jnp.float32)
         self.mix = nn.Dense(width, dtype=dtype)
-        self.readout = nn.Dense(self.out, dtype=dtype)
+        self.readout = nn.Dense(self.out_features, dtype=dtype)
         self.drop = nn.Dropout(self.dropout)
 
     def encode(
@@ -185,12 +186,13 @@ class RecurrentEncoderDecoder(nn.Module):
         return tuple(jax.tree.map(merge, *ways) for ways in carries)
 
     def start(self, memory: Mapping[str, Any], steps: int) -> tuple[Any, jax.Array]:
-        """State before the first step, and its input of zeros `[batch, out]`."""
+        """State before the first step, and its input `[batch, out]`, learned from zero."""
         del steps
         carries = memory["carries"]
         state = hidden(carries[-1])
         fed = jnp.zeros_like(state) if self.attention == "luong" else None
-        return (carries, fed), jnp.zeros((len(state), self.out), jnp.float32)
+        first = jnp.broadcast_to(self.first, (len(state), self.out_features))
+        return (carries, fed), first.astype(alignments.wide(self.dtype))
 
     def step(
         self, carry: Any, previous: jax.Array, memory: Mapping[str, Any]
@@ -214,7 +216,7 @@ class RecurrentEncoderDecoder(nn.Module):
             carries, state = self._run_cells(carries, [previous, context], train)
             mixed = nn.tanh(self.mix(jnp.concatenate([state, context, previous], axis=-1)))
         output = self.readout(self.drop(mixed, deterministic=not train))
-        return (carries, fed), output.astype(jnp.float32)
+        return (carries, fed), output.astype(alignments.wide(self.dtype))
 
     def _run_cells(self, carries, inputs, train: bool) -> tuple[tuple[Any, ...], jax.Array]:
         """One step of every layer; returns the carries and the output of the last."""
@@ -241,7 +243,7 @@ class RecurrentEncoderDecoder(nn.Module):
           source: `[batch, n, in]`.
           target: `[batch, m, out]`, shifted right inside.
           source_mask: bool `[batch, n]`, False at padding.
-          target_mask: bool `[batch, m]`, False at padding, which stands at the end.
+          target_mask: bool `[batch, m]`, False at padding, which the step after it does not read.
           train: applies dropout (needs the rng `dropout`).
 
         Returns:
@@ -249,6 +251,8 @@ class RecurrentEncoderDecoder(nn.Module):
         """
         memory = self.encode(source, source_mask, train)
         carry, first = self.start(memory, target.shape[1])
+        if target_mask is not None:
+            target = jnp.where(target_mask[..., None], target, jnp.zeros((), target.dtype))
 
         def advance(module, carry, previous):
             return module._advance(carry, previous, memory, train)

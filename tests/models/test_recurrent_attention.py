@@ -83,7 +83,7 @@ def decoder_by_hand(kind, p, source, target):
         return softmax(np.array(scores)) @ states
 
     s, fed, outputs = states[-1], np.zeros(8), []
-    for y in [np.zeros(7), *target[:-1]]:
+    for y in [p["first"], *target[:-1]]:
         if kind == "luong":
             s = simple(p["decoder_0"], np.concatenate([y, fed]), s)
             fed = mixed = np.tanh(dense(p["mix"], context(s), s))
@@ -128,10 +128,12 @@ def test_an_output_depends_on_earlier_targets_only():
     call = jax.jit(lambda y: module.apply(variables, SOURCE, y, target_mask=target_mask[None]))
     changed = TARGET.copy()
     changed[:, 3] += 1.0
+    changed[:, 5] = np.nan
     before, after = np.asarray(call(TARGET)), np.asarray(call(changed))
     np.testing.assert_array_equal(before[:, :4], after[:, :4])
     assert (np.abs(before - after)[:, 4].max(-1) > 1e-3).all()
     np.testing.assert_array_equal(before[:, 5], 0)
+    np.testing.assert_array_equal(after[:, 5], 0)
 
 
 def test_all_alignments_are_here():
@@ -190,7 +192,7 @@ def test_padding_of_the_source_changes_no_output_and_has_no_gradient(kind):
 
     run = jax.jit(jax.value_and_grad(total, has_aux=True))
     (_, outputs), gradient = run(SOURCE, mask)
-    (_, same), _ = run(np.where(mask[..., None], SOURCE, 9.0).astype(np.float32), mask)
+    (_, same), _ = run(np.where(mask[..., None], SOURCE, np.nan), mask)
     gradient = np.asarray(gradient)
     np.testing.assert_allclose(outputs, same, atol=1e-6)
     np.testing.assert_array_equal(gradient[~mask], 0)
