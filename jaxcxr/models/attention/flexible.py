@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention import alignments, capture, fused, gates, spans, weighing
+from jaxcxr.models.attention import alignments, cache, capture, fused, gates, spans, weighing
 from jaxcxr.models.attention.geometry import Geometry, Grid, Line, Tree, geometry
 from jaxcxr.models.attention.groups import Cost, HeadGroup, widths
 from jaxcxr.models.attention.head_losses import Losses
@@ -57,6 +57,10 @@ class FlexibleHeadAttention(nn.Module):
       global_tokens: tokens before the patches, such as the class token.
       parents: of the joints that the tokens are, -1 for the root. Without grid and parents the
         tokens are a line.
+      decode: each call of self-attention gets the next tokens of a line, one or several, which see
+        themselves and what came before, kept in the collection `cache`. `init` with tokens of the
+        whole length makes the cache; no more tokens than that may follow. Masks are of the whole
+        length. Attention to a memory is as always, and nothing is captured.
       chunk: queries computed at a time where there are more than `weighing.MANY_PAIRS` pairs.
       dtype: of the computation; scores and weights are at least float32.
     """
@@ -68,6 +72,7 @@ class FlexibleHeadAttention(nn.Module):
     global_tokens: int = 0
     parents: tuple[int, ...] = ()
     windows: bool = True
+    decode: bool = False
     chunk: int = 256
     dtype: Any = jnp.float32
 
@@ -97,7 +102,8 @@ class FlexibleHeadAttention(nn.Module):
           `[batch, queries, dim]`.
 
         Raises:
-          UserError: sizes that do not fit `dim`, or tokens that do not fit the geometry.
+          UserError: sizes that do not fit `dim`, tokens that do not fit the geometry, or heads
+            that cannot decode token by token.
         """
         dim, queries = x.shape[-1], x.shape[1]
         sizes = widths(self.groups, dim)
@@ -105,6 +111,8 @@ class FlexibleHeadAttention(nn.Module):
         mask = None if mask is None else jnp.asarray(mask)
         x = x.astype(self.dtype)
         keys = queries if memory is None else memory.shape[1]
+        if self.decode:
+            cache.check(self.groups, where, memory is None, train)
         places = None if where is None else (where.places(queries), where.places(keys))
         parts = self._project(x, memory, sizes)
         losses = Losses(self.cost, alignments.wide(self.dtype))
@@ -117,9 +125,16 @@ class FlexibleHeadAttention(nn.Module):
             heads = slice(first, first + group.count)
             own_mask = mask if mask is None or mask.shape[1] == 1 else mask[:, heads]
             rate = self.dropout if train else 0.0
-            limit = where.largest(queries, keys) if share is not None else 0
+            longest = max(queries, keys)
+            past = self._past(index, parts[index]) if self.decode and memory is None else None
+            if past is not None:
+                places = tuple(positions[:, None] for positions in past)
+                own_mask = cache.seen(own_mask, *past)
+                longest, captures = parts[index]["key"].shape[1] - queries, False
+            limit = where.largest(longest, longest) if share is not None else 0
             rule = weighing.Rule(group, where, rate, limit)
-            out = self._weigh(rule, params, parts[index], places, own_mask, share, memory is None)
+            windows = self.windows and memory is None and past is None
+            out = self._weigh(rule, params, parts[index], places, own_mask, share, windows)
             gate = self._gate(group, params, parts[index].get("gate"), train)
             if gate is not None:
                 out = out * gate.astype(out.dtype)
@@ -213,6 +228,16 @@ class FlexibleHeadAttention(nn.Module):
             for name, (kernel, bias) in weights.items()
         }
 
+    def _past(self, index: int, parts: dict[str, jax.Array]) -> tuple | None:
+        """Puts the keys and values before those of the call; the positions of new ones and all."""
+        found = cache.Cache(self.groups[index], name=f"group_{index}_cache")(
+            parts["key"], parts["value"]
+        )
+        if found is None:
+            return None
+        parts["key"], parts["value"], *positions = found
+        return tuple(positions)
+
     def _share(self, group, params, logits) -> jax.Array | None:
         """Learned spans over their limit, `[heads]` or `[batch, queries, heads]`."""
         if isinstance(group.span, spans.Adaptive):
@@ -221,10 +246,10 @@ class FlexibleHeadAttention(nn.Module):
             return jax.nn.sigmoid(logits.astype(alignments.wide(self.dtype)))
         return None
 
-    def _weigh(self, rule, params, parts, places, mask, share, to_itself: bool) -> jax.Array:
+    def _weigh(self, rule, params, parts, places, mask, share, windows: bool) -> jax.Array:
         query, key, value = parts["query"], parts["key"], parts["value"]
         rng = self.make_rng("dropout") if rule.dropout else None
-        tiles = weighing.tiling(rule, query.shape[1]) if to_itself and self.windows else None
+        tiles = weighing.tiling(rule, query.shape[1]) if windows else None
         if tiles is not None:
             return weighing.by_windows(
                 rule, params, query, key, value, places, mask, share, rng, tiles=tiles
