@@ -9,15 +9,17 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 LEVEL = 0.95
 # "Equal parameters": rows that differ from the reference by more are flagged.
 EQUAL = 1e-3
 _NONE = math.nan
+# The interval that static gates are stretched to before they are clipped to [0, 1].
+_GATE = (-0.1, 1.1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Table:
       candidates: rows among which the reference was chosen.
       rows: those with at least one finished run.
       missing: names of the others.
+      learned: row -> what its heads learned, in words; rows whose heads learn nothing are absent.
     """
 
     data: str
@@ -85,6 +88,7 @@ class Table:
     candidates: tuple[str, ...]
     rows: tuple[Row, ...]
     missing: tuple[str, ...]
+    learned: Mapping[str, str]
 
 
 def interval(values: Sequence[float], level: float = LEVEL) -> Interval:
@@ -150,7 +154,7 @@ def make(
     Arguments:
       data: its name.
       results: row -> seed -> result: `monitor`, `test`, `validation`, `parameters`, `flops`,
-        `steps`, `batch_size`, `examples_per_second`.
+        `steps`, `batch_size`, `examples_per_second`, `learned`.
       references: rows among which the reference is chosen: the best by the mean of the monitored
         metric on the validation split, so that the test split chooses nothing.
       higher: whether more of it is better.
@@ -184,7 +188,42 @@ def make(
             seconds=float(np.mean([_seconds(result) for result in by_seed.values()])),
         ))
     missing = tuple(row for row in results if row not in finished)
-    return Table(data, monitor, higher, reference, tuple(references), tuple(rows), missing)
+    learned = {row: learned_text(by_seed.values()) for row, by_seed in finished.items()}
+    return Table(
+        data, monitor, higher, reference, tuple(references), tuple(rows), missing,
+        {row: text for row, text in learned.items() if text},
+    )
+
+
+def learned_text(results: Iterable[Mapping]) -> str:
+    """What the heads of a row learned, over layers and seeds; "" where they learn nothing.
+
+    Arguments:
+      results: of the seeds; each entry `learned` maps parameter paths that end in `span`, `alpha`
+        or `gate` to a number for each head: the span as a share of its limit, the log odds of the
+        order of entmax over 1, and the log odds of a static gate.
+    """
+    found: dict[str, list[float]] = {}
+    for result in results:
+        for path, values in result["learned"].items():
+            found.setdefault(path.rpartition("/")[2], []).extend(values)
+    parts = []
+    if "span" in found:
+        parts.append(f"spans over the limit {_spread(np.clip(found['span'], 0, 1))}")
+    if "alpha" in found:
+        parts.append(f"orders of entmax {_spread(1 + special.expit(found['alpha']))}")
+    if "gate" in found:
+        low, high = _GATE
+        gates = special.expit(found["gate"]) * (high - low) + low
+        parts.append(
+            f"gates closed {(gates <= 0).sum()}, fully open {(gates >= 1).sum()} of {len(gates)}"
+        )
+    return "; ".join(parts)
+
+
+def _spread(values: np.ndarray) -> str:
+    low, middle, high = np.quantile(values, (0, 0.5, 1))
+    return f"{low:.2f} to {high:.2f}, median {middle:.2f}"
 
 
 def _parameters(by_seed: Mapping[int, Mapping]) -> int:
@@ -238,10 +277,13 @@ def to_markdown(table: Table) -> str:
         "Mean over seeds [95 % t interval]; difference from the reference paired by seed; p of its "
         "paired t test, Holm-adjusted over the rows that are no candidates for the reference. "
         f"(unequal): parameters differ by more than {EQUAL:.1%}. MFLOPs: forward pass of one "
-        "example."
+        "example. Training s: the steps alone, at the median pace; it compares rows only where "
+        "nothing else ran on the machine."
     )]
     if len(table.candidates) > 1 and table.reference:
         lines.append(f"Reference: the best on validation of {', '.join(table.candidates)}.")
+    for row, text in table.learned.items():
+        lines.append(f"Learned by {row}: {text}.")
     if table.missing:
         lines.append(f"Not finished: {', '.join(table.missing)}.")
     return "\n".join(lines) + "\n"

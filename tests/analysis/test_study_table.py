@@ -16,7 +16,7 @@ RNG = np.random.default_rng(0)
 def result(test, validation=0.5, parameters=1000, flops=2e6):
     return {"monitor": "auroc", "test": {"auroc": test}, "validation": {"auroc": validation},
             "parameters": parameters, "flops": flops, "steps": 100, "batch_size": 32,
-            "examples_per_second": 640.0}
+            "examples_per_second": 640.0, "learned": {}}
 
 
 def by_seed(tests, **same):
@@ -154,3 +154,23 @@ def test_large_values_have_fewer_decimals():
     table = study_table.make("poses", {"a": by_seed([82.125, 84.5])}, ("a",), False)
     assert "| a | 2 | 83.31 [" in study_table.to_markdown(table)
     assert "auroc (less is better)" in study_table.to_markdown(table)
+
+
+def test_what_heads_learned_is_told_over_layers_and_seeds():
+    odds = math.log(11)  # beyond it a gate is exactly 0 or 1 (Louizos et al. 2018)
+    results = [
+        {"learned": {"a/group_0/span": [0.25, 1.5], "b/group_0/span": [0.5, 0.1]}},
+        {"learned": {"a/group_0/span": [0.0]}},
+        {"learned": {"a/group_1/gate": [odds + 0.01, odds - 0.01, 0.01 - odds, -0.01 - odds]}},
+        {"learned": {"a/group_0/alpha": [0.0, math.log(3)]}},
+    ]
+    assert study_table.learned_text(results) == (
+        "spans over the limit 0.00 to 1.00, median 0.25; orders of entmax 1.50 to 1.75, median "
+        "1.62; gates closed 1, fully open 1 of 4"
+    )
+    assert study_table.learned_text([{"learned": {}}]) == ""
+    gated = {0: {**result(0.7), "learned": results[2]["learned"]}}
+    table = study_table.make("x", {"plain": by_seed([0.7]), "gates": gated}, ("plain",), True)
+    assert table.learned.keys() == {"gates"}
+    text = study_table.to_markdown(table)
+    assert "Learned by gates: gates closed 1, fully open 1 of 4." in text
