@@ -29,6 +29,8 @@ from jaxcxr.metrics import intervals, pose_statistics
 OPTIONS = ("protocol", "sequence", "labels_unit", "predictions_unit", "compare")
 METRICS = pose_statistics.METRICS
 _TITLES = ("MPJPE", "P-MPJPE", "N-MPJPE", "MPJVE", "accel", "3DPCK", "AUC", "MJAE")
+# On the screen and in Markdown; metrics.json and metrics.csv have the intervals of all.
+_WITH_INTERVAL = ("mpjpe", "p_mpjpe", "mpjve")
 _UNITS = ("mm", "mm", "mm", "mm/frame", "mm/frame^2", "share", "share", "degrees")
 
 
@@ -204,7 +206,8 @@ def _title(result: Mapping) -> str:
 
 def _tables(result: Mapping, compared: Mapping[str, Mapping]) -> dict[str, list[tuple[str, ...]]]:
     metrics = tuple(
-        f"{title} {unit}" for title, unit in zip(_TITLES, _UNITS, strict=True)
+        title if unit == "share" else f"{title} {unit}"
+        for title, unit in zip(_TITLES, _UNITS, strict=True)
     )
     lines = [("", *metrics)]
     for group in ("action", "subject", "camera"):
@@ -227,7 +230,8 @@ def _cells(entry: Mapping, names: Sequence[str]) -> list[str]:
     cells = []
     for name in names:
         form = ".3f" if name in ("pck3d", "auc3d") else ".2f"
-        value, interval = entry.get(name), entry.get(f"{name}_interval")
+        value = entry.get(name)
+        interval = entry.get(f"{name}_interval") if name in _WITH_INTERVAL else None
         text = "n/a" if value is None else format(value, form)
         cells.append(
             text if not interval else f"{text} [{interval[0]:{form}}, {interval[1]:{form}}]"
