@@ -55,8 +55,12 @@ class Key:
 
     @property
     def motion(self) -> str:
-        """The recording, of which a camera shows one view and a chunk one part."""
-        return f"{self.subject}/{re.sub(r' chunk[0-9]+$', '', self.action)}"
+        """The recording, of which a camera shows one view and a chunk one part.
+
+        Some files name an action after its camera too, "03_04_55011271".
+        """
+        action = self.action.removesuffix(f"_{self.camera}")
+        return f"{self.subject}/{re.sub(r' chunk[0-9]+$', '', action)}"
 
     def __str__(self):
         return f"{self.subject}/{self.action}/{self.camera}"

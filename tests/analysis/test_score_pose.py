@@ -428,6 +428,15 @@ def test_mistakes_of_options(folder, capsys):
         assert message in refused(capsys, lambda words=words: command.run(words))
 
 
+def test_views_and_chunks_are_of_one_motion():
+    def motion(name):
+        return pose_files.parse_key(name, "x.npz").motion
+
+    assert motion("03/03_04_55011271/55011271") == motion("03/03_04_58860488/58860488")
+    assert motion("Validate/S1/Walking 1 chunk0/0") == motion("Validate/S1/Walking 1 chunk12/2")
+    assert motion("S9/Walking 1/0") != motion("S9/Walking 2/0") != motion("S11/Walking 2/0")
+
+
 def test_the_bootstrap_of_means_has_the_variance_of_the_mean():
     rng = np.random.default_rng(0)
     n = 6
