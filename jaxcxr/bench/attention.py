@@ -10,6 +10,7 @@ with the gradient by parameters and tokens. FLOPs are those of XLA's cost analys
 """
 
 import argparse
+import math
 from collections.abc import Callable
 
 import jax
@@ -176,31 +177,44 @@ def bars(all_tokens: list[Tokens], seconds: float) -> None:
     cheaper, is at least 8 times as fast as full attention on 4,096 frames, with at least 15 times
     fewer FLOPs; the plain layer is within 5 % of the one written out, and not slower than flax's.
 
+    Figures stand with their 95 % intervals; a bar holds where the whole interval keeps to it.
+
     Arguments:
       all_tokens: sizes at which the plain layer is compared.
       seconds: for each comparison.
     """
     first = all_tokens[0]
     frames = Tokens(BAR_TOKENS, first.dim, first.heads, first.batch)
-    for name, (faster, fewer) in window(frames, BAR_WINDOW, seconds).items():
+    for name, (rounds, fewer) in window(frames, BAR_WINDOW, seconds).items():
         what = f"window {BAR_WINDOW} of {BAR_TOKENS} frames, {name}"
-        _bar(f"{what}: times as fast as full attention", faster, least=LEAST_FASTER)
-        _bar(f"{what}: times fewer FLOPs", fewer, least=LEAST_FEWER)
+        _bar(f"{what}: times fewer FLOPs", fewer, (fewer, fewer), least=LEAST_FEWER)
+        _bar(f"{what}: times as fast as full attention", timing.ratio(rounds, "full", "window"),
+             timing.interval(rounds, "full", "window"), least=LEAST_FASTER)
     for tokens in all_tokens:
-        for name, found in plain(tokens, seconds).items():
-            what = f"plain heads, n = {tokens.count}, {name}: time over that"
-            _bar(f"{what} of einsum", found["einsum"], most=MOST_OVER_EINSUM)
-            _bar(f"{what} of flax", found["flax"], most=MOST_OVER_FLAX)
+        for name, rounds in plain(tokens, seconds).items():
+            for other, most in (("einsum", MOST_OVER_EINSUM), ("flax", MOST_OVER_FLAX)):
+                _bar(f"plain heads, n = {tokens.count}, {name}: time over that of {other}",
+                     timing.ratio(rounds, "own", other), timing.interval(rounds, "own", other),
+                     most=most)
 
 
-def _bar(what: str, value: float, least: float | None = None, most: float | None = None) -> None:
-    holds = value >= least if most is None else value <= most
-    bound = f"at least {least:g}" if most is None else f"at most {most:g}"
-    verdict = "holds" if holds else "DOES NOT HOLD"
-    print(f"{what:<75}{value:>7.2f}  {bound:<14}{verdict}", flush=True)
+def _bar(what: str, value: float, interval: tuple[float, float], *, least: float = -math.inf,
+         most: float = math.inf) -> None:
+    low, high = interval
+    bound = f"at least {least:g}" if most == math.inf else f"at most {most:g}"
+    if least <= low and high <= most:
+        verdict = "holds"
+    elif high < least or most < low:
+        verdict = "DOES NOT HOLD"
+    else:
+        verdict = "too close to tell from so many rounds"
+    span = f"[{low:.2f}, {high:.2f}]"
+    print(f"{what:<68}{value:>7.2f} {span:<15}{bound:<14}{verdict}", flush=True)
 
 
-def window(tokens: Tokens, reach: int, seconds: float) -> dict[str, tuple[float, float]]:
+def window(
+    tokens: Tokens, reach: int, seconds: float
+) -> dict[str, tuple[timing.Rounds, float]]:
     """How much less a fixed window costs than full attention, both without projections.
 
     Arguments:
@@ -209,7 +223,7 @@ def window(tokens: Tokens, reach: int, seconds: float) -> dict[str, tuple[float,
       seconds: for each pass.
 
     Returns:
-      Pass -> (times as fast, times fewer FLOPs).
+      Pass -> (rounds of `window` and `full`, times fewer FLOPs).
     """
     shape = (tokens.batch, tokens.count, tokens.heads, tokens.dim // tokens.heads)
     shapes = jax.ShapeDtypeStruct((3, *shape), jnp.float32)
@@ -225,24 +239,25 @@ def window(tokens: Tokens, reach: int, seconds: float) -> dict[str, tuple[float,
 
     found = {}
     for name, pass_ in PASSES.items():
-        own, plain = (
-            Side.of(pass_(layer), layer)
-            for layer in (Layer(function, {}, shapes) for function in (near, full))
-        )
-        rounds = own.beside(plain, seconds)
-        found[name] = (timing.ratio(rounds, "plain", "own"), plain.built.flops / own.built.flops)
+        sides = {
+            key: Side.of(pass_(Layer(function, {}, shapes)), Layer(function, {}, shapes))
+            for key, function in (("window", near), ("full", full))
+        }
+        measures = {key: side.measure for key, side in sides.items()}
+        rounds = timing.within(measures, seconds, timing.LEAST_ROUNDS)
+        found[name] = (rounds, sides["full"].built.flops / sides["window"].built.flops)
     return found
 
 
-def plain(tokens: Tokens, seconds: float) -> dict[str, dict[str, float]]:
-    """Time of the plain layer over that of others.
+def plain(tokens: Tokens, seconds: float) -> dict[str, timing.Rounds]:
+    """Time of the plain layer, `own`, beside those of `einsum` and `flax`.
 
     Arguments:
       tokens: of the layers.
       seconds: for each pass.
 
     Returns:
-      Pass -> other layer -> ratio.
+      Pass -> rounds.
     """
     layers = {
         "own": _layer("plain", tokens),
@@ -252,6 +267,5 @@ def plain(tokens: Tokens, seconds: float) -> dict[str, dict[str, float]]:
     found = {}
     for name, pass_ in PASSES.items():
         sides = {key: Side.of(pass_(layer), layer).measure for key, layer in layers.items()}
-        rounds = timing.within(sides, seconds)
-        found[name] = {other: timing.ratio(rounds, "own", other) for other in ("einsum", "flax")}
+        found[name] = timing.within(sides, seconds, timing.LEAST_ROUNDS)
     return found

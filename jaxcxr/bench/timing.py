@@ -5,9 +5,15 @@ right after each other, so that the median of the ratios over many short rounds 
 the times themselves are not.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
+
+from scipy.stats import binom
+
+# The least from whose smallest and largest one can tell a median with 95 % confidence.
+LEAST_ROUNDS = 6
 
 Rounds = list[dict[str, float]]
 
@@ -26,10 +32,14 @@ def interleaved(sides: Mapping[str, Callable[[], float]], rounds: int) -> Rounds
 
 
 def within(sides: Mapping[str, Callable[[], float]], seconds: float, least: int = 1) -> Rounds:
-    """As many rounds of `interleaved` as begin within so many seconds, and at least `least`."""
-    end, found = time.perf_counter() + seconds, []
+    """As many rounds as begin within so many seconds, and at least `least`.
+
+    Every other round goes backwards, so that no side always comes after the same one.
+    """
+    end, found, order = time.perf_counter() + seconds, [], list(sides.items())
     while len(found) < least or time.perf_counter() < end:
-        found += interleaved(sides, 1)
+        found += interleaved(dict(order), 1)
+        order.reverse()
     return found
 
 
@@ -41,3 +51,16 @@ def median(rounds: Rounds, name: str) -> float:
 def ratio(rounds: Rounds, name: str, to: str) -> float:
     """The median over the rounds of `name` over `to`."""
     return statistics.median(sides[name] / sides[to] for sides in rounds)
+
+
+def interval(rounds: Rounds, name: str, to: str) -> tuple[float, float]:
+    """95 % interval of `ratio`, by order statistics: no distribution of the times is assumed.
+
+    Fewer than `LEAST_ROUNDS` rounds say nothing: (0, inf).
+    """
+    if len(rounds) < LEAST_ROUNDS:
+        return 0.0, math.inf
+    ratios = sorted(sides[name] / sides[to] for sides in rounds)
+    # How many of n ratios are below the true median is binomial with p = 1/2.
+    outside = int(binom.ppf(0.025, len(ratios), 0.5))
+    return ratios[outside - 1], ratios[-outside]

@@ -75,21 +75,30 @@ def test_the_table_has_a_row_for_each_kind(capsys):
 def test_a_window_has_fewer_flops_by_the_keys_that_it_meets():
     found = attention.window(Tokens(256, 16, 2), 16, 0)
     # 256 keys, or a tile of 16 and 16 on either side
-    for faster, fewer in found.values():
+    for rounds, fewer in found.values():
         assert fewer == pytest.approx(256 / 48, rel=0.25)
-        assert faster > 0
+        assert len(rounds) == 6
+        assert set(rounds[0]) == {"window", "full"}
+
+
+def test_plain_heads_are_measured_beside_both_others():
+    found = attention.plain(SMALL, 0)
+    assert set(found) == {"forward", "training"}
+    assert all(set(turn) == {"own", "einsum", "flax"} for turn in found["forward"])
 
 
 def test_bars_say_whether_they_hold(monkeypatch, capsys):
-    monkeypatch.setattr(attention, "window", lambda *_: {"forward": (9.0, 14.0)})
+    fast = [{"window": 1.0, "full": 9.0}] * 6
+    even = [{"own": a, "einsum": 1.0, "flax": 0.5} for a in (0.9, 1.0, 1.0, 1.01, 1.1, 1.2)]
+    monkeypatch.setattr(attention, "window", lambda *_: {"forward": (fast, 14.0)})
+    monkeypatch.setattr(attention, "plain", lambda *_: {"forward": even})
     attention.bars([SMALL], 0)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].endswith("at least 8    holds")
-    assert lines[1].endswith("at least 15   DOES NOT HOLD")
-    assert len(lines) == 2 + 2 * 2
-    for line in lines[2:]:
-        value, bound = map(float, re.findall(r"([\d.]+)  at most ([\d.]+)", line)[0])
-        assert line.endswith("DOES NOT HOLD") == (value > bound)
+    assert lines[0].endswith("14.00 [14.00, 14.00] at least 15   DOES NOT HOLD")
+    assert lines[1].endswith("9.00 [9.00, 9.00]   at least 8    holds")
+    assert lines[2].endswith("[0.90, 1.20]   at most 1.05  too close to tell from so many rounds")
+    assert lines[3].endswith("[1.80, 2.40]   at most 1     DOES NOT HOLD")
+    assert len(lines) == 4
 
 
 def test_frames_by_name():
