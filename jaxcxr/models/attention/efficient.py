@@ -117,8 +117,15 @@ def orthogonal_features(rng: jax.Array, count: int, width: int) -> jax.Array:
     return rows * jnp.linalg.norm(gaussian, axis=-1, keepdims=True)
 
 
+# Largest exponent of a feature where none is taken off: sums of them stay far from overflow.
+_LARGEST = 40.0
+
+
 def softmax_features(
-    x: jax.Array, projections: jax.Array, axes: tuple[int, ...], seen: jax.Array | None = None
+    x: jax.Array,
+    projections: jax.Array,
+    axes: tuple[int, ...] | None,
+    seen: jax.Array | None = None,
 ) -> jax.Array:
     """Positive features whose products estimate exp(x . y / sqrt(width)) up to a common factor.
 
@@ -127,6 +134,8 @@ def softmax_features(
       projections: `[features, width]`.
       axes: over which the largest exponent is taken off: the features for queries (a factor of
         one row), length and features for keys (a factor of all); both cancel in the quotient.
+        None takes nothing off, as a later key must not change what is added to an earlier one,
+        and bounds the exponent instead.
       seen: bool `[batch or 1, length, heads or 1]`; the features of the others are 0.
 
     Returns:
@@ -137,8 +146,11 @@ def softmax_features(
     exponent = exponent - jnp.square(x).sum(-1, keepdims=True) / 2
     if seen is not None:
         exponent = jnp.where(seen[..., None], exponent, jnp.finfo(jnp.float32).min)
-    top = jax.lax.stop_gradient(exponent.max(axes, keepdims=True))
-    features = jnp.exp(exponent - top) + 1e-6
+    if axes is None:
+        exponent = jnp.minimum(exponent, _LARGEST)
+    else:
+        exponent = exponent - jax.lax.stop_gradient(exponent.max(axes, keepdims=True))
+    features = jnp.exp(exponent) + 1e-6
     return _zero_unseen(features, seen) * projections.shape[0] ** -0.5
 
 
@@ -168,11 +180,56 @@ def linear_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.
     return jnp.where(norm > 0, mixed / jnp.where(norm > 0, norm, 1.0), 0.0)
 
 
+def causal_linear_attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, chunk: int = 128
+) -> jax.Array:
+    """Row i of tril(Q' K'^T) V, divided by the row's sum, by prefix sums over chunks, in float32.
+
+    Cost is proportional to length x (features + chunk) and memory, in the backward pass too, to
+    length x (features / chunk + 1) x width, as the sums are kept for chunks and not for positions.
+
+    Arguments:
+      query: non-negative features `[batch, length, heads, features]`.
+      key: the same shape.
+      value: `[batch, length, heads, width]`.
+      chunk: positions between two sums.
+
+    Returns:
+      float32 `[batch, length, heads, width]`; 0 for a query without keys.
+    """
+    batch, length, heads, width = value.shape
+    chunk = min(chunk, length)
+    # The sum of the features is that of a further value of 1.
+    value = value.astype(jnp.float32)
+    value = jnp.concatenate([value, jnp.ones((*value.shape[:3], 1), jnp.float32)], -1)
+
+    def cut(t: jax.Array) -> jax.Array:
+        t = jnp.pad(t, [(0, 0), (0, -length % chunk), (0, 0), (0, 0)])
+        return jnp.moveaxis(t.reshape(batch, -1, chunk, heads, t.shape[-1]), 1, 0)
+
+    past = jnp.tril(jnp.ones((chunk, chunk), bool))
+
+    @jax.checkpoint
+    def one(sums: jax.Array, part: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        query, key, value = part
+        scores = jnp.where(past, jnp.einsum("bqhf,bkhf->bhqk", query, key), 0.0)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", scores, value)
+        mixed = mixed + jnp.einsum("bqhf,bhfd->bqhd", query, sums)
+        return sums + jnp.einsum("bkhf,bkhd->bhfd", key, value), mixed
+
+    start = jnp.zeros((batch, heads, query.shape[-1], width + 1), jnp.float32)
+    _, mixed = jax.lax.scan(one, start, (cut(query), cut(key), cut(value)))
+    mixed = jnp.moveaxis(mixed, 0, 1).reshape(batch, -1, heads, width + 1)[:, :length]
+    norm = mixed[..., -1:]
+    return jnp.where(norm > 0, mixed[..., :-1] / jnp.where(norm > 0, norm, 1.0), 0.0)
+
+
 class Performer(nn.Module):
     """Attention by random features, FAVOR+ (Choromanski et al. 2021, arXiv:2009.14794).
 
     Cost proportional to length x features. The softmax kernel's estimate has a relative variance
-    that grows as exp(|q + k|^2): it is good for small queries and keys only.
+    that grows as exp(|q + k|^2): it is good for small queries and keys only. The prefix sums of
+    `causal` go by chunks of 128 positions.
 
     Arguments:
       heads: number of heads; must divide the width.
@@ -180,6 +237,7 @@ class Performer(nn.Module):
       dtype: of the projections; the features and their sums are float32.
       features: number of random features.
       kernel: "softmax" or "relu".
+      causal: a position sees no later one; self-attention only.
       redraw: draw new features at every training step (from the rng `dropout`); evaluation uses
         those of `seed`.
       seed: of the features.
@@ -190,6 +248,7 @@ class Performer(nn.Module):
     dtype: Any = jnp.float32
     features: int = 256
     kernel: str = "softmax"
+    causal: bool = False
     redraw: bool = False
     seed: int = 0
 
@@ -209,10 +268,17 @@ class Performer(nn.Module):
         distance: jax.Array | None = None,
         train: bool = False,
     ) -> jax.Array:
-        """Attends from `x` to `memory`, as `MultiHeadAttention.__call__`; masks over keys only."""
+        """Attends from `x` to `memory`, as `MultiHeadAttention.__call__`; masks over keys only.
+
+        With `causal` a mask may have rows, which must be those of a causal mask; the last says
+        which keys count.
+        """
         del distance
         if self.kernel not in ("softmax", "relu"):
             raise UserError(f"kernel={self.kernel!r} is not known; use 'softmax' or 'relu'.")
+        if self.causal:
+            only_self("causal Performer", memory)
+            mask = mask if mask is None else mask[:, :, -1:]
         memory = x if memory is None else memory
         seen = keys_seen("Performer", mask)
         query = to_heads(x, self.heads, self.dtype, "query").astype(jnp.float32)
@@ -221,11 +287,12 @@ class Performer(nn.Module):
         projections = self._projections(query.shape[-1], train)
         if self.kernel == "softmax":
             query = softmax_features(query, projections, (-1,))
-            key = softmax_features(key, projections, (1, -1), seen)
+            key = softmax_features(key, projections, None if self.causal else (1, -1), seen)
         else:
             query = relu_features(query, projections)
             key = relu_features(key, projections, seen)
-        mixed = linear_attention(query, key, value).astype(self.dtype)
+        attend = causal_linear_attention if self.causal else linear_attention
+        mixed = attend(query, key, value).astype(self.dtype)
         return from_heads(nn.Dropout(self.dropout)(mixed, deterministic=not train), self.dtype)
 
 

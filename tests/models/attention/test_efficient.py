@@ -68,9 +68,10 @@ def test_orthogonal_features_are_orthogonal_and_gaussian():
     np.testing.assert_allclose(squares.var(), 16, rtol=0.1)
 
 
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("kernel", ["softmax", "relu"])
-def test_performer_equals_the_explicit_kernel_matrix(draw, kernel):
-    module = Performer(heads=4, features=24, kernel=kernel)
+def test_performer_equals_the_explicit_kernel_matrix(draw, kernel, causal):
+    module = Performer(heads=4, features=24, kernel=kernel, causal=causal)
     variables = draw(module, X, scale=0.3)
     query, key, value = oracles.heads_of(variables["params"], X)
     w = np.float64(efficient.orthogonal_features(jax.random.key(0), 24, 4))
@@ -84,13 +85,49 @@ def test_performer_equals_the_explicit_kernel_matrix(draw, kernel):
             return np.maximum(projected, 0) + 1e-3
         exponent = projected - (t**2).sum(-1, keepdims=True) / 2
         top = np.where(seen, exponent, -np.inf).max(axes, keepdims=True)
+        top = 0 if causal and axes != -1 else top
         return np.exp(exponent - top) + 1e-6
 
     matrix = np.einsum("bqhf,bkhf->bhqk", phi(query, -1, True), phi(key, (1, 3), seen)) * KEYS
-    matrix /= matrix.sum(-1, keepdims=True)
+    matrix = np.tril(matrix) if causal else matrix
+    total = matrix.sum(-1, keepdims=True)
+    matrix /= np.where(total > 0, total, 1)
     mixed = np.einsum("bhqk,bkhd->bqhd", matrix, value)
     expected = oracles.output(variables["params"], mixed)
     np.testing.assert_allclose(run(module, variables, KEYS), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 12, 64])
+def test_prefix_sums_over_chunks_equal_the_masked_matrix(chunk):
+    rng = np.random.default_rng(0)
+    query, key = (rng.random((2, N, 3, 7)).astype(np.float32) for _ in range(2))
+    value = rng.normal(size=(2, N, 3, 5)).astype(np.float32)
+
+    def by_chunks(query, key, value):
+        return efficient.causal_linear_attention(query, key, value, chunk)
+
+    def by_matrix(query, key, value):
+        matrix = jnp.tril(jnp.einsum("bqhf,bkhf->bhqk", query, key))
+        return jnp.einsum("bhqk,bkhd->bqhd", matrix / matrix.sum(-1, keepdims=True), value)
+
+    found, expected = (
+        jax.jit(jax.value_and_grad(lambda *t, f=f: jnp.sin(f(*t)).sum(), argnums=(0, 1, 2)))(
+            query, key, value)
+        for f in (by_chunks, by_matrix)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
+
+
+def test_a_causal_performer_hears_nothing_of_what_comes_later(draw):
+    module = Performer(heads=4, features=16, causal=True)
+    variables = draw(module, X, scale=0.4)
+    changed = X.copy()
+    changed[:, 7:] *= 20
+    found, other = (jax.jit(module.apply)(variables, x) for x in (X, changed))
+    np.testing.assert_array_equal(found[:, :7], other[:, :7])
+    assert np.abs(found[:, 7:] - other[:, 7:]).max() > 1e-3
+    rows = np.tril(np.ones((N, N), bool)) & KEYS
+    np.testing.assert_array_equal(run(module, variables, rows), run(module, variables, KEYS))
 
 
 def test_performer_approaches_softmax_as_the_root_of_the_features():

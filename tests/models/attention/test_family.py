@@ -118,6 +118,29 @@ def test_work_and_memory_grow_with_the_length_alone(kind):
     assert found[1][1] < GROWTH.get(kind, 5.5) * found[0][1]
 
 
+CAUSAL = ("local", "longformer", "strided", "fixed", "performer", "reformer")
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kind", sorted(set(OPTIONS) - ALL_PAIRS))
+def test_nothing_of_all_pairs_is_ever_formed(kind, masked):
+    """Forward and backward, with a mask of keys and, where there is one, in the causal form."""
+    n = 512
+    mask = padding(n, 400) if masked else None
+    options = {"causal": True} if masked and kind in CAUSAL else {}
+    options |= {"grid": (16, 32)} if kind == "local_2d" else {}
+    module = module_of(kind, **options).clone(heads=1)
+    module = module.clone(chunk=32, rounds=1) if kind == "reformer" else module
+    x = jax.ShapeDtypeStruct((1, n, 4), jnp.float32)
+
+    def loss(variables, x):
+        return jnp.square(module.apply(variables, x, mask=mask)).sum()
+
+    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    both = jax.value_and_grad(loss, argnums=(0, 1))
+    assert oracles.largest_array(both, variables, x) < n * n
+
+
 def test_the_measure_of_work_sees_full_attention():
     found = []
     for n in (1024, 4096):
