@@ -1,5 +1,6 @@
 """Attention with relative positions over a remembered segment (Dai et al. 2019, Transformer-XL)."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxcxr.errors import UserError
 from jaxcxr.models.attention.projections import from_heads, to_heads
 from jaxcxr.models.transformer import sinusoidal
 
@@ -40,12 +42,17 @@ class TransformerXL(nn.Module):
     The paper's decoder is causal; encoders see later positions too, at negative distances.
     Cost proportional to length x (length + memory).
 
+    With `remembered`, a call with the collection `memory` mutable attends to what the collection
+    holds from the call before and leaves there the last inputs of this one; `in_segments` carries
+    it along, through any model that contains the layer.
+
     Arguments:
       heads: number of heads; must divide the width, which is even.
       dropout: rate on the attention weights.
       dtype: of the computation; scores and softmax are float32.
       causal: a position sees no later one.
       clamp: distances beyond it count as it; 0 for none.
+      remembered: positions kept from call to call.
     """
 
     heads: int
@@ -53,6 +60,28 @@ class TransformerXL(nn.Module):
     dtype: Any = jnp.float32
     causal: bool = False
     clamp: int = 0
+    remembered: int = 0
+
+    def _recall(
+        self, x: jax.Array, mask: jax.Array | None
+    ) -> tuple[jax.Array | None, jax.Array | None]:
+        """The memory of the collection and the mask over it and `x`; remembers `x`."""
+        batch, length = x.shape[:2]
+        valid = jnp.ones((1, length), bool) if mask is None else mask.any((1, 2))
+        now = {"inputs": x, "valid": jnp.broadcast_to(valid, (batch, length))}
+        before = {name: self.get_variable("memory", name) for name in now}
+        for name, value in now.items():
+            if before[name] is not None:
+                value = jnp.concatenate([before[name], value], 1)
+            value = jax.lax.stop_gradient(value[:, -self.remembered :])
+            self.put_variable("memory", name, value)
+        if before["inputs"] is None:
+            return None, mask
+        rows = jnp.ones((1, 1, 1, length), bool) if mask is None else mask
+        past = before["valid"][:, None, None]
+        shape = [max(a, b) for a, b in zip(rows.shape[:3], past.shape[:3], strict=True)]
+        parts = [jnp.broadcast_to(t, (*shape, t.shape[-1])) for t in (past, rows)]
+        return before["inputs"], jnp.concatenate(parts, -1)
 
     def _distances(self, queries: int, keys: int) -> np.ndarray:
         found = np.arange(keys - 1, -queries, -1)
@@ -86,6 +115,9 @@ class TransformerXL(nn.Module):
           UserError: `heads` does not divide `dim`, or `dim` is odd.
         """
         del distance
+        carries = self.remembered > 0 and self.is_mutable_collection("memory")
+        if memory is None and carries and not self.is_initializing():
+            memory, mask = self._recall(x, mask)
         past = x if memory is None else jnp.concatenate([jax.lax.stop_gradient(memory), x], 1)
         length, total = x.shape[1], past.shape[1]
         query = to_heads(x, self.heads, self.dtype, "query")
@@ -117,3 +149,45 @@ class TransformerXL(nn.Module):
         weights = nn.Dropout(self.dropout)(jax.nn.softmax(logits), deterministic=not train)
         mixed = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(self.dtype), value)
         return from_heads(mixed, self.dtype)
+
+
+def in_segments(
+    apply: Callable[..., Any],
+    variables: Mapping[str, Any],
+    x: jax.Array,
+    segment: int,
+    *,
+    mask: jax.Array | None = None,
+    memory: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> tuple[jax.Array, Mapping[str, Any]]:
+    """Runs a sequence through a model segment by segment, each remembering those before.
+
+    With causal layers that remember everything the result is that of one long segment; layers that
+    remember less reach back `remembered` positions for each layer.
+
+    Arguments:
+      apply: of a Linen module that contains `TransformerXL` with `remembered`; it may be jitted
+        with `mutable` and the options static.
+      variables: of the module.
+      x: `[batch, length, ...]`.
+      segment: length of a segment; the last may be shorter.
+      mask: bool `[batch, length]`, given to the module by segments where there is one.
+      memory: what an earlier call returned, to go on from there.
+      **options: further arguments of the module.
+
+    Returns:
+      The outputs `[batch, length, ...]`, and the memory after the last segment.
+
+    Raises:
+      UserError: `segment` is below 1.
+    """
+    if segment < 1:
+        raise UserError(f"segment={segment}; give a length of at least 1.")
+    found, memory = [], memory or {}
+    for start in range(0, x.shape[1], segment):
+        part = slice(start, start + segment)
+        given = options if mask is None else {**options, "mask": mask[:, part]}
+        y, memory = apply({**variables, **memory}, x[:, part], mutable=["memory"], **given)
+        found.append(y)
+    return jnp.concatenate(found, 1), memory

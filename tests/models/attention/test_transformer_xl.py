@@ -1,12 +1,16 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from jaxcxr.errors import UserError
+from jaxcxr.models import create
 from jaxcxr.models.attention import MultiHeadAttention
-from jaxcxr.models.attention.transformer_xl import TransformerXL, relative_shift
-from jaxcxr.models.transformer import sinusoidal
+from jaxcxr.models.attention.transformer_xl import TransformerXL, in_segments, relative_shift
+from jaxcxr.models.transformer import EncoderBlock, sinusoidal
 from tests.models.attention import oracles
 from tests.models.attention.oracles import normal
 
@@ -66,6 +70,79 @@ def test_two_segments_with_memory_are_one_long_segment(draw):
     first = module.apply(variables, MEMORY)
     second = module.apply(variables, X, MEMORY)
     np.testing.assert_allclose(np.concatenate([first, second], 1), whole, atol=3e-6)
+
+
+class Stack(nn.Module):
+    """Blocks as those of the models."""
+
+    depth: int
+    remembered: int
+
+    @nn.compact
+    def __call__(self, x, mask=None):
+        seen = None if mask is None else mask[:, None, None]
+        for _ in range(self.depth):
+            make = functools.partial(TransformerXL, heads=4, causal=True,
+                                     remembered=self.remembered)
+            x = EncoderBlock(make)(x, seen)
+        return x
+
+
+@pytest.mark.parametrize(("depth", "segment", "masked"), [(1, 4, False), (2, 3, True)])
+def test_segments_that_remember_all_are_one_long_segment(draw, depth, segment, masked):
+    model, x = Stack(depth, 20), normal(2, 10, 16)
+    variables = draw(model, x, scale=0.4)
+    valid = np.random.default_rng(0).random((2, 10)) < 0.7 if masked else None
+    if masked:
+        valid[:, 0] = True
+    whole = model.apply(variables, x, valid)
+    found, memory = in_segments(model.apply, variables, x, segment, mask=valid)
+    np.testing.assert_allclose(found, whole, atol=1e-5)
+    kept = memory["memory"]["EncoderBlock_0"]["attention"]
+    assert kept["inputs"].shape == (2, 10, 16)
+    # Going on from a memory is going on from where it was left.
+    first, memory = in_segments(model.apply, variables, x[:, :6], segment,
+                                mask=valid if valid is None else valid[:, :6])
+    rest, _ = in_segments(model.apply, variables, x[:, 6:], segment, memory=memory,
+                          mask=valid if valid is None else valid[:, 6:])
+    np.testing.assert_allclose(np.concatenate([first, rest], 1), whole, atol=1e-5)
+
+
+def test_a_memory_reaches_back_as_far_as_it_is_long(draw):
+    model, x = Stack(1, 3), normal(1, 12, 16)
+    variables = draw(model, x, scale=0.4)
+
+    @jax.jit
+    def last(x):
+        return in_segments(model.apply, variables, x, 4)[0][:, 8:]
+
+    changed = x.copy()
+    changed[:, :5] *= -1
+    np.testing.assert_array_equal(last(changed), last(x))
+    changed[:, 5] *= -1
+    assert np.abs(last(changed) - last(x)).max() > 1e-4
+
+
+def test_a_pose_model_remembers(draw):
+    kind = "transformer_xl(causal=True,remembered=9)"
+    model = create("pose_temporal", dim=16, depth=2, heads=2, drop_path=0.0, attention=kind)
+    x = normal(2, 18, 17, 3)
+    variables = draw(model, x)
+    run = jax.jit(model.apply, static_argnames="mutable")
+
+    def apply(*args, mutable, **options):
+        return run(*args, mutable=tuple(mutable), **options)
+
+    mask = np.ones((2, 18), bool)
+    found, memory = in_segments(apply, variables, x, 9, mask=mask)
+    assert found.shape == x.shape
+    assert set(memory["memory"]["backbone"]) == {"blocks_0", "blocks_1"}
+    alone = apply(variables, x[:, 9:], mask=mask[:, 9:], mutable=["memory"])[0]
+    assert np.abs(found[:, 9:] - alone).max() > 1e-5
+    first = apply(variables, x[:, :9], mask=mask[:, :9], mutable=["memory"])[0]
+    np.testing.assert_allclose(found[:, :9], first, atol=1e-6)
+    with pytest.raises(UserError, match="at least 1"):
+        in_segments(apply, variables, x, 0)
 
 
 def test_no_gradient_reaches_the_memory(draw):
