@@ -28,6 +28,7 @@ VARIANTS = {
     "cxr15_vit": ("tiny", "small", "base"),
     "pose_temporal": ("", "spatiotemporal", "quick", "spatiotemporal,quick"),
     "tb_resnet50": ("", "extra", "quick"),
+    "study_flex": ("", "cmu_mocap", "chest_phantom", "chestxray14"),
 }
 ALL = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]
 SHRUNKEN = [("demo", ""), ("demo", "pose"), ("cxr_resnet50", ""), ("cxr_vit", "small"),

@@ -35,7 +35,8 @@ def breaches(folder, forbidden):
     }
 
 
-ABOVE_TRAIN = ("jaxcxr.main", "jaxcxr.__main__", "jaxcxr.bench", "jaxcxr.relabel")
+ABOVE_TRAIN = ("jaxcxr.main", "jaxcxr.__main__", "jaxcxr.bench", "jaxcxr.relabel", "jaxcxr.study",
+               "jaxcxr.prune")
 
 
 @pytest.mark.parametrize(("folder", "forbidden"), [

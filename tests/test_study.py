@@ -13,9 +13,10 @@ import time
 import jax
 import pytest
 
-from jaxcxr import models, study, study_run
+from jaxcxr import models, study
 from jaxcxr.errors import RunError, UserError
 from jaxcxr.models.attention.gates import OPEN
+from jaxcxr.study import grid, one_run, runner
 from jaxcxr.train import setup
 from tests import toys
 from tests.train import runs
@@ -36,8 +37,8 @@ def make(rows=None, data=("a", "b"), seeds=(0, 1), reference="plain"):
     return study.Study(data=data, rows=rows, reference=reference, seeds=seeds)
 
 
-def runner(root, what, jobs=1):
-    return study.Runner(what, lambda data: toys.pose_config(), root, jobs, PROGRAM)
+def runner_of(root, what, jobs=1):
+    return runner.Runner(what, lambda data: toys.pose_config(), root, jobs, PROGRAM)
 
 
 def order(root):
@@ -46,35 +47,35 @@ def order(root):
 
 
 def test_the_grid_is_done_by_data_set_then_seed_then_row_and_only_once(tmp_path, capsys):
-    assert runner(tmp_path, make()).run() == {}
+    assert runner_of(tmp_path, make()).run() == {}
     expected = [f"{data}/{row}/seed_{seed}" for data in "ab" for seed in (0, 1)
                 for row in ("plain", "slow", "half")]
     assert order(tmp_path) == expected
     assert f"12/12 {expected[-1]}: mpjpe 26" in capsys.readouterr().out
     (tmp_path / "a" / "slow" / "seed_1" / "result.json").unlink()
-    assert runner(tmp_path, make()).run() == {}
+    assert runner_of(tmp_path, make()).run() == {}
     assert order(tmp_path) == [*expected, "a/slow/seed_1"]
 
 
 def test_a_row_may_be_made_from_the_result_of_another_with_the_same_seed(tmp_path):
-    assert runner(tmp_path, make(), jobs=3).run("a/*") == {}
+    assert runner_of(tmp_path, make(), jobs=3).run("a/*") == {}
     made = json.loads((tmp_path / "a" / "half" / "seed_1" / "request.json").read_text())
     assert (made["stages"]["all"]["learning_rate"], made["seed"]) == (0.25, 1)
     assert order(tmp_path).index("a/half/seed_1") > order(tmp_path).index("a/slow/seed_1")
 
 
 def test_only_some_runs_and_what_they_lack(tmp_path):
-    failed = runner(tmp_path, make()).run("a/half/*")
+    failed = runner_of(tmp_path, make()).run("a/half/*")
     assert set(failed.values()) == {f"needs a/slow/seed_{s}, which is not finished" for s in (0, 1)}
     assert order(tmp_path) == []
     with pytest.raises(UserError, match=r"--only=c/\* matches no run.*a/plain/seed_0, b/half/see"):
-        runner(tmp_path, make()).run("c/*")
+        runner_of(tmp_path, make()).run("c/*")
 
 
 def test_a_failing_run_is_reported_with_its_message_and_the_rest_goes_on(tmp_path, capsys):
     rows = {"plain": {RATE: 0.5}, "slow": {RATE: 13.0}, "half": half_as_fast, "last": {RATE: 0.1}}
-    failed = runner(tmp_path, make(rows, data=("a",), seeds=(0,))).run()
-    slow, half = study.Cell("a", "slow", 0), study.Cell("a", "half", 0)
+    failed = runner_of(tmp_path, make(rows, data=("a",), seeds=(0,))).run()
+    slow, half = grid.Cell("a", "slow", 0), grid.Cell("a", "half", 0)
     assert failed[slow].startswith(
         "exit code 1: not finite at step 3: lower the learning rate (see "
     )
@@ -86,16 +87,16 @@ def test_a_failing_run_is_reported_with_its_message_and_the_rest_goes_on(tmp_pat
 def test_overrides_that_do_not_fit_fail_alone(tmp_path):
     rows = {"plain": {}, "typo": {"stages.all.learning_rat": 1.0}, "type": {"batch_size": "many"},
             "value": {"batch_size": -1}}
-    failed = runner(tmp_path, make(rows, data=("a",), seeds=(0,))).run()
+    failed = runner_of(tmp_path, make(rows, data=("a",), seeds=(0,))).run()
     assert sorted(cell.row for cell in failed) == ["type", "typo", "value"]
-    assert "learning_rat" in failed[study.Cell("a", "typo", 0)]
-    assert "batch_size is -1" in failed[study.Cell("a", "value", 0)]
+    assert "learning_rat" in failed[grid.Cell("a", "typo", 0)]
+    assert "batch_size is -1" in failed[grid.Cell("a", "value", 0)]
     assert order(tmp_path) == ["a/plain/seed_0"]
 
 
 def test_a_row_whose_config_changed_is_refused(tmp_path):
-    assert runner(tmp_path, make({"plain": {RATE: 0.5}}, ("a",), (0,))).run() == {}
-    failed = runner(tmp_path, make({"plain": {RATE: 0.25}}, ("a",), (0,))).run()
+    assert runner_of(tmp_path, make({"plain": {RATE: 0.5}}, ("a",), (0,))).run() == {}
+    failed = runner_of(tmp_path, make({"plain": {RATE: 0.25}}, ("a",), (0,))).run()
     (why,) = failed.values()
     assert "stages.all.learning_rate: 0.5 -> 0.25" in why
     assert f"remove {tmp_path / 'a/plain/seed_0'} to run it anew" in why
@@ -115,18 +116,18 @@ def test_sigterm_is_passed_on_and_the_next_study_goes_on(tmp_path, capsys):
     sender = threading.Thread(target=when_ready)
     sender.start()
     begun = time.monotonic()
-    assert runner(tmp_path, what).run() is None
+    assert runner_of(tmp_path, what).run() is None
     sender.join()
     assert time.monotonic() - begun < 30  # the program would wait for 60 s
     assert order(tmp_path) == ["a/plain/seed_0"]
     assert capsys.readouterr().out.endswith("run the same command again to go on.\n")
-    assert runner(tmp_path, what).run("a/next/*") == {}
+    assert runner_of(tmp_path, what).run("a/next/*") == {}
 
 
 def test_a_workdir_serves_one_study_at_a_time(tmp_path):
-    first = runner(tmp_path, make())
+    first = runner_of(tmp_path, make())
     with first._locked(), pytest.raises(UserError, match="another study is running in"):
-        runner(tmp_path, make()).run()
+        runner_of(tmp_path, make()).run()
     assert order(tmp_path) == []
 
 
@@ -160,8 +161,8 @@ def command(*words):
 
 @pytest.fixture
 def file(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "_CHILD", PROGRAM)
-    monkeypatch.setattr(study.Runner.__init__, "__defaults__", (1, PROGRAM))
+    monkeypatch.setattr(runner, "_CHILD", PROGRAM)
+    monkeypatch.setattr(runner.Runner.__init__, "__defaults__", (1, PROGRAM))
     path = tmp_path / "file.py"
     path.write_text(STUDY_FILE.replace("RATE", "0.5"))
     return path
@@ -197,14 +198,14 @@ def test_a_file_that_is_no_study_is_refused(text, message, tmp_path):
     if text:
         path.write_text(text)
     with pytest.raises(UserError, match=message):
-        study.load(path)
+        grid.load(path)
 
 
-def one_run(folder, config, **how):
+def done_run(folder, config, **how):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / study_run.REQUEST).write_text(config.to_json_best_effort())
+    (folder / one_run.REQUEST).write_text(config.to_json_best_effort())
     with runs.toy_run(devices=1, **how):
-        study_run.train(folder)
+        one_run.train(folder)
 
 
 @pytest.fixture(scope="module")
@@ -214,16 +215,16 @@ def finished(tmp_path_factory):
     config.model.options.attention = "1*adaptive(ramp=2,init=0.5)+1*static(0.1)"
     config.ema_decay = 0.5
     folder = tmp_path_factory.mktemp("run")
-    one_run(folder, config, stop_at=3)
-    assert study.read_result(folder) is None
+    done_run(folder, config, stop_at=3)
+    assert grid.read_result(folder) is None
     assert runs.saved_steps(folder)[-1] == 3
-    one_run(folder, config)
+    done_run(folder, config)
     return config, folder
 
 
 def test_a_run_leaves_its_result(finished):
     config, folder = finished
-    result = study.read_result(folder)
+    result = grid.read_result(folder)
     (test,) = runs.lines(folder, "test")
     checks = {line["step"]: line for line in runs.lines(folder, "validation")}
     assert result["monitor"] == "mpjpe"
@@ -248,7 +249,7 @@ def test_flops_are_those_of_the_matrix_products_and_little_more():
     with runs.toy_run(devices=1):
         run = setup.make(config)
         abstract = run.abstract_state(run.stages[-1])
-        flops = study_run.forward_flops(run, abstract)
+        flops = one_run.forward_flops(run, abstract)
     frames = config.data.frames
     kernels = sum(
         leaf.size for path, leaf in jax.tree.leaves_with_path(abstract.params)
@@ -260,10 +261,10 @@ def test_flops_are_those_of_the_matrix_products_and_little_more():
 
 def test_a_mistake_ends_the_process_of_a_run_with_one_line(tmp_path, capsys):
     config = toys.pose_config()
-    (tmp_path / study_run.REQUEST).write_text(config.to_json_best_effort())
+    (tmp_path / one_run.REQUEST).write_text(config.to_json_best_effort())
     (tmp_path / "config.json").write_text(json.dumps({"config": {"seed": 3}}))
     with runs.toy_run(devices=1), pytest.raises(SystemExit) as caught:
-        study_run.main([str(tmp_path)])
+        one_run.main([str(tmp_path)])
     assert caught.value.code == 2
     assert "jaxcxr: " in capsys.readouterr().err
 
@@ -282,11 +283,11 @@ def learned_before(self, row):
 ])
 def test_rows_of_the_study_of_heads_have_equal_parameters(data, shape, monkeypatch, tmp_path):
     """What a row needs besides is taken from its MLPs."""
-    monkeypatch.setattr(study.Context, "finished", learned_before)
-    what, config_of = study.load(CONFIG)
+    monkeypatch.setattr(grid.Context, "finished", learned_before)
+    what, config_of = grid.load(CONFIG)
     sizes = {}
     for row in ("plain-4", "table", "dynamic", "gates", "random-pruned"):
-        config = study.resolve(what, config_of, tmp_path, study.Cell(data, row, 1))
+        config = grid.resolve(what, config_of, tmp_path, grid.Cell(data, row, 1))
         assert config.seed == 1
         model = models.create(config.model.name, **config.model.options.to_dict())
         init = functools.partial(model.init, train=False)
@@ -297,11 +298,11 @@ def test_rows_of_the_study_of_heads_have_equal_parameters(data, shape, monkeypat
 
 
 def test_rows_made_from_learned_spans_and_gates(monkeypatch, tmp_path):
-    monkeypatch.setattr(study.Context, "finished", learned_before)
-    what, config_of = study.load(CONFIG)
-    cell = {row: study.Cell("cmu_mocap", row, 0) for row in what.rows}
+    monkeypatch.setattr(grid.Context, "finished", learned_before)
+    what, config_of = grid.load(CONFIG)
+    cell = {row: grid.Cell("cmu_mocap", row, 0) for row in what.rows}
     kinds = {
-        row: study.resolve(what, config_of, tmp_path, cell[row]).model.options.attention
+        row: grid.resolve(what, config_of, tmp_path, cell[row]).model.options.attention
         for row in ("learned", "permuted", "uniform", "random-pruned")
     }
     # windows of 26 u + 2 frames: 2, 4.6, 15 and 2, 7.2, 12.4; their mean is 7.3

@@ -1,4 +1,4 @@
-"""The process of one run of a study: `python -m jaxcxr.study_run WORKDIR`.
+"""The process of one run of a study: `python -m jaxcxr.study.one_run WORKDIR`.
 
 It trains as WORKDIR's `request.json` says, by the ordinary trainer, and leaves `result.json`, which
 is there only when everything is done.
@@ -16,11 +16,12 @@ from flax.traverse_util import flatten_dict
 
 from jaxcxr import config as config_lib
 from jaxcxr.errors import RunError, UserError
+from jaxcxr.study.grid import RESULT
+from jaxcxr.study.runner import REQUEST
 from jaxcxr.train import checkpoint, loop, setup, writers
 from jaxcxr.train import state as state_lib
 from jaxcxr.train import step as step_lib
 
-REQUEST, RESULT = "request.json", "result.json"
 _LEARNED = re.compile(r"(^|/)group_\d+/(span|alpha|gate)$")
 
 

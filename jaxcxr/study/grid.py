@@ -1,0 +1,159 @@
+"""What a study is: rows, seeds and data sets, and the config of each run."""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxcxr.errors import UserError
+
+Overrides = Mapping[str, Any]
+RESULT = "result.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What is compared.
+
+    Arguments:
+      data: names of the data sets, in order; arguments of the file's `get_config`.
+      rows: name -> what it changes in the config, as {dotted key: value}, or a function from a
+        `Context` to that. A row that depends on others comes after them.
+      reference: the row that all are compared with; of several, the one with the best mean of the
+        monitored metric on the validation split.
+      seeds: of the config.
+    """
+
+    data: tuple[str, ...]
+    rows: Mapping[str, Overrides | Callable[["Context"], Overrides]]
+    reference: str | tuple[str, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    def __post_init__(self):
+        for name in (*self.data, *self.rows):
+            if not name or any(c not in _NAME for c in name):
+                raise UserError(
+                    f"{name!r} is no name of a row or data set: it names a folder; use letters, "
+                    "digits, '.', '_' and '-'."
+                )
+        for name in self.references:
+            if name not in self.rows:
+                raise UserError(
+                    f"reference {name!r} is no row of the study; rows: {', '.join(self.rows)}."
+                )
+        if not self.data or not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UserError("a study needs at least one data set and one seed, no seed twice.")
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The rows among which the reference is chosen."""
+        one = isinstance(self.reference, str)
+        return (self.reference,) if one else tuple(self.reference)
+
+
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Cell:
+    """One run: a row with a seed on a data set."""
+
+    data: str
+    row: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.data}/{self.row}/seed_{self.seed}"
+
+
+class Waiting(Exception):
+    """A row needs the result of another that is not there; `cell` says which."""
+
+    def __init__(self, cell: Cell):
+        super().__init__(str(cell))
+        self.cell = cell
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What a row that is a function may look at.
+
+    Attributes:
+      data: name of the data set.
+      seed: of the run.
+      config: what the row starts from, with the seed set.
+    """
+
+    data: str
+    seed: int
+    config: Any
+    root: pathlib.Path
+
+    def finished(self, row: str) -> dict[str, Any]:
+        """The result of another row with the same seed on the same data, as in `result.json`.
+
+        Its entry `learned` holds the spans, orders and gates that heads learned: parameter path
+        -> list of one number for each head.
+        """
+        cell = Cell(self.data, row, self.seed)
+        result = read_result(self.root / str(cell))
+        if result is None:
+            raise Waiting(cell)
+        return result
+
+
+def load(path: pathlib.Path) -> tuple[Study, Callable[[str], Any]]:
+    """The study of a file, and its `get_config`.
+
+    Raises:
+      UserError: the file cannot be read or is no study.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no study file {path}.")
+    spec = importlib.util.spec_from_file_location(f"study_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError, NameError, AttributeError, TypeError) as error:
+        raise UserError(f"cannot read the study file {path}: {error}") from error
+    for name in ("get_study", "get_config"):
+        if not hasattr(module, name):
+            raise UserError(f"{path} is no study file: it has no function {name}().")
+    return module.get_study(), module.get_config
+
+
+def cells(study: Study) -> list[Cell]:
+    """All runs: a data set after the other, all rows of a seed before the next seed."""
+    return [
+        Cell(data, row, seed) for data in study.data for seed in study.seeds for row in study.rows
+    ]
+
+
+def resolve(study: Study, config_of, root: pathlib.Path, cell: Cell):
+    """The validated config of a run.
+
+    Raises:
+      Waiting: the row needs a result that is not there.
+      UserError: its overrides do not fit the config.
+    """
+    from jaxcxr import config as config_lib
+
+    config = config_of(cell.data)
+    config.seed = cell.seed
+    overrides = study.rows[cell.row]
+    if callable(overrides):
+        overrides = overrides(Context(cell.data, cell.seed, config, root))
+    try:
+        config.update_from_flattened_dict(dict(overrides))
+    except (KeyError, TypeError) as error:
+        raise UserError(f"row {cell.row!r} does not fit the config: {error.args[0]}") from error
+    config_lib.validate(config)
+    return config
+
+
+def read_result(folder: pathlib.Path) -> dict[str, Any] | None:
+    """What a finished run left, None where it is not finished."""
+    path = folder / RESULT
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
