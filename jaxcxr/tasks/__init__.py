@@ -2,13 +2,17 @@
 
 import dataclasses
 import pathlib
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from jaxcxr.analysis import relabel
 from jaxcxr.data import clips, manifest, radiographs
 from jaxcxr.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Name under which the training images of the folds left out are opened, as if they were a split.
 LEFT_OUT = "left_out"
@@ -36,9 +40,11 @@ class Task(Protocol):
 
     Attributes:
       loss_weights: weight of each term of `loss_sums`.
+      span_units: unit of distances between tokens, by the name of a model's blocks.
     """
 
     loss_weights: dict[str, float]
+    span_units: dict[str, str]
 
     def source(self, split: str) -> Any:
         """Random-access source of examples (dicts of NumPy arrays) of a split, or `LEFT_OUT`."""
@@ -72,6 +78,12 @@ class Task(Protocol):
 
     def write(self, split: str, predictions: dict[str, np.ndarray], workdir: pathlib.Path) -> None:
         """Write `predictions/<split>.csv` and the task's figures under `report/`."""
+
+    def examples(self, split: str) -> np.ndarray:
+        """Indices of few examples of a split on which to show what a model does."""
+
+    def attention_figure(self, split: str, index: np.ndarray, stacks: Mapping) -> "Figure | None":
+        """Where attention looks, from `analysis.attention.look`; None where there is no weight."""
 
     def describe(self) -> dict[str, str]:
         """Lines for the screen at the start: data sizes and what is in them."""

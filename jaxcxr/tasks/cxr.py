@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcxr.analysis import report
+from jaxcxr.analysis import figures_attention, report
 from jaxcxr.data import augment, radiographs
 from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.metrics import classification
@@ -18,6 +18,9 @@ from jaxcxr.tasks import LEFT_OUT, Evaluation, balance
 # One grey channel stands for three identical ones, so one mean and one deviation serve: the
 # averages over the channels of ImageNet's.
 GRAY_MEAN, GRAY_STD = 0.449, 0.226
+
+# Images over which attention is drawn, at most.
+_LOOKED_AT = 4
 
 
 def cross_entropy(logits, labels, positive_weight, negative_weight, gamma: float = 0.0):
@@ -61,6 +64,7 @@ class XrayTask:
         train = self.source("train").manifest
         self.classes = train.classes
         self.loss_weights = {"cross_entropy": 1.0}
+        self.span_units = {"blocks": "patches"}
         self._gamma = config.loss.focal_gamma if config.loss.cxr == "focal" else 0.0
         self._positive, self._negative = balance.class_weights(
             train.labels, config.loss.class_weights, config.loss.effective_beta
@@ -121,6 +125,38 @@ class XrayTask:
         report.samples(pictures, rows.labels[chosen], scores[chosen], self.classes,
                        folder / f"samples_{split}.png")
         self._write_scores(rows, scores, workdir / "predictions" / f"{split}.csv")
+
+    def examples(self, split: str) -> np.ndarray:
+        """Images that show as many findings as possible."""
+        count = min(_LOOKED_AT, self._config.report.samples)
+        return _spread(self.source(split).manifest.labels, count)
+
+    def attention_figure(self, split: str, index, stacks):
+        """Last block and rollout, over radiographs; None where the last block has no weights."""
+        *_, (name, last) = stacks["blocks"].items()
+        if "weights" not in last:
+            return None
+        options = self._config.model.options
+        side, token = self._config.data.image_size // options.patch, options.pool == "token"
+        maps = figures_attention.patch_maps(last["weights"], side, side, token=token)
+        rolled = None
+        if all("weights" in block for block in stacks["blocks"].values()):
+            whole = [block["weights"] for block in stacks["blocks"].values()]
+            rolled = figures_attention.rollout(whole)
+            rolled = figures_attention.patch_maps(rolled, side, side, token=token)
+        images = self.source(split).read(index)["image"][..., 0]
+        labels = self.source(split).manifest.labels[index]
+        query = "of the class token" if token else "of all patches, mean"
+        return figures_attention.image_attention_figure(
+            images, maps, rolled, [self._findings(row) for row in labels],
+            f"attention {query}, in {name}",
+        )
+
+    def _findings(self, labels: np.ndarray) -> str:
+        """Positive labels as a title of two lines."""
+        names = [self.classes[i].replace("_", " ") for i in np.flatnonzero(labels == POSITIVE)]
+        more = f" +{len(names) - 2}" if len(names) > 2 else ""
+        return "\n".join(names[:2]) + more if names else "no finding"
 
     def _write_scores(self, rows, scores, path: pathlib.Path) -> None:
         """The csv file, complete or not at all: that it is there shows that the work is done."""

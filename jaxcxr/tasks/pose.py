@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcxr.analysis import report
+from jaxcxr.analysis import figures_attention, report
 from jaxcxr.data import augment, clips, skeletons
 from jaxcxr.metrics import pose as metrics_pose
 from jaxcxr.tasks import Evaluation, pose_baselines
@@ -36,6 +36,7 @@ class PoseTask:
         if config.loss.joint_weights == "limbs":
             weights = np.array([_limb_weight(name) for name in self._skeleton.joints], np.float32)
         self._joint_weights = weights / weights.mean()
+        self.span_units = {"blocks": "frames", "frames": "frames", "joints": "bones"}
         self.loss_weights = {"position": 1.0}
         if config.loss.velocity:
             self.loss_weights["velocity"] = config.loss.velocity
@@ -142,6 +143,34 @@ class PoseTask:
                          folder / f"skeletons_{split}.png")
         report.joint_errors(metrics_pose.per_joint(values, truth), names,
                             folder / f"joint_errors_{split}.png")
+
+    def examples(self, split: str) -> np.ndarray:
+        """The fullest of a few windows; of equal ones the middle one."""
+        source = self.source(split)
+        middle = len(source) // 2
+        near = np.unique(np.clip(np.arange(middle - 8, middle + 9), 0, len(source) - 1))
+        near = near[np.argsort(np.abs(near - middle), kind="stable")]
+        return near[[np.argmax(source.read(near)["mask"].sum(1))]]
+
+    def attention_figure(self, split: str, index, stacks):
+        """Weights of each last block, and rollout where all blocks are over frames."""
+        maps, ticks = {}, {}
+        for stack, blocks in stacks.items():
+            *_, (name, last) = blocks.items()
+            if "weights" in last:
+                # The batch is that of frames for joints, and of joints for frames.
+                maps[name] = last["weights"].mean(0)
+                if stack == "joints":
+                    ticks[name] = self._skeleton.joints
+        if not maps:
+            return None
+        whole = [block.get("weights") for block in stacks.get("blocks", {}).values()]
+        if whole and all(weights is not None for weights in whole):
+            maps["rollout"] = figures_attention.rollout(whole)
+        means = "; means over frames, over joints" if "joints" in stacks else ""
+        return figures_attention.pair_attention_figure(
+            maps, ticks, f"attention in {self.ids(split, index)[0]}{means}"
+        )
 
     def describe(self) -> dict[str, str]:
         """Sequences, frames and subjects of each split."""

@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxcxr import config as config_lib
-from jaxcxr.analysis import report
+from jaxcxr.analysis import attention, report
 from jaxcxr.data import pipeline
 from jaxcxr.errors import RunError, UserError
 from jaxcxr.train import checkpoint, parallel, setup, writers
@@ -238,6 +238,9 @@ def finish(
         run.task.write(split, predictions, workdir)
         if writer.has_training():
             report.curves(workdir / "metrics.jsonl", workdir / "report" / "curves.png")
+        variables = {"params": state.eval_params, "batch_stats": state.batch_stats}
+        for line in attention.write(run.task, run.model, variables, split, workdir / "report"):
+            screen.print(line)
     screen.print(f"predictions: {workdir / 'predictions'}\nreport: {workdir / 'report'}")
     return result.metrics
 
