@@ -71,7 +71,7 @@ def test_decoding_equals_the_forward_more_closely_in_float64():
         expected = forward(model, variables, target, **MASKS)
         found = decode(model, variables, 6, source_mask=SOURCE_MASK, targets=target)
         assert found.dtype == expected.dtype == np.float64
-        np.testing.assert_allclose(found[TARGET_MASK], expected[TARGET_MASK], atol=5e-7)
+        np.testing.assert_allclose(found[TARGET_MASK], expected[TARGET_MASK], atol=1e-12)
 
 
 def test_decoding_in_bfloat16_is_near_that_in_float32():

@@ -12,7 +12,7 @@ from jaxcxr.errors import UserError
 def attention_weights(
     query: jax.Array, key: jax.Array, mask: jax.Array | None = None
 ) -> jax.Array:
-    """Softmax of the scaled dot products, in float32 whatever the dtype of the inputs.
+    """Softmax of the scaled dot products, in float32 or, for float64 inputs, in that.
 
     Arguments:
       query: `[batch, queries, heads, width]`.
@@ -20,12 +20,13 @@ def attention_weights(
       mask: bool `[batch or 1, heads or 1, queries or 1, keys]`, True where a key is seen.
 
     Returns:
-      float32 `[batch, heads, queries, keys]`; a query that sees no key weighs all keys equally.
+      `[batch, heads, queries, keys]`; a query that sees no key weighs all keys equally.
     """
+    wide = jnp.float64 if query.dtype == jnp.float64 else jnp.float32
     scale = query.shape[-1] ** -0.5
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32) * scale
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=wide) * scale
     if mask is not None:
-        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+        scores = jnp.where(mask, scores, jnp.finfo(wide).min)
     return jax.nn.softmax(scores)
 
 
