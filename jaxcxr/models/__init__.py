@@ -10,7 +10,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models import densenet, pose, pose_convolution, resnet, vit
+from jaxcxr.models import (
+    densenet,
+    pose,
+    pose_convolution,
+    pose_dual,
+    pose_recurrent,
+    pose_seq2seq,
+    resnet,
+    vit,
+)
 
 # name -> partial of a Linen module; the partial's keywords replace the module's own defaults.
 _MODELS = {
@@ -26,11 +35,16 @@ _MODELS = {
     "pose_convolution": functools.partial(pose_convolution.PoseConvolution),
     "pose_frame": functools.partial(pose_convolution.PoseFrame),
     "pose_spatiotemporal": functools.partial(pose.PoseSpatioTemporal),
+    "pose_dual_stream": functools.partial(pose_dual.PoseDualStream),
+    "pose_recurrent": functools.partial(pose_recurrent.PoseRecurrent),
+    "pose_seq2seq": functools.partial(pose_seq2seq.PoseSeq2Seq),
+    "pose_encoder_decoder": functools.partial(pose_seq2seq.PoseEncoderDecoder),
 }
 NAMES = tuple(_MODELS)
 
-# Fields that are not choices of an experiment: Linen's own, and what the trainer decides.
-_NOT_OPTIONS = {"parent", "name", "dtype", "axis_name"}
+# Fields that are not choices of an experiment: Linen's own, what the trainer decides, and `decode`,
+# with which `streaming` runs a trained model.
+_NOT_OPTIONS = {"parent", "name", "dtype", "axis_name", "decode"}
 
 
 def _nearest(word: str, allowed: Any) -> str:

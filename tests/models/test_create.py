@@ -18,6 +18,12 @@ SMALL = {
     "vit_base": {"dim": 16, "depth": 1, "heads": 4, "positions": "sinusoidal", "remat": True},
     "pose_temporal": {"dim": 16, "depth": 1, "heads": 2, "causal": True},
     "pose_spatiotemporal": {"dim": 16, "depth": 1, "heads": 2, "positions": "learned"},
+    "pose_convolution": {"channels": 8},
+    "pose_frame": {"width": 8},
+    "pose_dual_stream": {"dim": 16, "depth": 1, "heads": 2, "remat": True},
+    "pose_recurrent": {"width": 8, "layers": 1, "bidirectional": True},
+    "pose_seq2seq": {"width": 8, "attention": "luong"},
+    "pose_encoder_decoder": {"dim": 16, "encoder_depth": 1, "decoder_depth": 1, "heads": 2},
 }
 
 
