@@ -18,6 +18,7 @@ BENCHES = {
     "prepare": ("jaxcxr.bench.prepare", "images/s of a preparation and of a bare loop"),
     "attention": ("jaxcxr.bench.attention", "FLOPs and time of each kind of attention head"),
     "complexity": ("jaxcxr.bench.complexity", "FLOPs, time and memory of attention as n grows"),
+    "models": ("jaxcxr.bench.models", "a transformer with each kind of attention (--config=F)"),
 }
 TAKES_CONFIG = True
 
