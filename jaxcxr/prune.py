@@ -174,7 +174,7 @@ def prune(
     plans = {
         (stack.prefix, layer): analysis.plan(
             groups, cost, _attention(state.eval_params, stack.prefix, layer), stack.dim,
-            stack.where, stack.tokens, stack.heads, round_spans,
+            stack.where, stack.tokens, round_spans,
         )
         for stack in stacks for layer, (groups, cost) in stack.flexible.items()
     }
@@ -210,7 +210,6 @@ class _Stack:
       where: its tokens stand.
       tokens: their number.
       dim: width of the tokens.
-      heads: of the model.
     """
 
     option: str
@@ -220,7 +219,6 @@ class _Stack:
     where: Any
     tokens: int
     dim: int
-    heads: int
 
 
 def _stacks(config) -> list[_Stack]:
@@ -253,9 +251,7 @@ def _stacks(config) -> list[_Stack]:
                     kind, heads=options["heads"], dropout=0.0, dtype=np.float32
                 ).keywords
                 flexible[i] = (made["groups"], made["cost"])
-        stacks.append(
-            _Stack(option, prefix, kinds, flexible, where, tokens, options["dim"], options["heads"])
-        )
+        stacks.append(_Stack(option, prefix, kinds, flexible, where, tokens, options["dim"]))
     return stacks
 
 

@@ -83,11 +83,11 @@ def test_a_smaller_vit_computes_the_same(xrays):
     assert result.examples == 5
     assert [row[:3] for row in result.layers] == [("blocks_0", 4, 2), ("blocks_1", 4, 2)]
     gone = result.parameters[0] - result.parameters[1]
-    # Placeholders of width 1 stand for two heads of each block; the gates are gone too.
-    assert gone == 4 * (head(16, 4) - head(16, 1)) + 4 + 2
+    # Two heads of each block, and all gates.
+    assert gone == 4 * head(16, 4) + 4 + 2
     assert result.flops[1] < 0.95 * result.flops[0]
     text = result.to_text()
-    assert "blocks_0  4 -> 2  2*global/dim(4)+2*fixed(0)/dim(1)" in text
+    assert "blocks_0  4 -> 2  2*global/dim(4)" in text
     assert f"{result.parameters[1]:,d}" in text
 
 
@@ -124,11 +124,10 @@ def test_a_smaller_pose_model_keeps_both_directions(tmp_path):
         result = prune.prune(tmp_path / "run", tmp_path / "new", examples=2, rounds=1)
     assert result.difference <= 1e-6 * max(1, result.largest)
     layers = {row[0]: row[1:] for row in result.layers}
-    assert layers["frames_0"] == (4, 0, "4*fixed(0)/dim(1)")
-    assert layers["joints_1"] == (4, 3, "1*global/dim(4)+2*alibi/dim(4)+1*fixed(0)/dim(1)".replace(
-        "2*alibi", "2*global/alibi"))
+    assert layers["frames_0"] == (4, 0, "1*fixed(0)/dim(1)")
+    assert layers["joints_1"] == (4, 3, "1*global/dim(4)+2*global/alibi/dim(4)")
     config = base.from_saved(checkpoint.load_config(tmp_path / "new"))
-    assert config.model.options.attention == "4*fixed(0)/dim(1)|mha"
+    assert config.model.options.attention == "1*fixed(0)/dim(1)|mha"
     assert config.stage_order == ("second",)
     assert set(config.stages) == {"second"}
     assert config.ema_decay == 0.9

@@ -81,7 +81,6 @@ def plan(
     dim: int,
     where: Geometry,
     tokens: int,
-    least: int = 1,
     round_to: float = 0.0,
 ) -> Plan:
     """Decides which heads stay, and as what.
@@ -93,8 +92,6 @@ def plan(
       dim: width of the tokens.
       where: the tokens stand that the model is used on.
       tokens: their number.
-      least: heads that stay at least: those missing are of width 1, see only themselves and have
-        output weights of 0. A layer has at least one.
       round_to: makes spans that become `ramped` longer, to multiples of this; 0 leaves them.
 
     Returns:
@@ -123,10 +120,9 @@ def plan(
         for span, chosen in _by_span(group, own, heads, new_span).items():
             new = dataclasses.replace(group, count=len(chosen), span=span, **changes)
             parts.append(Part(new, index, chosen))
-    missing = max(least, 1) - sum(len(part.heads) for part in parts)
-    if missing > 0:
-        silent = HeadGroup(missing, head_dim=1, span=spans.Fixed(0))
-        parts.append(Part(silent, 0, (0,) * missing, silent=True))
+    if not parts:  # a layer has at least one head, here one without output
+        silent = HeadGroup(1, head_dim=1, span=spans.Fixed(0))
+        parts.append(Part(silent, 0, (0,), silent=True))
     if not any(_learned(part.group) for part in parts):
         cost = None
     return Plan(tuple(groups), tuple(parts), cost, dim)

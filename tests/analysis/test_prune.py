@@ -122,23 +122,22 @@ def test_short_spans_are_ramped_and_equal_ones_a_group():
     assert [part.heads for part in plan.parts] == [(0, 1, 2), (3,)]
 
 
-@pytest.mark.parametrize("least", [1, 3])
-def test_a_layer_whose_heads_are_all_closed_is_its_bias(least):
+def test_a_layer_whose_heads_are_all_closed_is_its_bias():
     groups, cost, params = layer("4*static", {0: (CLOSED,) * 4})
-    plan, small = pruned(groups, cost, params, least=least)
+    plan, small = pruned(groups, cost, params)
     np.testing.assert_array_equal(
         output(tuple(part.group for part in plan.parts), small),
         np.broadcast_to(params["out"]["bias"], X.shape),
     )
-    assert size(small) == least * head(1) + DIM
+    assert size(small) == head(1) + DIM
     assert np.abs(small["value"]["kernel"]).min() > 0  # the head can learn again
 
 
-def test_missing_heads_are_filled_up():
+def test_closed_heads_are_gone():
     groups, cost, params = layer("4*static", {0: (OPEN, CLOSED, HALF, CLOSED)})
-    plan, small = pruned(groups, cost, params, least=4)
-    assert size(small) == 2 * head(4) + 2 * head(1) + DIM
-    assert plan.text == "2*global/dim(4)+2*fixed(0)/dim(1)"
+    plan, small = pruned(groups, cost, params)
+    assert size(small) == 2 * head(4) + DIM
+    assert plan.text == "2*global/dim(4)"
 
 
 def test_gates_of_other_parameters_are_those_folded():

@@ -295,7 +295,9 @@ def test_killed_and_terminated_run_ends_as_the_uninterrupted_one(whole, tmp_path
     assert {"jaxcxr.train.loop", "tensorboardX"} <= set(modules)
     assert {"tensorflow", "torch"}.isdisjoint(modules)
     made = {path.name for path in (tmp_path / "report").iterdir()}
-    assert made == {"curves.png", "skeletons_test.png", "joint_errors_test.png"}
+    assert made == {
+        "attention.png", "curves.png", "skeletons_test.png", "joint_errors_test.png"
+    }
 
 
 @pytest.mark.slow

@@ -71,7 +71,8 @@ def _head_groups(kind: str, heads: int) -> tuple[tuple[HeadGroup, ...], Cost | N
     if "*" in kind:
         groups, cost = parse_groups(kind)
         count = sum(group.count for group in groups)
-        if count != heads:
+        # Heads that all name their width need not share the model's.
+        if count != heads and not all(group.head_dim for group in groups):
             raise UserError(
                 f"the attention {kind!r} has {count} heads and the model heads={heads}; "
                 "make them equal."
