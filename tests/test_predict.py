@@ -1,0 +1,209 @@
+"""`jaxcxr predict` from a toy run: what it writes, windows without seams, and every mistake."""
+
+import contextlib
+import csv
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcxr import __main__ as commands
+from jaxcxr import config as base
+from jaxcxr import predict
+from jaxcxr.analysis import pose_files
+from jaxcxr.data import bvh, bvh_export, keypoint_files
+from jaxcxr.data.skeletons import HUMAN36M
+from jaxcxr.train import checkpoint, loop, setup
+from tests import toys
+from tests.train.runs import toy_run
+
+FRAMES = 9
+
+
+def write_run(workdir, config):
+    """A run whose checkpoints at step 1 and 4 are of two stages; that of step 4 is the better."""
+    rng = np.random.default_rng(0)
+    run = setup.make(config)
+    with run.mesh_context():
+        checkpoints = checkpoint.Checkpoints(workdir, config)
+        data = loop.pipeline.train_iterator(run.task.source("train"), config)
+        state = run.first_state()
+        for step, stage, score in ((1, 0, 9.0), (4, 1, 5.0)):
+            if stage:
+                state = run.enter_stage(state, run.stages[stage])
+            params = jax.tree.map(
+                lambda leaf: leaf + rng.normal(scale=0.1, size=leaf.shape).astype(np.float32),
+                state.params,
+            )
+            state = state.replace(params=params, ema=jax.tree.map(lambda leaf: leaf / 2, params))
+            checkpoints.save(step, state, data, {"mpjpe": score})
+        checkpoints.wait()
+        checkpoints.close()
+    checkpoint.write_config(workdir, config)
+    records = [{"step": stage.start, "kind": "stage", "name": stage.name} for stage in run.stages]
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    return run, jax.device_get(state)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A toy run: (workdir, its setup, its state)."""
+    workdir = tmp_path_factory.mktemp("runs") / "toy"
+    workdir.mkdir()
+    with toy_run():
+        return workdir, *write_run(workdir, toys.two_stages())
+
+
+@pytest.fixture(scope="module")
+def lifter(trained):
+    return predict.Lifter(trained[0])
+
+
+def points(frames, joints=17, seed=0):
+    rng = np.random.default_rng(seed)
+    values = rng.uniform(50, 300, (1, joints, 2)) + np.cumsum(rng.normal(0, 3, (frames, 1, 2)), 0)
+    return values + rng.normal(0, 1, (frames, joints, 2))
+
+
+def write_npz(path, values, **more):
+    np.savez(path, keypoints=values, **{"joint_set": "human36m", "image_size": (400, 300), **more})
+    return path
+
+
+def loaded(path):
+    with np.load(path, allow_pickle=False) as content:
+        return dict(content)
+
+
+def call(workdir, *arguments, code=0):
+    with pytest.raises(SystemExit) if code else contextlib.nullcontext() as stopped:
+        commands.run(["predict", f"--workdir={workdir}", *map(str, arguments)])
+    assert not code or stopped.value.code == code
+
+
+def test_the_best_checkpoint_and_the_average_of_its_parameters(trained, lifter):
+    _, _, state = trained
+    assert "step 4" in lifter.description
+    got = jax.tree.leaves(jax.device_get(lifter._state.eval_params))
+    for a, b in zip(got, jax.tree.leaves(state.ema), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_video_of_one_window_is_what_the_model_gives(trained, lifter, tmp_path):
+    _, run, state = trained
+    video = keypoint_files.read(write_npz(tmp_path / "a.npz", points(FRAMES - 2), fps=50.0))
+    (person,) = lifter.lift(video, video.tracks)
+    inputs = np.zeros((1, FRAMES, 17, 3), np.float32)
+    inputs[0, : FRAMES - 2, :, :2] = video.tracks[0].keypoints / 200 - np.array([1, 0.75])
+    inputs[0, : FRAMES - 2, :, 2] = 1
+    mask = np.arange(FRAMES)[None] < FRAMES - 2
+    variables = {"params": state.ema, "batch_stats": state.batch_stats}
+    expected = run.model.apply(variables, inputs, mask=mask, train=False)
+    np.testing.assert_allclose(person.joints, expected[0, : FRAMES - 2], atol=1e-5)
+
+
+def test_a_constant_model_leaves_no_seam_in_files_of_any_length(lifter, tmp_path, monkeypatch):
+    constant = np.random.default_rng(1).normal(size=(17, 3)).astype(np.float32)
+
+    def predicted(run, state, split):
+        return {"joints": np.broadcast_to(constant, (len(run.task.source(split)), FRAMES, 17, 3))}
+
+    monkeypatch.setattr(loop, "predict", predicted)
+    for frames, fps in ((1, 50), (8, 30), (9, 50), (10, 25), (23, 60), (140, 29.97)):
+        path = write_npz(tmp_path / "a.npz", points(frames), fps=float(fps))
+        video = keypoint_files.read(path)
+        (person,) = lifter.lift(video, video.tracks)
+        assert person.joints.shape == (frames, 17, 3)
+        np.testing.assert_allclose(person.joints, np.broadcast_to(constant, person.joints.shape),
+                                   rtol=1e-6)
+
+
+def test_files_of_several_people(trained, tmp_path, capsys):
+    values = np.stack([points(25, seed=1), points(25, seed=2)])
+    confidence = np.ones(values.shape[:3])
+    confidence[1, :5] = 0
+    path = write_npz(tmp_path / "dance.npz", values, confidence=confidence, people=["a", "7"])
+    out = tmp_path / "out"
+    call(trained[0], path, "--fps=30", "--out", out, "--format=npz,csv,bvh")
+    said = capsys.readouterr().out
+    assert "[1/1] dance.npz: 2 people, 45 poses at 30 fps from human36m" in said
+    content = loaded(out / "dance.npz")
+    assert content["unit"] == "mm"
+    assert "y down" in str(content["axes"])
+    assert tuple(content["joints"]) == HUMAN36M.joints
+    assert content["fps"] == 30
+    assert content["training_fps"] == 50
+    assert content["checkpoint"] == 4
+    mine = content["sequence"] == "dance/person 7/camera"
+    np.testing.assert_array_equal(content["frame"][mine], np.arange(5, 25))
+    np.testing.assert_allclose(content["keypoints"][mine], values[1, 5:], rtol=1e-6)
+    # `jaxcxr score` reads the file.
+    read = pose_files.read(out / "dance.npz").sequences
+    assert {str(key) for key in read} == {"dance/person a/camera", "dance/person 7/camera"}
+    rows = list(csv.DictReader((out / "dance.csv").read_text().splitlines()))
+    assert len(rows) == 45
+    row = next(row for row in rows if row["id"] == "dance/person a/camera@20")
+    assert row["seconds"] == f"{20 / 30:.4f}"
+    pose = content["poses"][content["sequence"] == "dance/person a/camera"][20]
+    got = [float(row[f"predicted_left_wrist_{axis}"]) for axis in "xyz"]
+    np.testing.assert_allclose(got, pose[HUMAN36M.index("left_wrist")], atol=0.051)
+    motion = bvh.parse((out / "dance_7.bvh").read_text(), "dance_7.bvh")
+    assert motion.times[1] == pytest.approx(1 / 30)
+    apart = np.linalg.norm(
+        bvh_export.positions(motion) * 1000 - content["poses"][mine], axis=-1
+    )
+    line = next(line for line in said.splitlines() if "dance_7.bvh" in line)
+    assert f"{apart.mean():.1f} mm from the poses on average, {apart.max():.0f} mm at most" in line
+
+
+def test_a_bad_file_is_a_row_and_the_others_go_on(trained, tmp_path, capsys):
+    good = write_npz(tmp_path / "a.npz", points(4), fps=50.0)
+    bad = write_npz(tmp_path / "b.npz", points(4, 16), fps=50.0)
+    (tmp_path / "c").mkdir()
+    again = shutil.copy(good, tmp_path / "c" / "a.npz")
+    call(trained[0], bad, good, again, "--out", tmp_path / "out", code=1)
+    said = capsys.readouterr()
+    assert "[1/3] b.npz: failed: " in said.out
+    assert "16 points, but the joint set 'human36m' has 17" in said.out
+    assert said.err == "jaxcxr: 1 of 3 files could not be used; see above.\n"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.npz", "a_2.npz"]
+
+
+def test_one_person(trained, tmp_path, capsys):
+    path = write_npz(tmp_path / "a.npz", np.stack([points(4), points(4)]), fps=50.0)
+    call(trained[0], path, "--person=1", "--out", tmp_path)
+    assert set(loaded(tmp_path / "a.npz")["sequence"]) == {"a/person 1/camera"}
+    call(trained[0], write_npz(path, points(4), fps=50.0), "--person=1", "--out", tmp_path, code=1)
+    assert "no person '1'; its people: 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--format=fbx"], "formats: npz, csv, bvh"), (["--size=1920"], "such as 1920x1080"),
+    (["--fps=0"], "from 1 to 1,000"), (["--joints=cocoo"], "Did you mean 'coco'"),
+    (["none.json"], "no keypoints at none.json"),
+])
+def test_mistakes_in_arguments(tmp_path, capsys, arguments, message):
+    path = write_npz(tmp_path / "a.npz", points(4))
+    call(tmp_path, *arguments, path, "--out", tmp_path / "out", code=2)
+    assert message in capsys.readouterr().err
+
+
+def test_folders_that_hold_no_pose_run(tmp_path, capsys):
+    path = write_npz(tmp_path / "a.npz", points(4))
+    call(tmp_path, path, "--out", tmp_path / "out", code=2)
+    assert "holds no run" in capsys.readouterr().err
+    checkpoint.write_config(tmp_path, toys.xray_config())
+    call(tmp_path, path, "--out", tmp_path / "out", code=2)
+    assert "takes runs of the task 'pose'" in capsys.readouterr().err
+    (tmp_path / "config.json").unlink()
+    checkpoint.write_config(tmp_path, base_config())
+    call(tmp_path, path, "--out", tmp_path / "out", code=2)
+    assert "holds no checkpoint; train first" in capsys.readouterr().err
+
+
+def base_config():
+    config = toys.pose_config()
+    base.validate(config)
+    return config
