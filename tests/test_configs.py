@@ -25,6 +25,7 @@ VARIANTS = {
     "cxr_vit": ("tiny", "small", "base"),
     "cxr15_resnet50": ("", "quick"),
     "cxr15_densenet121": ("",),
+    "cxr15_vit_flex": ("", "plain"),
     "cxr15_vit": ("tiny", "small", "base"),
     "pose_temporal": ("", "spatiotemporal", "quick", "spatiotemporal,quick"),
     "tb_resnet50": ("", "extra", "quick"),
@@ -33,7 +34,7 @@ VARIANTS = {
 ALL = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]
 SHRUNKEN = [("demo", ""), ("demo", "pose"), ("cxr_resnet50", ""), ("cxr_vit", "small"),
             ("cxr15_resnet50", ""), ("cxr15_densenet121", ""), ("cxr15_vit", "small"),
-            ("pose_temporal", "spatiotemporal"), ("tb_resnet50", "extra")]
+            ("cxr15_vit_flex", ""), ("pose_temporal", "spatiotemporal"), ("tb_resnet50", "extra")]
 
 
 def module_of(name):
@@ -105,7 +106,7 @@ def shrink(config):
     config.data.image_size = 32
     config.batch_size = 8
     config.accumulate = 1
-    small = {"width": 4, "stages": (1, 1, 1, 1), "dim": 16, "depth": 1, "heads": 2, "patch": 8}
+    small = {"width": 4, "stages": (1, 1, 1, 1), "dim": 24, "depth": 1, "heads": 6, "patch": 8}
     options = config.model.options
     options.update({key: value for key, value in small.items() if key in options})
     for name in config.stage_order:
