@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxcxr.errors import UserError
 from jaxcxr.models import transformer
 from jaxcxr.models.attention.alignments import wide
 from jaxcxr.models.attention.layers import layers, shares
@@ -17,8 +18,8 @@ class EncoderDecoder(nn.Module):
     """Encoder-decoder transformer (Vaswani et al. 2017) with the interface of `decoding`.
 
     Its memory is the mask of the source and, for each decoder block, the keys and values of the
-    encoded source; its carry the number of steps so far and the keys and values of each block,
-    `[batch, steps, heads, width]`. The input of the first step is learned, and begins at zero.
+    encoded source; its carry the number of steps so far, the positions of all steps, and what the
+    self-attention of each block keeps. The input of the first step is learned, and begins at zero.
 
     Arguments:
       out_features: of targets and outputs.
@@ -32,7 +33,9 @@ class EncoderDecoder(nn.Module):
       attention: kind of attention of the encoder, or the kinds that its blocks take in turn; see
         `attention.layers.layers`.
       decoder_attention: of the decoder's self-attention, kinds that take causal masks. Step by
-        step only "mha" decodes.
+        step "mha" and flexible heads decode.
+      shared_memory: decoder blocks in a group of neighbours of which the first alone attends to
+        the encoded source; the others take what it mixed. 1: each attends itself.
       norm: "pre", "post" or "tfixup"; see `transformer.Block`.
       positions: "sinusoidal" (any length) or "learned" (up to `max_length`).
       max_length: rows of the learned positions.
@@ -50,6 +53,7 @@ class EncoderDecoder(nn.Module):
     attention_dropout: float = 0.0
     attention: str | tuple[str, ...] = "mha"
     decoder_attention: str | tuple[str, ...] = "mha"
+    shared_memory: int = 1
     norm: str = "pre"
     positions: str = "sinusoidal"
     max_length: int = 243
@@ -58,6 +62,8 @@ class EncoderDecoder(nn.Module):
 
     def setup(self):
         """Makes both stacks, and what leads into and out of them."""
+        if self.shared_memory < 1:
+            raise UserError(f"shared_memory={self.shared_memory}; a group has at least 1 block.")
         embedding = FeatureEmbedding(self.dim, self.norm, self.decoder_depth, self.dtype)
         std = transformer.position_std(self.norm, self.dim)
         positions = transformer.TimePositions(self.positions, self.max_length, std)
@@ -87,8 +93,11 @@ class EncoderDecoder(nn.Module):
                 self.dtype,
                 self.norm,
                 self.decoder_depth,
+                leads=index % self.shared_memory == 0,
             )
-            for make in layers(self.decoder_attention, self.decoder_depth, **options)
+            for index, make in enumerate(
+                layers(self.decoder_attention, self.decoder_depth, **options)
+            )
         ]
         if self.norm == "pre":
             self.encoder_norm = transformer.LayerNorm(self.dtype)
@@ -145,8 +154,9 @@ class EncoderDecoder(nn.Module):
             seen = seen & transformer.key_mask(given)
         x = self.target_positions(self.target_embed(inputs))
         x = self.drop(x, deterministic=not train)
+        mixed = None
         for block in self.decoder:
-            x = block(x, memory, seen, memory_mask, train)
+            x, mixed = block(x, memory, seen, memory_mask, train, mixed)
         return self._output(x)
 
     def encode(
@@ -163,20 +173,21 @@ class EncoderDecoder(nn.Module):
         batch = memory["keys_values"][0][0].shape[0]
         cache = tuple(block.cache(batch, steps) for block in self.decoder)
         first = jnp.broadcast_to(self.first, (batch, self.out_features))
-        return {"index": jnp.zeros((), jnp.int32), "cache": cache}, first.astype(wide(self.dtype))
+        positions = self.target_positions(jnp.zeros((steps, self.dim), self.dtype))
+        carry = {"index": jnp.zeros((), jnp.int32), "positions": positions, "cache": cache}
+        return carry, first.astype(wide(self.dtype))
 
     def step(
         self, carry: dict[str, Any], previous: jax.Array, memory: dict[str, Any]
     ) -> tuple[dict[str, Any], jax.Array]:
         """One of the steps that `start` made room for; see `decoding`."""
-        index, steps = carry["index"], carry["cache"][0][0].shape[1]
+        index = carry["index"]
         x = self.target_embed(previous[:, None])
-        codes = self.target_positions(jnp.zeros((steps, self.dim), x.dtype))
-        x = x + jax.lax.dynamic_slice_in_dim(codes, index, 1)
-        filled = []
+        x = x + jax.lax.dynamic_slice_in_dim(carry["positions"], index, 1)
+        filled, mixed = [], None
         for block, cache, keys_values in zip(
             self.decoder, carry["cache"], memory["keys_values"], strict=True
         ):
-            x, cache = block.step(x, cache, index, keys_values, memory["mask"])
+            x, cache, mixed = block.step(x, cache, index, keys_values, memory["mask"], mixed)
             filled.append(cache)
-        return {"index": index + 1, "cache": tuple(filled)}, self._output(x)[:, 0]
+        return {**carry, "index": index + 1, "cache": tuple(filled)}, self._output(x)[:, 0]

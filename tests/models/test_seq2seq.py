@@ -7,7 +7,8 @@ import pytest
 
 from jaxcxr.errors import UserError
 from jaxcxr.models import decoding, transformer
-from jaxcxr.models.decoder import FeatureEmbedding
+from jaxcxr.models.attention import MultiHeadAttention
+from jaxcxr.models.decoder import DecoderAttention, FeatureEmbedding
 from jaxcxr.models.seq2seq import EncoderDecoder
 
 RNG = np.random.default_rng(0)
@@ -50,6 +51,8 @@ def forward(model, variables, target=TARGET, **masks):
         {"norm": "pre", "positions": "learned"},
         {"norm": "post"},
         {"norm": "tfixup", "attention": "linformer(rank=2)", "encoder_depth": 2},
+        {"decoder_attention": "1*fixed(2)/entmax15+1*adaptive(2)/alibi|mha"},
+        {"decoder_attention": "gated(gate=token)", "shared_memory": 2, "decoder_depth": 3},
     ],
 )
 def test_decoding_fed_with_targets_is_the_teacher_forced_forward(options):
@@ -149,7 +152,7 @@ def test_padding_is_not_even_looked_at():
     )
 
 
-def test_the_decoder_takes_other_causal_attention_but_keeps_no_cache_of_it():
+def test_the_decoder_takes_other_causal_attention():
     plain, flexible = small(), small(decoder_attention="2*global")
     variables = drawn(plain)
     expected = forward(plain, variables)
@@ -157,8 +160,9 @@ def test_the_decoder_takes_other_causal_attention_but_keeps_no_cache_of_it():
     narrow = forward(small(decoder_attention="2*fixed(0)"), variables)
     assert np.abs(narrow - expected).max() > 1e-3
     with pytest.raises(UserError, match="cannot decode step by step"):
-        decoding.decode(flexible, variables, SOURCE, 2)
-    for options in ({"decoder_attention": "shared"}, {"norm": "none"}, {"heads": 3}):
+        decoding.decode(small(decoder_attention="performer(causal=True)"), variables, SOURCE, 2)
+    for options in ({"decoder_attention": "shared"}, {"norm": "none"}, {"heads": 3},
+                    {"shared_memory": 0}):
         with pytest.raises(UserError):
             jax.eval_shape(small(**options).init, jax.random.key(0), SOURCE, TARGET)
 
@@ -190,3 +194,30 @@ def test_embeddings_are_as_large_with_tfixup_at_any_width():
         embed = FeatureEmbedding(dim, "tfixup", layers=6)
         tokens = embed.init_with_output(jax.random.key(0), x)[0]
         np.testing.assert_allclose(tokens.std(), 0.3689, rtol=0.05)
+
+
+def test_blocks_that_share_have_an_output_alone_and_mix_as_their_leader():
+    model = small(shared_memory=2, decoder_depth=3)
+    params = drawn(model)["params"]
+    names = [set(params[f"decoder_{i}"]["cross_attention"]) for i in range(3)]
+    assert names == [{"query", "key", "value", "out"}, {"out"}, {"query", "key", "value", "out"}]
+    memory = jax.eval_shape(
+        lambda v: model.apply(v, SOURCE, method="encode"), {"params": params}
+    )
+    assert [one is None for one in memory["keys_values"]] == [False, True, False]
+
+
+def test_a_follower_says_what_its_leader_mixed():
+    leader = DecoderAttention(16, 2)
+    x, memory = RNG.normal(size=(2, 2, 5, 16)).astype(np.float32)
+    variables = leader.init(jax.random.key(0), x, memory)
+    found, mixed = leader.apply(variables, x, memory)
+    expected = MultiHeadAttention(2).apply(variables, x, memory)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    follower = DecoderAttention(16, 2, leads=False)
+    own = {"params": {"out": variables["params"]["out"]}}
+    again, same = follower.apply(own, 3 * x, mixed=mixed)
+    np.testing.assert_array_equal(again, found)
+    np.testing.assert_array_equal(same, mixed)
+    with pytest.raises(UserError, match="does not lead"):
+        follower.apply(own, x)

@@ -80,7 +80,7 @@ def test_decoder_block_equals_torch(torch, norm):
     names = {"self_attention": "self_attn", "cross_attention": "multihead_attn"}
     variables = params_of(network, names)
     block = DecoderBlock(ATTENTION, DIM, HEADS, norm=norm)
-    found = jax.jit(block.apply)(
+    found, _ = jax.jit(block.apply)(
         variables, X, MEMORY, transformer.causal_mask(6),
         transformer.key_mask(jnp.asarray(~MEMORY_PADDED)),
     )

@@ -13,7 +13,7 @@ from scipy.special import rel_entr
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention.heads import attention_weights
-from jaxcxr.models.attention.projections import from_heads, full_attention, to_heads
+from jaxcxr.models.attention.projections import from_heads, to_heads
 
 
 class SharedAttention(nn.Module):
@@ -73,61 +73,6 @@ class SharedAttention(nn.Module):
         kept = nn.Dropout(self.dropout)(weights, deterministic=not train)
         mixed = jnp.einsum("bhqk,bkhd->bqhd", kept.astype(self.dtype), value)
         return from_heads(mixed, self.dtype), weights
-
-
-class SharedCrossAttention(nn.Module):
-    """Attention of a decoder to its memory whose mixed values are those of the group's first layer.
-
-    The first layer of a group of `size` neighbours is plain attention and hands on A V, the values
-    mixed by its weights; the others project that to their output and do nothing else, so that
-    neither their input nor the memory matters (section 3.2 of the paper).
-
-    Arguments:
-      heads: number of heads; must divide the width.
-      dropout: rate on the attention weights of the first layer.
-      dtype: of the computation; scores and softmax are float32.
-      leads: whether it is the first of its group.
-    """
-
-    heads: int
-    dropout: float = 0.0
-    dtype: Any = jnp.float32
-    leads: bool = True
-
-    @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        memory: jax.Array | None = None,
-        *,
-        mask: jax.Array | None = None,
-        distance: jax.Array | None = None,
-        train: bool = False,
-        mixed: jax.Array | None = None,
-    ) -> tuple[jax.Array, jax.Array]:
-        """Attends from `x` to `memory`; arguments as in `MultiHeadAttention.__call__`.
-
-        Arguments:
-          mixed: `[batch, queries, heads, width]` of the layer before, where it does not lead.
-
-        Returns:
-          `[batch, queries, dim]`, and the mixed values for the next layer.
-
-        Raises:
-          UserError: it does not lead, and there are no mixed values.
-        """
-        del distance
-        if self.leads:
-            memory = x if memory is None else memory
-            query = to_heads(x, self.heads, self.dtype, "query")
-            key, value = (
-                to_heads(memory, self.heads, self.dtype, name) for name in ("key", "value")
-            )
-            drop = nn.Dropout(self.dropout, deterministic=not train)
-            mixed = full_attention(query, key, value, mask, drop)
-        elif mixed is None:
-            raise UserError("shared attention that does not lead needs the values of a layer.")
-        return from_heads(mixed, self.dtype), mixed
 
 
 def js_divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from jaxcxr import models
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention import MultiHeadAttention, shared
 from jaxcxr.models.attention.layers import layers
-from jaxcxr.models.attention.shared import SharedAttention, SharedCrossAttention
+from jaxcxr.models.attention.shared import SharedAttention
 from tests.models.attention import oracles
 from tests.models.attention.oracles import normal
 
@@ -82,28 +82,6 @@ def test_groups_of_one_are_a_plain_model_and_larger_groups_share(draw):
     assert abs(value - jnp.square(expected).mean()) > 1e-6
     query = gradient["backbone"]["blocks_0"]["attention"]["query"]["kernel"]
     assert np.abs(query).max() > 0
-
-
-def test_a_decoder_shares_the_mixed_values_of_the_leader(draw):
-    target = normal(2, 5, 16, seed=4)
-    leader, follower = SharedCrossAttention(heads=4), SharedCrossAttention(heads=4, leads=False)
-    variables = draw(leader, target, scale=0.4)
-    found, mixed = leader.apply(variables, target, X, mask=KEYS)
-    expected = MultiHeadAttention(heads=4).apply(variables, target, X, mask=KEYS)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    # With copied weights the next layer says the same, whatever comes in.
-    own = {"params": {"out": variables["params"]["out"]}}
-    again, same = follower.apply(own, 3 * target, mixed=mixed)
-    np.testing.assert_array_equal(again, found)
-    np.testing.assert_array_equal(same, mixed)
-    other = {"params": {"out": jax.tree.map(lambda w: 2 * w, variables["params"]["out"])}}
-    np.testing.assert_allclose(follower.apply(other, target, mixed=mixed)[0], 2 * found, atol=1e-5)
-    made = jax.eval_shape(
-        lambda x: follower.init(jax.random.key(0), x, mixed=mixed), target
-    )["params"]
-    assert set(made) == {"out"}
-    with pytest.raises(UserError, match="does not lead"):
-        follower.apply(own, target)
 
 
 def test_sharing_skips_the_scores():
