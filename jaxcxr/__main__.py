@@ -15,6 +15,7 @@ COMMANDS = {
     "relabel": ("jaxcxr.relabel", "add the positives that out-of-fold networks see, train only"),
     "prune": ("jaxcxr.prune", "drop closed heads of a trained model: a smaller run, same outputs"),
     "predict": ("jaxcxr.predict", "3D poses from 2D keypoints of videos: npz, csv, bvh"),
+    "render": ("jaxcxr.render", "3D poses to look at: html, gif, mp4"),
     "bench": ("jaxcxr.bench", "measure the parts of a run, and of the library of attention"),
     "study": ("jaxcxr.study", "do a grid of configs x seeds x data sets, one table for each"),
 }
