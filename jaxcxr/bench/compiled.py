@@ -7,6 +7,7 @@ multiplications and comparisons; XLA counts exp, log and tanh apart, and they ar
 """
 
 import dataclasses
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,11 +25,13 @@ class Compiled:
       call: the function.
       flops: of one call.
       memory: bytes that a call needs beside its arguments and results.
+      program: its instructions, the same for functions that XLA makes the same of.
     """
 
     call: Callable[..., Any]
     flops: float
     memory: int
+    program: str = ""
 
     def seconds(self, *args: Any, count: int = 1) -> float:
         """Time of a call, the mean of `count` that follow each other."""
@@ -52,7 +55,22 @@ def compile_(function: Callable[..., Any], *args: Any) -> Compiled:
         built,
         _counted_once(built) + _in_loops(used),
         built.memory_analysis().temp_size_in_bytes,
+        instructions(built.as_text()),
     )
+
+
+def instructions(text: str) -> str:
+    """The instructions of a compiled module without the names that functions gave them."""
+    lines = [line for line in text.splitlines() if re.match(r"ENTRY|%|\}|\s+(ROOT )?%", line)]
+    plain = re.sub(r", metadata=\{[^}]*\}", "", "\n".join(lines))
+    numbers: dict[str, str] = {}
+
+    def number(match: re.Match) -> str:
+        return numbers.setdefault(match[0], f"%{len(numbers)}")
+
+    plain = re.sub(r"%[\w.-]+", number, plain)
+    # In the heads of computations the arguments' names stand once more, without the sign.
+    return re.sub(r"^((?:ENTRY )?%\d+) \(.*\) -> .*$", r"\1", plain, flags=re.MULTILINE)
 
 
 def _counted_once(built: Any) -> float:

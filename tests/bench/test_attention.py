@@ -84,14 +84,15 @@ def test_a_window_has_fewer_flops_by_the_keys_that_it_meets():
 def test_plain_heads_are_measured_beside_both_others():
     found = attention.plain(SMALL, 0)
     assert set(found) == {"forward", "training"}
-    assert all(set(turn) == {"own", "einsum", "flax"} for turn in found["forward"])
+    assert all(set(turn) == {"own", "einsum", "flax"} for turn in found["forward"][0])
+    assert found["forward"][1] == found["training"][1] == {"own", "flax"}
 
 
 def test_bars_say_whether_they_hold(monkeypatch, capsys):
     fast = [{"window": 1.0, "full": 9.0}] * 6
     even = [{"own": a, "einsum": 1.0, "flax": 0.5} for a in (0.9, 1.0, 1.0, 1.01, 1.1, 1.2)]
     monkeypatch.setattr(attention, "window", lambda *_: {"forward": (fast, 14.0)})
-    monkeypatch.setattr(attention, "plain", lambda *_: {"forward": even})
+    monkeypatch.setattr(attention, "plain", lambda *_: {"forward": (even, {"own"})})
     attention.bars([SMALL], 0)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("14.00 [14.00, 14.00] at least 15   DOES NOT HOLD")
@@ -99,6 +100,9 @@ def test_bars_say_whether_they_hold(monkeypatch, capsys):
     assert lines[2].endswith("[0.90, 1.20]   at most 1.05  too close to tell from so many rounds")
     assert lines[3].endswith("[1.80, 2.40]   at most 1     DOES NOT HOLD")
     assert len(lines) == 4
+    monkeypatch.setattr(attention, "plain", lambda *_: {"forward": (even, {"own", "flax"})})
+    attention.bars([SMALL], 0)
+    assert capsys.readouterr().out.splitlines()[3].endswith("XLA makes the same program of both")
 
 
 def test_frames_by_name():

@@ -57,3 +57,20 @@ def test_memory_is_that_of_what_lies_between():
     vectors = jax.ShapeDtypeStruct((512, 8), jnp.float32)
     built = compiled.compile_(lambda x: jax.nn.softmax(x @ x.T) @ x, vectors)
     assert 512 * 512 * 4 <= built.memory < 4 * 512 * 512 * 4
+
+
+def test_instructions_are_the_same_whatever_names_functions_have():
+    def one(first, second):
+        return jnp.tanh(first @ second).sum()
+
+    def two(a, b):
+        product = a @ b
+        return jnp.sum(jnp.tanh(product))
+
+    def other(a, b):
+        return jnp.sum(jnp.exp(a @ b))
+
+    x = jax.ShapeDtypeStruct((8, 8), jnp.float32)
+    programs = [compiled.compile_(function, x, x).program for function in (one, two, other)]
+    assert programs[0] == programs[1] != programs[2]
+    assert "dot" in programs[0] or "custom-call" in programs[0]

@@ -223,8 +223,8 @@ class FlexibleHeadAttention(nn.Module):
         # One by one: joining the kernels is a copy in every call, which costs more than one
         # product saves; on a GPU, XLA itself joins small products of the same tokens.
         return {
-            name: (x @ kernel.reshape(kernel.shape[0], -1).astype(self.dtype)
-                   + bias.ravel().astype(self.dtype)).reshape(*x.shape[:2], *bias.shape)
+            name: jax.lax.dot_general(x, kernel.astype(self.dtype), (((2,), (0,)), ((), ())))
+            + bias.astype(self.dtype)
             for name, (kernel, bias) in weights.items()
         }
 
@@ -273,15 +273,19 @@ class FlexibleHeadAttention(nn.Module):
     def _combine(self, outputs, sizes, dim: int) -> jax.Array:
         if len(set(sizes)) == 1:
             heads = sum(group.count for group in self.groups)
-            kernels = [Output(dim, bias=True, name="out")(heads, sizes[0][1])]
+            kernel, bias = Output(dim, bias=True, name="out")(heads, sizes[0][1])
+            mixed = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, 2)
         else:
             kernels = [
                 Output(dim, bias=index == 0, name=f"group_{index}_out")(group.count, size[1])
                 for index, (group, size) in enumerate(zip(self.groups, sizes, strict=True))
             ]
-        kernel = jnp.concatenate([k.reshape(-1, dim) for k, _ in kernels]).astype(self.dtype)
-        mixed = jnp.concatenate([o.reshape(*o.shape[:2], -1) for o in outputs], -1)
-        return mixed @ kernel + kernels[0][1].astype(self.dtype)
+            kernel = jnp.concatenate([k.reshape(-1, 1, dim) for k, _ in kernels])
+            bias = kernels[0][1]
+            mixed = jnp.concatenate([o.reshape(*o.shape[:2], -1, 1) for o in outputs], 2)
+        products = (((2, 3), (0, 1)), ((), ()))
+        mixed = jax.lax.dot_general(mixed, kernel.astype(self.dtype), products)
+        return mixed + bias.astype(self.dtype)
 
 
 def _valid(mask: jax.Array | None) -> jax.Array | None:
