@@ -61,6 +61,7 @@ def default(task: str) -> ml_collections.ConfigDict:
             "image_size": 64,  # cxr: pixels a side fed to the model
             "frames": 27,  # pose: frames per training window
             "stride": 9,  # pose: frames between training windows
+            "target": "sequence",  # pose: or center, one frame is lifted from each window
             "sampling": "plain",  # cxr: or class_balanced, source_balanced
             "labels": "",  # cxr: csv with the training split's labels; "": the recorded ones
             "folds": 0,  # cxr: parts of the training split, by patient; 0: it is one whole
@@ -80,7 +81,18 @@ def default(task: str) -> ml_collections.ConfigDict:
                 "effective_beta": 0.9999,
             }
             if cxr
-            else {"velocity": 0.0, "joint_weights": "uniform"}
+            else {
+                # Weights of the terms of jaxcxr/tasks/pose_losses.py, which says their units.
+                "position": 1.0,
+                "n_mpjpe": 0.0,
+                "velocity": 0.0,
+                "acceleration": 0.0,
+                "bone_length": 0.0,
+                "symmetry": 0.0,
+                "likelihood": 0.0,  # needs a model with uncertainty=True
+                "root": 0.0,  # needs a model with trajectory=True
+                "joint_weights": "uniform",
+            }
         ),
         "stage_order": (),
         "stages": {},

@@ -7,9 +7,9 @@ import ml_collections
 
 from jaxcxr import models
 from jaxcxr.config import TASKS, default, get, nearest, source_options, steps
-from jaxcxr.data import augment, sources
+from jaxcxr.data import augment, clips, sources
 from jaxcxr.errors import UserError
-from jaxcxr.tasks import balance
+from jaxcxr.tasks import balance, pose_losses
 from jaxcxr.train import optim, rules
 
 _CHOICES = {
@@ -19,6 +19,7 @@ _CHOICES = {
     "loss.cxr": ("bce", "focal"),
     "loss.class_weights": balance.CLASS_WEIGHTS,
     "data.sampling": balance.SAMPLING,
+    "data.target": clips.TARGETS,
     "loss.joint_weights": ("uniform", "limbs"),
 }
 
@@ -47,7 +48,7 @@ _RANGES = {
     "report.samples": (1, 100),
     "loss.focal_gamma": (0.0, None),
     "loss.effective_beta": (0.0, 0.9999999),
-    "loss.velocity": (0.0, None),
+    **{f"loss.{name}": (0.0, None) for name in pose_losses.TERMS},
     "mesh.fsdp": (1, None),
     "mesh.tensor": (1, None),
 }
@@ -90,6 +91,8 @@ def check(config) -> None:
     _check_training_rows(config)
     augment.check(config.augment, "config.augment")
     _check_model(config)
+    if config.task == "pose":
+        _check_pose(config)
     _check_monitor(config)
     rules.check_rules(
         config.sharding_rules, lambda action: action in ("fsdp", "replicate") or _is_spec(action),
@@ -183,6 +186,35 @@ def _check_model(config) -> None:
                 f"data source {config.data.source!r} has no option {key!r}.{nearest(key, known)} "
                 "Choose a source with its options in the config file, by set_source."
             )
+
+
+def _check_pose(config) -> None:
+    """The terms of the loss have what they need of the model and of the data."""
+    options = {**models.options(config.model.name), **config.model.options}
+    weights = {name: config.loss[name] for name in pose_losses.TERMS}
+    if not any(weights.values()):
+        raise UserError("all weights in config.loss are 0; give one at least a positive weight.")
+    for term, option in pose_losses.NEEDS.items():
+        has = bool(options.get(option))
+        if has != bool(weights[term]):
+            raise UserError(
+                f"config.loss.{term} is {weights[term]} and config.model.options.{option} is "
+                f"{has} for {config.model.name!r}: set both, or none."
+            )
+    if config.data.target == "sequence":
+        return
+    for term in pose_losses.OVER_TIME:
+        if weights[term]:
+            raise UserError(
+                f"config.loss.{term} compares neighbouring frames, but with config.data.target="
+                "'center' a window has one target; use 'sequence' or a weight of 0."
+            )
+    if options.get("teacher_forcing"):
+        raise UserError(
+            f"{config.model.name!r} is taught with the poses of all frames, but with "
+            "config.data.target='center' a window has one; use 'sequence', or "
+            "model.options.teacher_forcing=False."
+        )
 
 
 def _check_monitor(config) -> None:

@@ -62,6 +62,7 @@ CASES = {
     "augment": ({"augment.contrast": 1.5}, ["augment.contrast", "at most 1"]),
     "flip": ({"augment.horizontal_flip": -0.1}, ["horizontal_flip", "at least 0"]),
     "loss": ({"loss.cxr": "bcee"}, ["loss.cxr", "'bce'"]),
+    "target": ({"data.target": "centre"}, ["data.target", "'sequence', 'center'"]),
     "class weights": ({"loss.class_weights": "chexnt"}, ["loss.class_weights", "'chexnet'?"]),
     "beta": ({"loss.effective_beta": 1.0}, ["loss.effective_beta is 1.0", "at most 0.9999999"]),
     "monitor": ({"checkpoint.monitor": "aurocs"}, ["checkpoint.monitor", "'auroc'"]),

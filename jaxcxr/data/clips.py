@@ -14,6 +14,8 @@ from jaxcxr.data import cameras
 
 _NO_FRAMES = np.zeros((0, 17, 3), np.float32)
 
+TARGETS = ("sequence", "center")
+
 
 @dataclasses.dataclass(frozen=True)
 class Sequence:
@@ -24,6 +26,9 @@ class Sequence:
       inputs: float32 `[frames, joints, 3]`: screen-normalised x and y, and the confidence; a joint
         that was not seen is all zeros.
       joints: float32 `[frames, joints, 3]`, metres, relative to the first joint (the hip).
+      root: float32 `[frames, 3]`, where the first joint stands, metres in the camera frame (x
+        right, y down, z forward); None where that is not known.
+      fps: frames per second.
     """
 
     sequence_id: str
@@ -32,6 +37,8 @@ class Sequence:
     camera: str
     inputs: np.ndarray
     joints: np.ndarray
+    root: np.ndarray | None = None
+    fps: float = 50.0
 
     @classmethod
     def from_record(cls, record) -> "Sequence":
@@ -46,6 +53,8 @@ class Sequence:
             *(name.decode() if isinstance(name, bytes) else str(name) for name in names),
             inputs=inputs.astype(np.float32),
             joints=joints - joints[:, :1],
+            root=joints[:, 0],
+            fps=float(record["fps"]),
         )
 
 
@@ -64,15 +73,26 @@ class Clips:
       stride: frames between the starts of neighbouring windows; with `stride == frames` every
         frame stands in exactly one window. The last window of a sequence is padded with zeros and
         its `mask` is False there.
+      target: "sequence": all frames of a window are to be lifted. "center": only that in the
+        middle, number `frames // 2`; the windows stand about every `stride`-th frame from the
+        first to the last, and reach over the ends of a sequence by repeating its first and last
+        frame.
+
+    Attributes:
+      windows: pairs of the number of a sequence and the first frame to be lifted.
     """
 
-    def __init__(self, sequences: list[Sequence], frames: int, stride: int):
+    def __init__(
+        self, sequences: list[Sequence], frames: int, stride: int, target: str = "sequence"
+    ):
         self.sequences = sorted(sequences, key=lambda sequence: sequence.sequence_id)
         self.frames = frames
+        self.center = target == "center"
+        lifted = 1 if self.center else frames
         self.windows = [
             (which, start)
             for which, sequence in enumerate(self.sequences)
-            for start in range(0, max(1, len(sequence.joints) - frames + stride), stride)
+            for start in range(0, max(1, len(sequence.joints) - lifted + stride), stride)
             if start < len(sequence.joints)
         ]
 
@@ -81,8 +101,13 @@ class Clips:
         which, start = np.array(self.windows, np.int64).reshape(-1, 2).T
         self._begin = first[which] + start
         self._length = np.minimum(first[which + 1] - self._begin, frames)
+        self._ends = np.stack([first[which], first[which + 1] - 1], 1)
+        self._fps = np.array([s.fps for s in self.sequences], np.float32)[which]
         self._inputs = np.concatenate([s.inputs for s in self.sequences] or [_NO_FRAMES])
         self._joints = np.concatenate([s.joints for s in self.sequences] or [_NO_FRAMES])
+        roots = [s.root for s in self.sequences]
+        known = roots and all(root is not None for root in roots)
+        self._root = np.concatenate(roots).astype(np.float32) if known else None
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -97,22 +122,46 @@ class Clips:
           indices: `[n]` positions among the windows.
 
         Returns:
-          `keypoints` and `joints` `[n, frames, joints, 3]`, `mask` bool `[n, frames]`.
+          `keypoints` and `joints` `[n, frames, joints, 3]`, `mask` bool `[n, frames]`, `fps`
+          float32 `[n]`, and where all sequences know it `root` `[n, frames, 3]`; with the target
+          "center" joints and root of one frame.
         """
+        indices = np.asarray(indices)
+        if self.center:
+            return self._read_centers(indices)
         mask = np.arange(self.frames) < self._length[indices, None]
         frame = np.where(mask, self._begin[indices, None] + np.arange(self.frames), 0)
         padded = ~mask[..., None, None]
-        return {
+        found = {
             "keypoints": np.where(padded, np.float32(0), self._inputs[frame]),
             "joints": np.where(padded, np.float32(0), self._joints[frame]),
             "mask": mask,
+            "fps": self._fps[indices],
         }
+        if self._root is not None:
+            found["root"] = np.where(padded[..., 0], np.float32(0), self._root[frame])
+        return found
+
+    def _read_centers(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        center = self._begin[indices, None]
+        first, last = self._ends[indices].T[..., None]
+        around = np.clip(center + np.arange(self.frames) - self.frames // 2, first, last)
+        found = {
+            "keypoints": self._inputs[around],
+            "joints": self._joints[center],
+            "mask": np.ones(around.shape, bool),
+            "fps": self._fps[indices],
+        }
+        if self._root is not None:
+            found["root"] = self._root[center]
+        return found
 
     def stitch(self, values: np.ndarray) -> list[np.ndarray]:
         """Per-window values back to per-sequence ones, padding dropped.
 
         Arguments:
-          values: `[windows, frames, ...]` in the order of the windows; needs `stride == frames`.
+          values: `[windows, frames, ...]` in the order of the windows; needs `stride == frames`,
+            or the target "center", one frame in each window and a stride of 1.
 
         Returns:
           One `[sequence frames, ...]` array per sequence.

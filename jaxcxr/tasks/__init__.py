@@ -55,8 +55,11 @@ class Task(Protocol):
     def model_options(self) -> dict:
         """Options of the model that the data decides, e.g. the number of classes."""
 
-    def inputs(self, batch) -> tuple[Any, dict]:
-        """Model input and keyword arguments from a batch (inside the compiled step)."""
+    def inputs(self, batch, train: bool = False) -> tuple[Any, dict]:
+        """Model input and keyword arguments from a batch (inside the compiled step).
+
+        Only with `train` may they hold targets, for models that learn from a teacher.
+        """
 
     def augment(self, key, batch):
         """Random changes of a training batch (inside the compiled step)."""
@@ -105,8 +108,10 @@ def create(config) -> Task:
         return _open_radiographs(directory, settings, split)
 
     def clips_of(split):
-        stride = settings.stride if split == "train" else settings.frames
-        return clips.Clips(clips.read_sequences(directory, split), settings.frames, stride)
+        once = 1 if settings.target == "center" else settings.frames
+        stride = settings.stride if split == "train" else once
+        sequences = clips.read_sequences(directory, split)
+        return clips.Clips(sequences, settings.frames, stride, settings.target)
 
     if config.task == "cxr":
         return cxr.XrayTask(config, radiographs_of)

@@ -79,8 +79,9 @@ class XrayTask:
         """One output per class."""
         return {"classes": len(self.classes)}
 
-    def inputs(self, batch):
+    def inputs(self, batch, train=False):
         """Images float32 `[batch, size, size, 1]`, normalised."""
+        del train
         return (_unit(batch["image"]) - GRAY_MEAN) / GRAY_STD, {}
 
     def augment(self, key, batch):

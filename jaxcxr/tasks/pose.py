@@ -5,13 +5,17 @@ import functools
 import pathlib
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcxr import models
 from jaxcxr.analysis import figures_attention, report
 from jaxcxr.data import augment, clips, skeletons
+from jaxcxr.errors import UserError
+from jaxcxr.metrics import calibration
 from jaxcxr.metrics import pose as metrics_pose
-from jaxcxr.tasks import Evaluation, pose_baselines
+from jaxcxr.tasks import Evaluation, pose_baselines, pose_losses
 
 MM = 1000.0  # models and losses are in metres, metrics in millimetres
 
@@ -35,11 +39,21 @@ class PoseTask:
         weights = np.ones(len(self._skeleton.joints), np.float32)
         if config.loss.joint_weights == "limbs":
             weights = np.array([_limb_weight(name) for name in self._skeleton.joints], np.float32)
-        self._joint_weights = weights / weights.mean()
         self.span_units = {"blocks": "frames", "frames": "frames", "joints": "bones"}
-        self.loss_weights = {"position": 1.0}
-        if config.loss.velocity:
-            self.loss_weights["velocity"] = config.loss.velocity
+        self.loss_weights = {
+            name: float(config.loss[name]) for name in pose_losses.TERMS if config.loss[name]
+        }
+        self._losses = pose_losses.Losses(
+            self.loss_weights, self._skeleton, weights / weights.mean()
+        )
+        model = models.create(config.model.name, **config.model.options.to_dict())
+        self._teaches = getattr(model, "teacher_forcing", False)
+        # The same function of a window as wide as the model sees, and nothing else computed.
+        self._strided = (
+            config.data.target == "center"
+            and getattr(model, "receptive_field", None) == config.data.frames
+            and not model.causal
+        )
 
     def sampling(self) -> None:
         """Every window once an epoch."""
@@ -48,9 +62,17 @@ class PoseTask:
         """Nothing: the models take the number of joints from their input."""
         return {}
 
-    def inputs(self, batch):
-        """Keypoints `[batch, frames, joints, 3]` (x, y, confidence) and the frame mask."""
-        return batch["keypoints"], {"mask": batch["mask"]}
+    def inputs(self, batch, train=False):
+        """Keypoints `[batch, frames, joints, 3]` (x, y, confidence) and the frame mask.
+
+        For models that learn from a teacher, in training the true joints too.
+        """
+        options = {"mask": batch["mask"]}
+        if train and self._teaches:
+            options["joints"] = batch["joints"]
+        if self._strided and batch["joints"].shape[1] == 1:
+            options["strided"] = True
+        return batch["keypoints"], options
 
     def augment(self, key, batch):
         """Random mirroring, left and right joints swapped."""
@@ -58,35 +80,63 @@ class PoseTask:
             key, batch["keypoints"], batch["joints"], self._skeleton.swap, self._config.augment,
             batch["position"],
         )
-        return {**batch, "keypoints": keypoints, "joints": joints}
+        changed = {"keypoints": keypoints, "joints": joints}
+        if "root" in batch:
+            # The same draws: the root is a joint that is its own mirror image.
+            root = batch["root"][:, :, None]
+            _, root = augment.augment_pose(
+                key, root, root, (0,), self._config.augment, batch["position"]
+            )
+            changed["root"] = root[:, :, 0]
+        return {**batch, **changed}
 
     def divisors(self, batch):
-        """Known joints, and known joint steps between neighbouring frames, in the batch."""
-        known = self._known(batch).astype(jnp.float32)
-        joints = float(len(self._skeleton.joints))
-        counts = {"position": known.sum() * joints}
-        if "velocity" in self.loss_weights:
-            counts["velocity"] = (known[:, 1:] * known[:, :-1]).sum() * joints
-        return counts
+        """For each term how many joints, steps, bones or roots are known in the batch."""
+        return self._losses.counts(self._known(batch))
 
     def loss_sums(self, outputs, batch):
-        """Distances in metres; for velocities, between differences of neighbouring frames."""
-        error = outputs.astype(jnp.float32) - batch["joints"]
-        known = self._known(batch)
-        weighted = _norm(error) * self._joint_weights
-        sums = {"position": jnp.sum(jnp.where(known[..., None], weighted, 0.0))}
-        if "velocity" in self.loss_weights:
-            both = (known[:, 1:] & known[:, :-1])[..., None]
-            steps = _norm(error[:, 1:] - error[:, :-1])
-            sums["velocity"] = jnp.sum(jnp.where(both, steps, 0.0))
-        return sums
+        """The terms of `pose_losses` that have a weight.
+
+        Raises:
+          UserError: the data do not know where roots stand, and the loss asks.
+        """
+        if "root" in self.loss_weights and "root" not in batch:
+            raise UserError(
+                f"config.loss.root is {self.loss_weights['root']}, but the sequences of "
+                f"{self._config.data.source!r} do not say where the root stands."
+            )
+        return self._losses.sums(self._lifted(outputs, batch), batch, self._known(batch))
 
     def predict(self, outputs, batch):
-        """Joints in metres, `[batch, frames, joints, 3]`."""
-        return {"joints": outputs.astype(jnp.float32)}
+        """Of each frame to be lifted, all float32.
+
+        Returns:
+          `joints` `[batch, frames, joints, 3]` in metres, and what the model gives beside them:
+          `sigma` `[batch, frames, joints]`, the standard deviation of each coordinate in metres,
+          `root` `[batch, frames, 3]` in metres in the camera frame.
+        """
+        found = dict(self._lifted(outputs, batch))
+        if "log_variance" in found:
+            found["sigma"] = jnp.exp(0.5 * found.pop("log_variance"))
+        return found
+
+    def _lifted(self, outputs, batch) -> dict:
+        """Outputs by name, of the frames to be lifted: all, or the middle ones."""
+        outputs = outputs if isinstance(outputs, dict) else {"joints": outputs}
+        given, wanted = outputs["joints"].shape[1], batch["joints"].shape[1]
+
+        def cut(x):
+            x = x if given == wanted else x[:, given // 2 : given // 2 + 1]
+            return x.astype(jnp.float32)
+
+        return jax.tree.map(cut, outputs)
 
     def evaluate(self, split: str, predictions) -> Evaluation:
-        """MPJPE and P-MPJPE in mm beside both baselines, and MPJPE by action."""
+        """MPJPE and P-MPJPE in mm beside both baselines, and MPJPE by action.
+
+        Where the model gives them, also how often intervals of its own uncertainty hold the truth,
+        and the mean distance of the root from its place (MRPE) in mm.
+        """
         source = self.source(split)
         methods = {"model": [p * MM for p in source.stitch(predictions["joints"])]}
         methods |= self._baseline_predictions(split)
@@ -107,7 +157,28 @@ class PoseTask:
             rows.append((name, result, by_action))
             prefix = "" if name == "model" else f"{name}/"
             metrics |= {prefix + key: value for key, value in result.items()}
-        return Evaluation(metrics, _table(rows))
+        lines = [_table(rows)]
+        if "sigma" in predictions:
+            shares = self._coverage(split, predictions)
+            metrics |= {f"coverage_{level:.0%}".rstrip("%"): x for level, x in shares.items()}
+            lines.append("intervals hold the truth: " + ", ".join(
+                f"{level:.0%} intervals {share:.1%}" for level, share in shares.items()
+            ))
+        if "root" in predictions and all(s.root is not None for s in source.sequences):
+            roots = np.concatenate(source.stitch(predictions["root"]))
+            error = roots - np.concatenate([s.root for s in source.sequences])
+            metrics["mrpe"] = float(np.linalg.norm(error, axis=-1).mean()) * MM
+            lines.append(f"root: MRPE {metrics['mrpe']:.1f} mm")
+        return Evaluation(metrics, "\n".join(lines))
+
+    def _coverage(self, split: str, predictions) -> dict[float, float]:
+        """Coverage over the coordinates of all joints but the root, which is always at 0."""
+        source = self.source(split)
+        joints, sigma = (
+            np.concatenate(source.stitch(predictions[name])) for name in ("joints", "sigma")
+        )
+        error = joints - np.concatenate([s.joints for s in source.sequences])
+        return calibration.coverage(error[:, 1:], sigma[:, 1:, None])
 
     def ids(self, split: str, index) -> list[str]:
         """Sequence and first frame of windows."""
@@ -184,7 +255,12 @@ class PoseTask:
         return lines
 
     def _known(self, batch):
-        return batch["mask"] & batch["valid"][:, None]
+        """Frames to be lifted whose target is known, bool `[batch, frames]`."""
+        mask, wanted = batch["mask"], batch["joints"].shape[1]
+        if mask.shape[1] != wanted:
+            middle = mask.shape[1] // 2
+            mask = mask[:, middle : middle + 1]
+        return mask & batch["valid"][:, None]
 
     @functools.cached_property
     def _baselines(self):
@@ -201,11 +277,6 @@ class PoseTask:
             "mean_pose": [np.broadcast_to(mean, s.joints.shape) * MM for s in sequences],
             "ridge": [ridge(s.inputs) * MM for s in sequences],
         }
-
-
-def _norm(x):
-    """Length of the last axis with a finite gradient at zero."""
-    return jnp.sqrt(jnp.sum(x * x, -1) + 1e-12)
 
 
 def _limb_weight(name: str) -> float:

@@ -70,7 +70,7 @@ def make_loss(model, task, stage, axis: str | None, parts: int = 1) -> Callable:
 
     def loss_of(trained, frozen, batch_stats, batch, divisors, key):
         variables = {"params": state_lib.merge(trained, frozen), "batch_stats": batch_stats}
-        inputs, options = task.inputs(batch)
+        inputs, options = task.inputs(batch, train=True)
         with freeze_batch_norm(stage):
             outputs, updated = model.apply(
                 variables, inputs, train=True, rngs={"dropout": key},

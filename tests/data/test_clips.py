@@ -1,5 +1,6 @@
 """Windows over sequences: every frame once in evaluation, padding masked, inputs as documented."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_padding_is_zero_and_masked():
     assert (window["keypoints"][7:] == 0).all()
     assert window["keypoints"][:7].any()
     assert {key: value.shape for key, value in window.items()} == {
-        "keypoints": (9, 17, 3), "joints": (9, 17, 3), "mask": (9,),
+        "keypoints": (9, 17, 3), "joints": (9, 17, 3), "mask": (9,), "fps": (),
     }
 
 
@@ -69,7 +70,54 @@ def test_a_record_becomes_screen_coordinates_and_root_relative_joints():
     np.testing.assert_allclose(sequence.inputs[3, :, :2], screen[3], atol=1e-6)
     assert (sequence.inputs[2, 4] == 0).all(), "a joint that was not seen"
     assert (sequence.joints[:, 0] == 0).all()
+    np.testing.assert_array_equal(sequence.root, record["joints"][:, 0])
+    assert sequence.fps == 50.0
     np.testing.assert_allclose(
         sequence.joints[:, 5], record["joints"][:, 5] - record["joints"][:, 0], atol=1e-6
     )
     assert sequence.inputs.dtype == sequence.joints.dtype == np.float32
+
+
+def with_roots(source):
+    rng = np.random.default_rng(1)
+    return [
+        dataclasses.replace(
+            s, root=rng.normal(size=(len(s.joints), 3)).astype(np.float32), fps=25.0 * (i + 1)
+        )
+        for i, s in enumerate(source.sequences)
+    ]
+
+
+@pytest.mark.parametrize("frames", [1, 4, 9, 27])
+def test_windows_about_every_frame(frames):
+    sequences = with_roots(toys.toy_clips(9, 9))
+    source = clips.Clips(sequences, frames, 1, "center")
+    assert len(source) == 30 + 7 + 19
+    found = source.read(np.arange(len(source)))
+    assert found["mask"].shape == (56, frames)
+    assert found["mask"].all()
+    stitched, roots = source.stitch(found["joints"]), source.stitch(found["root"])
+    before, after = frames // 2, frames - 1 - frames // 2
+    windows = iter(found["keypoints"])
+    for index, sequence in enumerate(sequences):
+        np.testing.assert_array_equal(stitched[index], sequence.joints)
+        np.testing.assert_array_equal(roots[index], sequence.root)
+        padded = np.pad(sequence.inputs, ((before, after), (0, 0), (0, 0)), mode="edge")
+        for t in range(len(sequence.joints)):
+            np.testing.assert_array_equal(next(windows), padded[t : t + frames])
+    np.testing.assert_array_equal(found["fps"], np.repeat([25, 50, 75], [30, 7, 19]))
+
+
+def test_training_windows_about_every_third_frame_reach_the_end():
+    source = clips.Clips(toys.toy_clips(9, 9).sequences, 9, 3, "center")
+    assert [t for which, t in source.windows if which == 0] == [*range(0, 30, 3)]
+    assert source[0]["joints"].shape == (1, 17, 3)
+    assert "root" not in source[0]
+
+
+def test_roots_of_windows_are_padded_with_zeros():
+    source = clips.Clips(with_roots(toys.toy_clips(9, 9)), 9, 9)
+    found = source.read(np.arange(len(source)))
+    for values, sequence in zip(source.stitch(found["root"]), source.sequences, strict=True):
+        np.testing.assert_array_equal(values, sequence.root)
+    assert (found["root"][~found["mask"]] == 0).all()
