@@ -212,25 +212,46 @@ class Lifter:
           video: their video.
           tracks: which of its people.
         """
-        from jaxcxr.data import clips
         from jaxcxr.train import loop
 
         sequences = [
-            _sequence(number, _inputs(track, video, self._fps))
+            _sequence(number, _inputs(track, video, self._fps), self._fps)
             for number, track in enumerate(tracks)
         ]
-        source = clips.Clips(sequences, self._frames, max(1, self._frames // 2))
+        source = _windows(sequences, self._run.config)
         self._run.task.source = lambda split: source
         with self._run.mesh_context():
-            windows = loop.predict(self._run, self._state, "video")["joints"]
-        lengths = [len(sequence.inputs) for sequence in source.sequences]
-        whole = keypoint_windows.cross_fade(windows, source.windows, lengths)
+            predictions = loop.predict(self._run, self._state, "video")
+        whole = {}
+        for name in {"joints", "sigma", "root"} & predictions.keys():
+            whole[name] = [
+                keypoint_windows.resample_positions(
+                    part, len(track.keypoints), video.fps, self._fps
+                )
+                for track, part in zip(tracks, _joined(predictions[name], source), strict=True)
+            ]
         return [
-            Person(track, keypoint_windows.resample_positions(
-                joints, len(track.keypoints), video.fps, self._fps
-            ))
-            for track, joints in zip(tracks, whole, strict=True)
+            Person(track, **{name: parts[number] for name, parts in whole.items()})
+            for number, track in enumerate(tracks)
         ]
+
+
+def _windows(sequences, config):
+    """Windows that overlap by half; of models that lift the middle frame, one for each frame."""
+    from jaxcxr.data import clips
+
+    frames = config.data.frames
+    if config.data.get("target", "sequence") == "center":
+        return clips.Clips(sequences, frames, 1, "center")
+    return clips.Clips(sequences, frames, max(1, frames // 2))
+
+
+def _joined(values: np.ndarray, source) -> list[np.ndarray]:
+    """Values of windows as one array for each sequence."""
+    if values.shape[1] == 1 < source.frames:
+        return source.stitch(values)
+    lengths = [len(sequence.inputs) for sequence in source.sequences]
+    return keypoint_windows.cross_fade(values, source.windows, lengths)
 
 
 def _inputs(track: Track, video: Video, training_fps: float) -> np.ndarray:
@@ -244,12 +265,12 @@ def _inputs(track: Track, video: Video, training_fps: float) -> np.ndarray:
     return inputs.astype(np.float32)
 
 
-def _sequence(number: int, inputs: np.ndarray):
+def _sequence(number: int, inputs: np.ndarray, fps: float):
     from jaxcxr.data import clips
 
     return clips.Sequence(
         sequence_id=f"{number:06d}", subject="", action="", camera="", inputs=inputs,
-        joints=np.zeros_like(inputs),
+        joints=np.zeros_like(inputs), fps=fps,
     )
 
 
@@ -261,7 +282,6 @@ def _setup(config):
     """
     import jax
 
-    from jaxcxr.data import clips
     from jaxcxr.tasks import pose
     from jaxcxr.train import parallel, setup
     from jaxcxr.train import state as state_lib
@@ -271,9 +291,8 @@ def _setup(config):
         config.mesh.data, config.mesh.fsdp, config.mesh.tensor = -1, 1, 1
         config.parallel, config.accumulate = "jit", 1
         config.batch_size = -(-min(config.batch_size, _MOST_WINDOWS) // devices) * devices
-    one = clips.Clips(
-        [_sequence(0, np.zeros((config.data.frames, 17, 3), np.float32))], config.data.frames, 1
-    )
+    blank = np.zeros((config.data.frames, 17, 3), np.float32)
+    one = _windows([_sequence(0, blank, training_fps(config))], config)
     task = pose.PoseTask(config, lambda split: one)
     return setup.Setup(
         config=config, task=task, model=setup.make_model(config, task),

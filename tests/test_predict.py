@@ -120,6 +120,45 @@ def test_a_constant_model_leaves_no_seam_in_files_of_any_length(lifter, tmp_path
                                    rtol=1e-6)
 
 
+def test_models_that_lift_the_middle_frame_see_one_window_for_each(trained, tmp_path):
+    """The output is the middle of the window about each frame, ends repeated."""
+    _, run, state = trained
+    config = toys.two_stages()
+    with config.unlocked():
+        config.data.target = "center"
+    shutil.copytree(trained[0], tmp_path / "run")
+    (tmp_path / "run" / "config.json").unlink()
+    checkpoint.write_config(tmp_path / "run", config)
+    video = keypoint_files.read(write_npz(tmp_path / "a.npz", points(12), fps=50.0))
+    lifter = predict.Lifter(tmp_path / "run")
+    (person,) = lifter.lift(video, video.tracks)
+    screen = video.tracks[0].keypoints / 200 - np.array([1, 0.75])
+    around = np.clip(np.arange(12)[:, None] + np.arange(FRAMES) - FRAMES // 2, 0, 11)
+    inputs = np.concatenate([screen, np.ones((12, 17, 1))], -1)[around].astype(np.float32)
+    expected = run.model.apply(
+        {"params": state.ema, "batch_stats": state.batch_stats}, inputs,
+        mask=np.ones(around.shape, bool), train=False,
+    )
+    np.testing.assert_allclose(person.joints, expected[:, FRAMES // 2], atol=1e-5)
+
+
+def test_root_and_uncertainty_of_models_that_say_them(trained, lifter, tmp_path, monkeypatch):
+    def predicted(run, state, split):
+        shape = (len(run.task.source(split)), FRAMES, 17)
+        joints = np.broadcast_to(np.eye(17, 3, dtype=np.float32), (*shape, 3)) / 10
+        return {"joints": joints, "sigma": np.full(shape, 0.03, np.float32),
+                "root": np.broadcast_to(np.array([1, 2, 4], np.float32), (*shape[:2], 3))}
+
+    monkeypatch.setattr(loop, "predict", predicted)
+    call(trained[0], write_npz(tmp_path / "a.npz", points(30), fps=30.0), "--format=npz,bvh",
+         "--out", tmp_path / "out")
+    content = loaded(tmp_path / "out" / "a.npz")
+    np.testing.assert_allclose(content["root"], np.tile([1000, 2000, 4000], (30, 1)))
+    np.testing.assert_allclose(content["sigma"], np.full((30, 17), 30.0), rtol=1e-6)
+    motion = bvh.parse((tmp_path / "out" / "a_0.bvh").read_text(), "a_0.bvh")
+    np.testing.assert_allclose(motion.positions["Hips"], np.tile([100, -200, -400], (30, 1)))
+
+
 def test_files_of_several_people(trained, tmp_path, capsys):
     values = np.stack([points(25, seed=1), points(25, seed=2)])
     confidence = np.ones(values.shape[:3])

@@ -24,10 +24,14 @@ class Person:
     Attributes:
       track: the 2D keypoints.
       joints: `[frames, 17, 3]`, metres, relative to the hip, in the frames of the track.
+      root: `[frames, 3]`, metres, where the hip stands before the camera, of models that say it.
+      sigma: `[frames, 17]`, metres, standard deviation of each coordinate, of models that say it.
     """
 
     track: Track
     joints: np.ndarray
+    root: np.ndarray | None = None
+    sigma: np.ndarray | None = None
 
 
 def sequence_id(stem: str, person: str) -> str:
@@ -42,7 +46,8 @@ def write_npz(
 
     `poses` float32 `[N, 17, 3]` (mm), `sequence`, `frame` (of the video, from 0), `keypoints`
     float32 `[N, 17, 2]` (pixels) and `confidence` `[N, 17]` as given; `fps`, `unit`, `axes`,
-    `joints` (names), `image_size`, `source`, `source_joints` and what `about` holds.
+    `joints` (names), `image_size`, `source`, `source_joints` and what `about` holds. `root`
+    `[N, 3]` and `sigma` `[N, 17]` (mm) where the model says them.
 
     Arguments:
       out: the file to write, whole or not at all.
@@ -64,6 +69,11 @@ def write_npz(
         "source": video.path.name, "source_joints": video.joint_set,
         "jaxcxr_version": __version__, **about,
     }
+
+    for name in ("root", "sigma"):
+        parts = [getattr(person, name) for person in people]
+        if all(part is not None for part in parts):
+            content[name] = (np.concatenate(parts) * MM).astype(np.float32)
 
     def write(path: pathlib.Path) -> None:
         with path.open("wb") as file:  # NumPy would append .npz to the name of a partial file
@@ -96,7 +106,9 @@ def write_csv(out: pathlib.Path, video: Video, people: Sequence[Person]) -> path
 def write_bvh(
     out: pathlib.Path, video: Video, person: Person, symmetric: bool
 ) -> tuple[pathlib.Path, bvh_export.Fit]:
-    """`STEM_PERSON.bvh`: centimetres, y up, the hip at the origin; and how far it is from `person`.
+    """`STEM_PERSON.bvh`: centimetres, y up; and how far it is from the poses of `person`.
+
+    The hip is at the origin, or where the model says that it stands; the camera is then there.
 
     Arguments:
       out: the file to write.
@@ -104,7 +116,10 @@ def write_bvh(
       person: one of its people.
       symmetric: left and right bones get the same length.
     """
-    fit = bvh_export.fit(person.joints, video.fps, symmetric)
+    joints = person.joints
+    if person.root is not None:
+        joints = joints - joints[:, :1] + person.root[:, None]
+    fit = bvh_export.fit(joints, video.fps, symmetric)
     text = bvh_export.to_text(fit.motion)
     return _whole(out, lambda path: path.write_text(text, encoding="utf-8")), fit
 
