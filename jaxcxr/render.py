@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, metavar="FILE", help=f"file to write: {', '.join(KINDS)}"
     )
     parser.add_argument(
-        "--labels", metavar="L.npz", help="true poses, in sequences of the same names"
+        "--labels", metavar="L.npz",
+        help="true poses, in sequences of the same names; of a single sequence in any",
     )
     parser.add_argument(
         "--sequence", action="append", metavar="NAME",

@@ -104,8 +104,8 @@ def test_unseen_points_and_unknown_truth_are_nothing(tmp_path):
     content = dict(np.load(tmp_path / "a.npz"))
     content["confidence"][3, 5] = 0
     np.savez(tmp_path / "a.npz", **content)
-    name = next(iter(truth))
-    np.savez(tmp_path / "labels.npz", poses=truth[name][:20], sequence=np.repeat(name, 20),
+    (name,) = truth
+    np.savez(tmp_path / "labels.npz", poses=truth[name][:20], sequence=np.repeat("S1/a/b", 20),
              frame=np.arange(10, 30))
     read = player_files.read(tmp_path / "a.npz")
     (take,) = player_files.with_labels(read, tmp_path / "labels.npz")
@@ -156,6 +156,24 @@ def test_mp4(tmp_path, capsys):
     assert min(orange, green) > 300
 
 
+def test_films_without_the_codec_that_browsers_play(tmp_path, monkeypatch, capsys):
+    takes.write_npz(tmp_path / "walk.npz")
+    monkeypatch.setattr(player_video, "_CODECS", ("zzzz", "mp4v"))
+    call(tmp_path / "walk.npz", "--out", tmp_path / "a.mp4")
+    assert "no codec that browsers play" in capsys.readouterr().out
+    monkeypatch.setattr(player_video, "_CODECS", ("zzzz",))
+    call(tmp_path / "walk.npz", "--out", tmp_path / "b.mp4", code=1)
+    assert "none of the codecs zzzz" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "walk.npz"]
+
+
+@pytest.mark.parametrize("kind", ["gif", "mp4", "html"])
+def test_a_single_pose(tmp_path, kind):
+    np.savez(tmp_path / "a.npz", **{"S1/a/b": takes.walk()[0][:1]})
+    call(tmp_path / "a.npz", "--fps=30", "--out", tmp_path / f"a.{kind}")
+    assert (tmp_path / f"a.{kind}").stat().st_size > 500
+
+
 def test_films_are_thinned():
     long = player_files.Take("a", 50.0, 0, np.zeros((6001, 17, 3), np.float32))
     fewer, note = player_video.thinned(long)
@@ -193,7 +211,7 @@ def test_mistakes(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     takes.write_npz(tmp_path / "a.npz")
     (tmp_path / "a.txt").write_text("")
-    np.savez("other.npz", **{"S1/a/b": np.zeros((3, 17, 3))})
+    np.savez("other.npz", **{f"S1/a/{i}": np.zeros((3, 17, 3)) for i in range(2)})
     np.savez("sixteen.npz", **{"S1/a/b": np.zeros((3, 16, 3))})
     np.savez("nan.npz", **{"S1/a/b": np.full((3, 17, 3), np.nan)})
     (tmp_path / "table.csv").write_text("a,b\n1,2\n")

@@ -89,13 +89,15 @@ def with_labels(takes: list[Take], path: str | pathlib.Path) -> list[Take]:
 
     Arguments:
       takes: of `read`.
-      path: the file; its sequences have the names of the takes.
+      path: the file; its sequences have the names of the takes, or both are of one sequence.
 
     Raises:
       UserError: no sequence of that name, or poses of other joints.
     """
     labels = pose_files.read(path)
     known = {str(key): value for key, value in labels.sequences.items()}
+    if len(known) == len(takes) == 1:
+        known = {takes[0].name: next(iter(known.values()))}
     shown = []
     for take in takes:
         if take.name not in known:
