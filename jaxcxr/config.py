@@ -252,14 +252,20 @@ def flatten(config) -> dict:
 
 
 def from_saved(saved: dict):
-    """The config that a workdir's config.json holds; JSON's lists become tuples again."""
+    """The config that a workdir's config.json holds; JSON's lists become tuples again.
+
+    A key that did not exist when the run was made has its default, which is what the run did.
+    """
 
     def tuples(value):
         if isinstance(value, dict):
             return {key: tuples(item) for key, item in value.items()}
         return tuple(map(tuples, value)) if isinstance(value, list) else value
 
-    return ml_collections.ConfigDict(tuples(saved)).lock()
+    config = default(saved["task"])
+    with config.unlocked(), config.ignore_type():
+        config.update(ml_collections.ConfigDict(tuples(saved)))
+    return config
 
 
 def difference(config, saved: dict) -> list[str]:

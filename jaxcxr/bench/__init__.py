@@ -19,6 +19,7 @@ BENCHES = {
     "attention": ("jaxcxr.bench.attention", "FLOPs and time of each kind of attention head"),
     "complexity": ("jaxcxr.bench.complexity", "FLOPs, time and memory of attention as n grows"),
     "models": ("jaxcxr.bench.models", "a transformer with each kind of attention (--config=F)"),
+    "stream": ("jaxcxr.bench.stream", "a pose model frame by frame (--config=F, --workdir=RUN)"),
 }
 TAKES_CONFIG = True
 
