@@ -271,12 +271,14 @@ def from_saved(saved: dict):
 def difference(config, saved: dict) -> list[str]:
     """Lines "key: saved -> now" for the keys whose change would make this another experiment.
 
+    A key that did not exist when the run was made counts as its default, see `from_saved`.
+
     Arguments:
       config: the config of this run.
       saved: the `config` entry of a workdir's config.json.
     """
     now = flatten(config)
-    before = flatten(ml_collections.ConfigDict(saved))
+    before = flatten(from_saved(saved))
     lines = []
     for key in sorted(now.keys() | before.keys()):
         changed = now.get(key) != before.get(key)

@@ -140,6 +140,15 @@ def test_difference_shows_what_makes_another_experiment():
     ]
 
 
+def test_a_run_from_before_a_key_existed_goes_on():
+    saved = json.loads(toys.two_stages().to_json_best_effort())
+    del saved["data"]["target"]
+    assert base.difference(toys.two_stages(), saved) == []
+    assert base.difference(toys.two_stages(data__target="center"), saved) == [
+        "data.target: 'sequence' -> 'center'"
+    ]
+
+
 def test_provenance_names_what_computes():
     found = base.provenance()
     assert found["packages"]["jax"][0].isdigit()

@@ -9,10 +9,9 @@ from flax import linen as nn
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.keypoints import standardize
+from jaxcxr.models.pose_outputs import HEAD_INIT, Outputs
 
 _DENSE_INIT = nn.initializers.he_normal()
-# As in the transformers: joints lie decimetres from the root, so the output begins near 0.
-_HEAD_INIT = nn.initializers.normal(1e-3)
 INPUTS = ("screen", "standardized")
 
 
@@ -128,6 +127,8 @@ class PoseConvolution(nn.Module):
       inputs: "screen" (x and y, 0 where unseen) or "standardized" (also the confidence, see
         `keypoints.standardize`).
       causal: a frame is lifted from itself and those before it.
+      uncertainty: a variance of each joint too, see `pose_outputs`.
+      trajectory: the place of the root too.
       axis_name: mapped axis over which BatchNorm averages.
       dtype: of the computation; parameters, normalisation and output are float32.
     """
@@ -138,6 +139,8 @@ class PoseConvolution(nn.Module):
     momentum: float = 0.9
     inputs: str = "screen"
     causal: bool = False
+    uncertainty: bool = False
+    trajectory: bool = False
     axis_name: str | None = None
     dtype: Any = jnp.float32
 
@@ -166,12 +169,13 @@ class PoseConvolution(nn.Module):
             convolutions that compute nothing else.
 
         Returns:
-          float32 `[batch, frames, joints, 3]` in metres; `[batch, 1, joints, 3]` where strided.
+          float32 `[batch, frames, joints, 3]` in metres, `[batch, 1, joints, 3]` where strided;
+          with `uncertainty` or `trajectory` what `Outputs.of_frames` returns.
 
         Raises:
           UserError: even taps, or a strided window of another length than the receptive field.
         """
-        batch, frames, joints, _ = keypoints.shape
+        frames, joints = keypoints.shape[1:3]
         self._check(frames, strided)
         x, there = _features(keypoints, mask, self.inputs).astype(self.dtype), None
         if not strided:
@@ -182,8 +186,9 @@ class PoseConvolution(nn.Module):
             self.causal, self.axis_name, self.dtype, name="backbone",
         )
         x = backbone(x, there, train, strided)
-        x = nn.Dense(joints * 3, dtype=self.dtype, kernel_init=_HEAD_INIT, name="head")(x)
-        return x.reshape(batch, -1, joints, 3).astype(jnp.float32)
+        outputs = Outputs(joints, self.uncertainty, self.trajectory)
+        head = nn.Dense(outputs.width, dtype=self.dtype, kernel_init=HEAD_INIT, name="head")
+        return outputs.of_frames(head(x))
 
     def _check(self, frames: int, strided: bool) -> None:
         if not self.widths or any(width < 1 or width % 2 == 0 for width in self.widths):
@@ -259,6 +264,8 @@ class PoseFrame(nn.Module):
       dropout: rate after each layer.
       momentum: of BatchNorm's running statistics.
       inputs: as in `PoseConvolution`.
+      uncertainty: as in `PoseConvolution`.
+      trajectory: as in `PoseConvolution`.
       axis_name: mapped axis over which BatchNorm averages.
       dtype: of the computation; parameters, normalisation and output are float32.
     """
@@ -268,6 +275,8 @@ class PoseFrame(nn.Module):
     dropout: float = 0.5
     momentum: float = 0.9
     inputs: str = "screen"
+    uncertainty: bool = False
+    trajectory: bool = False
     axis_name: str | None = None
     dtype: Any = jnp.float32
 
@@ -276,13 +285,12 @@ class PoseFrame(nn.Module):
         self, keypoints: jax.Array, *, mask: jax.Array | None = None, train: bool = False
     ) -> jax.Array:
         """Lifts each frame by itself; arguments and result as in `PoseConvolution`."""
-        batch, frames, joints, _ = keypoints.shape
+        joints = keypoints.shape[2]
         x = _features(keypoints, mask, self.inputs).astype(self.dtype)
         backbone = FrameBackbone(
             self.width, self.blocks, self.dropout, self.momentum, self.inputs, self.axis_name,
             self.dtype, name="backbone",
         )
-        x = nn.Dense(joints * 3, dtype=self.dtype, kernel_init=_HEAD_INIT, name="head")(
-            backbone(x, mask, train)
-        )
-        return x.reshape(batch, frames, joints, 3).astype(jnp.float32)
+        outputs = Outputs(joints, self.uncertainty, self.trajectory)
+        head = nn.Dense(outputs.width, dtype=self.dtype, kernel_init=HEAD_INIT, name="head")
+        return outputs.of_frames(head(backbone(x, mask, train)))

@@ -89,6 +89,17 @@ def test_padding_is_as_if_it_were_not_there_in_training_too(draw, name, inputs):
         np.testing.assert_allclose(one, two, atol=1e-5)
 
 
+def test_uncertainty_and_trajectory_are_asked_for():
+    model = small(uncertainty=True, trajectory=True)
+    found = jax.eval_shape(
+        lambda key: model.init_with_output(key, KEYPOINTS)[0], jax.random.key(0)
+    )
+    shapes = {name: value.shape for name, value in found.items()}
+    assert shapes["joints"] == (2, 30, 17, 3)
+    assert (2, 30, 17) in shapes.values()
+    assert (2, 30, 3) in shapes.values()
+
+
 def test_unseen_joints_count_as_zero_whatever_they_hold(draw):
     model = models.create("pose_frame", width=8)
     x = KEYPOINTS[:1, :2].copy()
