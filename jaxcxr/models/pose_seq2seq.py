@@ -58,10 +58,7 @@ def _write(
 
 
 class _Lifter(nn.Module):
-    """What both share; `_decoder` makes the encoder-decoder around the head."""
-
-    def _decoder(self, features: int, head: nn.Module) -> nn.Module:
-        raise NotImplementedError
+    """What both share; their `_decoder(features, head)` makes the encoder-decoder around a head."""
 
     @nn.compact
     def __call__(
