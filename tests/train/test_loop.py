@@ -284,7 +284,7 @@ def test_killed_and_terminated_run_ends_as_the_uninterrupted_one(whole, tmp_path
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert "stopped by SIGTERM after saving; run the same command again" in output
-    assert saved_steps(tmp_path)[-1] in (4, 5)
+    assert 4 <= saved_steps(tmp_path)[-1] <= 6  # where the signal found it
     listed = tmp_path / "modules.json"
     process = start(tmp_path, compiled, TOY_MODULES=str(listed))
     output, _ = process.communicate(timeout=120)
