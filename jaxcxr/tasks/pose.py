@@ -189,7 +189,10 @@ class PoseTask:
         ]
 
     def write(self, split: str, predictions, workdir: pathlib.Path) -> None:
-        """`predictions/<split>.csv` (mm, one row per frame), skeletons and error per joint."""
+        """`predictions/<split>.csv` (mm, one row per frame), skeletons and error per joint.
+
+        Also `<split>.npz` and `<split>_labels.npz` (m), as `jaxcxr score --task pose` reads them.
+        """
         source = self.source(split)
         stitched = source.stitch(predictions["joints"])
         names = self._skeleton.joints
@@ -206,6 +209,11 @@ class PoseTask:
                     writer.writerow((f"{sequence.sequence_id}@{frame}", sequence.sequence_id,
                                      sequence.subject, sequence.action, frame,
                                      *(f"{value:.1f}" for value in row)))
+        keys = [_key(sequence) for sequence in source.sequences]
+        truths = (sequence.joints for sequence in source.sequences)
+        for name, arrays in ((f"{split}_labels", truths), (split, stitched)):
+            named = dict(zip(keys, arrays, strict=True))
+            np.savez(path.with_name(f"{name}.npz"), unit="m", **named)
         folder = workdir / "report"
         truth = np.concatenate([s.joints for s in source.sequences]) * MM
         values = np.concatenate(stitched) * MM
@@ -277,6 +285,13 @@ class PoseTask:
             "mean_pose": [np.broadcast_to(mean, s.joints.shape) * MM for s in sequences],
             "ridge": [ridge(s.inputs) * MM for s in sequences],
         }
+
+
+def _key(sequence: clips.Sequence) -> str:
+    """SUBJECT/TAKE/CAMERA; the take of `S9_Walking_1_54138969` is "Walking 1"."""
+    take = sequence.sequence_id.removesuffix(f"_{sequence.camera}")
+    take = take.removeprefix(f"{sequence.subject}_").replace("_", " ")
+    return f"{sequence.subject}/{take}/{sequence.camera}"
 
 
 def _limb_weight(name: str) -> float:

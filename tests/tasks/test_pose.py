@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcxr.data import skeletons
+from jaxcxr.analysis import pose_files
+from jaxcxr.data import clips, skeletons
 from jaxcxr.metrics import pose as metrics_pose
 from jaxcxr.tasks import pose
 from tests import toys
@@ -125,8 +126,26 @@ def test_predictions_hold_every_frame_in_millimetres(task, predictions, tmp_path
     np.testing.assert_allclose(
         [float(row[f"predicted_{name}_{a}"]) for a in "xyz"], truth + np.eye(3)[0] * 10, atol=0.051
     )
+    found, expected = (pose_files.read(tmp_path / "predictions" / name).sequences
+                       for name in ("test.npz", "test_labels.npz"))
+    assert found.keys() == expected.keys()
+    assert len(found) == len(sequences)
+    for key, (_, values) in expected.items():
+        error = np.linalg.norm(found[key][1] - values, axis=-1)
+        np.testing.assert_allclose(error, 0.01, atol=1e-5)
     for figure in ("skeletons_test", "joint_errors_test"):
         assert (tmp_path / "report" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("name", "subject", "camera", "key"), [
+    ("S9_Walking_1_54138969", "S9", "54138969", "S9/Walking 1/54138969"),
+    ("03_02_random0", "03", "random0", "03/02/random0"),
+    ("clip", "A", "cam", "A/clip/cam"),
+])
+def test_predictions_are_named_as_protocols_name_them(name, subject, camera, key):
+    empty = np.zeros((1, 17, 3), np.float32)
+    sequence = clips.Sequence(name, subject, "Walking", camera, empty, empty)
+    assert pose._key(sequence) == key
 
 
 def test_windows_are_named_by_sequence_and_first_frame(task):
