@@ -255,7 +255,15 @@ def from_saved(saved: dict):
     """The config that a workdir's config.json holds; JSON's lists become tuples again.
 
     A key that did not exist when the run was made has its default, which is what the run did.
+
+    Raises:
+      UserError: it is no config of a run.
     """
+    if saved.get("task") not in TASKS:
+        raise UserError(
+            f"config.json of the workdir names no task but {saved.get('task')!r}; it is not that "
+            "of a run: give another --workdir."
+        )
 
     def tuples(value):
         if isinstance(value, dict):

@@ -157,9 +157,10 @@ def by_chunks(
     rule, params, query, key, value, places=None, mask=None, share=None, rng=None, valid=None,
     *, chunk: int,
 ) -> jax.Array:
-    """`everything`, so many queries at a time, each chunk recomputed in the backward pass."""
+    """`everything`, at most `chunk` queries at a time, each recomputed in the backward pass."""
     batch, queries = query.shape[:2]
     count = -(-queries // chunk)
+    chunk = -(-queries // count)  # equal chunks: 17 of 241, not 16 of 256 and one of a single query
 
     def cut(x: jax.Array, axis: int) -> jax.Array:
         return jnp.moveaxis(_chunks(x, axis, chunk), axis, 0)
