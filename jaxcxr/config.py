@@ -30,6 +30,25 @@ RESUME_MAY_CHANGE = (
 
 _DURATION = re.compile(r"^\s*(\d+\.?\d*(?:e\d+)?)\s*(steps?|epochs?|examples?)\s*$")
 
+_LOSS = {
+    "cxr": {
+        "cxr": "bce", "focal_gamma": 2.0, "class_weights": "thesis", "effective_beta": 0.9999,
+    },
+    # Weights of the terms of jaxcxr/tasks/pose_losses.py, which says their units.
+    "pose": {
+        "position": 1.0,
+        "n_mpjpe": 0.0,
+        "velocity": 0.0,
+        "acceleration": 0.0,
+        "bone_length": 0.0,
+        "symmetry": 0.0,
+        "likelihood": 0.0,  # needs a model with uncertainty=True
+        "root": 0.0,  # needs a model with trajectory=True
+        "joint_weights": "uniform",
+    },
+}
+
+
 def default(task: str) -> ml_collections.ConfigDict:
     """Every key with its default value, for one task.
 
@@ -73,27 +92,7 @@ def default(task: str) -> ml_collections.ConfigDict:
         },
         "augment": (augment.xray_defaults() if cxr else augment.pose_defaults()).to_dict(),
         "model": {"name": "resnet50" if cxr else "pose_temporal", "options": {}, "pretrained": ""},
-        "loss": (
-            {
-                "cxr": "bce",
-                "focal_gamma": 2.0,
-                "class_weights": "thesis",
-                "effective_beta": 0.9999,
-            }
-            if cxr
-            else {
-                # Weights of the terms of jaxcxr/tasks/pose_losses.py, which says their units.
-                "position": 1.0,
-                "n_mpjpe": 0.0,
-                "velocity": 0.0,
-                "acceleration": 0.0,
-                "bone_length": 0.0,
-                "symmetry": 0.0,
-                "likelihood": 0.0,  # needs a model with uncertainty=True
-                "root": 0.0,  # needs a model with trajectory=True
-                "joint_weights": "uniform",
-            }
-        ),
+        "loss": _LOSS[task],
         "stage_order": (),
         "stages": {},
         "ema_decay": 0.0,  # 0: no average of the parameters is kept

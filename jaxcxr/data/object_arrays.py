@@ -172,6 +172,7 @@ def read_pickle(path: str | pathlib.Path) -> Any:
         raise _unreadable(path, error) from error
 
 
+# What a damaged pickle or archive makes Python raise, an unknown compression among it.
 _ERRORS = (
     pickle.UnpicklingError, zipfile.BadZipFile, ValueError, TypeError, AttributeError, EOFError,
     IndexError, KeyError, OverflowError, MemoryError, NotImplementedError, ImportError, OSError,

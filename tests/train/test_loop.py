@@ -278,13 +278,13 @@ def kill_at_random(workdir, compiled, rng, step):
 def test_killed_and_terminated_run_ends_as_the_uninterrupted_one(whole, tmp_path, compiled):
     workdir, _, _, states = whole
     kill_at_random(tmp_path, compiled, random.Random(0), step=1)
-    process = start(tmp_path, compiled, "--slow=0.3")
+    process = start(tmp_path, compiled, "--slow=1.0")
     wait_for(process, tmp_path / "checkpoints" / "4")
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert "stopped by SIGTERM after saving; run the same command again" in output
-    assert 4 <= saved_steps(tmp_path)[-1] <= 6  # where the signal found it
+    assert saved_steps(tmp_path)[-1] in (4, 5)
     listed = tmp_path / "modules.json"
     process = start(tmp_path, compiled, TOY_MODULES=str(listed))
     output, _ = process.communicate(timeout=120)
