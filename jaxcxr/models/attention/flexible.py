@@ -142,13 +142,10 @@ class FlexibleHeadAttention(nn.Module):
             if collects:
                 losses.add(rule, params, gate, share, places, keys, sizes[index])
             if captures:
-                query, key = parts[index]["query"], parts[index]["key"]
-                weights = weighing.weights(
-                    rule, params, query, key, places, own_mask, share, _valid(own_mask)
-                )
                 largest = self._layout(distance).largest(queries, keys)
-                own = capture.of_group(rule, params, share, gate, largest, weights.dtype)
-                captured.append({"weights": weights, **own})
+                captured.append(
+                    _captured(rule, params, parts[index], places, own_mask, share, gate, largest)
+                )
             first += group.count
         if collects:
             for name, loss in losses.totals(first, dim, queries, keys).items():
@@ -286,6 +283,15 @@ class FlexibleHeadAttention(nn.Module):
         products = (((2, 3), (0, 1)), ((), ()))
         mixed = jax.lax.dot_general(mixed, kernel.astype(self.dtype), products)
         return mixed + bias.astype(self.dtype)
+
+
+def _captured(rule, params, parts, places, mask, share, gate, largest) -> dict[str, jax.Array]:
+    """Weights and properties of the heads of a group, for who asks."""
+    weights = weighing.weights(
+        rule, params, parts["query"], parts["key"], places, mask, share, _valid(mask)
+    )
+    own = capture.of_group(rule, params, share, gate, largest, weights.dtype)
+    return {"weights": weights, **own}
 
 
 def _valid(mask: jax.Array | None) -> jax.Array | None:
