@@ -256,6 +256,11 @@ def _label_columns(sheet, taken: set) -> tuple[np.ndarray, tuple[str, ...], tupl
     if len(set(classes)) < len(classes):
         raise UserError(f"{sheet.path}: two columns of one class among {', '.join(classes)}")
     notes = xray.note(ignored, f"columns of {sheet.path.name} hold no labels and are ignored")
+    if not labels:
+        notes += (
+            f"no column of {sheet.path.name} holds labels (1, 0 or empty, under the name of a "
+            "finding): copies and patients are checked, shortcuts are not",
+        )
     stacked = np.stack(labels, 1) if labels else np.zeros((len(sheet.rows), 0), np.int8)
     return stacked, tuple(classes), notes
 

@@ -368,3 +368,11 @@ def test_columns_that_are_no_labels_are_named(tmp_path, run):
     assert audited.code == 0
     assert "1 columns of a.csv hold no labels and are ignored: Report" in audited.out
     assert list(audited.table("a", "all")[0]) == ["Mass"]
+
+
+def test_a_csv_without_labels_is_told_so(tmp_path, run):
+    path = tmp_path / "a.csv"
+    path.write_text("image_id,patient_id,Report\na,1,fine\nb,2,\n")
+    audited = run(path)
+    assert audited.code == 0
+    assert "no column of a.csv holds labels" in " ".join(audited.out.split())

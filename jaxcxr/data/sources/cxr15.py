@@ -123,6 +123,7 @@ class Cxr15(xray.XrayBuilder):
             missing=tuple(name for part in collections for name in part.missing),
             notes=(
                 _participants(kept),
+                *_without_lists(raw),
                 *(note for part in collections for note in part.notes),
                 *composition.notes,
                 *(
@@ -210,6 +211,21 @@ def _kept(collection: xray.Collection, rows: tuple[xray.Row, ...]) -> xray.Colle
     items = {(item.row.source, item.row.image_id): item for item in collection.items}
     kept = (dataclasses.replace(items[row.source, row.image_id], row=row) for row in rows)
     return dataclasses.replace(collection, items=tuple(kept))
+
+
+def _without_lists(raw: pathlib.Path) -> list[str]:
+    """Notes of folders that COVIDx's lists would use, and no list is there."""
+    if (raw / "labels").is_dir():
+        return []
+    unused = [
+        name for name in dict.fromkeys(covidx_table.SOURCES.values())
+        if name not in _OTHERS and (raw / name).is_dir()
+    ]
+    return [
+        f"{name}/ takes no part: labels/ with COVIDx's lists, which say which of its images to "
+        "take, is not there"
+        for name in unused
+    ]
 
 
 def _participants(parts: dict[str, tuple[xray.Row, ...]]) -> str:

@@ -167,6 +167,8 @@ def test_other_data_sets_alone_are_split_by_patient(raw):
     assert {frozenset(found) for found in splits.values()} == {
         frozenset({"train"}), frozenset({"test"}),
     }
+    without = [note for note in collection.notes if "takes no part" in note]
+    assert [note.split()[0] for note in without] == ["rsna_pneumonia/"]
 
 
 def test_copies_in_the_radiography_database_are_left_out(raw):
