@@ -12,7 +12,7 @@ def test_devices_are_found_by_either_name():
         assert hardware.named(name) is device
         assert all(hardware.of_kind(kind) is device for kind in device.kinds)
     assert hardware.of_kind(jax.devices()[0].device_kind) is None
-    with pytest.raises(UserError, match="'b100'.*h100"):
+    with pytest.raises(UserError, match=r"'b100'.*h100"):
         hardware.named("b100")
 
 
