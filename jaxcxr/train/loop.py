@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from jaxcxr import config as config_lib
 from jaxcxr.analysis import attention, report
 from jaxcxr.data import pipeline
-from jaxcxr.errors import RunError, UserError
+from jaxcxr.errors import RunError
 from jaxcxr.train import checkpoint, parallel, setup, writers
 from jaxcxr.train import state as state_lib
 
@@ -225,10 +225,7 @@ def finish(
     run, checkpoints, writer, workdir, screen, split="test", sigterm=None
 ) -> dict[str, float]:
     """Evaluate the best checkpoint on a split; write predictions and the report."""
-    step = checkpoints.best_step or checkpoints.latest_step
-    if step is None:
-        raise UserError(f"{workdir} holds no checkpoint; train first.")
-    state = checkpoints.restore(step, run.abstract_state(state_lib.stage_at(run.stages, step)))
+    step, state = run.best_state(checkpoints, workdir)
     predictions = predict(run, state, split, sigterm)
     result = run.task.evaluate(split, predictions)
     writer.write(step, split, result.metrics)

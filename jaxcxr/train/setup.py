@@ -113,6 +113,18 @@ class Setup:
         make = jax.jit(lambda v: state_lib.create(v, stage, ema), out_shardings=placed)
         return make(variables)
 
+    def best_state(self, checkpoints, workdir):
+        """Step and state of the best checkpoint; of the newest where none was evaluated.
+
+        Raises:
+          UserError: the workdir holds no checkpoint.
+        """
+        step = checkpoints.best_step or checkpoints.latest_step
+        if step is None:
+            raise UserError(f"{workdir} holds no checkpoint; train first.")
+        stage = state_lib.stage_at(self.stages, step)
+        return step, checkpoints.restore(step, self.abstract_state(stage))
+
     def enter_stage(self, state, stage: state_lib.Stage):
         """The state with the next stage's fresh optimiser."""
         enter = jax.jit(
