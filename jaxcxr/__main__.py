@@ -12,6 +12,9 @@ COMMANDS = {
     "prepare": ("jaxcxr.data.prepare", "convert a data set into shards, once"),
     "audit": ("jaxcxr.analysis.audit", "find leaks and shortcuts in data sets, images or not"),
     "score": ("jaxcxr.analysis.score", "score predictions of any model, with 95% intervals"),
+    "calibrate": (
+        "jaxcxr.analysis.calibrate", "probabilities and thresholds, fitted on validation images",
+    ),
     "relabel": ("jaxcxr.relabel", "add the positives that out-of-fold networks see, train only"),
     "prune": ("jaxcxr.prune", "drop closed heads of a trained model: a smaller run, same outputs"),
     "predict": ("jaxcxr.predict", "3D poses from 2D keypoints of videos: npz, csv, bvh"),

@@ -26,6 +26,7 @@ TASKS = ("cxr", "pose")
 RESUME_MAY_CHANGE = (
     r"^mesh\.", r"^parallel$", r"^log_every$", r"^data\.(dir|threads|prefetch|workers)$",
     r"^checkpoint\.keep$", r"^report\.",
+    r"^calibration\.",
 )
 
 _DURATION = re.compile(r"^\s*(\d+\.?\d*(?:e\d+)?)\s*(steps?|epochs?|examples?)\s*$")
@@ -105,6 +106,8 @@ def default(task: str) -> ml_collections.ConfigDict:
             "mode": "max" if cxr else "min",
         },
         "report": {"samples": 12},
+        # Fitted on the validation split at the end of a run, see analysis/calibrate.py.
+        **({"calibration": {"method": "platt", "threshold": "f1", "target": 0.9}} if cxr else {}),
     })
     return config.lock()
 

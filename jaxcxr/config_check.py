@@ -6,9 +6,11 @@ import re
 import ml_collections
 
 from jaxcxr import models
+from jaxcxr.analysis import calibration
 from jaxcxr.config import TASKS, default, get, nearest, source_options, steps
 from jaxcxr.data import augment, clips, sources
 from jaxcxr.errors import UserError
+from jaxcxr.metrics import recalibration
 from jaxcxr.tasks import balance, pose_losses
 from jaxcxr.train import optim, rules
 
@@ -21,6 +23,8 @@ _CHOICES = {
     "data.sampling": balance.SAMPLING,
     "data.target": clips.TARGETS,
     "loss.joint_weights": ("uniform", "limbs"),
+    "calibration.method": tuple(calibration.METHODS),
+    "calibration.threshold": recalibration.THRESHOLD_RULES,
 }
 
 # Validation metrics that choose the best checkpoint; "auroc/Effusion" is one class's.
@@ -46,6 +50,7 @@ _RANGES = {
     "data.workers": (0, 1024),
     "checkpoint.keep": (1, None),
     "report.samples": (1, 100),
+    "calibration.target": (0.01, 0.999),
     "loss.focal_gamma": (0.0, None),
     "loss.effective_beta": (0.0, 0.9999999),
     **{f"loss.{name}": (0.0, None) for name in pose_losses.TERMS},

@@ -77,6 +77,9 @@ CASES = {
     "sharding": ({"sharding_rules": ((".*", "fdsp"),)}, ["sharding_rules", "'replicate'"]),
     "sharding regex": ({"sharding_rules": (("(", "fsdp"),)}, ["sharding_rules", "regex"]),
     "samples": ({"report.samples": 0}, ["report.samples", "at least 1"]),
+    "calibration": ({"calibration.method": "plat"}, ["calibration.method", "'platt'?"]),
+    "threshold": ({"calibration.threshold": "f2"}, ["calibration.threshold", "'youden'"]),
+    "calibration target": ({"calibration.target": 1.0}, ["calibration.target is 1.0", "at most 0.999"]),
 }
 
 
