@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.classifier import ClassifierHead
+from jaxcxr.models.taps import tap
 
 # He et al. 2015 (arXiv:1502.01852), the initialisation of torchvision's DenseNets.
 _CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -123,7 +124,7 @@ class DenseNetBackbone(_Layers):
                 )(features, train)
                 features = (*features, new)
             x = jnp.concatenate(features, axis=-1)
-        x = self.norm_relu(x, "norm5", train)
+        x = tap(self, "map", self.norm_relu(x, "norm5", train))
         return x.astype(jnp.float32).mean((1, 2)).astype(self.dtype)
 
 

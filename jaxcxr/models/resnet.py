@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.classifier import ClassifierHead
+from jaxcxr.models.taps import tap
 
 # He et al. 2015 (arXiv:1502.01852), the initialisation of torchvision's ResNets.
 _CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -123,6 +124,7 @@ class ResNetBackbone(_Layers):
                     axis_name=self.axis_name,
                     name=f"layer{stage + 1}_{index}",
                 )(x, train)
+        x = tap(self, "map", x)
         return x.astype(jnp.float32).mean((1, 2)).astype(self.dtype)
 
 

@@ -20,6 +20,7 @@ from jaxcxr.models.attention.head_parameters import (
     gate_projection,
     span_projection,
 )
+from jaxcxr.models.taps import PERTURBATIONS
 
 
 class FlexibleHeadAttention(nn.Module):
@@ -136,16 +137,17 @@ class FlexibleHeadAttention(nn.Module):
             windows = self.windows and memory is None and past is None
             out = self._weigh(rule, params, parts[index], places, own_mask, share, windows)
             gate = self._gate(group, params, parts[index].get("gate"), train)
-            if gate is not None:
-                out = out * gate.astype(out.dtype)
-            outputs.append(out)
-            if collects:
-                losses.add(rule, params, gate, share, places, keys, sizes[index])
             if captures:
                 largest = self._layout(distance).largest(queries, keys)
                 captured.append(
                     _captured(rule, params, parts[index], places, own_mask, share, gate, largest)
                 )
+                out = self._perturbed(index, out, captured[-1]["weights"], parts[index]["value"])
+            if gate is not None:
+                out = out * gate.astype(out.dtype)
+            outputs.append(out)
+            if collects:
+                losses.add(rule, params, gate, share, places, keys, sizes[index])
             first += group.count
         if collects:
             for name, loss in losses.totals(first, dim, queries, keys).items():
@@ -257,6 +259,17 @@ class FlexibleHeadAttention(nn.Module):
         if query.shape[1] * key.shape[1] > weighing.MANY_PAIRS:
             return weighing.by_chunks(*arguments, chunk=self.chunk)
         return weighing.everything(*arguments)
+
+    def _perturbed(self, index: int, out, weights, value) -> jax.Array:
+        """Outputs of a group with its weights perturbed where a caller gives perturbations.
+
+        The weights themselves may never be formed, but the outputs are linear in them.
+        """
+        zeros = jnp.zeros((len(out), *weights.shape[1:]), weights.dtype)
+        added = self.perturb(f"weights_{index}", zeros, PERTURBATIONS)
+        if added is zeros:
+            return out
+        return out + jnp.einsum("bhqk,bkhd->bqhd", added.astype(value.dtype), value)
 
     def _gate(self, group, params, logits, train: bool) -> jax.Array | None:
         """Gates that broadcast to `[batch, queries, heads, value width]`."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
+from jaxcxr.models.taps import PERTURBATIONS
 
 
 def attention_weights(
@@ -92,6 +93,7 @@ class MultiHeadAttention(nn.Module):
         weights = attention_weights(query, key, mask)
         if not self.is_initializing():
             self.sow("attention", "weights", weights)
+            weights = self.perturb("weights", weights, PERTURBATIONS)
         weights = nn.Dropout(self.dropout)(weights, deterministic=not train)
         mixed = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(self.dtype), value)
         return nn.DenseGeneral(
