@@ -7,11 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from jaxcxr.metrics.intervals import draws
 from jaxcxr.metrics.keypoints import COCO_SIGMAS
 
 THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10))
 AREAS = {"all": (0.0, 1e10), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 _RECALLS = np.linspace(0.0, 1.0, 101)
+
+
+METRICS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +30,35 @@ class _Matches:
     matched: np.ndarray
     ignored: np.ndarray
     annotations: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Table:
+    """Detections of all images for one category and size of figures, best first.
+
+    Attributes:
+      image: `[D]`, number of the image of each.
+      true, false: bool `[thresholds, D]`; neither: the detection does not count.
+      annotations: `[images]`, how many count.
+    """
+
+    image: np.ndarray
+    true: np.ndarray
+    false: np.ndarray
+    annotations: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Matched:
+    """Detections matched to annotations, from which every resample of images is counted.
+
+    Attributes:
+      images: their ids.
+      tables: size in `AREAS` -> a table for each category.
+    """
+
+    images: tuple
+    tables: Mapping[str, Sequence[_Table]]
 
 
 def keypoint_average_precision(
@@ -58,14 +91,42 @@ def keypoint_average_precision(
 
     Source: Lin et al., "Microsoft COCO", 2014, and https://cocodataset.org/#keypoints-eval.
     """
+    matched = match(annotations, results, sigmas=sigmas, max_detections=max_detections)
+    return summary(matched)
+
+
+def match(
+    annotations: Iterable[Mapping],
+    results: Iterable[Mapping],
+    *,
+    sigmas: Sequence[float] = COCO_SIGMAS,
+    max_detections: int = 20,
+) -> Matched:
+    """Matches detections to annotations; arguments and errors: `keypoint_average_precision`."""
     truth, guesses = _grouped(annotations, sigmas), _grouped(results, sigmas)
     categories = sorted({category for category, _ in truth})
+    images = tuple(sorted({image for _, image in (*truth, *guesses)}))
+    tables = {
+        area: [_table(truth, guesses, c, images, limits, sigmas, max_detections)
+               for c in categories]
+        for area, limits in AREAS.items()
+    }
+    return Matched(images, tables)
+
+
+def summary(matched: Matched, counts: np.ndarray | None = None) -> dict[str, float]:
+    """The ten figures of `keypoint_average_precision`.
+
+    Arguments:
+      matched: the detections.
+      counts: `[images]`, how often each image counts; none: once.
+    """
+    counts = np.ones(len(matched.images)) if counts is None else counts
     precision, recall = {}, {}
-    for area, limits in AREAS.items():
-        tables = [_category(truth, guesses, c, limits, sigmas, max_detections) for c in categories]
-        tables = [table for table in tables if table is not None]
-        precision[area] = np.array([table[0] for table in tables])
-        recall[area] = np.array([table[1] for table in tables])
+    for area, tables in matched.tables.items():
+        parts = [part for part in (_curve(table, counts) for table in tables) if part is not None]
+        precision[area] = np.array([part[0] for part in parts])
+        recall[area] = np.array([part[1] for part in parts])
     places = {"": slice(None), "50": [0], "75": [5]}
     stats = {}
     for name, values in (("AP", precision), ("AR", recall)):
@@ -74,6 +135,28 @@ def keypoint_average_precision(
         for suffix, area in (("m", "medium"), ("l", "large")):
             stats[f"{name}{suffix}"] = _mean(values[area], slice(None))
     return stats
+
+
+def bootstrap(matched: Matched, resamples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
+    """The ten figures of resamples of whole images, drawn with replacement.
+
+    Arguments:
+      matched: the detections.
+      resamples: how many.
+      seed: of NumPy's PCG64.
+
+    Returns:
+      Name in `METRICS` -> `[resamples]`; NaN where fewer than two images have annotations or
+      detections.
+    """
+    if len(matched.images) < 2:
+        return {name: np.full(resamples, math.nan) for name in METRICS}
+    random = np.random.default_rng(seed)
+    found = []
+    for _ in range(resamples):
+        counts = draws(random, len(matched.images), 1)[:, 0]
+        found.append(tuple(summary(matched, counts).values()))
+    return dict(zip(METRICS, np.array(found).T, strict=True))
 
 
 def _mean(values: np.ndarray, place) -> float:
@@ -96,22 +179,28 @@ def _grouped(items: Iterable[Mapping], sigmas) -> dict[tuple, list[dict]]:
     return groups
 
 
-def _category(truth, guesses, category, limits, sigmas, max_detections):
-    """Precision `[thresholds, recalls]` and recall `[thresholds]`, none if nothing counts."""
-    images = sorted({image for c, image in (*truth, *guesses) if c == category})
+def _table(truth, guesses, category, images, limits, sigmas, max_detections) -> _Table:
     parts = [
         _match(truth.get((category, image), []), guesses.get((category, image), []), limits,
                sigmas, max_detections)
         for image in images
     ]
-    positives = sum(part.annotations for part in parts)
-    if not positives:
-        return None
     order = np.argsort(-np.concatenate([part.scores for part in parts]), kind="stable")
     matched = np.concatenate([part.matched for part in parts], axis=1)[:, order]
     ignored = np.concatenate([part.ignored for part in parts], axis=1)[:, order]
-    true = np.cumsum(matched & ~ignored, axis=1, dtype=np.float64)
-    false = np.cumsum(~matched & ~ignored, axis=1, dtype=np.float64)
+    image = np.repeat(np.arange(len(images)), [len(part.scores) for part in parts])[order]
+    annotations = np.array([part.annotations for part in parts], np.float64)
+    return _Table(image, matched & ~ignored, ~matched & ~ignored, annotations)
+
+
+def _curve(table: _Table, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Precision `[thresholds, recalls]` and recall `[thresholds]`, none if nothing counts."""
+    positives = counts @ table.annotations
+    if not positives:
+        return None
+    weight = counts[table.image]
+    true = np.cumsum(table.true * weight, axis=1)
+    false = np.cumsum(table.false * weight, axis=1)
     recall = true / positives
     precision = true / (false + true + np.spacing(1))
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]

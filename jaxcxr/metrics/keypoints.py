@@ -101,12 +101,27 @@ def pck(
     Source: Yang and Ramanan, "Articulated human detection with flexible mixtures of parts", 2013:
       alpha times the longer side of the box, not its diagonal.
     """
+    near, there = pck_outcomes(
+        prediction, target, normalizer, visible, alpha=alpha, inclusive=inclusive
+    )
+    there[..., list(exclude)] = False
+    return _share(near, there, average)
+
+
+def pck_outcomes(
+    prediction: np.ndarray,
+    target: np.ndarray,
+    normalizer: np.ndarray | float,
+    visible: np.ndarray | None = None,
+    *,
+    alpha: float = 0.2,
+    inclusive: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which joints are correct as `pck` says, and which count: bool `[..., joints]` each."""
     prediction, target, there = _check(prediction, target, visible)
     size = np.broadcast_to(np.asarray(normalizer, np.float64), there.shape[:-1])
     there = there & (size > 0)[..., None]
-    there[..., list(exclude)] = False
-    near = _within(_distances(prediction, target), alpha * size[..., None], inclusive)
-    return _share(near, there, average)
+    return _within(_distances(prediction, target), alpha * size[..., None], inclusive), there
 
 
 def pckh(
@@ -159,13 +174,20 @@ def pdj(
 
     Source: Sapp and Taskar, "MODEC", 2013; Toshev and Szegedy, "DeepPose", 2014.
     """
-    prediction, target, there = _check(prediction, target, visible)
+    size = torso_size(target, torso, visible)
+    return pck(
+        prediction, target, size, visible, alpha=alpha, inclusive=inclusive, average=average
+    )
+
+
+def torso_size(
+    target: np.ndarray, torso: tuple[int, int], visible: np.ndarray | None = None
+) -> np.ndarray:
+    """PDJ's normaliser: the distance of two joints, `[...]`; 0 where one is not annotated."""
+    _, target, there = _check(target, target, visible)
     first, last = torso
     diameter = np.linalg.norm(target[..., first, :] - target[..., last, :], axis=-1)
-    diameter = np.where(there[..., first] & there[..., last], diameter, 0.0)
-    return pck(
-        prediction, target, diameter, there, alpha=alpha, inclusive=inclusive, average=average
-    )
+    return np.where(there[..., first] & there[..., last], diameter, 0.0)
 
 
 def pcp(
@@ -197,6 +219,23 @@ def pcp(
     Source: Ferrari et al., "Progressive search space reduction for human pose estimation", 2008;
       both readings: Eichner et al., "2D articulated human pose estimation and retrieval", 2012.
     """
+    correct, counted = pcp_outcomes(
+        prediction, target, limbs, visible, alpha=alpha, strict=strict, inclusive=inclusive
+    )
+    return _share(correct, counted, average)
+
+
+def pcp_outcomes(
+    prediction: np.ndarray,
+    target: np.ndarray,
+    limbs: Sequence[tuple[int, int]],
+    visible: np.ndarray | None = None,
+    *,
+    alpha: float = 0.5,
+    strict: bool = True,
+    inclusive: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which limbs are correct as `pcp` says, and which count: bool `[..., limbs]` each."""
     prediction, target, there = _check(prediction, target, visible)
     first, last = np.array(limbs).T
     distances = _distances(prediction, target)
@@ -204,7 +243,7 @@ def pcp(
     length = np.linalg.norm(target[..., first, :] - target[..., last, :], axis=-1)
     error = np.maximum(one, other) if strict else (one + other) / 2
     counted = there[..., first] & there[..., last]
-    return _share(_within(error, alpha * length, inclusive), counted, average)
+    return _within(error, alpha * length, inclusive), counted
 
 
 def oks(
