@@ -26,8 +26,8 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def markdown(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of cells as a Markdown table, the first one its header."""
+def markdown(lines: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Lines of cells as a Markdown table, the first one its header; `left` columns are of text."""
     rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
-    rule = "|".join(["---", *("---:" for _ in lines[0][1:])])
+    rule = "|".join("---" if column < left else "---:" for column in range(len(lines[0])))
     return [rows[0], f"|{rule}|", *rows[1:]]

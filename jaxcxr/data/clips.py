@@ -29,6 +29,7 @@ class Sequence:
       root: float32 `[frames, 3]`, where the first joint stands, metres in the camera frame (x
         right, y down, z forward); None where that is not known.
       fps: frames per second.
+      scale: float32 `[frames]`, metres per unit of the poses that a model is to give; None: 1.
     """
 
     sequence_id: str
@@ -39,6 +40,12 @@ class Sequence:
     joints: np.ndarray
     root: np.ndarray | None = None
     fps: float = 50.0
+    scale: np.ndarray | None = None
+
+    @property
+    def motion(self) -> str:
+        """The recording, of which a camera shows one view."""
+        return self.sequence_id.removesuffix(f"_{self.camera}")
 
     @classmethod
     def from_record(cls, record) -> "Sequence":
@@ -53,8 +60,10 @@ class Sequence:
             *(name.decode() if isinstance(name, bytes) else str(name) for name in names),
             inputs=inputs.astype(np.float32),
             joints=joints - joints[:, :1],
-            root=joints[:, 0],
+            # Poses in the image say nothing of where the root stands.
+            root=None if "scale" in record else joints[:, 0],
             fps=float(record["fps"]),
+            scale=record.get("scale"),
         )
 
 
@@ -104,7 +113,9 @@ class Clips:
         self._ends = np.stack([first[which], first[which + 1] - 1], 1)
         self._fps = np.array([s.fps for s in self.sequences], np.float32)[which]
         self._inputs = np.concatenate([s.inputs for s in self.sequences] or [_NO_FRAMES])
-        self._joints = np.concatenate([s.joints for s in self.sequences] or [_NO_FRAMES])
+        targets = [s.joints if s.scale is None else s.joints / s.scale[:, None, None]
+                   for s in self.sequences]
+        self._joints = np.concatenate(targets or [_NO_FRAMES])
         roots = [s.root for s in self.sequences]
         known = roots and all(root is not None for root in roots)
         self._root = np.concatenate(roots).astype(np.float32) if known else None
@@ -122,9 +133,9 @@ class Clips:
           indices: `[n]` positions among the windows.
 
         Returns:
-          `keypoints` and `joints` `[n, frames, joints, 3]`, `mask` bool `[n, frames]`, `fps`
-          float32 `[n]`, and where all sequences know it `root` `[n, frames, 3]`; with the target
-          "center" joints and root of one frame.
+          `keypoints` and `joints` `[n, frames, joints, 3]`, the latter over the sequences' scale,
+          `mask` bool `[n, frames]`, `fps` float32 `[n]`, and where all sequences know it `root`
+          `[n, frames, 3]`; with the target "center" joints and root of one frame.
         """
         indices = np.asarray(indices)
         if self.center:
@@ -160,14 +171,19 @@ class Clips:
         """Per-window values back to per-sequence ones, padding dropped.
 
         Arguments:
-          values: `[windows, frames, ...]` in the order of the windows; needs `stride == frames`,
-            or the target "center", one frame in each window and a stride of 1.
+          values: lengths `[windows, frames, ...]` in the order of the windows; needs
+            `stride == frames`, or the target "center", one frame in each window and a stride of 1.
 
         Returns:
-          One `[sequence frames, ...]` array per sequence.
+          One `[sequence frames, ...]` array per sequence, times its scale: in metres.
         """
         parts: list[list[np.ndarray]] = [[] for _ in self.sequences]
         for (which, start), value in zip(self.windows, values, strict=True):
             left = len(self.sequences[which].joints) - start
             parts[which].append(value[:left])
-        return [np.concatenate(pieces) for pieces in parts]
+        whole = [np.concatenate(pieces) for pieces in parts]
+        return [
+            part if sequence.scale is None
+            else part * sequence.scale.reshape(-1, *[1] * (part.ndim - 1))
+            for part, sequence in zip(whole, self.sequences, strict=True)
+        ]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcxr import models
-from jaxcxr.analysis import figures_attention, report
+from jaxcxr.analysis import errors_pose, figures_attention, report
 from jaxcxr.data import augment, clips, skeletons
 from jaxcxr.errors import UserError
 from jaxcxr.metrics import calibration
@@ -189,7 +189,7 @@ class PoseTask:
         ]
 
     def write(self, split: str, predictions, workdir: pathlib.Path) -> None:
-        """`predictions/<split>.csv` (mm, one row per frame), skeletons and error per joint.
+        """`predictions/<split>.csv` (mm, one row per frame), skeletons, and where the errors are.
 
         Also `<split>.npz` and `<split>_labels.npz` (m), as `jaxcxr score --task pose` reads them.
         """
@@ -222,6 +222,7 @@ class PoseTask:
                          folder / f"skeletons_{split}.png")
         report.joint_errors(metrics_pose.per_joint(values, truth), names,
                             folder / f"joint_errors_{split}.png")
+        errors_pose.write(source, stitched, self._skeleton, split, folder)
 
     def examples(self, split: str) -> np.ndarray:
         """The fullest of a few windows; of equal ones the middle one."""
@@ -289,8 +290,7 @@ class PoseTask:
 
 def _key(sequence: clips.Sequence) -> str:
     """SUBJECT/TAKE/CAMERA; the take of `S9_Walking_1_54138969` is "Walking 1"."""
-    take = sequence.sequence_id.removesuffix(f"_{sequence.camera}")
-    take = take.removeprefix(f"{sequence.subject}_").replace("_", " ")
+    take = sequence.motion.removeprefix(f"{sequence.subject}_").replace("_", " ")
     return f"{sequence.subject}/{take}/{sequence.camera}"
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from jaxcxr import tasks
+from jaxcxr.analysis import errors_pose
 from jaxcxr.train import checkpoint, loop, parallel, setup, writers
 from jaxcxr.train import state as state_lib
 from tests import toys
@@ -37,6 +38,7 @@ def toy_run(devices=8, stop_at=None, figures=False):
             for name in ("curves", "skeletons", "joint_errors"):
                 patch.setattr(loop.report, name, lambda *args: None)
             patch.setattr(loop.attention, "write", lambda *args: [])
+            patch.setattr(errors_pose, "write", lambda *args: None)
         yield patch
 
 
