@@ -2,7 +2,6 @@
 
 import difflib
 import errno
-import os
 import pathlib
 import re
 import sys
@@ -10,6 +9,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
+from jaxcxr import distributed
 from jaxcxr.errors import RunError, UserError
 
 # JAX and the trainer are imported inside functions: processes that generate data import this
@@ -20,8 +20,10 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
 _MODE = flags.DEFINE_enum("mode", "train", ("train", "evaluate"), "what to do")
 _DISTRIBUTED = flags.DEFINE_enum(
     "distributed", "auto", ("auto", "on", "off"),
-    "several processes: auto starts jax.distributed where the environment names a coordinator",
+    "several processes: auto joins them where the environment names them, see launch/",
 )
+_START = flags.DEFINE_float("start_timeout", 300.0, "seconds to wait for all processes", 1.0)
+_LOST = flags.DEFINE_float("lost_timeout", 100.0, "seconds after which a silent process is lost", 5)
 _DEBUG = flags.DEFINE_bool("debug", False, "show tracebacks")
 
 
@@ -44,7 +46,7 @@ def main(argv) -> None:
     workdir = pathlib.Path(_WORKDIR.value).expanduser()
     config = _config(workdir)
     config_lib.validate(config)
-    _initialize_distributed()
+    distributed.start(_DISTRIBUTED.value, _START.value, _LOST.value)
     screen = writers.Screen()
     if _MODE.value == "train":
         loop.train(config, workdir, screen)
@@ -83,18 +85,6 @@ def load_config(argv: list[str]):
     return _CONFIG.value
 
 
-def _initialize_distributed() -> None:
-    """Join the other processes before any device is touched."""
-    named = "JAX_COORDINATOR_ADDRESS" in os.environ
-    if _DISTRIBUTED.value == "on" or (_DISTRIBUTED.value == "auto" and named):
-        import jax
-
-        count, index = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
-        jax.distributed.initialize(
-            num_processes=int(count) if count else None, process_id=int(index) if index else None
-        )
-
-
 def parse_flags(argv: list[str]) -> list[str]:
     """Parse the command line; a mistake ends the program with one line and exit code 2."""
     if {"--help", "-h"} & set(argv[1:]):
@@ -115,8 +105,8 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def usage() -> str:
     """What `--help` prints."""
-    names = ("config", "workdir", "mode", "distributed", "debug")
-    rows = "\n".join(f"  --{name:<13}{flags.FLAGS[name].help}" for name in names)
+    names = ("config", "workdir", "mode", "distributed", "start_timeout", "lost_timeout", "debug")
+    rows = "\n".join(f"  --{name:<15}{flags.FLAGS[name].help}" for name in names)
     return f"{__doc__}\n\n{rows}\n\nEvery key of the config is a flag: --config.batch_size=16."
 
 
@@ -158,6 +148,11 @@ def run(argv: list[str] | None = None) -> None:
       argv: program name and arguments; sys.argv by default.
     """
     argv = parse_flags(sys.argv if argv is None else argv)
+    with distributed.farewell():
+        _run(argv)
+
+
+def _run(argv: list[str]) -> None:
     try:
         main(argv)
     except UserError as error:
