@@ -162,12 +162,13 @@ def _write(out, stem, video, people, formats, symmetric, lifter) -> list[str]:
 
 
 def training_fps(config) -> float:
-    """Frames per second of a run's training data: its source's `FPS`.
+    """Frames per second of a run's training data: its option `fps`, or else its source's `FPS`.
 
     Arguments:
       config: the run's config.
     """
-    return sys.modules[sources.builder_class(config.data.source).__module__].FPS
+    own = sys.modules[sources.builder_class(config.data.source).__module__].FPS
+    return float(config.data.options.get("fps") or own)
 
 
 class Lifter:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
+from jaxcxr.data import frame_rates
 from jaxcxr.errors import UserError
 
 _INCH = 0.0254
@@ -320,9 +321,7 @@ def resample(motion: AmcMotion, fps: float) -> AmcMotion:
     """
     if len(motion.times) == 1:
         return motion
-    # The last sample may fall beyond the end by a rounding error.
-    times = np.arange(np.floor(motion.times[-1] * fps + 1e-6) + 1) / fps
-    times = np.minimum(times, motion.times[-1])
+    times = frame_rates.times(motion.times[-1], fps)
     root = np.stack([np.interp(times, motion.times, column) for column in motion.root.T], axis=-1)
     rotations = {name: Slerp(motion.times, turn)(times) for name, turn in motion.rotations.items()}
     return AmcMotion(times, root, rotations)

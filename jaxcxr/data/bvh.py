@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
+from jaxcxr.data import frame_rates
 from jaxcxr.errors import UserError
 
 _POSITIONS = ("Xposition", "Yposition", "Zposition")
@@ -257,9 +258,7 @@ def resample(motion: Motion, fps: float) -> Motion:
     """
     if len(motion.times) == 1:
         return motion
-    # The last sample may fall beyond the end by a rounding error.
-    times = np.arange(np.floor(motion.times[-1] * fps + 1e-6) + 1) / fps
-    times = np.minimum(times, motion.times[-1])
+    times = frame_rates.times(motion.times[-1], fps)
     rotations = {name: Slerp(motion.times, turn)(times) for name, turn in motion.rotations.items()}
     positions = {
         name: np.stack([np.interp(times, motion.times, axis) for axis in place.T], axis=-1)

@@ -7,7 +7,7 @@ Martinez et al. 2017. Keypoints: VideoPose3D's `data_2d_h36m_*.npz`.
 import dataclasses
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,10 +79,10 @@ def read_positions(raw: str | pathlib.Path) -> Positions:
 
 
 def _from_npz(path: pathlib.Path) -> Positions:
-    content = _entry(path, "positions_3d")
+    content = entry(path, "positions_3d")
     found: Positions = {}
-    for subject, takes in _mapping(content, path, "positions_3d").items():
-        for take, values in _mapping(takes, path, subject).items():
+    for subject, takes in mapping(content, path, "positions_3d").items():
+        for take, values in mapping(takes, path, subject).items():
             where = f"{path}: {subject}, {take!r}"
             kept = _kept(np.asarray(values), where, 1.0)
             found.setdefault(subject, {})[_take_name(take)] = kept
@@ -161,13 +161,13 @@ def read_keypoints(path: str | pathlib.Path) -> Keypoints:
       UserError: absent, damaged, or of another form.
     """
     path = pathlib.Path(path).expanduser()
-    content = _mapping(_entry(path, "positions_2d"), path, "positions_2d")
+    content = mapping(entry(path, "positions_2d"), path, "positions_2d")
     metadata = object_arrays.read_npz(path).get("metadata", {})
     metadata = metadata if isinstance(metadata, dict) else {}
     sequences: dict[str, dict[str, list[np.ndarray]]] = {}
     joints = 0
     for subject, takes in content.items():
-        for take, cameras in _mapping(takes, path, subject).items():
+        for take, cameras in mapping(takes, path, subject).items():
             arrays = [np.asarray(view) for view in cameras]
             for view in arrays:
                 joints = joints or (view.shape[1] if view.ndim == 3 else 0)
@@ -180,14 +180,59 @@ def read_keypoints(path: str | pathlib.Path) -> Keypoints:
     return Keypoints(sequences, str(metadata.get("layout_name", "")), joints)
 
 
-def _entry(path: pathlib.Path, key: str) -> Any:
+def views(
+    file: Keypoints, path: pathlib.Path, subject: str, take: str, cameras: Sequence[str],
+    frames: int,
+) -> list[np.ndarray]:
+    """A take as each camera sees it, cut to the length of its positions.
+
+    Arguments:
+      file: the 2D file.
+      path: its path.
+      subject, take: of the positions.
+      cameras: their names.
+      frames: of the positions.
+
+    Returns:
+      float32 `[frames, joints, 2]` in pixels for each camera.
+
+    Raises:
+      UserError: the take is absent, has another number of cameras, or is shorter.
+    """
+    found = file.sequences.get(subject, {}).get(take)
+    if found is None or len(found) != len(cameras):
+        raise UserError(
+            f"{path}: {subject}, {take!r} is absent or has not {len(cameras)} cameras, "
+            "which the positions have; take both files from one preparation."
+        )
+    for view, camera in zip(found, cameras, strict=True):
+        if len(view) < frames:
+            raise UserError(
+                f"{path}: {subject}, {take!r}, camera {camera}: {len(view)} frames "
+                f"of keypoints for {frames} of positions."
+            )
+    # Videos go on a little after the motion capture has stopped.
+    return [view[:frames].astype(np.float32) for view in found]
+
+
+def entry(path: pathlib.Path, key: str) -> Any:
+    """What an `.npz` file holds under a name.
+
+    Raises:
+      UserError: the file is damaged or has no such name.
+    """
     content = object_arrays.read_npz(path)
     if key not in content:
         raise UserError(f"{path} has no {key!r} but {', '.join(content) or 'nothing'}.")
     return content[key]
 
 
-def _mapping(value: Any, path: pathlib.Path, name: str) -> Mapping[str, Any]:
+def mapping(value: Any, path: pathlib.Path, name: str) -> Mapping[str, Any]:
+    """A value that must be a dict of names.
+
+    Raises:
+      UserError: it is not.
+    """
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise UserError(f"{path}: {name} is a {type(value).__name__}, not a dict of names.")
     return value

@@ -54,20 +54,24 @@ def xray_features(classes: tuple[str, ...] = FINDINGS) -> tfds.features.Features
     })
 
 
-def pose_features(joints: int = 17) -> tfds.features.FeaturesDict:
+def pose_features(joints: int = 17, scaled: bool = False) -> tfds.features.FeaturesDict:
     """Features of one motion sequence seen by one camera.
 
     Arguments:
       joints: number of joints; 17 in Human3.6M order by default.
+      scaled: whether models give poses in a unit of the image, not in metres.
 
     Returns:
       `sequence_id`, `subject`, `action`, `camera`, `fps`, `keypoints` float32
       `[frames, joints, 2]` in pixels, `confidence` float32 `[frames, joints]` (0 = not seen),
       `joints` float32 `[frames, joints, 3]` in metres in the camera frame (x right, y down,
       z forward), `image_size` int32 `[2]` as (width, height), `intrinsics` float32 `[9]` as
-      (fx, fy, cx, cy, k1, k2, k3, p1, p2) in pixels.
+      (fx, fy, cx, cy, k1, k2, k3, p1, p2) in pixels. Where `scaled` also `scale` float32
+      `[frames]`: metres per unit; `joints` are in metres here too, about any origin.
     """
+    scale = {"scale": tfds.features.Tensor(shape=(None,), dtype=np.float32)} if scaled else {}
     return tfds.features.FeaturesDict({
+        **scale,
         "sequence_id": tfds.features.Text(),
         "subject": tfds.features.Text(),
         "action": tfds.features.Text(),

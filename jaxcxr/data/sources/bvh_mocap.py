@@ -22,7 +22,7 @@ from jaxcxr.data.detector import Detector
 from jaxcxr.data.sources import staging, virtual
 from jaxcxr.errors import UserError
 
-FPS = 50.0
+FPS = virtual.FPS
 _SHARES = {"test": 0.15, "validation": 0.15}
 _RUN = {"variant": False}  # an option that does not change what is prepared
 
@@ -68,7 +68,7 @@ class BvhMocapConfig(virtual.VirtualConfig):
         )
         self.name = self.name or (
             f"{self.rig}_{told}_unit{self.unit:g}_{self.detector.label}"
-            f"_seed{self.seed}"
+            f"_seed{self.seed}{self.rate}"
         )
 
 
@@ -176,7 +176,7 @@ def load_clip(path: str | pathlib.Path, unit: float = 0.0, fps: float = FPS) -> 
 
 
 def encode(
-    clip: Clip, rig: str, detector: Detector, seed: int, unit: float
+    clip: Clip, rig: str, detector: Detector, seed: int, unit: float, fps: float = FPS
 ) -> tuple[str, dict]:
     """Records of one clip, one per camera, by their ids.
 
@@ -184,7 +184,7 @@ def encode(
       images.BadImage: the clip is malformed.
     """
     try:
-        world = load_clip(clip.path, unit)
+        world = load_clip(clip.path, unit, fps)
     except UserError as error:
         raise images.BadImage(str(error).rstrip(".")) from error
     key = int.from_bytes(hashlib.sha256(clip.name.encode()).digest()[:8], "big")
@@ -192,12 +192,12 @@ def encode(
     # The files do not say what is done in them.
     action = f"subject {clip.subject}"
     return clip.name, capture.records(
-        world, rig, detector, rng, name=clip.name, subject=clip.subject, action=action, fps=FPS
+        world, rig, detector, rng, name=clip.name, subject=clip.subject, action=action, fps=fps
     )
 
 
 class BvhMocap(tfds.core.GeneratorBasedBuilder):
-    """BVH clips at 50 frames per second; records of `schema.pose_features`."""
+    """BVH clips; records of `schema.pose_features`."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIG_CLASS = BvhMocapConfig
@@ -206,8 +206,9 @@ class BvhMocap(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Motion capture from BVH files, 17 joints in Human3.6M order, 50 frames "
-            "per second, seen by virtual cameras with lens distortion.",
+            description="Motion capture from BVH files, 17 joints in Human3.6M order, "
+            f"{self.builder_config.fps:g} frames per second, seen by virtual cameras with lens "
+            "distortion.",
             features=schema.pose_features(),
         )
 
@@ -220,7 +221,7 @@ class BvhMocap(tfds.core.GeneratorBasedBuilder):
             split_clips(find_clips(config.raw, config.subject), config),
             functools.partial(
                 encode, rig=config.rig, detector=config.detector, seed=config.seed,
-                unit=config.unit,
+                unit=config.unit, fps=config.fps,
             ),
             directory=staging.directory_of(self),
             workers=config.workers,

@@ -23,7 +23,7 @@ from jaxcxr.data.skeletons import HUMAN36M
 from jaxcxr.data.sources import staging, virtual
 from jaxcxr.errors import UserError
 
-FPS = 50.0
+FPS = virtual.FPS
 RAW_FPS = 120.0
 
 # End of which bone each joint is. The hip is the middle of both hip joints, because CMU's root
@@ -82,7 +82,7 @@ class CmuMocapConfig(virtual.VirtualConfig):
         self.name = self.name or (
             f"{self.rig}_train{_joined(self.train_subjects)}_val{_joined(self.validation_subjects)}"
             f"_test{_joined(self.test_subjects)}"
-            f"_{self.detector.label}_seed{self.seed}"
+            f"_{self.detector.label}_seed{self.seed}{self.rate}"
         )
 
 
@@ -278,26 +278,28 @@ def _read(archive: str, member: str) -> str:
         return container.read(member).decode("latin-1")
 
 
-def encode(clip: Clip, rig: str, detector: Detector, seed: int) -> tuple[str, dict]:
+def encode(
+    clip: Clip, rig: str, detector: Detector, seed: int, fps: float = FPS
+) -> tuple[str, dict]:
     """Records of one clip, one per camera, by their ids.
 
     Raises:
       images.BadImage: the clip is malformed.
     """
     try:
-        world = load_clip(clip)
+        world = load_clip(clip, fps)
     except UserError as error:
         raise images.BadImage(str(error).rstrip(".")) from error
     rng = np.random.default_rng([seed, *(int(part) for part in clip.name.split("_"))])
     # The archive does not say what is done in a clip.
     action = f"subject {clip.subject}"
     return clip.name, capture.records(
-        world, rig, detector, rng, name=clip.name, subject=clip.subject, action=action, fps=FPS
+        world, rig, detector, rng, name=clip.name, subject=clip.subject, action=action, fps=fps
     )
 
 
 class CmuMocap(tfds.core.GeneratorBasedBuilder):
-    """CMU clips at 50 frames per second; records of `schema.pose_features`."""
+    """CMU clips; records of `schema.pose_features`."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIG_CLASS = CmuMocapConfig
@@ -306,8 +308,9 @@ class CmuMocap(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="CMU motion capture, 17 joints in Human3.6M order, 50 frames per second, "
-            "seen by virtual cameras with lens distortion.",
+            description="CMU motion capture, 17 joints in Human3.6M order, "
+            f"{self.builder_config.fps:g} frames per second, seen by virtual cameras with lens "
+            "distortion.",
             features=schema.pose_features(),
             homepage="http://mocap.cs.cmu.edu",
             citation="The data used in this project was obtained from mocap.cs.cmu.edu. The "
@@ -322,7 +325,7 @@ class CmuMocap(tfds.core.GeneratorBasedBuilder):
         splits = staging.staged_splits(
             split_clips(find_clips(config.raw), config),
             functools.partial(
-                encode, rig=config.rig, detector=config.detector, seed=config.seed
+                encode, rig=config.rig, detector=config.detector, seed=config.seed, fps=config.fps
             ),
             directory=staging.directory_of(self),
             workers=config.workers,

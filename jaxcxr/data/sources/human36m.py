@@ -7,25 +7,31 @@ et al. 2017, and `data_2d_h36m_KEYPOINTS.npz`. The licence of the data is the us
 """
 
 import dataclasses
-import hashlib
 import pathlib
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcxr.data import capture, human36m_cameras, human36m_files, joint_sets, schema
+from jaxcxr.data import (
+    capture,
+    frame_rates,
+    human36m_cameras,
+    human36m_files,
+    joint_sets,
+    schema,
+)
 from jaxcxr.data.detector import Detector
+from jaxcxr.data.sources import subjects
 from jaxcxr.errors import UserError
 
 FPS = 50.0
 PROJECTED = "projected"
-_VALIDATION_SHARE = 0.1
 _RUN = {"variant": False}  # an option that does not change what is prepared
 
 
 @dataclasses.dataclass(eq=False)
-class Human36mConfig(tfds.core.BuilderConfig):
+class Human36mConfig(subjects.SubjectConfig):
     """Options of Human3.6M; those that change the records name the variant.
 
     Attributes:
@@ -33,9 +39,6 @@ class Human36mConfig(tfds.core.BuilderConfig):
         any other NAME of a `data_2d_h36m_NAME.npz` in `raw`; "projected" needs no file: the true
         joints as the four cameras see them.
       train_subjects: the published protocol's five by default, but for the one that validates.
-      validation_subjects: models are chosen on these, never on the test subjects. Empty: a tenth
-        of the training subjects' takes, chosen by a hash of their names, with all their cameras.
-      test_subjects: the published protocol's.
       raw: folder of the files, or `data_3d_h36m.npz` with the 2D files beside it.
     """
 
@@ -47,50 +50,12 @@ class Human36mConfig(tfds.core.BuilderConfig):
     raw: str = dataclasses.field(default="", metadata=_RUN)
 
     def __post_init__(self):
-        groups = {}
-        for split in ("train", "validation", "test"):
-            field = f"{split}_subjects"
-            value = getattr(self, field)
-            names = value.split(",") if isinstance(value, str) else value
-            names = tuple(name.strip() for name in names if str(name).strip())
-            setattr(self, field, names)
-            groups[split] = names
-            unknown = [name for name in names if name not in human36m_cameras.SUBJECTS]
-            if unknown:
-                raise UserError(
-                    f"human36m: {field} names {unknown[0]!r}; subjects are "
-                    f"{', '.join(human36m_cameras.SUBJECTS)}."
-                )
-        named = [name for names in groups.values() for name in names]
-        twice = sorted({name for name in named if named.count(name) > 1})
-        if twice:
-            raise UserError(f"human36m: subject {twice[0]} is named for two splits; choose one.")
-        if not groups["train"] or not groups["test"]:
-            raise UserError("human36m: train_subjects and test_subjects must not be empty.")
-        joined = "_".join(
-            f"{short}-{'-'.join(groups[split]) or 'takes'}"
-            for short, split in (("train", "train"), ("val", "validation"), ("test", "test"))
-        )
-        self.name = self.name or f"{self.keypoints}_{joined}"
-
-
-def split_of(subject: str, take: str, config: Human36mConfig) -> str:
-    """The split of a take, "" for subjects in none."""
-    if subject in config.test_subjects:
-        return "test"
-    if subject in config.validation_subjects:
-        return "validation"
-    if subject not in config.train_subjects:
-        return ""
-    if config.validation_subjects:
-        return "train"
-    digest = hashlib.sha256(f"{subject} {take}".encode()).digest()
-    share = int.from_bytes(digest[:8], "big") / 2**64
-    return "validation" if share < _VALIDATION_SHARE else "train"
+        told = self.settle("human36m", human36m_cameras.SUBJECTS)
+        self.name = self.name or f"{self.keypoints}_{told}"
 
 
 class Human36m(tfds.core.GeneratorBasedBuilder):
-    """Human3.6M at 50 frames per second, 17 joints; records of `schema.pose_features`."""
+    """Human3.6M, 17 joints; records of `schema.pose_features`."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIG_CLASS = Human36mConfig
@@ -100,7 +65,7 @@ class Human36m(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description="Human3.6M: 17 joints in the camera frame and their keypoints from each "
-            "of four cameras, 50 frames per second.",
+            f"of four cameras, {self.builder_config.fps:g} frames per second.",
             features=schema.pose_features(),
             homepage="http://vision.imar.ro/human3.6m",
             citation="C. Ionescu, D. Papava, V. Olaru, C. Sminchisescu: Human3.6M: Large Scale "
@@ -114,18 +79,13 @@ class Human36m(tfds.core.GeneratorBasedBuilder):
         if not config.raw:
             raise UserError("human36m: where is the data? Give --raw DIR with data_3d_h36m.npz.")
         positions = human36m_files.read_positions(config.raw)
-        takes: dict[str, list] = {"train": [], "validation": [], "test": []}
+        takes: dict[str, list] = {split: [] for split in subjects.SPLITS}
         for subject, actions in positions.items():
             for take, world in sorted(actions.items()):
-                split = split_of(subject, take, config)
+                split = config.split_of(subject, take)
                 if split:
                     takes[split].append((subject, take, world))
-        empty = [split for split, chosen in takes.items() if not chosen]
-        if empty:
-            raise UserError(
-                f"human36m: no take for the {empty[0]} split; the data hold subjects "
-                f"{', '.join(sorted(positions))}."
-            )
+        subjects.check_splits("human36m", takes, positions)
         keypoints = _Keypoints(config)
         return {
             split: self._generate_examples(chosen, keypoints) for split, chosen in takes.items()
@@ -138,7 +98,7 @@ class Human36m(tfds.core.GeneratorBasedBuilder):
             views = keypoints.of(subject, take, world)
             for camera, arrays in zip(cameras, views, strict=True):
                 name = f"{subject}_{take.replace(' ', '_')}_{camera.name}"
-                yield name, {
+                record = {
                     "sequence_id": name,
                     "subject": subject,
                     "action": human36m_files.action_name(take),
@@ -146,6 +106,7 @@ class Human36m(tfds.core.GeneratorBasedBuilder):
                     "fps": FPS,
                     **arrays,
                 }
+                yield name, frame_rates.resample(record, self.builder_config.fps)
 
 
 class _Keypoints:
@@ -177,20 +138,11 @@ class _Keypoints:
                  for camera in cameras]
         if self._file is None:
             return found
-        views = self._file.sequences.get(subject, {}).get(take)
-        if views is None or len(views) != len(cameras):
-            raise UserError(
-                f"{self._path}: {subject}, {take!r} is absent or has not {len(cameras)} cameras, "
-                "which the positions have; take both files from one preparation."
-            )
-        for record, view, camera in zip(found, views, cameras, strict=True):
-            if len(view) < len(world):
-                raise UserError(
-                    f"{self._path}: {subject}, {take!r}, camera {camera.name}: {len(view)} frames "
-                    f"of keypoints for {len(world)} of positions."
-                )
-            # Videos go on a little after the motion capture has stopped.
-            pixels, seen = self._convert(view[: len(world)].astype(np.float32))
+        views = human36m_files.views(
+            self._file, self._path, subject, take, [c.name for c in cameras], len(world)
+        )
+        for record, view in zip(found, views, strict=True):
+            pixels, seen = self._convert(view)
             record["keypoints"] = np.where(seen[..., None], pixels, 0).astype(np.float32)
             record["confidence"] = seen.astype(np.float32)
         return found

@@ -11,7 +11,7 @@ from jaxcxr.data.motion import actions, body, scene
 from jaxcxr.data.sources import virtual
 from jaxcxr.errors import UserError
 
-FPS = 50.0
+FPS = virtual.FPS
 _TEST_SUBJECTS = 2
 
 
@@ -23,7 +23,7 @@ class MotionPhantomConfig(virtual.VirtualConfig):
       subjects: number of people S1, S2, ...; the last two are the test subjects, the one before
         them is held out of the training subjects for validation.
       sequences: sequences per subject and action.
-      seconds: length of a sequence; 50 frames per second.
+      seconds: length of a sequence.
       seed: seed of the movements, the cameras' shifts, the noise and the misses.
     """
 
@@ -41,14 +41,14 @@ class MotionPhantomConfig(virtual.VirtualConfig):
                 f"motion_phantom: subjects is {self.subjects}; at least {_TEST_SUBJECTS + 2} are "
                 "needed for training, validation and test."
             )
-        if self.sequences < 1 or self.seconds * FPS < 2:
+        if self.sequences < 1 or self.seconds * self.fps < 2:
             raise UserError(
                 f"motion_phantom: sequences is {self.sequences} and seconds is {self.seconds}; "
-                "at least 1 sequence of 0.04 s is needed."
+                f"at least 1 sequence of {2 / self.fps:g} s is needed."
             )
         self.name = self.name or (
             f"{self.rig}_{self.subjects}x{self.sequences}x{self.seconds:g}s"
-            f"_{self.detector.label}_seed{self.seed}"
+            f"_{self.detector.label}_seed{self.seed}{self.rate}"
         )
 
 
@@ -73,7 +73,8 @@ class MotionPhantom(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description="Drawn human motion with constant bone lengths, 17 joints in Human3.6M "
-            "order, 50 frames per second, seen by cameras with lens distortion.",
+            f"order, {self.builder_config.fps:g} frames per second, seen by cameras with lens "
+            "distortion.",
             features=schema.pose_features(),
         )
 
@@ -94,11 +95,11 @@ def _records(config, person, number, action, take) -> Iterator[tuple[str, dict]]
     """One record per camera of one sequence."""
     rng = np.random.default_rng([config.seed, person, number, take])
     who = body.make_body(person)
-    t = np.arange(round(config.seconds * FPS)) / FPS
-    world = scene.place(who, actions.ACTIONS[action](rng, who, t), FPS)
+    t = np.arange(round(config.seconds * config.fps)) / config.fps
+    world = scene.place(who, actions.ACTIONS[action](rng, who, t), config.fps)
     world[..., :2] += rng.uniform(-0.3, 0.3, 2)
     records = capture.records(
         world, config.rig, config.detector, rng,
-        name=f"{who.name}_{action}_{take}", subject=who.name, action=action, fps=FPS,
+        name=f"{who.name}_{action}_{take}", subject=who.name, action=action, fps=config.fps,
     )
     yield from records.items()

@@ -4,16 +4,17 @@ import dataclasses
 
 import tensorflow_datasets as tfds
 
-from jaxcxr.data import capture
+from jaxcxr.data import capture, frame_rates
 from jaxcxr.data.detector import Detector
 from jaxcxr.errors import UserError
 
+FPS = 50.0  # Human3.6M's
 _DETECTOR = tuple(field.name for field in dataclasses.fields(Detector))
 
 
 @dataclasses.dataclass(eq=False)
 class VirtualConfig(tfds.core.BuilderConfig):
-    """Cameras and detector.
+    """Cameras, detector and frame rate.
 
     Attributes:
       rig: "human36m" (four corners of a hall, moved outwards until the clip is in view) or
@@ -25,6 +26,7 @@ class VirtualConfig(tfds.core.BuilderConfig):
       occlusion: share of the time that a joint is hidden.
       swap: share of the time that both arms, or both legs, are taken for each other.
       seed: seed of the cameras, the noise and the misses.
+      fps: frames per second of the prepared sequences, whatever the files have.
     """
 
     rig: str = "human36m"
@@ -35,8 +37,11 @@ class VirtualConfig(tfds.core.BuilderConfig):
     occlusion: float = 0.0
     swap: float = 0.0
     seed: int = 0
+    fps: float = FPS
 
     def __post_init__(self):
         if self.rig not in capture.RIGS:
             raise UserError(f"rig is {self.rig!r}; allowed: {', '.join(capture.RIGS)}.")
+        self.fps = frame_rates.check("virtual cameras", self.fps)
+        self.rate = frame_rates.label(self.fps, FPS)
         self.detector = Detector(**{name: getattr(self, name) for name in _DETECTOR})
