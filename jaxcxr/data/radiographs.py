@@ -52,6 +52,16 @@ class Radiographs:
         image = images.decode_resized(record["image"], self._image_size)
         return {"image": image[..., None], "labels": self.manifest.labels[index]}
 
+    def boxes(self, index: int) -> np.ndarray:
+        """Boxes of an image: float32 `[k, 5]`, class index, x, y, width, height as `image` is."""
+        boxes = self.manifest.boxes[index].copy()
+        if len(boxes):
+            record = self._records[int(self._rows[index])]
+            height, width = images.decode(record["image"]).shape
+            boxes[:, 1::2] *= self._image_size / width
+            boxes[:, 2::2] *= self._image_size / height
+        return boxes
+
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Several radiographs at once: `image` uint8 `[n, size, size, 1]`, `labels` int8."""
         examples = [self[index] for index in indices]
