@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxcxr.models.sharding import by_example
+
 
 class ClassifierHead(nn.Module):
     """Maps pooled features to logits: Dense -> ReLU -> Dropout -> Dense, or one Dense.
@@ -27,7 +29,7 @@ class ClassifierHead(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array, *, train: bool) -> jax.Array:
         """Returns float32 logits `[batch, classes]` of features `[batch, channels]`."""
-        x = features
+        x = by_example(features)
         if self.width:
             x = nn.relu(nn.Dense(self.width, dtype=self.dtype, name="hidden")(x))
         x = nn.Dropout(self.dropout)(x, deterministic=not train)

@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
+from jaxcxr.models.sharding import by_example
 
 _DENSE_INIT = nn.initializers.xavier_uniform()
 
@@ -304,6 +305,7 @@ def run_block(
     weights: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array | None]:
     """Output of a block of either class, and the weights that the next block may share."""
+    x = by_example(x)
     if isinstance(block, SharingBlock):
         return block(x, mask, None, train, weights)
     return block(x, mask, None, train), None

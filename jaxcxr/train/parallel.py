@@ -2,38 +2,54 @@
 
 The mesh has three axes, `(data, fsdp, tensor)`. Batches are split over `data` and `fsdp`;
 parameters, their moving average and the optimiser state by ordered regex rules.
+
+Parameters that are split over `fsdp` are gathered where a step uses them, once in the forward and
+once more in the backward pass, and their gradients are added up and split again (Rajbhandari et al.
+2020, arXiv:1910.02054, stage 3). What is split over `tensor` is computed where it lies (Shoeybi et
+al. 2019, arXiv:1909.08053): heads of attention, hidden units of MLPs and of the classifier.
 """
 
 import math
 import os
+import re
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxcxr.errors import UserError
-from jaxcxr.train.rules import match_rules
+from jaxcxr.models.sharding import BATCH_AXES, by_example
+from jaxcxr.train.rules import match_rules, paths
 
 AXES = ("data", "fsdp", "tensor")
-BATCH = P(("data", "fsdp"))
+BATCH = P(BATCH_AXES)
 
 # (regex over the path, what to do): a tuple is a PartitionSpec; "fsdp" splits the largest
 # dimension that divides; "replicate" keeps a copy everywhere. First match wins.
 DEFAULT_RULES = (
     (r"(query|key|value)/kernel$", ("fsdp", "tensor", None)),
     (r"(query|key|value)/bias$", ("tensor", None)),
-    (r"attention/out/kernel$", ("tensor", None, "fsdp")),
-    (r"fc1/kernel$", ("fsdp", "tensor")),
-    (r"mlp/fc1/bias$", ("tensor",)),
-    (r"fc2/kernel$", ("tensor", "fsdp")),
+    (r"attention/(group_\d+_)?out/kernel$", ("tensor", None, "fsdp")),
+    (r"(fc1|head/hidden)/kernel$", ("fsdp", "tensor")),
+    (r"(mlp/fc1|head/hidden)/bias$", ("tensor",)),
+    (r"(fc2|head/logits)/kernel$", ("tensor", "fsdp")),
     (r".*", "fsdp"),
 )
 
 # Below this many elements a parameter is copied: splitting it costs more than it saves.
 SMALLEST_SPLIT = 2**14
+
+# Parameters of equal blocks that a model scans over have an axis of the blocks in front.
+_STACKED = re.compile(r"(^|/)blocks/")
+
+# Name of gathered parameters, and how many names a message holds.
+GATHERED = "gathered"
+_NAMED = 3
 
 
 def make_mesh(config) -> jax.sharding.Mesh:
@@ -66,7 +82,8 @@ def make_mesh(config) -> jax.sharding.Mesh:
 def shardings(mesh, rules, tree):
     """NamedSharding of every leaf of an abstract state, by the first rule that matches its path.
 
-    A dimension that its axis does not divide stays whole.
+    A dimension that its axis does not divide stays whole, see `kept_whole`. In a stack of blocks
+    that are scanned, the axis of the blocks stays whole and the rules say how each block is split.
 
     Arguments:
       mesh: the mesh.
@@ -76,34 +93,107 @@ def shardings(mesh, rules, tree):
     Raises:
       UserError: a leaf that no rule matches, by name.
     """
+    specs, _ = _specs(mesh, rules, tree)
+    return jax.tree.map(
+        lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, P)
+    )
 
+
+def kept_whole(mesh, rules, params) -> str:
+    """One line that names the parameters which the mesh should split and does not divide.
+
+    Arguments:
+      mesh: the mesh.
+      rules: as for `shardings`.
+      params: pytree of shapes.
+
+    Returns:
+      "" where there are none. Names that differ in a number alone are one.
+    """
+    _, missed = _specs(mesh, rules, params)
+    if not missed:
+        return ""
+    sizes = {path: leaf.size for path, leaf in zip(paths(params), jax.tree.leaves(params),
+                                                   strict=True)}
+    kinds = list(dict.fromkeys(
+        f"{re.sub(r'_[0-9]+', '_*', path)} by {axis} {mesh.shape[axis]}"
+        for path, axis in missed
+    ))
+    more = f" and {len(kinds) - _NAMED} more" if len(kinds) > _NAMED else ""
+    share = sum(sizes[path] for path in {path for path, _ in missed}) / sum(sizes.values())
+    return f"{share:.1%} of the parameters, not divisible: {', '.join(kinds[:_NAMED])}{more}"
+
+
+def _specs(mesh, rules, tree) -> tuple[Any, list[tuple[str, str]]]:
+    """The PartitionSpecs of a tree, and (path, axis) of what an axis does not divide."""
     # A PartitionSpec is a leaf to jax.tree, a tuple is not.
     actions = match_rules(
         [(regex, P(*a) if isinstance(a, tuple) else a) for regex, a in rules], tree,
         "sharding_rules",
     )
-    return jax.tree.map(lambda a, leaf: NamedSharding(mesh, _spec(mesh, a, leaf.shape)),
-                        actions, tree)
+    missed: list[tuple[str, str]] = []
+
+    def spec_of(path: str, action, shape) -> P:
+        lead = (None,) if _STACKED.search(path) and shape else ()
+        spec, axes = _spec(mesh, action, shape[len(lead):])
+        missed.extend((path, axis) for axis in axes)
+        return P(*lead, *spec) if any(spec) else P()
+
+    leaves, structure = jax.tree.flatten(tree)
+    found = [
+        spec_of(path, action, leaf.shape)
+        for path, action, leaf in zip(paths(tree), jax.tree.leaves(actions), leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, found), missed
 
 
-def _spec(mesh, action, shape) -> P:
+def _spec(mesh, action, shape) -> tuple[P, list[str]]:
+    """The PartitionSpec of a shape, and the axes that do not divide it."""
     if action == "replicate" or not shape:
-        return P()
+        return P(), []
     if action == "fsdp":
         size = mesh.shape["fsdp"]
         if size == 1 or math.prod(shape) < SMALLEST_SPLIT:
-            return P()
+            return P(), []
         divisible = [d for d in range(len(shape)) if shape[d] % size == 0]
         if not divisible:
-            return P()
+            return P(), ["fsdp"]
         largest = max(divisible, key=lambda d: shape[d])
-        return P(*("fsdp" if d == largest else None for d in range(len(shape))))
+        return P(*("fsdp" if d == largest else None for d in range(len(shape)))), []
     if len(action) > len(shape):
         raise UserError(f"config.sharding_rules: {action} has more axes than a shape of {shape}.")
-    return P(*(
-        axis if axis and dim % mesh.shape[axis] == 0 else None
-        for axis, dim in zip(action, shape, strict=False)
-    ))
+    pairs = list(zip(action, shape, strict=False))
+    missed = [axis for axis, dim in pairs if axis and dim % mesh.shape[axis]]
+    return P(*(None if axis in missed else axis for axis, _ in pairs)), missed
+
+
+def gathered(mesh, rules, params):
+    """Parameters as a step computes with them: whole over `fsdp`, still split over `tensor`.
+
+    The gathered copies have the name `GATHERED`, by which `checkpoint_gathered` drops them between
+    the passes. Gradients go the way back: added up, then split. Without these constraints XLA
+    carries the split of the parameters over to activations and gathers the batch instead.
+
+    Arguments:
+      mesh: the mesh.
+      rules: as for `shardings`.
+      params: pytree of arrays, inside a compiled step.
+    """
+    def gather(x, placed):
+        if "fsdp" not in placed.spec:
+            return x
+        whole = P(*(None if axis == "fsdp" else axis for axis in placed.spec))
+        x = jax.lax.with_sharding_constraint(x, placed)
+        x = jax.lax.with_sharding_constraint(x, NamedSharding(mesh, whole))
+        return checkpoint_name(x, GATHERED)
+
+    return jax.tree.map(gather, params, shardings(mesh, rules, params))
+
+
+def checkpoint_gathered(loss: Callable) -> Callable:
+    """The same loss, whose gathered parameters are gathered again in the backward pass."""
+    policy = jax.checkpoint_policies.save_anything_except_these_names(GATHERED)
+    return jax.checkpoint(loss, policy=policy)
 
 
 def replicated(mesh) -> NamedSharding:
@@ -113,10 +203,7 @@ def replicated(mesh) -> NamedSharding:
 
 def constrain_batch(tree, axis: str | None):
     """Keep activations split by example, so that no later operation gathers the batch."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if axis or mesh.empty:
-        return tree
-    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, BATCH), tree)
+    return tree if axis else jax.tree.map(by_example, tree)
 
 
 def split_batch(x: jax.Array, count: int, axis: str | None) -> jax.Array:

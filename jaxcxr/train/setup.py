@@ -133,6 +133,13 @@ class Setup:
         )
         return enter(state)
 
+    @property
+    def gather(self) -> Callable | None:
+        """What makes parameters that lie in shards whole for a step; None where none do."""
+        if self.mesh.shape["fsdp"] == 1:
+            return None
+        return functools.partial(parallel.gathered, self.mesh, self.rules)
+
     def train_step(self, stage: state_lib.Stage) -> Callable:
         """The compiled `(state, batch) -> (state, metrics)` of a stage.
 
@@ -145,7 +152,7 @@ class Setup:
         pmap = self.config.parallel == "pmap"
         step = step_lib.make_train_step(
             self.config, self.model, self.task, stage, tx, schedule,
-            axis="batch" if pmap else None,
+            axis="batch" if pmap else None, gather=self.gather,
         )
         if pmap:
             return parallel.compile_pmap_step(self.mesh, step)
@@ -162,7 +169,7 @@ class Setup:
         model = self.model
         if self.config.parallel == "pmap":
             model = make_model(self.config, self.task, axis_name=None)
-        return jax.jit(step_lib.make_eval_step(model, self.task))
+        return jax.jit(step_lib.make_eval_step(model, self.task, self.gather))
 
 
 def _compile_once() -> dict | None:

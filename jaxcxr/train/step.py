@@ -39,19 +39,22 @@ def sown_losses(collection) -> dict[str, jax.Array]:
     """Losses that layers sow into the collection `losses`, each averaged over its layers.
 
     Arguments:
-      collection: nested dicts whose leaves are tuples of weighted scalars, such as
-        `{"block": {"attention": {"span": (0.1,)}}}`.
+      collection: nested dicts whose leaves are tuples of weighted scalars, or of one for each
+        scanned layer, such as `{"block": {"attention": {"span": (0.1,)}}}`.
 
     Returns:
       Name -> scalar.
     """
     found: dict[str, list[jax.Array]] = {}
     for path, values in flatten_dict(collection).items():
-        found.setdefault(path[-1], []).append(sum(values))
-    return {name: sum(values) / len(values) for name, values in found.items()}
+        # What scanned layers sow has an axis of the layers.
+        found.setdefault(path[-1], []).append(jnp.ravel(sum(values)))
+    return {name: jnp.concatenate(values).mean() for name, values in found.items()}
 
 
-def make_loss(model, task, stage, axis: str | None, parts: int = 1) -> Callable:
+def make_loss(
+    model, task, stage, axis: str | None, parts: int = 1, gather: Callable | None = None
+) -> Callable:
     """Build the loss of one micro-batch; to train another loss, change the task's `loss_sums`.
 
     Arguments:
@@ -60,6 +63,7 @@ def make_loss(model, task, stage, axis: str | None, parts: int = 1) -> Callable:
       stage: which parameters are trained.
       axis: name of the pmap axis, or None.
       parts: number of micro-batches, over which the losses are added up.
+      gather: what makes split parameters whole for the computation, or None.
 
     Returns:
       `loss_of(trained, frozen, batch_stats, batch, divisors, key) -> (loss, (terms, batch_stats))`,
@@ -69,7 +73,9 @@ def make_loss(model, task, stage, axis: str | None, parts: int = 1) -> Callable:
     """
 
     def loss_of(trained, frozen, batch_stats, batch, divisors, key):
-        variables = {"params": state_lib.merge(trained, frozen), "batch_stats": batch_stats}
+        params = state_lib.merge(trained, frozen)
+        params = gather(params) if gather else params
+        variables = {"params": params, "batch_stats": batch_stats}
         inputs, options = task.inputs(batch, train=True)
         with freeze_batch_norm(stage):
             outputs, updated = model.apply(
@@ -88,11 +94,12 @@ def make_loss(model, task, stage, axis: str | None, parts: int = 1) -> Callable:
         terms |= sown
         return loss, (terms, updated.get("batch_stats", batch_stats))
 
-    return loss_of
+    return parallel.checkpoint_gathered(loss_of) if gather else loss_of
 
 
 def make_train_step(
-    config, model, task, stage, tx, schedule, *, axis: str | None = None
+    config, model, task, stage, tx, schedule, *, axis: str | None = None,
+    gather: Callable | None = None,
 ) -> Callable:
     """Build `train_step(state, batch) -> (state, metrics)`.
 
@@ -104,6 +111,7 @@ def make_train_step(
       tx: optimiser over those parameters.
       schedule: learning rate by step within the stage, for the log.
       axis: name of the pmap axis; None under jit, where every array is global.
+      gather: what makes split parameters whole for the computation, or None.
 
     Returns:
       The step. `metrics` holds scalars: the loss and its terms before the update, the global
@@ -112,7 +120,7 @@ def make_train_step(
     """
     total = (lambda x: jax.lax.psum(x, axis)) if axis else (lambda x: x)
 
-    loss_of = make_loss(model, task, stage, axis, config.accumulate)
+    loss_of = make_loss(model, task, stage, axis, config.accumulate, gather)
     gradient = jax.value_and_grad(loss_of, has_aux=True)
 
     def train_step(state, batch):
@@ -183,10 +191,11 @@ def accumulate(micro: Callable, batch_stats, batch, count: int, axis: str | None
     return batch_stats, sums
 
 
-def make_eval_step(model, task) -> Callable:
+def make_eval_step(model, task, gather: Callable | None = None) -> Callable:
     """Build `eval_step(params, batch_stats, batch) -> predictions`, arrays with a batch axis."""
 
     def eval_step(params, batch_stats, batch):
+        params = gather(params) if gather else params
         inputs, options = task.inputs(batch)
         variables = {"params": params, "batch_stats": batch_stats}
         outputs = model.apply(variables, inputs, train=False, **options)

@@ -45,7 +45,7 @@ def test_rules_are_ordered_and_dimensions_that_do_not_divide_stay_whole():
             "other": {"kernel": (128, 512), "scale": (64,)}, "odd": (129, 255)}
     found = specs(mesh, parallel.DEFAULT_RULES, tree)
     assert found["attention"]["query"]["kernel"] == P("fsdp", "tensor", None)
-    assert found["attention"]["query"]["bias"] == P(None, None)  # 3 heads do not divide by 2
+    assert found["attention"]["query"]["bias"] == P()  # 3 heads do not divide by 2
     assert found["other"]["kernel"] == P(None, "fsdp")  # the largest dimension
     assert found["other"]["scale"] == P()  # too small to be worth it
     assert found["odd"] == P()
