@@ -95,16 +95,16 @@ def find(environ: Mapping[str, str], seconds: float = 300) -> Place | None:
     kind = _kind(environ)
     if kind is None:
         return None
-    numbers = {name: _number(environ, name) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")}
-    count, index = numbers.values()
-    address, devices = environ.get("JAX_COORDINATOR_ADDRESS"), None
+    count, index = _number(environ, "JAX_NUM_PROCESSES"), _number(environ, "JAX_PROCESS_ID")
+    address, devices = environ.get("JAX_COORDINATOR_ADDRESS") or None, None
     if None in (address, count, index) and kind != "environment":
         address, count, index = _asked(kind, address, count, index, seconds)
-    if None in (address, count, index):
-        absent = [name for name, value in (("JAX_COORDINATOR_ADDRESS", address), *numbers.items())
-                  if value is None]
+    values = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": count,
+              "JAX_PROCESS_ID": index}
+    if None in values.values():
+        absent = " and ".join(name for name, value in values.items() if value is None)
         raise UserError(
-            f"{' and '.join(absent)} not set, but other variables say that this process is one of "
+            f"{absent} not set, but other variables say that this process is one of "
             "several; set JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
         )
     if not address.rpartition(":")[2].isdigit():

@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterable
 
 from jaxcxr.errors import RunError
 
@@ -70,6 +71,7 @@ def _gather(port: int, processes: int, deadline: float, seconds: float) -> dict[
     for peer in peers.values():
         peer.send({"missing": missing, "seconds": seconds})
     if missing:
+        _close(peers.values())
         raise RunError(_missing(missing, processes, seconds))
     return peers
 
@@ -91,6 +93,7 @@ def _take(peer: "_Peer", peers: dict[int, "_Peer"], processes: int, deadline: fl
     if wrong:
         for other in (*peers.values(), peer):
             other.send({"wrong": wrong})
+        _close((*peers.values(), peer))
         raise RunError(wrong)
     peer.host = hello["host"]
     peer.send({"wait": deadline - time.monotonic(), "host": socket.gethostname()})
@@ -122,10 +125,17 @@ def _join(host: str, port: int, process: int, processes: int, deadline: float) -
             "at its log, and whether this host may reach that port."
         )
     if "wrong" in answer:
+        peer.close()
         raise RunError(answer["wrong"])
     if answer["missing"]:
+        peer.close()
         raise RunError(_missing(answer["missing"], processes, answer["seconds"]))
     return peer
+
+
+def _close(peers: Iterable["_Peer"]) -> None:
+    for peer in peers:
+        peer.close()
 
 
 def _missing(numbers: list[int], processes: int, seconds: float) -> str:
@@ -156,6 +166,8 @@ class Line:
             self._leaving = True
         self._tell({"left": code, "process": self._process, "host": socket.gethostname(),
                     "message": message})
+        for peer in self._peers.values():
+            peer.finish()
 
     def wait_lost(self, seconds: float) -> None:
         """Wait that long for news of a lost process, which end this one."""
@@ -167,19 +179,22 @@ class Line:
                 peer.send(message)
 
     def _watch(self) -> None:
-        selector = selectors.DefaultSelector()
-        for number, peer in self._peers.items():
+        selector, said = selectors.DefaultSelector(), set()
+        peers = dict(self._peers)
+        for number, peer in peers.items():
             selector.register(peer.socket, selectors.EVENT_READ, number)
-        open_peers = dict(self._peers)
-        while open_peers:
-            waiting = [number for number, peer in open_peers.items() if peer.has_line()]
+        while peers:
+            waiting = [number for number, peer in peers.items() if peer.has_line()]
             for number in waiting or [key.data for key, _ in selector.select()]:
-                peer = open_peers[number]
+                peer = peers[number]
                 news = peer.receive(_GREETING)
-                if news is None or news.get("process") == number:  # the last that it says
+                if news is None:  # the connection is closed
                     selector.unregister(peer.socket)
-                    del open_peers[number]
-                news = news or {"left": None, "process": number, "host": peer.host}
+                    peers.pop(number).close()
+                    if number in said:
+                        continue
+                    news = {"left": None, "process": number, "host": peer.host}
+                said.add(news["process"])
                 if news["left"] != 0:
                     self._end(news)
 
@@ -251,6 +266,11 @@ class _Peer:
             return False
         except OSError:
             return True
+
+    def finish(self) -> None:
+        """Say that nothing more will be sent; the other end may still send."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Close the connection."""
