@@ -8,7 +8,6 @@ The files are described in `jaxcxr.analysis.pose_files`, the protocols in
 """
 
 import argparse
-import csv
 import dataclasses
 import json
 import math
@@ -65,7 +64,8 @@ def run(args: argparse.Namespace) -> None:
     pairs, left_out, ignored = pose_pairs.join(
         labels, predictions, protocol, args.labels_unit, args.predictions_unit
     )
-    result = score(pairs, protocol, args.resamples, args.seed)
+    fps = pose_pairs.rate(labels, predictions, protocol)
+    result = score(pairs, dataclasses.replace(protocol, fps=fps), args.resamples, args.seed)
     result["test_set"] |= {"labels_left_out": left_out, "predictions_ignored": ignored}
     result |= {
         "inputs": {"labels": labels.fingerprint, "predictions": predictions.fingerprint},
@@ -241,6 +241,13 @@ def _cells(entry: Mapping, names: Sequence[str]) -> list[str]:
 
 def _remarks(result: Mapping) -> list[str]:
     remarks, test_set = [], result["test_set"]
+    own, fps = protocols.get(result["protocol"]).fps, result["settings"]["definition"]["fps"]
+    if fps != own:
+        remarks.append(
+            f"The sequences have {'several rates' if fps is None else f'{fps:g} frames per second'}"
+            f", the protocol {'several' if own is None else f'{own:g}'}: errors per frame of "
+            "velocities and accelerations are not comparable."
+        )
     for names, fact in (
         (test_set["absent"], "parts of the protocol's test set have no label; this is not its "
          "number"),
@@ -280,17 +287,6 @@ def _write(result: Mapping, compared: Mapping[str, Mapping], out: pathlib.Path) 
     parts = [_title(result)]
     for lines in _tables(result, compared).values():
         parts.append("\n".join(tables.markdown(lines)))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False)
-        (out / "metrics.json").write_text(text + "\n", encoding="utf-8")
-        (out / "metrics.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-        with (out / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, ["protocol", *rows[0]], restval="")
-            writer.writeheader()
-            writer.writerows({"protocol": result["protocol"], **row} for row in rows)
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or out} cannot be written ({error.strerror}); choose another folder "
-            "with --out DIR"
-        ) from error
+    tables.write_result(
+        out, result, [{"protocol": result["protocol"], **row} for row in rows], parts
+    )

@@ -1,6 +1,11 @@
-"""Tables of text: aligned for the screen, or as Markdown."""
+"""Tables of text: aligned for the screen, or as Markdown; and the files of a result."""
 
+import csv
+import json
+import pathlib
 from collections.abc import Mapping, Sequence
+
+from jaxcxr.errors import UserError
 
 
 def flat(entry: Mapping) -> dict:
@@ -31,3 +36,33 @@ def markdown(lines: Sequence[Sequence[str]], left: int = 1) -> list[str]:
     rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
     rule = "|".join("---" if column < left else "---:" for column in range(len(lines[0])))
     return [rows[0], f"|{rule}|", *rows[1:]]
+
+
+def write_result(
+    out: pathlib.Path, result: Mapping, rows: Sequence[Mapping], parts: Sequence[str]
+) -> None:
+    """Writes metrics.json, metrics.csv and metrics.md.
+
+    Arguments:
+      out: the folder, made where there is none.
+      result: the content of metrics.json.
+      rows: of metrics.csv; the first one has all columns.
+      parts: paragraphs of metrics.md.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False)
+        (out / "metrics.json").write_text(text + "\n", encoding="utf-8")
+        (out / "metrics.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        with (out / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]), restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or out} cannot be written ({error.strerror}); choose another folder "
+            "with --out DIR"
+        ) from error
