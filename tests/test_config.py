@@ -79,7 +79,7 @@ CASES = {
     "samples": ({"report.samples": 0}, ["report.samples", "at least 1"]),
     "calibration": ({"calibration.method": "plat"}, ["calibration.method", "'platt'?"]),
     "threshold": ({"calibration.threshold": "f2"}, ["calibration.threshold", "'youden'"]),
-    "calibration target": ({"calibration.target": 1.0}, ["calibration.target is 1.0", "at most 0.999"]),
+    "level": ({"calibration.target": 1.0}, ["calibration.target is 1.0", "at most 0.999"]),
 }
 
 

@@ -15,8 +15,8 @@ from jaxcxr.data.sources import chestxray14_table
 from jaxcxr.errors import UserError
 
 # Names of columns as `sheets.fold` leaves them; of several, the first that is there counts.
-_IDS = ("imageid", "imageindex", "id", "image", "filename", "imagename", "imagepath", "path")
-_PATIENTS = ("patientid", "patient", "subjectid", "subject")
+IDS = ("imageid", "imageindex", "id", "image", "filename", "imagename", "imagepath", "path")
+PATIENTS = ("patientid", "patient", "subjectid", "subject")
 _FINDING_LABELS = "findinglabels"
 _LABEL_PREFIX = re.compile(r"label[_ ]", re.IGNORECASE)
 _SCORE_PREFIX = re.compile(r"(?:prob|score)[_ ]", re.IGNORECASE)
@@ -140,7 +140,7 @@ def read_labels(path: str | pathlib.Path) -> Table:
         they are read.
     """
     sheet = read_sheet(pathlib.Path(path))
-    ids = _ids(sheet)
+    ids = image_ids(sheet)
     patients = _patients(sheet)
     findings = sheet.column([_FINDING_LABELS])
     if findings is not None:
@@ -163,7 +163,7 @@ def read_predictions(path: str | pathlib.Path) -> Table:
     sheet = read_sheet(pathlib.Path(path))
     columns = _class_columns(sheet, _SCORE_PREFIX, other=_LABEL_PREFIX)
     read = functools.partial(_read_values, sheet, columns, _score, np.float64)
-    return Table(sheet, _ids(sheet), None, tuple(columns), read)
+    return Table(sheet, image_ids(sheet), None, tuple(columns), read)
 
 
 def match_ids(wanted: Sequence[str], available: Sequence[str], asked, given) -> np.ndarray:
@@ -266,7 +266,7 @@ def _class_columns(sheet: Sheet, prefix: re.Pattern, other: re.Pattern) -> dict[
     if names:
         names = {i: name[prefix.match(name).end() :] for i, name in names.items()}
     else:
-        no_class = ("", *_IDS, *_PATIENTS)
+        no_class = ("", *IDS, *PATIENTS)
         names = {
             i: name for i, name in enumerate(sheet.columns)
             if fold(name) not in no_class and not other.match(name)
@@ -287,8 +287,13 @@ def _class_columns(sheet: Sheet, prefix: re.Pattern, other: re.Pattern) -> dict[
     return {name: i for i, name in names.items()}
 
 
-def _ids(sheet: Sheet) -> tuple[str, ...]:
-    column = sheet.column(_IDS)
+def image_ids(sheet: Sheet) -> tuple[str, ...]:
+    """Image of each row.
+
+    Raises:
+      UserError: there is no such column, a cell is empty, or an id stands twice.
+    """
+    column = sheet.column(IDS)
     if column is None:
         raise UserError(
             f"{sheet.path}: no column of image ids among {', '.join(sheet.columns)}; call it "
@@ -307,7 +312,7 @@ def _ids(sheet: Sheet) -> tuple[str, ...]:
 
 
 def _patients(sheet: Sheet) -> tuple[str, ...] | None:
-    column = sheet.column(_PATIENTS)
+    column = sheet.column(PATIENTS)
     if column is None:
         return None
     for i, row in enumerate(sheet.rows):

@@ -15,7 +15,10 @@ from scipy import sparse, special, stats
 from jaxcxr.metrics.classification import NEGATIVE, POSITIVE, UNKNOWN
 
 LEVEL = 0.95
-STATISTICS = ("auroc", "average_precision", "f1_max", "threshold")
+STATISTICS = (
+    "auroc", "average_precision", "f1_max", "threshold", "sensitivity_at_specificity",
+)
+SPECIFICITY = 0.9  # at which the sensitivity is given
 # Resamples counted at once: so few that the tables of a class stay in the processor's cache.
 _BLOCK = 16
 
@@ -107,6 +110,26 @@ def f1_max(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
     return float(values[2]), float(values[3])
 
 
+def sensitivity_at(
+    labels: np.ndarray, scores: np.ndarray, specificity: float = SPECIFICITY
+) -> float:
+    """Greatest sensitivity of any threshold with at least this specificity.
+
+    The threshold is chosen on the very examples, as is read off a ROC curve.
+
+    Arguments:
+      labels: integers `[N]` in {1, 0, -1 unknown}; unknown ones are left out.
+      scores: `[N]`, larger is more positive.
+      specificity: in [0, 1].
+
+    Returns:
+      the sensitivity; NaN if only one label value is known.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
+    ranking = _ranking(labels, scores, np.zeros(len(labels), np.int64), 1)
+    return float(_statistics(ranking, np.ones((1, 1)), specificity)[4, 0])
+
+
 @dataclasses.dataclass(frozen=True)
 class Bootstrap:
     """Metrics of every resample.
@@ -151,6 +174,7 @@ def cluster_bootstrap(
     clusters: np.ndarray,
     resamples: int = 1000,
     seed: int = 0,
+    specificity: float = SPECIFICITY,
 ) -> Bootstrap:
     """Metrics of resamples of whole clusters, drawn with replacement, as many as there are.
 
@@ -168,6 +192,7 @@ def cluster_bootstrap(
       clusters: `[N]`, the patient of each example (any sortable values).
       resamples: number of resamples, at least 1.
       seed: of NumPy's PCG64.
+      specificity: at which the sensitivity is given, see `sensitivity_at`.
 
     Returns:
       the metrics of each class in each resample.
@@ -186,7 +211,7 @@ def cluster_bootstrap(
         block = slice(start, start + counts.shape[1])
         for i, ranking in enumerate(rankings):
             if ranking.clusters >= 2:
-                values[:, i, block] = _statistics(ranking, counts)
+                values[:, i, block] = _statistics(ranking, counts, specificity)
     return Bootstrap(dict(zip(STATISTICS, values, strict=True)))
 
 
@@ -212,7 +237,7 @@ def percentile_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float
 class _Ranking:
     """One class, sorted once for all resamples.
 
-    All four statistics change only where a positive comes in, so that the distinct scores of
+    All statistics change only where a positive comes in, so that the distinct scores of
     positives are the only thresholds needed, and negatives count by where they fall among them.
 
     Attributes:
@@ -258,8 +283,10 @@ def _ranking(labels, scores, clusters, cluster_count: int) -> _Ranking:
     return _Ranking(0.0 - ascending, members, known)
 
 
-def _statistics(ranking: _Ranking, counts: np.ndarray) -> np.ndarray:
-    """`STATISTICS` of resamples, `[4, resamples]`, from the draws of clusters."""
+def _statistics(
+    ranking: _Ranking, counts: np.ndarray, specificity: float = SPECIFICITY
+) -> np.ndarray:
+    """`STATISTICS` of resamples, `[5, resamples]`, from the draws of clusters."""
     k = len(ranking.thresholds)
     result = np.full((len(STATISTICS), counts.shape[1]), math.nan)
     if not k:
@@ -281,4 +308,8 @@ def _statistics(ranking: _Ranking, counts: np.ndarray) -> np.ndarray:
     np.divide(precise, positives, out=result[1], where=defined)
     result[2, defined] = f1[best, np.arange(len(best))][defined]
     result[3, defined] = ranking.thresholds[best][defined]
+    # The last threshold that is specific enough; a rounded share must not lose one.
+    allowed = (false <= (1 - specificity) * negatives + 1e-9).sum(axis=0)
+    kept = np.where(allowed > 0, true[allowed - 1, np.arange(len(allowed))], 0.0)
+    np.divide(kept, positives, out=result[4], where=defined)
     return result

@@ -6,11 +6,12 @@ import json
 
 import numpy as np
 import pytest
+from scipy import special
 from sklearn import metrics as sk
 
 import jaxcxr
 from jaxcxr import __main__ as command
-from jaxcxr.analysis import score, score_files
+from jaxcxr.analysis import calibrate, score_files, score_xray
 from jaxcxr.errors import UserError
 
 CLASSES = ("Mass", "Pleural_Thickening", "Edema")
@@ -64,6 +65,22 @@ class Folder:
         text = path.read_text()
         assert old in text
         path.write_text(text.replace(old, new, 1))
+
+    def probabilities(self):
+        """Makes scores of probabilities, as a sigmoid would."""
+        self.scores = np.round(special.expit(self.scores - 1), 6)
+        self.predict()
+        return self.read_scores()
+
+    def read_scores(self):
+        return np.loadtxt(self.path / "scores.csv", delimiter=",", skiprows=1, usecols=(1, 2, 3))
+
+    def fails(self, *more, capsys):
+        """What is said when it ends with exit code 2."""
+        with pytest.raises(SystemExit) as caught:
+            self.run(*more)
+        assert caught.value.code == 2
+        return capsys.readouterr().err
 
     def run(self, *more):
         words = ["--labels", "labels.csv", "--predictions", "scores.csv", "--out", "out"]
@@ -122,6 +139,65 @@ def test_metrics_are_scikit_learns_and_the_files_say_how_they_came_about(folder,
     line = next(t for t in capsys.readouterr().out.splitlines() if t.startswith("Edema"))
     interval = "[{:.3f}, {:.3f}]".format(*edema["auroc_interval"])
     assert f"{edema['auroc']:.3f}  {interval}" in line
+
+
+def test_a_calibration_adds_what_holds_at_its_thresholds(folder, capsys):
+    calibration = calibrate.fit(folder.labels, folder.probabilities(), CLASSES, rule="youden")
+    path = folder.path / "calibration.json"
+    calibration.select(CLASSES[::-1]).save(path)  # classes match by name
+    result = folder.run("--calibration", path)
+    found = calibration.findings(calibration.from_scores(folder.read_scores()))
+    for i, entry in enumerate(result["per_class"].values()):
+        y, p = folder.labels[:, i], calibration.from_scores(folder.read_scores())[:, i]
+        assert entry["f1"] == pytest.approx(sk.f1_score(y, found[:, i]))
+        assert entry["sensitivity"] == pytest.approx(sk.recall_score(y, found[:, i]))
+        assert entry["specificity"] == pytest.approx(sk.recall_score(1 - y, ~found[:, i]))
+        assert entry["ppv"] == pytest.approx(sk.precision_score(y, found[:, i]))
+        assert entry["brier"] == pytest.approx(sk.brier_score_loss(y, p))
+        assert entry["shipped_threshold"] == calibration.thresholds[i]
+        assert entry["f1_interval"][0] < entry["f1"] < entry["f1_interval"][1]
+        assert entry["ece"] <= entry["ece_uncalibrated"]
+    for name in ("f1", "sensitivity", "specificity", "brier"):
+        mean = np.mean([entry[name] for entry in result["per_class"].values()])
+        assert result["macro"][name] == pytest.approx(mean)
+    assert result["settings"]["calibration"]["threshold"] == "youden"
+    out = capsys.readouterr().out
+    assert "at shipped thresholds" in out
+    assert "F1max" not in out
+
+
+def test_a_calibration_wants_probabilities_and_all_classes(folder, capsys):
+    calibration = calibrate.fit(folder.labels, folder.probabilities(), CLASSES)
+    path = folder.path / "calibration.json"
+    calibration.save(path)
+    folder.scores[7, 1] = 1.5
+    folder.predict()
+    assert "outside [0, 1]" in folder.fails("--calibration", path, capsys=capsys)
+    calibration.select(CLASSES[:2]).save(path)
+    assert "no class 'Edema'" in folder.fails("--calibration", path, capsys=capsys)
+
+
+def test_groups_of_the_images(folder, capsys):
+    sexes, ages = np.where(folder.patients % 2, "M", "F"), folder.patients * 3
+    folder.write("groups.csv", [
+        ["Image Index", "Patient Sex", "Patient Age", "Weight"],
+        *([i, s, f"{a:03d}Y", 70] for i, s, a in zip(folder.ids, sexes, ages, strict=True)),
+    ])
+    folder.run("--groups", folder.path / "groups.csv")
+    with (folder.path / "out/subgroups.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["class"] == "Edema"]
+    groups = [row["group"] for row in rows]
+    assert groups == ["F", "M", "00-19", "20-39", "40-59", "60-79"]
+    for row in rows:
+        if row["attribute"] == "sex":
+            mask = sexes == row["group"]
+            expected = sk.roc_auc_score(folder.labels[mask, 2], folder.scores[mask, 2])
+            assert float(row["auroc"]) == pytest.approx(expected)
+            assert int(row["images"]) == mask.sum()
+    assert "subgroups.md" in capsys.readouterr().out
+    folder.write("groups.csv", [["image_id", "sex"], [folder.ids[0], "F"]])
+    message = folder.fails("--groups", folder.path / "groups.csv", capsys=capsys)
+    assert "79 of 80 images have no row" in message
 
 
 def test_forms_orders_and_prefixes_give_the_same(folder):
@@ -217,7 +293,7 @@ def test_undefined_classes_are_null_and_named(folder, capsys):
     assert set(undefined) == {
         "auroc", "auroc_interval", "auroc_interval_bootstrap", "average_precision",
         "average_precision_interval", "f1_max", "f1_max_interval", "threshold",
-        "threshold_interval",
+        "threshold_interval", "sensitivity_at_specificity", "sensitivity_at_specificity_interval",
     }
     assert entry["bootstrap_undefined"] == 20
     assert result["macro"]["classes_left_out"] == ["Pleural_Thickening"]
@@ -225,7 +301,7 @@ def test_undefined_classes_are_null_and_named(folder, capsys):
     out = capsys.readouterr().out
     assert "macro mean (2 of 3)" in out
     assert "not in the mean (one label value only): Pleural_Thickening" in out
-    assert out.count("n/a") == 8
+    assert out.count("n/a") == 10
 
     folder.plain(values=np.zeros((N, 3), int))
     assert folder.run()["macro"]["auroc"] is None
@@ -355,9 +431,9 @@ def test_ids_match_whole_before_they_match_in_part():
 def test_score_of_arrays_needs_no_files():
     rng = np.random.default_rng(0)
     labels = rng.integers(-1, 2, (50, 2))
-    result = score.score(labels, rng.normal(size=(50, 2)), ("A", "B"), None, resamples=10)
+    result = score_xray.score(labels, rng.normal(size=(50, 2)), ("A", "B"), None, resamples=10)
     assert result["per_class"]["A"]["n_unknown"] == (labels[:, 0] == -1).sum()
-    assert "macro mean (2 of 2)" in score.to_text(result)
+    assert "macro mean (2 of 2)" in score_xray.to_text(result)
 
 
 def test_the_official_test_split(shared_data, tmp_path):

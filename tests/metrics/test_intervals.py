@@ -103,6 +103,16 @@ def test_f1_max_is_the_best_of_all_thresholds(decimals):
     assert np.isnan(intervals.f1_max(np.ones(4), np.arange(4.0))).all()
 
 
+@pytest.mark.parametrize("specificity", [0.0, 0.5, 0.9, 1.0])
+def test_sensitivity_at_a_specificity_is_read_off_the_roc_curve(specificity):
+    labels, scores = example(decimals=1)
+    false_rate, true_rate, _ = sk.roc_curve(labels, scores, drop_intermediate=False)
+    expected = true_rate[false_rate <= 1 - specificity + 1e-12].max()
+    value = intervals.sensitivity_at(np.append(labels, -1), np.append(scores, 99.0), specificity)
+    assert value == pytest.approx(expected, abs=1e-12)
+    assert np.isnan(intervals.sensitivity_at(np.ones(3), np.arange(3.0)))
+
+
 def test_resamples_are_scikit_learns_with_sample_weight():
     rng = np.random.default_rng(3)
     labels = rng.integers(-1, 2, (200, 3))
@@ -133,6 +143,9 @@ def test_resamples_are_scikit_learns_with_sample_weight():
             f1.max(),
         ]
         np.testing.assert_allclose(ours[:3], theirs, atol=1e-12)
+        false_rate, true_rate, _ = sk.roc_curve(y, s, sample_weight=w, drop_intermediate=False)
+        expected = true_rate[false_rate <= 0.1 + 1e-9].max()
+        assert ours[4] == pytest.approx(expected, abs=1e-12)
         assert f1[list(thresholds).index(ours[3])] == pytest.approx(f1.max(), abs=1e-12)
         compared += 1
     assert compared == 120 - result.undefined.sum()
