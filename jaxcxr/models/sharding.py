@@ -19,3 +19,18 @@ def by_example(x: jax.Array) -> jax.Array:
     if x.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
         return x
     return jax.lax.with_sharding_constraint(x, P(BATCH_AXES))
+
+
+def splits_heads() -> bool:
+    """Whether a mesh is set whose axis `tensor` splits the heads of attention."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return "tensor" in mesh.axis_names and mesh.shape["tensor"] > 1
+
+
+def by_head(x: jax.Array, axis: int) -> jax.Array:
+    """Splits the axis of heads over `tensor`, where that divides it; other axes stay free."""
+    if not splits_heads() or x.shape[axis] % jax.sharding.get_abstract_mesh().shape["tensor"]:
+        return x
+    spec = [P.UNCONSTRAINED] * x.ndim
+    spec[axis] = "tensor"
+    return jax.lax.with_sharding_constraint(x, P(*spec))

@@ -20,6 +20,7 @@ from jaxcxr.models.attention.head_parameters import (
     gate_projection,
     span_projection,
 )
+from jaxcxr.models.sharding import by_head, splits_heads
 from jaxcxr.models.taps import PERTURBATIONS
 
 
@@ -187,7 +188,10 @@ class FlexibleHeadAttention(nn.Module):
             target, dim = (from_x, x) if role == "query" else (from_memory, source)
             if len(set(sizes)) == 1:
                 shape = (sum(counts), sizes[0][width])
-                target[role] = Projection(shape, name=role)(dim.shape[-1])
+                kernel, bias = Projection(shape, name=role)(dim.shape[-1])
+                pieces = zip(_by_group(kernel, counts, 1), _by_group(bias, counts, 0), strict=True)
+                names = [role] if not splits_heads() else [(role, i) for i in range(len(counts))]
+                target |= dict(zip(names, pieces, strict=True))
                 continue
             for index, count in enumerate(counts):
                 shape = (count, sizes[index][width])
@@ -281,21 +285,34 @@ class FlexibleHeadAttention(nn.Module):
         return gates.from_logits(logits)
 
     def _combine(self, outputs, sizes, dim: int) -> jax.Array:
+        counts = [group.count for group in self.groups]
         if len(set(sizes)) == 1:
-            heads = sum(group.count for group in self.groups)
-            kernel, bias = Output(dim, bias=True, name="out")(heads, sizes[0][1])
-            mixed = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, 2)
+            kernel, bias = Output(dim, bias=True, name="out")(sum(counts), sizes[0][1])
+            kernels = _by_group(kernel, counts, 0)
         else:
-            kernels = [
-                Output(dim, bias=index == 0, name=f"group_{index}_out")(group.count, size[1])
-                for index, (group, size) in enumerate(zip(self.groups, sizes, strict=True))
-            ]
-            kernel = jnp.concatenate([k.reshape(-1, 1, dim) for k, _ in kernels])
-            bias = kernels[0][1]
-            mixed = jnp.concatenate([o.reshape(*o.shape[:2], -1, 1) for o in outputs], 2)
+            kernels, biases = zip(*(
+                Output(dim, bias=index == 0, name=f"group_{index}_out")(count, size[1])
+                for index, (count, size) in enumerate(zip(counts, sizes, strict=True))
+            ), strict=True)
+            bias = biases[0]
+        if len(kernels) == 1:
+            outputs = [jnp.concatenate(outputs, 2)]
+        elif not splits_heads():  # one product of all groups; joined, heads could not stay split
+            kernels = [jnp.concatenate([k.reshape(-1, 1, dim) for k in kernels])]
+            outputs = [jnp.concatenate([o.reshape(*o.shape[:2], -1, 1) for o in outputs], 2)]
         products = (((2, 3), (0, 1)), ((), ()))
-        mixed = jax.lax.dot_general(mixed, kernel.astype(self.dtype), products)
+        mixed = sum(
+            jax.lax.dot_general(out, kernel.astype(self.dtype), products)
+            for out, kernel in zip(outputs, kernels, strict=True)
+        )
         return mixed + bias.astype(self.dtype)
+
+
+def _by_group(weights: jax.Array, counts: list[int], axis: int) -> list[jax.Array]:
+    """Weights of all heads, or those of each group where a mesh is to split the heads of each."""
+    if not splits_heads():
+        return [weights]
+    return [by_head(piece, axis) for piece in jnp.split(weights, np.cumsum(counts)[:-1], axis)]
 
 
 def _captured(rule, params, parts, places, mask, share, gate, largest) -> dict[str, jax.Array]:
