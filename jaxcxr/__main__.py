@@ -19,6 +19,8 @@ COMMANDS = {
     "prune": ("jaxcxr.prune", "drop closed heads of a trained model: a smaller run, same outputs"),
     "predict": ("jaxcxr.predict", "3D poses from 2D keypoints of videos: npz, csv, bvh"),
     "render": ("jaxcxr.render", "3D poses to look at: html, gif, mp4"),
+    "stress": ("jaxcxr.stress", "how much worse a run gets as its input does, with curves"),
+    "explain": ("jaxcxr.explain", "where a model of radiographs looks, scored against boxes"),
     "bench": ("jaxcxr.bench", "measure the parts of a run, and of the library of attention"),
     "study": ("jaxcxr.study", "do a grid of configs x seeds x data sets, one table for each"),
 }

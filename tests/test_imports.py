@@ -36,7 +36,7 @@ def breaches(folder, forbidden):
 
 
 ABOVE_TRAIN = ("jaxcxr.main", "jaxcxr.__main__", "jaxcxr.bench", "jaxcxr.relabel", "jaxcxr.study",
-               "jaxcxr.prune", "jaxcxr.predict", "jaxcxr.render")
+               "jaxcxr.prune", "jaxcxr.predict", "jaxcxr.render", "jaxcxr.stress")
 
 
 @pytest.mark.parametrize(("folder", "forbidden"), [

@@ -1,0 +1,126 @@
+"""`jaxcxr stress`: how much worse a trained run gets as its input does.
+
+    jaxcxr stress --workdir=RUN
+    jaxcxr stress --workdir=RUN --kinds noise fps
+
+Takes the checkpoint that `evaluate` takes, and writes `RUN/report/stress.json`, `.md` and `.png`.
+
+What is tested is the business of a module for each task, named in `TESTS`, which has `KINDS`,
+`measure(task, split, predict, kinds, resamples, seed, say) -> dict`, `to_text(result)`,
+`to_markdown(result)` and `figure(result)`; `predict` gives the model's predictions for every
+example of a source as the task's own splits are. All levels share the compiled step of the run.
+"""
+
+import argparse
+import contextlib
+import importlib
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from jaxcxr.errors import UserError
+
+# Task -> the module that tests it.
+TESTS = {"pose": "jaxcxr.analysis.stress_pose"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("--workdir", required=True, metavar="RUN", help="folder of the run")
+    parser.add_argument(
+        "--split", default="test", choices=("validation", "test"), help="default: test"
+    )
+    parser.add_argument(
+        "--kinds", nargs="+", metavar="KIND", help="only these ways of making the input worse"
+    )
+    parser.add_argument(
+        "--resamples", type=int, default=1000, help="of the bootstrap (default: 1000)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the bootstrap and of what is drawn (default: 0)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, write and print.
+
+    Raises:
+      UserError: no run, no checkpoint, a task without a test, or a kind that it does not have.
+    """
+    from jaxcxr import config as config_lib
+    from jaxcxr.analysis.canvas import save
+    from jaxcxr.train import checkpoint
+
+    if args.resamples < 1 or args.seed < 0:
+        raise UserError("--resamples must be at least 1, and --seed at least 0.")
+    workdir = pathlib.Path(args.workdir).expanduser()
+    config = config_lib.from_saved(checkpoint.load_config(workdir))
+    if config.task not in TESTS:
+        raise UserError(
+            f"{workdir} is a run of the task {config.task!r}; there are stress tests of "
+            f"{', '.join(TESTS)}."
+        )
+    test = importlib.import_module(TESTS[config.task])
+    kinds = tuple(dict.fromkeys(args.kinds or test.KINDS))
+    unknown = [kind for kind in kinds if kind not in test.KINDS]
+    if unknown:
+        raise UserError(f"--kinds {unknown[0]!r} is not known; kinds: {', '.join(test.KINDS)}.")
+    result = measure(config, workdir, test, args.split, kinds, args.resamples, args.seed)
+    folder = workdir / "report"
+    try:
+        save(test.figure(result), folder / "stress.png")
+        text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False)
+        (folder / "stress.json").write_text(text + "\n", encoding="utf-8")
+        (folder / "stress.md").write_text(test.to_markdown(result), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}).") from error
+    print(f"\n{test.to_text(result)}")
+    print("Written: " + ", ".join(str(folder / f"stress.{end}") for end in ("json", "md", "png")))
+
+
+def measure(
+    config, workdir: pathlib.Path, test: Any, split: str, kinds: tuple[str, ...],
+    resamples: int = 1000, seed: int = 0,
+) -> dict:
+    """Runs a test on the best checkpoint of a run.
+
+    Arguments:
+      config: of the run.
+      workdir: its folder.
+      test: the module of its task.
+      split: on which data.
+      kinds: of `test.KINDS`.
+      resamples, seed: of the bootstrap.
+
+    Returns:
+      What the test's `measure` returns, and the number of the `checkpoint`.
+
+    Raises:
+      UserError: no checkpoint, or unprepared data.
+    """
+    from jaxcxr.train import checkpoint, setup
+
+    run_ = setup.make(config)
+    with run_.mesh_context(), contextlib.closing(
+        checkpoint.Checkpoints(workdir, config)
+    ) as checkpoints:
+        step, state = run_.best_state(checkpoints, workdir)
+        predict = _predictor(run_, state, split)
+        result = test.measure(run_.task, split, predict, kinds, resamples, seed, print)
+    return {"checkpoint": step, **result}
+
+
+def _predictor(run_, state, split: str) -> Callable[[Any], dict]:
+    """Predictions for any source, as if it were the split."""
+    from jaxcxr.train import loop
+
+    def predict(source) -> dict:
+        splits = run_.task.source
+        run_.task.source = lambda name: source
+        try:
+            return loop.predict(run_, state, split)
+        finally:
+            run_.task.source = splits
+
+    return predict
