@@ -25,7 +25,7 @@ TASKS = ("cxr", "pose")
 # change where and how fast the run computes, not what it computes.
 RESUME_MAY_CHANGE = (
     r"^mesh\.", r"^parallel$", r"^log_every$", r"^data\.(dir|threads|prefetch|workers)$",
-    r"^checkpoint\.keep$", r"^report\.",
+    r"^checkpoint\.keep$", r"^report\.", r"^watchdog$",
     r"^calibration\.",
 )
 
@@ -106,6 +106,7 @@ def default(task: str) -> ml_collections.ConfigDict:
             "mode": "max" if cxr else "min",
         },
         "report": {"samples": 12},
+        "watchdog": "30 minutes",  # without progress the run ends with all stacks; "0": never
         # Fitted on the validation split at the end of a run, see analysis/calibrate.py.
         **({"calibration": {"method": "platt", "threshold": "f1", "target": 0.9}} if cxr else {}),
     })

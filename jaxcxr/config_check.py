@@ -12,7 +12,7 @@ from jaxcxr.data import augment, clips, sources
 from jaxcxr.errors import UserError
 from jaxcxr.metrics import recalibration
 from jaxcxr.tasks import balance, pose_losses
-from jaxcxr.train import optim, rules
+from jaxcxr.train import optim, rules, watchdog
 
 _CHOICES = {
     "dtype": ("float32", "bfloat16"),
@@ -88,6 +88,12 @@ def check(config) -> None:
         raise UserError(f"config.mesh.data is {config.mesh.data}; allowed: -1 (all) or at least 1.")
     for key in ("evaluate_every", "checkpoint.every"):
         steps(get(config, key), 1, 1)
+    watchdog.seconds(config.watchdog)
+    if "://" in config.data.dir:
+        raise UserError(
+            f"config.data.dir is {config.data.dir!r}; shards are read through the file system: "
+            "mount the bucket (gcsfuse BUCKET DIR, mount-s3 BUCKET DIR) and give the folder in DIR."
+        )
     if sources.task_of(config.data.source) != config.task:
         raise UserError(
             f"config.data.source {config.data.source!r} serves the task "

@@ -2,7 +2,6 @@
 
 import difflib
 import errno
-import pathlib
 import re
 import sys
 
@@ -38,12 +37,13 @@ def main(argv) -> None:
     """
     from jaxcxr import config as config_lib
     from jaxcxr.train import loop, writers
+    from jaxcxr.train import workdir as workdir_lib
 
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; overrides look like --config.seed=1.")
     if not _WORKDIR.value:
         raise UserError("--workdir is missing; give the folder of the run, e.g. runs/demo.")
-    workdir = pathlib.Path(_WORKDIR.value).expanduser()
+    workdir = workdir_lib.parse(_WORKDIR.value)
     config = _config(workdir)
     config_lib.validate(config)
     distributed.start(_DISTRIBUTED.value, _START.value, _LOST.value)
@@ -54,7 +54,7 @@ def main(argv) -> None:
         loop.evaluate(config, workdir, screen)
 
 
-def _config(workdir: pathlib.Path):
+def _config(workdir):
     from jaxcxr import config as config_lib
     from jaxcxr.train import checkpoint
 

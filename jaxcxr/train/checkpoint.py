@@ -7,17 +7,17 @@ import contextlib
 import errno
 import json
 import logging
-import pathlib
 import shutil
-import tempfile
 
 import grain
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from jaxcxr import config as config_lib
 from jaxcxr.errors import RunError, UserError
+from jaxcxr.train import workdir as workdir_lib
 
 
 class Checkpoints:
@@ -28,8 +28,11 @@ class Checkpoints:
       config: `checkpoint.keep`, `checkpoint.monitor`, `checkpoint.mode`.
     """
 
-    def __init__(self, workdir: pathlib.Path, config):
-        self._directory = (workdir / "checkpoints").absolute()
+    def __init__(self, workdir: epath.Path, config):
+        remote = workdir_lib.is_remote(workdir)
+        self._directory = epath.Path(workdir) / "checkpoints"
+        if not remote:
+            self._directory = self._directory.absolute()
         self._monitor = config.checkpoint.monitor
         self._sign = 1.0 if config.checkpoint.mode == "max" else -1.0
         best = checkpoint_managers.BestN(
@@ -84,7 +87,8 @@ class Checkpoints:
         )
         with _full_disk_said(self._manager.directory):
             needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-            if shutil.disk_usage(self._manager.directory).free < needed:
+            remote = workdir_lib.is_remote(self._directory)
+            if not remote and shutil.disk_usage(self._directory).free < needed:
                 # Said before Orbax starts: its threads would leave their tracebacks on the screen.
                 raise OSError(errno.ENOSPC, "No space left on device")
             self._manager.save(step, args=items, metrics=usable, force=True)
@@ -141,12 +145,12 @@ def _full_disk_said(folder):
         ) from error
 
 
-def _move(data, folder: pathlib.Path) -> None:
+def _move(data, folder: epath.Path) -> None:
     """Move the iterator to where those of another number of processes stood, all at one place."""
     data.set_state(json.loads(next(folder.glob("process_0-of-*.json")).read_text()))
 
 
-def check_workdir(workdir: pathlib.Path, config) -> None:
+def check_workdir(workdir: epath.Path, config) -> None:
     """Check that the workdir can be this run's; what it holds is left alone.
 
     Arguments:
@@ -157,14 +161,7 @@ def check_workdir(workdir: pathlib.Path, config) -> None:
       UserError: the folder cannot be written, or holds a run of another config (the differing
         keys are shown).
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=workdir):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"cannot write {workdir}: {error.strerror}; give another --workdir."
-        ) from error
+    workdir_lib.check_writable(workdir)
     if (workdir / "config.json").exists():
         lines = config_lib.difference(config, load_config(workdir))
         if lines:
@@ -174,7 +171,7 @@ def check_workdir(workdir: pathlib.Path, config) -> None:
             )
 
 
-def write_config(workdir: pathlib.Path, config) -> None:
+def write_config(workdir: epath.Path, config) -> None:
     """Write config.json: the resolved config, versions and git commit; once for each run."""
     path = workdir / "config.json"
     if jax.process_index() == 0 and not path.exists():
@@ -184,7 +181,7 @@ def write_config(workdir: pathlib.Path, config) -> None:
         partial.replace(path)
 
 
-def load_config(workdir: pathlib.Path) -> dict:
+def load_config(workdir: epath.Path) -> dict:
     """The `config` entry of a workdir.
 
     Raises:

@@ -1,26 +1,25 @@
 """The loop. Read it from top to bottom: everything a run does happens here, in this order."""
 
-import collections
 import contextlib
-import math
-import pathlib
 import signal
 import time
 
 import jax
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 
 from jaxcxr import config as config_lib
 from jaxcxr.analysis import attention, report
 from jaxcxr.data import pipeline
-from jaxcxr.errors import RunError
-from jaxcxr.train import checkpoint, parallel, setup, writers
+from jaxcxr.train import checkpoint, parallel, setup, watchdog, writers
 from jaxcxr.train import state as state_lib
+from jaxcxr.train import workdir as workdir_lib
+from jaxcxr.train.step_log import StepLog
 
 
 def train(
-    config, workdir: pathlib.Path, screen: writers.Screen, split: str = "test"
+    config, workdir: epath.Path, screen: writers.Screen, split: str = "test"
 ) -> dict[str, float]:
     """Train, or go on where the workdir's last checkpoint stands, then evaluate and report.
 
@@ -40,18 +39,21 @@ def train(
     checkpoint.check_workdir(workdir, config)
     run = setup.make(config)
     checkpoint.write_config(workdir, config)
-    with run.mesh_context(), contextlib.closing(
-        checkpoint.Checkpoints(workdir, config)
-    ) as checkpoints:
+    with (
+        run.mesh_context(), watchdog.watching(config.watchdog),
+        contextlib.closing(checkpoint.Checkpoints(workdir, config)) as checkpoints,
+        contextlib.closing(workdir_lib.Local(workdir)) as local,
+    ):
         data = pipeline.train_iterator(
             run.task.source("train"), config, run.task.sampling()
         )
         state, step = start(run, checkpoints, data)
         screen.table("jaxcxr", describe(run, state, step, workdir))
-        with contextlib.closing(writers.MetricWriter(workdir, step)) as writer, SigTerm() as stop:
+        writer = writers.MetricWriter(local.path, step)
+        with contextlib.closing(writer), SigTerm() as stop:
             try:
-                train_until_done(run, state, step, data, checkpoints, writer, screen, stop)
-                return finish(run, checkpoints, writer, workdir, screen, split, stop)
+                train_until_done(run, state, step, data, checkpoints, writer, local, screen, stop)
+                return finish(run, checkpoints, writer, local, screen, split, stop)
             except Stopped:
                 screen.print(
                     f"stopped by SIGTERM after saving; run the same command again to go on "
@@ -74,7 +76,7 @@ def start(run: setup.Setup, checkpoints, data):
     return state, step
 
 
-def train_until_done(run, state, step, data, checkpoints, writer, screen, sigterm) -> None:
+def train_until_done(run, state, step, data, checkpoints, writer, local, screen, sigterm) -> None:
     """Do the remaining steps; when asked to stop, save and raise `Stopped`."""
     config = run.config
     sizes = (len(run.task.source("train")), config.batch_size)
@@ -89,6 +91,8 @@ def train_until_done(run, state, step, data, checkpoints, writer, screen, sigter
             save = config_lib.due(done, config.checkpoint.every, *sizes)
             if last or stop or save or scores is not None:
                 log.flush()  # a checkpoint never holds a state whose loss was not finite
+                writer.flush()
+                local.push()
                 checkpoints.save(done, current, data, scores)
             if scores is not None:
                 log.restart()
@@ -109,7 +113,9 @@ def steps(run, state, step, data, log):
     while step < run.total_steps:
         if stage is not state_lib.stage_at(run.stages, step):
             stage = state_lib.stage_at(run.stages, step)
+            watchdog.progress(f"step {step}", compiles=True)
             train_step = run.train_step(stage)
+            watchdog.progress(f"step {step}", compiles=run.config.parallel == "pmap")
             log.enter(step, stage)
         with log.waiting():
             batch = next(data)
@@ -117,88 +123,15 @@ def steps(run, state, step, data, log):
         step += 1
         log.add(step, stage.name, metrics, batch["index"])
         if step == stage.end and step < run.total_steps:
+            watchdog.progress(f"step {step}", compiles=True)
             state = run.enter_stage(state, state_lib.stage_at(run.stages, step))
         yield step, state
-
-
-# Metrics that end the run once they are not finite. The loss of a step says nothing about the
-# parameters after it, which a checkpoint would hold.
-WATCHED = {"loss": "loss", "grad_norm": "gradient norm", "param_norm": "parameter norm"}
-
-
-class StepLog:
-    """Metrics of steps, read one step late so that the host never waits for the device."""
-
-    def __init__(self, run, writer, screen, checkpoints):
-        self._run, self._writer, self._screen = run, writer, screen
-        self._checkpoints = checkpoints
-        self._pending = collections.deque()
-        self._settled = 0
-        self.restart()
-
-    def restart(self) -> None:
-        """Start the clock of the interval anew, so that evaluations do not count as training."""
-        self._begun, self._wait, self._since = time.perf_counter(), 0.0, self._settled
-
-    def enter(self, step, stage) -> None:
-        """Note that a stage begins; its compilation does not count as training."""
-        self.flush()
-        if step == stage.start:
-            self._writer.write(step, "stage", {"name": stage.name})
-        self._settled = step
-        self.restart()
-
-    @contextlib.contextmanager
-    def waiting(self):
-        """Counts the time inside as waiting for data."""
-        begun = time.perf_counter()
-        yield
-        self._wait += time.perf_counter() - begun
-
-    def add(self, step, stage, metrics, index) -> None:
-        """Queue a step that was just started, and settle the one before it."""
-        self._pending.append((step, stage, metrics, index))
-        if len(self._pending) > 1:
-            self._settle(*self._pending.popleft())
-
-    def flush(self) -> None:
-        """Settle every queued step."""
-        while self._pending:
-            self._settle(*self._pending.popleft())
-
-    def _settle(self, step, stage, metrics, index) -> None:
-        watched = {name: float(jax.device_get(metrics[name])) for name in WATCHED}
-        if not all(map(math.isfinite, watched.values())):
-            self._checkpoints.wait()
-            raise RunError(self._diagnosis(step, watched, index))
-        self._settled = step
-        if step % self._run.config.log_every and step != self._run.total_steps:
-            return
-        seconds = max(time.perf_counter() - self._begun, 1e-9)
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        rate = (step - self._since) / seconds
-        values["examples_per_second"] = rate * self._run.config.batch_size
-        values["data_wait"] = min(1.0, self._wait / seconds)
-        self._writer.write(step, "train", values)
-        self._screen.step(step, {"stage": stage, "steps_per_second": rate, **values})
-        self.restart()
-
-    def _diagnosis(self, step, watched, index) -> str:
-        good = self._checkpoints.latest_step
-        kept = f"the last good checkpoint is step {good}" if good else "no checkpoint was saved yet"
-        names = self._run.task.ids("train", np.asarray(index))
-        shown = ", ".join(names[:16]) + (", ..." if len(names) > 16 else "")
-        values = ", ".join(f"{WATCHED[name]} {value:g}" for name, value in watched.items())
-        return (
-            f"not finite at step {step}: {values}; {kept}. Batch: {shown}. Look at these examples, "
-            "or lower the learning rate or set stages.NAME.optimizer.clip_norm=1.0 in another "
-            "--workdir."
-        )
 
 
 def predict(run: setup.Setup, state, split: str, sigterm=None) -> dict[str, np.ndarray]:
     """Predictions for every example of a split exactly once, in the order of its source."""
     parts = []
+    watchdog.progress(f"the evaluation on {split}", compiles=True)
     for number, batch in enumerate(pipeline.eval_batches(run.task.source(split), run.config)):
         if sigterm and sigterm.received(run.total_steps + 1 + number):
             raise Stopped
@@ -207,6 +140,7 @@ def predict(run: setup.Setup, state, split: str, sigterm=None) -> dict[str, np.n
         parts.append(
             parallel.gather({**outputs, "index": placed["index"], "valid": placed["valid"]})
         )
+        watchdog.progress(f"batch {number + 1} of {split}")
     whole = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     whole = {key: value[whole["valid"]] for key, value in whole.items()}
     order = np.argsort(whole["index"])
@@ -222,34 +156,39 @@ def validate(run, state, step, writer, screen) -> dict[str, float]:
 
 
 def finish(
-    run, checkpoints, writer, workdir, screen, split="test", sigterm=None
+    run, checkpoints, writer, local, screen, split="test", sigterm=None
 ) -> dict[str, float]:
     """Evaluate the best checkpoint on a split; write predictions and the report."""
-    step, state = run.best_state(checkpoints, workdir)
+    step, state = run.best_state(checkpoints, local.workdir)
     predictions = predict(run, state, split, sigterm)
     result = run.task.evaluate(split, predictions)
     writer.write(step, split, result.metrics)
     screen.print(f"{split}, checkpoint of step {step}\n{result.table}")
     if jax.process_index() == 0:
-        (workdir / "report").mkdir(exist_ok=True)
-        run.task.write(split, predictions, workdir)
+        folder = local.path / "report"
+        folder.mkdir(exist_ok=True)
+        run.task.write(split, predictions, local.path)
         if writer.has_training():
-            report.curves(workdir / "metrics.jsonl", workdir / "report" / "curves.png")
+            report.curves(local.path / "metrics.jsonl", folder / "curves.png")
         variables = {"params": state.eval_params, "batch_stats": state.batch_stats}
-        for line in attention.write(run.task, run.model, variables, split, workdir / "report"):
+        for line in attention.write(run.task, run.model, variables, split, folder):
             screen.print(line)
-    screen.print(f"predictions: {workdir / 'predictions'}\nreport: {workdir / 'report'}")
+    screen.print(f"predictions: {local.workdir / 'predictions'}\n"
+                 f"report: {local.workdir / 'report'}")
     return result.metrics
 
 
-def evaluate(config, workdir: pathlib.Path, screen: writers.Screen) -> dict[str, float]:
+def evaluate(config, workdir: epath.Path, screen: writers.Screen) -> dict[str, float]:
     """Evaluate the best checkpoint of a workdir on the test split, without training."""
     checkpoint.load_config(workdir)
     run = setup.make(config)
-    with run.mesh_context(), contextlib.closing(
-        checkpoint.Checkpoints(workdir, config)
-    ) as checkpoints, contextlib.closing(writers.MetricWriter(workdir, None)) as writer:
-        return finish(run, checkpoints, writer, workdir, screen)
+    with (
+        run.mesh_context(), watchdog.watching(config.watchdog),
+        contextlib.closing(checkpoint.Checkpoints(workdir, config)) as checkpoints,
+        contextlib.closing(workdir_lib.Local(workdir)) as local,
+        contextlib.closing(writers.MetricWriter(local.path, None)) as writer,
+    ):
+        return finish(run, checkpoints, writer, local, screen)
 
 
 def describe(run: setup.Setup, state, step: int, workdir) -> dict[str, str]:
@@ -257,11 +196,13 @@ def describe(run: setup.Setup, state, step: int, workdir) -> dict[str, str]:
     stages = ", ".join(f"{s.name} to step {s.end:,}" for s in run.stages)
     mesh = " x ".join(f"{axis} {size}" for axis, size in run.mesh.shape.items())
     begin = f"resumes at step {step:,}" if step else "starts"
+    count = jax.process_count()
+    processes = f", {count} processes" if count > 1 else ""
     return {
         **run.task.describe(),
         "model": run.config.model.name,
         **setup.parameter_rows(state.params),
-        "devices": f"{jax.device_count()} {jax.devices()[0].device_kind}, mesh {mesh}",
+        "devices": f"{jax.device_count()} {jax.devices()[0].device_kind}, mesh {mesh}{processes}",
         "steps": f"{run.total_steps:,} of {run.config.batch_size} examples ({stages}); {begin}",
         "workdir": str(workdir),
     }

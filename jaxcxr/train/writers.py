@@ -17,7 +17,7 @@ class MetricWriter:
     """Appends metrics to `metrics.jsonl` and to TensorBoard event files; process 0 alone writes.
 
     Arguments:
-      workdir: folder of the run.
+      workdir: folder of the run, on this machine.
       first_step: step the run resumes from; lines of later steps, written before an interruption,
         are dropped because those steps are done again. None: nothing is done again.
     """
@@ -54,6 +54,11 @@ class MetricWriter:
         """Whether a training loss was ever written."""
         lines = self._path.read_text(encoding="utf-8").splitlines()
         return any(json.loads(line)["kind"] == "train" for line in lines)
+
+    def flush(self) -> None:
+        """Have all of it in the files."""
+        if self._active:
+            self._events.flush()
 
     def close(self) -> None:
         """Flush to disk."""

@@ -1,0 +1,112 @@
+"""The folder of a run, on this machine or in an object store (`gs://`, `s3://`).
+
+`config.json` and the checkpoints are written where they belong. Files that grow (`metrics.jsonl`,
+TensorBoard's events) and those that libraries write (figures, tables) need a folder of this
+machine: a remote workdir gets copies of them whenever a checkpoint is saved.
+"""
+
+import os
+import pathlib
+import shutil
+import tempfile
+
+import jax
+from etils import epath
+
+from jaxcxr.errors import UserError
+
+# What reads and writes each kind of address; installed only where it is used.
+_PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}
+
+
+def parse(text: str | os.PathLike) -> epath.Path:
+    """The path of a workdir.
+
+    Arguments:
+      text: a folder of this machine (`~` is the user's), or `gs://BUCKET/FOLDER`, `s3://...`.
+
+    Raises:
+      UserError: another kind of address, or the package that serves it is not installed.
+    """
+    text = os.fspath(text)
+    scheme, separator, _ = text.partition("://")
+    if not separator:
+        return epath.Path(text).expanduser()
+    if scheme not in _PACKAGES:
+        raise UserError(
+            f"{text}: allowed are folders of this machine, gs:// and s3://; mount other storage."
+        )
+    package = _PACKAGES[scheme]
+    try:
+        __import__(package)
+    except ImportError as error:
+        raise UserError(f"{text} needs the package {package}: pip install {package}.") from error
+    return epath.Path(text)
+
+
+def is_remote(workdir: os.PathLike) -> bool:
+    """Whether a path is an address in an object store."""
+    return "://" in os.fspath(workdir)
+
+
+def check_writable(workdir: epath.Path) -> None:
+    """Make the folder where absent, and try to write in it.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if is_remote(workdir):
+            probe = workdir / f".probe-{os.getpid()}"
+            probe.write_text("")
+            probe.unlink()
+        else:
+            with tempfile.TemporaryFile(dir=workdir):
+                pass
+    except Exception as error:
+        if not isinstance(error, OSError) and not is_remote(workdir):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"cannot write {workdir}: {reason}; give another --workdir.") from error
+
+
+class Local:
+    """The folder of this machine that stands for a workdir: itself, or one that is copied to it.
+
+    Process 0 alone copies.
+
+    Attributes:
+      workdir: see `parse`.
+      path: where to write.
+    """
+
+    def __init__(self, workdir: os.PathLike):
+        self.workdir = epath.Path(workdir)
+        self._remote, self._active = is_remote(workdir), jax.process_index() == 0
+        self._copied: dict[pathlib.Path, tuple[int, int]] = {}
+        self.path = pathlib.Path(tempfile.mkdtemp() if self._remote else workdir)
+        metrics = self.workdir / "metrics.jsonl"
+        if self._remote and self._active and metrics.exists():
+            (self.path / "metrics.jsonl").write_bytes(metrics.read_bytes())
+
+    def push(self) -> None:
+        """Copy what changed since the last time."""
+        if not (self._remote and self._active):
+            return
+        for path in sorted(self.path.rglob("*")):
+            stat = path.stat()
+            version = (stat.st_mtime_ns, stat.st_size)
+            if path.is_file() and self._copied.get(path) != version:
+                target = self.workdir / path.relative_to(self.path).as_posix()
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(path.read_bytes())
+                self._copied[path] = version
+
+    def close(self) -> None:
+        """Copy for the last time; a folder that stood for a remote one goes."""
+        try:
+            self.push()
+        finally:
+            if self._remote:
+                shutil.rmtree(self.path, ignore_errors=True)
