@@ -167,8 +167,12 @@ def training_fps(config) -> float:
     Arguments:
       config: the run's config.
     """
-    own = sys.modules[sources.builder_class(config.data.source).__module__].FPS
-    return float(config.data.options.get("fps") or own)
+    return float(config.data.options.get("fps") or _module(config).FPS)
+
+
+def _module(config):
+    """That of a run's source."""
+    return sys.modules[sources.builder_class(config.data.source).__module__]
 
 
 class Lifter:
@@ -192,6 +196,7 @@ class Lifter:
                 "the task 'pose' and 2D keypoints."
             )
         self._fps = training_fps(config)
+        self._nominal_scale = getattr(_module(config), "nominal_scale", None)
         self._frames = config.data.frames
         self._run = _setup(config)
         self._step, self._state = _restore(workdir, self._run)
@@ -199,6 +204,8 @@ class Lifter:
             "run": workdir.resolve().name, "model": config.model.name, "checkpoint": self._step,
             "training_fps": self._fps, "training_frames": self._frames,
         }
+        if self._nominal_scale:
+            self.about["scale"] = "nominal: as if each person were 1.75 m tall"
 
     @property
     def description(self) -> str:
@@ -223,13 +230,17 @@ class Lifter:
         self._run.task.source = lambda split: source
         with self._run.mesh_context():
             predictions = loop.predict(self._run, self._state, "video")
+        lifted = {name: _joined(predictions[name], source) for name in
+                  {"joints", "sigma", "root"} & predictions.keys()}
+        if self._nominal_scale:
+            lifted = _enlarged(lifted, self._nominal_scale)
         whole = {}
-        for name in {"joints", "sigma", "root"} & predictions.keys():
+        for name, parts in lifted.items():
             whole[name] = [
                 keypoint_windows.resample_positions(
                     part, len(track.keypoints), video.fps, self._fps
                 )
-                for track, part in zip(tracks, _joined(predictions[name], source), strict=True)
+                for track, part in zip(tracks, parts, strict=True)
             ]
         return [
             Person(track, **{name: parts[number] for name, parts in whole.items()})
@@ -245,6 +256,16 @@ def _windows(sequences, config):
     if config.data.get("target", "sequence") == "center":
         return clips.Clips(sequences, frames, 1, "center")
     return clips.Clips(sequences, frames, max(1, frames // 2))
+
+
+def _enlarged(lifted, nominal_scale) -> dict[str, list[np.ndarray]]:
+    """Poses in a unit of the image, and their uncertainty, in nominal metres; no root."""
+    scales = [nominal_scale(joints) for joints in lifted["joints"]]
+    return {
+        name: [part * scale.reshape(-1, *[1] * (part.ndim - 1))
+               for part, scale in zip(parts, scales, strict=True)]
+        for name, parts in lifted.items() if name != "root"
+    }
 
 
 def _joined(values: np.ndarray, source) -> list[np.ndarray]:

@@ -153,7 +153,7 @@ def _input(path: pathlib.Path) -> tuple[dict, tuple[int, int] | None, float | No
             content = {name: file[name] for name in names & set(file.files)}
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: damaged ({error}); predict anew.") from error
-    fps = float(content["fps"]) if "fps" in content else None
+    fps = float(content.get("fps", 0)) or None  # 0 says: several
     if not {"keypoints", "confidence", "sequence", "frame", "image_size"} <= content.keys():
         return {}, None, fps
     count = len(content["sequence"])

@@ -8,8 +8,9 @@
 3. `.npy` `[frames, joints, 3]` of a single sequence, as VideoPose3D exports predictions; which one
    must be said.
 
-Both kinds of `.npz` may say `unit` ("m" or "mm") and `protocol`. A joint that is not finite in the
-labels is missing. Nothing is unpickled.
+Both kinds of `.npz` may say `unit` ("m" or "mm"), `protocol`, `joint_set` (of
+`jaxcxr.data.joint_sets`; by default the joints are the protocol's) and `fps` (0: several rates). A
+joint that is not finite in the labels is missing. Nothing is unpickled.
 """
 
 import dataclasses
@@ -22,16 +23,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from jaxcxr.data.motionbert_files import parse_source
 from jaxcxr.errors import UserError
 
-_ABOUT = ("unit", "protocol")
+_ABOUT = ("unit", "protocol", "joint_set", "fps")
 _INDEX = ("sequence", "subject", "action", "camera", "frame")
-_SOURCE = re.compile(r"s_(\d+)_act_(\d+)_subact_(\d+)_ca_(\d+)$")
-# Human3.6M's numbers of actions begin with 2.
-_ACT = (
-    "Directions", "Discussion", "Eating", "Greeting", "Phoning", "Posing", "Purchases", "Sitting",
-    "SittingDown", "Smoking", "Photo", "Waiting", "Walking", "WalkDog", "WalkTogether",
-)
 # What NumPy and zipfile raise on damaged files, an unknown compression among them.
 _DAMAGE = (
     ValueError, EOFError, KeyError, OSError, NotImplementedError, RuntimeError, SyntaxError,
@@ -74,7 +70,7 @@ class PoseFile:
       path: the file.
       fingerprint: its name and the SHA-256 of its bytes.
       sequences: frame numbers `[frames]` in order, and poses `[frames, joints, 3]`.
-      about: `unit` and `protocol`, as far as the file says them.
+      about: `unit`, `protocol`, `joint_set` and `fps`, as far as the file says them.
       numbered: whether the file numbers its frames; else they count from 0, in order.
     """
 
@@ -124,6 +120,10 @@ def _read(file: BinaryIO, path: pathlib.Path, fingerprint, sequence: str | None)
     about = {name: str(_member(content, name, path)) for name in _ABOUT if name in content}
     if about.get("unit", "mm") not in ("m", "mm"):
         raise UserError(f"{path}: unit is {about['unit']!r}; m and mm are known")
+    try:
+        float(about.get("fps", 0))
+    except ValueError:
+        raise UserError(f"{path}: fps is {about['fps']!r}; give frames per second") from None
     sequences = (_read_indexed if "poses" in content else _read_named)(content, path)
     if not sequences:
         raise UserError(f"{path}: no array of poses in it")
@@ -137,10 +137,9 @@ def parse_key(name: str, path: pathlib.Path) -> Key:
     Raises:
       UserError: it is neither.
     """
-    source = _SOURCE.search(name)
-    if source and 2 <= int(source[2]) < 2 + len(_ACT):
-        subject, act, take, camera = (int(number) for number in source.groups())
-        return Key(f"S{subject}", f"{_ACT[act - 2]} {take}", str(camera))
+    source = parse_source(name)
+    if source:
+        return Key(*source)
     parts = name.rsplit("/", 2)
     if len(parts) != 3 or not all(part.strip() for part in parts):
         raise UserError(

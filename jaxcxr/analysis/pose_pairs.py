@@ -9,6 +9,7 @@ import numpy as np
 from jaxcxr.analysis.pose_files import Key, PoseFile
 from jaxcxr.analysis.protocols import Protocol
 from jaxcxr.analysis.score_files import some
+from jaxcxr.data import joint_sets
 from jaxcxr.errors import UserError
 
 _TO_MM = {"m": 1000.0, "mm": 1.0}
@@ -53,6 +54,7 @@ def join(
     """
     to_mm = _factor(labels, "labels", labels_unit, protocol)
     guess_to_mm = _factor(predictions, "predictions", predictions_unit, protocol)
+    labels, predictions = _in_order(labels, protocol), _in_order(predictions, protocol)
     for file in (labels, predictions):
         if file.about.get("protocol", protocol.name) != protocol.name:
             raise UserError(
@@ -85,6 +87,44 @@ def join(
     _check_sizes(pairs, protocol, labels.path, predictions.path)
     left_out = [str(key) for key in sorted(set(labels.sequences) - set(chosen))]
     return pairs, left_out, [str(k) for k in sorted(set(predictions.sequences) - set(chosen))]
+
+
+def rate(labels: PoseFile, predictions: PoseFile, protocol: Protocol) -> float | None:
+    """Frames per second of the sequences: as the files say, or else the protocol's.
+
+    Returns:
+      The rate; None where it varies.
+
+    Raises:
+      UserError: the files say two rates.
+    """
+    said = [float(file.about["fps"]) for file in (labels, predictions) if "fps" in file.about]
+    if len(set(said)) > 1:
+        raise UserError(
+            f"{labels.path} has {said[0]:g} frames per second, {predictions.path} {said[1]:g}; "
+            "give predictions of the frames of the labels"
+        )
+    return (said[0] or None) if said else protocol.fps
+
+
+def _in_order(file: PoseFile, protocol: Protocol) -> PoseFile:
+    """The file with the protocol's joints in the protocol's order, where it says its own."""
+    said = file.about.get("joint_set", protocol.joint_set)
+    if said == protocol.joint_set:
+        return file
+    own, wanted = (joint_sets.joint_set(name).joints for name in (said, protocol.joint_set))
+    lacking = [joint for joint in wanted if joint not in own]
+    if lacking or any(poses.shape[1] != len(own) for _, poses in file.sequences.values()):
+        reason = f"has no {', '.join(lacking)}" if lacking else f"has {len(own)} joints"
+        raise UserError(
+            f"{file.path}: says that its joints are those of {said}, which {reason}; "
+            f"{protocol.name} takes those of {protocol.joint_set}"
+        )
+    order = [own.index(joint) for joint in wanted]
+    return dataclasses.replace(
+        file, sequences={k: (frames, poses[:, order]) for k, (frames, poses) in
+                         file.sequences.items()}
+    )
 
 
 def _factor(file: PoseFile, name: str, unit: str | None, protocol: Protocol) -> float:

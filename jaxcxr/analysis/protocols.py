@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from jaxcxr.data import joint_sets
 from jaxcxr.data.skeletons import HUMAN36M
 from jaxcxr.errors import UserError
 
@@ -37,6 +38,7 @@ class Protocol:
         "subject-action": of each action of each subject, then over these.
       fps: frames per second of the data, none where it varies.
       actions: first words of the actions that are scored; empty: all.
+      joint_set: of `jaxcxr.data.joint_sets`, whose points `joints` are in its order.
       scored: joints of 3DPCK and its area under the curve; empty: all. MPJPE is over all.
       inclusive: whether a joint at just the threshold of 3DPCK is correct.
       left_out: "subject/action" of sequences that do not count.
@@ -59,6 +61,7 @@ class Protocol:
     average: str = "action"
     fps: float | None = 50.0
     actions: tuple[str, ...] = ()
+    joint_set: str = "human36m"
     scored: tuple[int, ...] = ()
     inclusive: bool = True
     left_out: tuple[str, ...] = ()
@@ -71,7 +74,8 @@ class Protocol:
             raise ValueError(f"protocol {self.name}: {self.root_rule!r}, {self.average!r}")
         if set(self.test) & set(self.train) or not set(self.validation) <= set(self.train):
             raise ValueError(f"protocol {self.name}: a test subject is used before the test")
-        if len(self.joints) != len(self.parents) or self.unit not in ("m", "mm"):
+        lengths = {len(self.parents), len(joint_sets.joint_set(self.joint_set).joints)}
+        if lengths != {len(self.joints)} or self.unit not in ("m", "mm"):
             raise ValueError(f"protocol {self.name}: joints, parents or unit do not fit")
 
 
@@ -105,12 +109,22 @@ _PHANTOM = dataclasses.replace(
     actions=(), root_rule="none", notes="Synthetic movements; says nothing about real people.",
     source="jaxcxr",
 )
+_MOTIONBERT = dataclasses.replace(
+    _VP3D, name="motionbert-sh",
+    keypoints="stacked hourglass, fine-tuned on Human3.6M, with confidence", unit="mm",
+    root_rule="subtract", left_out=("S9/Greeting 2", "S9/SittingDown 2", "S9/Waiting 1"),
+    space="image, times each frame's true scale",
+    notes="The true scale of each frame enters the prediction; three takes of S9, and the last "
+    "frames of a clip that fill no window of 243, are left out.",
+    source="Zhu et al., MotionBERT, 2023",
+)
 _3DHP = Protocol(
     name="mpi-inf-3dhp", data_set="mpi_inf_3dhp",
     train=("S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8"), validation=("S8",),
     test=("TS1", "TS2", "TS3", "TS4", "TS5", "TS6"), keypoints="true 2D positions",
     joints=_3DHP_JOINTS, parents=(16, 15, 1, 2, 3, 1, 5, 6, 14, 8, 9, 14, 11, 12, -1, 14, 1),
-    unit="mm", root=14, root_rule="subtract", average="frame", fps=None, scored=tuple(range(14)),
+    unit="mm", root=14, root_rule="subtract", average="frame", fps=None,
+    joint_set="mpi_inf_3dhp", scored=tuple(range(14)),
     inclusive=False,
     notes="Against annot3, the metric poses. 3DPCK and its area are over 14 joints with <, so that "
     "a perfect prediction has an area of 30/31.",
@@ -124,14 +138,14 @@ _ALL = (
         _VP3D, name="vp3d-detectron",
         keypoints="Detectron Mask R-CNN, fine-tuned on Human3.6M (detectron_ft_h36m)",
     ),
+    _MOTIONBERT,
     dataclasses.replace(
-        _VP3D, name="motionbert-sh",
-        keypoints="stacked hourglass, fine-tuned on Human3.6M, with confidence", unit="mm",
-        root_rule="subtract", left_out=("S9/Greeting 2", "S9/SittingDown 2", "S9/Waiting 1"),
-        space="image, times each frame's true scale",
-        notes="The true scale of each frame enters the prediction; three takes of S9, and the last "
-        "frames of a clip that fill no window of 243, are left out.",
-        source="Zhu et al., MotionBERT, 2023",
+        _MOTIONBERT, name="motionbert-cpn",
+        keypoints="cascaded pyramid network, fine-tuned on Human3.6M",
+    ),
+    dataclasses.replace(
+        _MOTIONBERT, name="motionbert-gt", keypoints="true 2D positions",
+        notes=f"The input holds x and y of the answer. {_MOTIONBERT.notes}",
     ),
     dataclasses.replace(
         _VP3D, name="cmu-subjects", data_set="cmu_mocap", train=("01", "02"), validation=(),
@@ -144,11 +158,14 @@ _ALL = (
     _PHANTOM,
     Protocol(
         name="humaneva", data_set="humaneva", train=("Train/S1", "Train/S2", "Train/S3"),
-        validation=(), test=("Validate/S1", "Validate/S2", "Validate/S3"),
+        validation=("Train/S2",), test=("Validate/S1", "Validate/S2", "Validate/S3"),
         keypoints="Detectron Mask R-CNN of COCO (detectron_pt_coco)", joints=_HUMANEVA_JOINTS,
         parents=(-1, 0, 1, 2, 3, 1, 5, 6, 0, 8, 9, 0, 11, 12, 1), unit="m",
-        average="subject-action", fps=60.0, actions=("Walking", "Jog", "Box"),
-        notes="One model for the three actions.", source="Pavllo et al., VideoPose3D, 2019",
+        joint_set="humaneva15", average="subject-action", fps=60.0,
+        actions=("Walking", "Jog", "Box"),
+        notes="One model for the three actions. The test is on other takes of the people trained "
+        "on.",
+        source="Pavllo et al., VideoPose3D, 2019",
     ),
     _3DHP,
     dataclasses.replace(

@@ -123,6 +123,12 @@ class Clips:
     def __len__(self) -> int:
         return len(self.windows)
 
+    @property
+    def rate(self) -> float | None:
+        """Frames per second of the sequences; None where they have several."""
+        rates = {sequence.fps for sequence in self.sequences}
+        return rates.pop() if len(rates) == 1 else None
+
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         return {name: value[0] for name, value in self.read(np.array([index])).items()}
 

@@ -132,7 +132,7 @@ class PoseTask:
         return jax.tree.map(cut, outputs)
 
     def evaluate(self, split: str, predictions) -> Evaluation:
-        """MPJPE and P-MPJPE in mm beside both baselines, and MPJPE by action.
+        """MPJPE and P-MPJPE in mm, MPJVE in mm/s beside both baselines, and MPJPE by action.
 
         Where the model gives them, also how often intervals of its own uncertainty hold the truth,
         and the mean distance of the root from its place (MRPE) in mm.
@@ -153,6 +153,7 @@ class PoseTask:
                 "mpjpe": float(errors.mean()),
                 "p_mpjpe": metrics_pose.p_mpjpe(values, truth),
                 "mpjpe_action_mean": metrics_pose.action_mean(by_action),
+                "mpjve_per_second": _velocity_error(sequences, source.sequences),
             }
             rows.append((name, result, by_action))
             prefix = "" if name == "model" else f"{name}/"
@@ -211,9 +212,13 @@ class PoseTask:
                                      *(f"{value:.1f}" for value in row)))
         keys = [_key(sequence) for sequence in source.sequences]
         truths = (sequence.joints for sequence in source.sequences)
+        rate = source.rate or 0.0  # 0 says: several
         for name, arrays in ((f"{split}_labels", truths), (split, stitched)):
             named = dict(zip(keys, arrays, strict=True))
-            np.savez(path.with_name(f"{name}.npz"), unit="m", **named)
+            np.savez(
+                path.with_name(f"{name}.npz"), unit="m", joint_set=self._skeleton.name, fps=rate,
+                **named,
+            )
         folder = workdir / "report"
         truth = np.concatenate([s.joints for s in source.sequences]) * MM
         values = np.concatenate(stitched) * MM
@@ -288,6 +293,15 @@ class PoseTask:
         }
 
 
+def _velocity_error(predicted, sequences) -> float:
+    """MPJVE in mm/s, each sequence by its own frame rate; 0 where none has two frames."""
+    total = count = 0.0
+    for values, sequence in zip(predicted, sequences, strict=True):
+        errors, _ = metrics_pose.difference_errors(values, sequence.joints * MM)
+        total, count = total + errors.sum() * sequence.fps, count + errors.size
+    return float(total / max(count, 1.0))
+
+
 def _key(sequence: clips.Sequence) -> str:
     """SUBJECT/TAKE/CAMERA; the take of `S9_Walking_1_54138969` is "Walking 1"."""
     take = sequence.motion.removeprefix(f"{sequence.subject}_").replace("_", " ")
@@ -299,13 +313,14 @@ def _limb_weight(name: str) -> float:
 
 
 def _table(rows) -> str:
-    """One line per method: MPJPE, P-MPJPE, the mean over actions, then MPJPE of each action."""
+    """One line per method: MPJPE, P-MPJPE, mean over actions, MPJVE in mm/s, MPJPE by action."""
     actions = sorted(rows[0][2])
     widths = [max(9, len(action) + 2) for action in actions]
-    lines = [f"{'mm':<12}{'MPJPE':>9}{'P-MPJPE':>9}{'actions':>9}"
+    lines = [f"{'mm':<12}{'MPJPE':>9}{'P-MPJPE':>9}{'actions':>9}{'MPJVE/s':>9}"
              + "".join(f"{a:>{w}}" for a, w in zip(actions, widths, strict=True))]
     for name, result, by_action in rows:
-        cells = (result["mpjpe"], result["p_mpjpe"], result["mpjpe_action_mean"])
+        cells = (result["mpjpe"], result["p_mpjpe"], result["mpjpe_action_mean"],
+                 result["mpjve_per_second"])
         lines.append(f"{name:<12}" + "".join(f"{cell:>9.1f}" for cell in cells)
                      + "".join(f"{by_action[a]:>{w}.1f}"
                                for a, w in zip(actions, widths, strict=True)))

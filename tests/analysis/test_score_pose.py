@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcxr.analysis import pose_files, pose_pairs, protocols, score_pose, tables
+from jaxcxr.data import joint_sets
 from jaxcxr.metrics import pose, pose_statistics
 from tests.analysis.pose_scores import KEYS, Folder, refused
 
@@ -216,7 +217,7 @@ def test_motionberts_names_and_its_takes_left_out(folder):
     folder.save(labels=poses, predictions=poses)
     result = folder.run(protocol="motionbert-sh")
     assert result["counts"]["sequences"] == 3
-    assert result["test_set"]["labels_left_out"] == ["S9/Greeting 2/1"]
+    assert result["test_set"]["labels_left_out"] == ["S9/Greeting 2/54138969"]
     assert list(result["per_action"]) == ["Greeting", "Photo"]
 
 
@@ -308,3 +309,43 @@ def test_the_bootstrap_of_means_has_the_variance_of_the_mean():
         values[:, None], np.ones((n, 1)), np.zeros(n), np.zeros(n), resamples=5
     )
     assert np.isnan(alone).all()
+
+
+def test_files_may_be_in_the_order_of_another_joint_set(folder):
+    rng = np.random.default_rng(3)
+    names = joint_sets.joint_set("human36m").joints
+    poses = rng.normal(0, 0.3, (6, 17, 3))
+    guess = poses + rng.normal(0, 0.02, poses.shape)
+    for name, key in (("humaneva", "Validate/S1/Walking 1 chunk0/C1"),
+                      ("mpi-inf-3dhp", "TS1/test/0")):
+        protocol = protocols.get(name)
+        own = [names.index(joint) for joint in joint_sets.joint_set(protocol.joint_set).joints]
+        folder.save({key: poses[:, own]}, {key: guess[:, own]})
+        expected = folder.run("--labels-unit=m", "--predictions-unit=m", protocol=name)
+        said = {"joint_set": "human36m", "unit": "m"}
+        folder.save({key: poses, **said}, {key: guess, **said})
+        assert_same(folder.run(protocol=name), expected)
+
+
+def test_velocities_are_by_the_rate_of_the_files(folder, capsys):
+    expected = folder.run()["overall"]["mpjve"]
+    folder.save({**folder.labels, "fps": 25.0})
+    overall = folder.run()["overall"]
+    assert overall["mpjve"] == expected
+    assert overall["mpjve_per_second"] == pytest.approx(25 * expected)
+    assert "25 frames per second, the protocol 50: errors per frame" in capsys.readouterr().out
+    folder.save({**folder.labels, "fps": 0.0})  # several
+    assert "mpjve_per_second" not in folder.run()["overall"]
+    assert "have several rates, the protocol 50" in capsys.readouterr().out
+
+
+def test_rates_and_joint_sets_that_do_not_fit(folder, capsys):
+    folder.save({**folder.labels, "fps": 25.0}, {**folder.predictions, "fps": 50.0})
+    assert "labels.npz has 25 frames per second" in refused(capsys, folder.run)
+    folder.save({**folder.labels, "fps": "fast"})
+    assert "fps is 'fast'" in refused(capsys, folder.run)
+    folder.save({**folder.labels, "joint_set": "humaneva15"})
+    assert "of humaneva15, which has no spine, neck; vp3d-cpn takes" in refused(capsys, folder.run)
+    folder.save({key: poses[:, :16] for key, poses in folder.labels.items()}
+                | {"joint_set": "mpi_inf_3dhp"})
+    assert "of mpi_inf_3dhp, which has 17 joints" in refused(capsys, folder.run)
