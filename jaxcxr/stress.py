@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import importlib
 import json
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -49,12 +50,12 @@ def run(args: argparse.Namespace) -> None:
       UserError: no run, no checkpoint, a task without a test, or a kind that it does not have.
     """
     from jaxcxr import config as config_lib
-    from jaxcxr.analysis.canvas import save
     from jaxcxr.train import checkpoint
+    from jaxcxr.train import workdir as workdir_lib
 
     if args.resamples < 1 or args.seed < 0:
         raise UserError("--resamples must be at least 1, and --seed at least 0.")
-    workdir = pathlib.Path(args.workdir).expanduser()
+    workdir = workdir_lib.parse(args.workdir)
     config = config_lib.from_saved(checkpoint.load_config(workdir))
     if config.task not in TESTS:
         raise UserError(
@@ -67,20 +68,27 @@ def run(args: argparse.Namespace) -> None:
     if unknown:
         raise UserError(f"--kinds {unknown[0]!r} is not known; kinds: {', '.join(test.KINDS)}.")
     result = measure(config, workdir, test, args.split, kinds, args.resamples, args.seed)
-    folder = workdir / "report"
     try:
-        save(test.figure(result), folder / "stress.png")
-        text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False)
-        (folder / "stress.json").write_text(text + "\n", encoding="utf-8")
-        (folder / "stress.md").write_text(test.to_markdown(result), encoding="utf-8")
+        with contextlib.closing(workdir_lib.Local(workdir)) as local:
+            _write(result, test, local.path / "report")
     except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}).") from error
+        raise UserError(f"{workdir} cannot be written ({error.strerror or error}).") from error
     print(f"\n{test.to_text(result)}")
-    print("Written: " + ", ".join(str(folder / f"stress.{end}") for end in ("json", "md", "png")))
+    names = [str(workdir / "report" / f"stress.{end}") for end in ("json", "md", "png")]
+    print("Written: " + ", ".join(names))
+
+
+def _write(result: dict, test: Any, folder: pathlib.Path) -> None:
+    from jaxcxr.analysis.canvas import save
+
+    save(test.figure(result), folder / "stress.png")
+    text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False)
+    (folder / "stress.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "stress.md").write_text(test.to_markdown(result), encoding="utf-8")
 
 
 def measure(
-    config, workdir: pathlib.Path, test: Any, split: str, kinds: tuple[str, ...],
+    config, workdir: os.PathLike, test: Any, split: str, kinds: tuple[str, ...],
     resamples: int = 1000, seed: int = 0,
 ) -> dict:
     """Runs a test on the best checkpoint of a run.

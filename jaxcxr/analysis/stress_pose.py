@@ -218,10 +218,10 @@ def every(
     for number, one in enumerate(sequences):
         for phase in range(min(step, len(one.joints))):
             chosen = slice(phase, None, step)
+            arrays = {name: getattr(one, name) for name in ("inputs", "joints", "root", "scale")}
             parts.append(dataclasses.replace(
                 one, sequence_id=f"{number:08d}.{phase:08d}", fps=one.fps / step,
-                inputs=one.inputs[chosen], joints=one.joints[chosen],
-                root=None if one.root is None else one.root[chosen],
+                **{name: x if x is None else x[chosen] for name, x in arrays.items()},
             ))
             origins.append((number, chosen))
 

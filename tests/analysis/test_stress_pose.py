@@ -44,6 +44,11 @@ def sees(source):
                                      -1)}
 
 
+def scaled(source):
+    """In units of the sequences' scale, which stitching undoes."""
+    return {"joints": source.read(np.arange(len(source)))["joints"]}
+
+
 def late(source):
     """Off by a millimetre for each frame that came before in the window."""
     read = source.read(np.arange(len(source)))
@@ -113,6 +118,18 @@ def test_single_lifted_frames_are_stressed_alike():
     found = measured(task_of((40, 7), "center"), sees, "noise", "fps")
     assert levels(found, "noise")[10.0]["mpjpe"] == pytest.approx(25.1, rel=0.1)
     assert max(e["mpjpe"] for e in found["kinds"]["fps"]["levels"]) == pytest.approx(0, abs=1e-9)
+
+
+def test_units_of_each_frame_go_with_the_frame():
+    rng, made = np.random.default_rng(0), toys.toy_clips(9, 9, (31, 7)).sequences
+    made = [
+        dataclasses.replace(one, scale=rng.uniform(0.5, 2, len(one.joints)).astype(np.float32))
+        for one in made
+    ]
+    task = types.SimpleNamespace(source=lambda split: clips.Clips(made, 9, 9))
+    found = measured(task, scaled)
+    errors = [e["mpjpe"] for kind in found["kinds"].values() for e in kind["levels"]]
+    assert max(errors) == pytest.approx(0, abs=1e-3)
 
 
 def test_strides_put_every_frame_back():
