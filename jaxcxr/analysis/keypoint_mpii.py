@@ -29,6 +29,7 @@ from jaxcxr.analysis import keypoint_mpii_files as files
 from jaxcxr.analysis import keypoint_mpii_results
 from jaxcxr.analysis.keypoint_figures import Figures, numbers
 from jaxcxr.analysis.keypoint_mpii_files import People
+from jaxcxr.data import mat_files
 from jaxcxr.errors import UserError
 from jaxcxr.metrics import keypoints
 
@@ -106,7 +107,7 @@ def read_labels(path: str | pathlib.Path) -> People:
     path = pathlib.Path(path)
     if path.suffix == ".json":
         return _from_json(path)
-    content = files.read_mat(path)
+    content = mat_files.read(path)
     if "RELEASE" in content:
         return _from_release(path, content["RELEASE"])
     if "pos_gt_src" in content:

@@ -2,13 +2,9 @@
 
 import dataclasses
 import pathlib
-import struct
-import warnings
-import zlib
 from typing import Any
 
 import numpy as np
-import scipy.io
 
 from jaxcxr.analysis.keypoint_figures import read_json
 from jaxcxr.data import joint_sets
@@ -17,12 +13,6 @@ from jaxcxr.errors import UserError
 Person = tuple[str, int]  # image, and number of the rectangle from 1; 0: unknown
 
 JOINTS = joint_sets.JOINT_SETS["mpii"].joints
-# What SciPy raises on a damaged file.
-DAMAGE = (
-    ValueError, TypeError, KeyError, IndexError, EOFError, OSError, MemoryError, OverflowError,
-    AttributeError, NotImplementedError, RecursionError, RuntimeError, SystemError, Warning,
-    zlib.error, struct.error, scipy.io.matlab.MatReadError,
-)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,25 +32,6 @@ class People:
     visible: np.ndarray
     heads: np.ndarray
     boxes: np.ndarray
-
-
-def read_mat(path: pathlib.Path) -> dict[str, Any]:
-    """The variables of a MATLAB file; structs have their fields as attributes.
-
-    Raises:
-      UserError: absent, damaged, or of version 7.3.
-    """
-    if not path.is_file():
-        raise UserError(f"no file at {path}; check the path.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            return scipy.io.loadmat(str(path), struct_as_record=False, squeeze_me=True)
-    except DAMAGE as error:
-        hint = "fetch it anew"
-        if isinstance(error, NotImplementedError):
-            hint = "if it is of version 7.3, save it by MATLAB's save(..., '-v7')"
-        raise UserError(f"{path} is damaged or no MATLAB file ({error}); {hint}.") from error
 
 
 def structs(value: Any) -> list:

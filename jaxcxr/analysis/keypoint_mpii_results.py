@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxcxr.analysis import keypoint_mpii_files as files
 from jaxcxr.analysis.keypoint_mpii_files import People, Person
+from jaxcxr.data import mat_files
 from jaxcxr.errors import UserError
 
 _SHAPES = ((len(files.JOINTS), 2), (len(files.JOINTS), 3))
@@ -30,7 +31,7 @@ def read(path: str | pathlib.Path, people: People) -> np.ndarray:
         return _by_name(path, list(zip(numbered, points, strict=True)), people)
     if path.suffix == ".npy":
         return _in_order(path, _npy(path), people)
-    content = files.read_mat(path)
+    content = mat_files.read(path)
     if "preds" in content:
         return _in_order(path, content["preds"], people)
     if "pred" in content:
@@ -41,7 +42,7 @@ def read(path: str | pathlib.Path, people: People) -> np.ndarray:
 def _npy(path: pathlib.Path) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False)
-    except (*files.DAMAGE, SyntaxError) as error:
+    except (ValueError, EOFError, OSError, MemoryError, SyntaxError, TypeError) as error:
         raise UserError(f"{path} is damaged or no .npy file ({error}).") from error
 
 
