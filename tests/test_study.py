@@ -32,9 +32,9 @@ def half_as_fast(context):
     return {RATE: spans[0]}
 
 
-def make(rows=None, data=("a", "b"), seeds=(0, 1), reference="plain"):
+def make(rows=None, data=("a", "b"), seeds=(0, 1), reference="plain", finalists=0):
     rows = rows or {"plain": {RATE: 0.5}, "slow": {RATE: 0.125}, "half": half_as_fast}
-    return study.Study(data=data, rows=rows, reference=reference, seeds=seeds)
+    return study.Study(data, rows, reference, seeds, finalists)
 
 
 def runner_of(root, what, jobs=1):
@@ -62,6 +62,22 @@ def test_a_row_may_be_made_from_the_result_of_another_with_the_same_seed(tmp_pat
     made = json.loads((tmp_path / "a" / "half" / "seed_1" / "request.json").read_text())
     assert (made["stages"]["all"]["learning_rate"], made["seed"]) == (0.25, 1)
     assert order(tmp_path).index("a/half/seed_1") > order(tmp_path).index("a/slow/seed_1")
+
+
+def test_later_seeds_are_for_the_best_rows_and_the_reference(tmp_path):
+    rows = {"plain": {RATE: 0.5}, "slow": {RATE: 0.125}, "mid": {RATE: 0.25}, "fail": {RATE: 13.0}}
+    what = make(rows, finalists=1)
+    failed = runner_of(tmp_path, what, jobs=3).run()
+    assert set(failed) == {grid.Cell(data, "fail", 0) for data in "ab"}
+    done = order(tmp_path)
+    assert sorted(done[:8]) == sorted(f"{data}/{row}/seed_0" for data in "ab" for row in rows)
+    later = [f"{data}/{row}/seed_1" for data in "ab" for row in ("plain", "slow")]
+    assert sorted(done[8:]) == later
+
+
+def test_finalists_need_the_first_seed_of_all_rows(tmp_path):
+    failed = runner_of(tmp_path, make(finalists=2)).run("a/slow/*")
+    assert failed == {grid.Cell("a", "slow", 1): "needs a/plain/seed_0, which is not finished"}
 
 
 def test_only_some_runs_and_what_they_lack(tmp_path):
@@ -135,6 +151,7 @@ def test_a_workdir_serves_one_study_at_a_time(tmp_path):
     ({"rows": {"a b": {}}}, "'a b' is no name"),
     ({"reference": "other"}, "reference 'other' is no row"),
     ({"seeds": (0, 0)}, "no seed twice"),
+    ({"finalists": -1}, "-1 finalists"),
 ])
 def test_a_study_is_checked(changes, message):
     with pytest.raises(UserError, match=message):
@@ -248,15 +265,17 @@ def test_flops_are_those_of_the_matrix_products_and_little_more():
     config = toys.pose_config(model__options__dim=128)
     with runs.toy_run(devices=1):
         run = setup.make(config)
-        abstract = run.abstract_state(run.stages[-1])
-        flops = one_run.forward_flops(run, abstract)
+        with run.mesh_context():
+            state = run.first_state()
+            cost = one_run.forward_cost(run, state)
     frames = config.data.frames
     kernels = sum(
-        leaf.size for path, leaf in jax.tree.leaves_with_path(abstract.params)
+        leaf.size for path, leaf in jax.tree.leaves_with_path(state.params)
         if "kernel" in str(path[-1])
     )
     products = 2 * frames * kernels + 4 * frames**2 * 128
-    assert products <= flops < 1.1 * products
+    assert products <= cost["flops"] < 1.1 * products
+    assert 0 < cost["milliseconds"] < 1e4
 
 
 def test_a_mistake_ends_the_process_of_a_run_with_one_line(tmp_path, capsys):

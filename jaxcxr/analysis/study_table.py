@@ -156,7 +156,8 @@ def make(
       results: row -> seed -> result: `monitor`, `test`, `validation`, `parameters`, `flops`,
         `steps`, `batch_size`, `examples_per_second`, `learned`.
       references: rows among which the reference is chosen: the best by the mean of the monitored
-        metric on the validation split, so that the test split chooses nothing.
+        metric on the validation split among those with most seeds, so that the test split chooses
+        nothing.
       higher: whether more of it is better.
     """
     finished = {row: by_seed for row, by_seed in results.items() if by_seed}
@@ -167,7 +168,8 @@ def make(
         for split in ("test", "validation")
     )
     means = {row: float(np.mean(list(by_seed.values()))) for row, by_seed in validation.items()}
-    candidates = [row for row in references if row in finished]
+    most = max((len(finished[row]) for row in references if row in finished), default=0)
+    candidates = [row for row in references if len(finished.get(row, ())) == most > 0]
     best = max if higher else min
     reference = best(candidates, key=means.get) if candidates else ""
     compared = {row: paired(test[row], test.get(reference, {})) for row in finished}

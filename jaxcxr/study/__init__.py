@@ -10,7 +10,8 @@ interrupted one goes on from its last checkpoint; one that fails is reported and
 `--table` prints the table of what is finished at any time.
 
 WORKDIR holds `DATA/ROW/seed_N/`, each an ordinary workdir with `config.json`, besides `log.txt`
-(the screen of the run) and `result.json`; and `table_DATA.csv` and `table_DATA.md`.
+(the screen of the run) and `result.json`; `table_DATA.csv` and `table_DATA.md`; and where poses are
+lifted, `poses.csv` and `poses.md`, with P-MPJPE, MPJVE and intervals over motions.
 """
 
 import argparse
@@ -65,9 +66,9 @@ def tables(study: Study, config_of, root: pathlib.Path) -> None:
     Raises:
       UserError: no run of the study is finished.
     """
-    from jaxcxr.analysis import study_table
+    from jaxcxr.analysis import study_pose_table, study_table
 
-    found = False
+    found, poses = False, []
     for data in study.data:
         results = {
             row: {
@@ -78,11 +79,21 @@ def tables(study: Study, config_of, root: pathlib.Path) -> None:
         }
         if not any(results.values()):
             continue
-        found, higher = True, config_of(data).checkpoint.mode == "max"
+        config = config_of(data)
+        found, higher = True, config.checkpoint.mode == "max"
         table = study_table.make(data, results, study.references, higher)
         (root / f"table_{data}.csv").write_text(study_table.to_csv(table), encoding="utf-8")
         text = study_table.to_markdown(table)
         (root / f"table_{data}.md").write_text(text, encoding="utf-8")
+        print(f"\n{text}", flush=True)
+        scored = {row: {seed: result for seed, result in runs.items() if "sequences" in result}
+                  for row, runs in results.items()}
+        if any(scored.values()):
+            poses += study_pose_table.make(data, config.data.frames, scored, table.reference)
+    if poses:
+        (root / "poses.csv").write_text(study_pose_table.to_csv(poses), encoding="utf-8")
+        text = study_pose_table.to_markdown(poses)
+        (root / "poses.md").write_text(text, encoding="utf-8")
         print(f"\n{text}", flush=True)
     if not found:
         raise UserError(f"no run of the study is finished in {root}.")

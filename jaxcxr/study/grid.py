@@ -4,7 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from jaxcxr.errors import UserError
@@ -24,12 +24,15 @@ class Study:
       reference: the row that all are compared with; of several, the one with the best mean of the
         monitored metric on the validation split.
       seeds: of the config.
+      finalists: 0, or how many rows have more than the first seed: the best of a data set by the
+        monitored metric on the validation split. The reference is there with all seeds too.
     """
 
     data: tuple[str, ...]
     rows: Mapping[str, Overrides | Callable[["Context"], Overrides]]
     reference: str | tuple[str, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
+    finalists: int = 0
 
     def __post_init__(self):
         for name in (*self.data, *self.rows):
@@ -45,6 +48,8 @@ class Study:
                 )
         if not self.data or not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError("a study needs at least one data set and one seed, no seed twice.")
+        if self.finalists < 0:
+            raise UserError(f"a study has {self.finalists} finalists; give 0 (all rows) or more.")
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -125,10 +130,47 @@ def load(path: pathlib.Path) -> tuple[Study, Callable[[str], Any]]:
 
 
 def cells(study: Study) -> list[Cell]:
-    """All runs: a data set after the other, all rows of a seed before the next seed."""
+    """All runs: a data set after the other, all rows of a seed before the next seed.
+
+    With finalists the first seed comes first on all data sets, so that a table is there early.
+    """
+    rounds = (study.seeds[:1], study.seeds[1:]) if study.finalists else (study.seeds,)
     return [
-        Cell(data, row, seed) for data in study.data for seed in study.seeds for row in study.rows
+        Cell(data, row, seed)
+        for seeds in rounds for data in study.data for seed in seeds for row in study.rows
     ]
+
+
+def out_of_the_race(
+    study: Study, root: pathlib.Path, cell: Cell, higher: bool, failed: Collection[Cell] = ()
+) -> bool:
+    """Whether a run is left out because its row is no finalist.
+
+    Arguments:
+      study: the grid.
+      root: workdir of the study.
+      cell: the run.
+      higher: whether more of the monitored metric is better.
+      failed: runs that will not be finished; their rows are no finalists.
+
+    Raises:
+      Waiting: a run of the first seed is not finished.
+    """
+    first = study.seeds[0]
+    if not study.finalists or cell.seed == first:
+        return False
+    values = {}
+    for row in study.rows:
+        qualifier = Cell(cell.data, row, first)
+        if qualifier in failed:
+            continue
+        result = read_result(root / str(qualifier))
+        if result is None:
+            raise Waiting(qualifier)
+        values[row] = result["validation"][result["monitor"]]
+    ranking = sorted(values, key=values.get, reverse=higher)
+    reference = next((row for row in ranking if row in study.references), None)
+    return cell.row not in (*ranking[: study.finalists], reference)
 
 
 def resolve(study: Study, config_of, root: pathlib.Path, cell: Cell):

@@ -8,13 +8,17 @@ import contextlib
 import json
 import pathlib
 import re
+import statistics
 import sys
 from typing import Any
 
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict
 
 from jaxcxr import config as config_lib
+from jaxcxr.analysis import study_pose_table
+from jaxcxr.bench import compiled
 from jaxcxr.errors import RunError, UserError
 from jaxcxr.study.grid import RESULT
 from jaxcxr.study.runner import REQUEST
@@ -22,6 +26,8 @@ from jaxcxr.train import checkpoint, loop, setup, writers
 from jaxcxr.train import state as state_lib
 from jaxcxr.train import step as step_lib
 
+# Calls of a forward pass of which the median time is taken.
+_CALLS = 20
 _LEARNED = re.compile(r"(^|/)group_\d+/(span|alpha|gate)$")
 
 
@@ -45,6 +51,8 @@ def train(folder: pathlib.Path) -> None:
         "monitor": config.checkpoint.monitor, "test": metrics, **_history(records, state["step"]),
         **state, "batch_size": config.batch_size,
     }
+    if config.task == "pose":
+        result["sequences"] = study_pose_table.sequence_sums(folder)
     partial = folder / f"{RESULT}.partial"
     partial.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     partial.replace(folder / RESULT)
@@ -64,18 +72,18 @@ def _history(records: list[dict], step: int) -> dict[str, Any]:
 
 
 def best_state(run, folder: pathlib.Path) -> dict[str, Any]:
-    """What the best checkpoint tells: its step, parameters, FLOPs and what heads learned."""
+    """What the best checkpoint tells: its step, parameters, costs and what heads learned."""
     with run.mesh_context(), contextlib.closing(
         checkpoint.Checkpoints(folder, run.config)
     ) as checkpoints:
         step = checkpoints.best_step or checkpoints.latest_step
         abstract = run.abstract_state(state_lib.stage_at(run.stages, step))
-        params = checkpoints.restore(step, abstract).eval_params
-        flat = flatten_dict(jax.device_get(params), sep="/")
+        state = checkpoints.restore(step, abstract)
+        flat = flatten_dict(jax.device_get(state.eval_params), sep="/")
         return {
             "step": step,
             "parameters": sum(leaf.size for leaf in flat.values()),
-            "flops": forward_flops(run, abstract),
+            **forward_cost(run, state),
             "learned": {
                 path: leaf.tolist() for path, leaf in sorted(flat.items())
                 if _LEARNED.search(path)
@@ -83,15 +91,26 @@ def best_state(run, folder: pathlib.Path) -> dict[str, Any]:
         }
 
 
-def forward_flops(run, abstract) -> float:
-    """FLOPs of a forward pass over one example, as XLA counts them."""
-    one = {
-        key: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype)
-        for key, leaf in run.example_batch().items()
-    }
-    forward = jax.jit(step_lib.make_eval_step(run.model, run.task))
-    lowered = forward.lower(abstract.eval_params, abstract.batch_stats, one)
-    return float(lowered.cost_analysis()["flops"])
+def forward_cost(run, state) -> dict[str, float]:
+    """What a forward pass over one example costs.
+
+    Arguments:
+      run: the setup.
+      state: a train state.
+
+    Returns:
+      `flops`, loops counted as often as they run (see `bench.compiled`), and `milliseconds`, the
+      median of some calls on this device.
+    """
+    example = run.task.source("validation").read(np.array([0]))
+    one = {**example, "index": np.zeros(1, np.int32), "position": np.zeros(1, np.uint32),
+           "valid": np.ones(1, np.bool_)}
+    forward = step_lib.make_eval_step(run.model, run.task)
+    args = (state.eval_params, state.batch_stats, one)
+    built = compiled.compile_(forward, *args)
+    built.seconds(*args)
+    times = [built.seconds(*args) for _ in range(_CALLS)]
+    return {"flops": built.flops, "milliseconds": 1e3 * statistics.median(times)}
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from jaxcxr.errors import UserError
 from jaxcxr.study import grid
-from jaxcxr.study.grid import Cell, Waiting, read_result, resolve
+from jaxcxr.study.grid import Cell, Waiting, out_of_the_race, read_result, resolve
 
 REQUEST, LOG = "request.json", "log.txt"
 _CHILD = (sys.executable, "-m", "jaxcxr.study.one_run")
@@ -85,6 +85,8 @@ class Runner:
                 left.append(cell)
                 continue
             try:
+                if self._left_out(cell):
+                    continue
                 config = resolve(self._study, self._config_of, self._root, cell)
                 if not self._done(cell, config):
                     self._launch(cell, config, lock)
@@ -97,6 +99,10 @@ class Runner:
             except (UserError, KeyError, TypeError, ValueError) as error:
                 self._fail(cell, f"{error}")
         return left
+
+    def _left_out(self, cell: Cell) -> bool:
+        higher = self._config_of(cell.data).checkpoint.mode == "max"
+        return out_of_the_race(self._study, self._root, cell, higher, self._failed)
 
     def _done(self, cell: Cell, config) -> bool:
         """Whether the run is finished; refuses a workdir of another config."""

@@ -88,6 +88,11 @@ def test_the_reference_is_the_best_on_validation_not_on_test():
     assert example(higher=False).reference == "large"
 
 
+def test_the_reference_is_one_of_those_with_most_seeds():
+    rows = {"small": by_seed([0.7, 0.7], validation=0.6), "large": by_seed([0.8], validation=0.9)}
+    assert study_table.make("x", rows, ("small", "large"), True).reference == "small"
+
+
 def test_rows_hold_what_the_runs_had():
     table = example()
     small, large, gated, wider = table.rows
