@@ -57,8 +57,8 @@ class OverTime:
       bin: length of a bin, seconds.
       sequences: mean error of each sequence in each bin, `[sequences, bins]`, NaN after its end.
       means: of each whole sequence, `[sequences]`.
-      quantiles: `QUANTILES` over sequences, `[5, bins]`, NaN where fewer than four (or, of fewer,
-        not all) still run.
+      quantiles: `QUANTILES` over sequences, `[5, bins]`, NaN where fewer than a tenth, or than four
+        (of fewer: than all), still run.
     """
 
     window: np.ndarray | None
@@ -177,7 +177,7 @@ def over_time(
         row[: len(counts)] = np.divide(
             sums, counts, out=np.full(len(counts), np.nan), where=counts > 0
         )
-    enough = np.isfinite(binned).sum(0) >= min(_FEWEST, len(errors))
+    enough = np.isfinite(binned).sum(0) >= max(min(_FEWEST, len(errors)), len(errors) / 10)
     quantiles = np.full((len(QUANTILES), binned.shape[1]), np.nan)
     quantiles[:, enough] = _quantiles(binned[:, enough])
     means = np.array([e.mean() for e in errors])
