@@ -180,6 +180,21 @@ def read_keypoints(path: str | pathlib.Path) -> Keypoints:
     return Keypoints(sequences, str(metadata.get("layout_name", "")), joints)
 
 
+def keypoint_path(
+    folder: pathlib.Path, stem: str, keypoints: str, besides: str = ""
+) -> pathlib.Path:
+    """The file `STEM_KEYPOINTS.npz` in a folder.
+
+    Raises:
+      UserError: it is not there; the message lists those that are, and what `besides` says.
+    """
+    path = folder / f"{stem}_{keypoints}.npz"
+    if not path.is_file():
+        there = sorted(found.stem[len(stem) + 1 :] for found in folder.glob(f"{stem}_*.npz"))
+        raise UserError(f"no {path}; keypoints there: {', '.join(there) or 'none'}{besides}.")
+    return path
+
+
 def views(
     file: Keypoints, path: pathlib.Path, subject: str, take: str, cameras: Sequence[str],
     frames: int,

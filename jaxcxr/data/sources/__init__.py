@@ -26,6 +26,7 @@ SOURCES = {
     "cmu_mocap": ("cmu_mocap", "CmuMocap", "pose", False),
     "bvh_mocap": ("bvh_mocap", "BvhMocap", "pose", False),
     "human36m": ("human36m", "Human36m", "pose", False),
+    "humaneva": ("humaneva", "Humaneva", "pose", False),
     "motionbert": ("motionbert", "Motionbert", "pose", False),
 }
 

@@ -118,14 +118,9 @@ class _Keypoints:
             return
         folder = pathlib.Path(config.raw).expanduser()
         folder = folder if folder.is_dir() else folder.parent
-        self._path = folder / f"data_2d_h36m_{config.keypoints}.npz"
-        if not self._path.is_file():
-            there = sorted(path.stem[len("data_2d_h36m_"):]
-                           for path in folder.glob("data_2d_h36m_*.npz"))
-            raise UserError(
-                f"human36m: no {self._path}; keypoints there: {', '.join(there) or 'none'}, and "
-                f"{PROJECTED!r}, which needs no file."
-            )
+        self._path = human36m_files.keypoint_path(
+            folder, "data_2d_h36m", config.keypoints, f", and {PROJECTED!r}, which needs no file"
+        )
         self._file = human36m_files.read_keypoints(self._path)
         layout = self._file.layout or {17: "h36m", 16: "mpii"}.get(self._file.joints, "")
         self._convert = joint_sets.to_human36m(layout or f"{self._file.joints} joints")
