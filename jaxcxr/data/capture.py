@@ -59,8 +59,31 @@ def capture(
     """
     joints = camera.to_camera(world)
     pixels, seen = camera.see(joints)
+    return observed(joints, pixels, seen, camera.intrinsics, detector, rng, fps)
+
+
+def observed(
+    joints: np.ndarray,
+    pixels: np.ndarray,
+    seen: np.ndarray,
+    lens: cameras.Intrinsics,
+    detector: Detector,
+    rng: np.random.Generator,
+    fps: float,
+) -> dict[str, np.ndarray]:
+    """The arrays of one record from places that are known in the image and before the camera.
+
+    Arguments:
+      joints: `[frames, joints, 3]` in metres in the camera frame.
+      pixels: `[frames, joints, 2]`.
+      seen: bool `[frames, joints]`.
+      lens: of the camera.
+      detector, rng, fps: as in `capture`.
+
+    Returns:
+      As `capture`.
+    """
     keypoints, confidence = detector.find(pixels, seen, fps, rng)
-    lens = camera.intrinsics
     return {
         "keypoints": keypoints.astype(np.float32),
         "confidence": confidence,

@@ -18,6 +18,7 @@ _SIDES = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 _LIMBS = {f"{side}_{part}": f"{side}_{part}" for side in ("left", "right") for part in _SIDES}
 _MIDDLE_OF_HIPS = {"left_hip": 0.5, "right_hip": 0.5}
 _MIDDLE_OF_SHOULDERS = {"left_shoulder": 0.5, "right_shoulder": 0.5}
+_THORAX = {"thorax": 1.0}
 
 Sources = Mapping[str, str | Mapping[str, float]]
 
@@ -111,6 +112,31 @@ JOINT_SETS = {
         ), {
             **_LIMBS, "hip": "hip", "thorax": "thorax", "head": "head",
             "neck": {"thorax": 0.5, "head": 0.5}, "spine": {"hip": 0.5, "thorax": 0.5},
+        }),
+        # OpenPose's MPI models. Its "chest" is between shoulders and hips.
+        JointSet("openpose15", _names(
+            "head thorax r_shoulder r_elbow r_wrist l_shoulder l_elbow l_wrist r_hip r_knee "
+            "r_ankle l_hip l_knee l_ankle chest"
+        ), {
+            **_LIMBS, "hip": _MIDDLE_OF_HIPS, "thorax": "thorax", "head": "head",
+            "neck": {"thorax": 0.5, "head": 0.5}, "spine": _between(_MIDDLE_OF_HIPS, _THORAX),
+        }),
+        # Hips, Spine, ... as the files call them. The "skull" is the joint Head, as SMPL's.
+        JointSet("totalcapture21", _names(
+            "root spine0 spine1 spine2 spine3 thorax skull r_collar r_shoulder r_elbow r_wrist "
+            "l_collar l_shoulder l_elbow l_wrist r_hip r_knee r_ankle l_hip l_knee l_ankle"
+        ), {
+            **_LIMBS, "hip": _MIDDLE_OF_HIPS, "thorax": "thorax", "neck": "skull",
+            "head": {"skull": 2.0, "thorax": -1.0}, "spine": _between(_MIDDLE_OF_HIPS, _THORAX),
+        }),
+        # JTA's "neck" is at the base of the neck, and its "head center" near the nose.
+        JointSet("jta22", _names(
+            "head head_center thorax r_collar r_shoulder r_elbow r_wrist l_collar l_shoulder "
+            "l_elbow l_wrist spine0 spine1 spine2 spine3 spine4 r_hip r_knee r_ankle l_hip l_knee "
+            "l_ankle"
+        ), {
+            **_LIMBS, "hip": _MIDDLE_OF_HIPS, "thorax": "thorax", "neck": "head_center",
+            "head": "head", "spine": _between(_MIDDLE_OF_HIPS, _THORAX),
         }),
         # The order of MPI-INF-3DHP's test set.
         JointSet("mpi_inf_3dhp", _names(

@@ -22,7 +22,8 @@ def walk():
 
 def points_of(known: joint_sets.JointSet, joints: np.ndarray) -> np.ndarray:
     """The set's points that are joints of Human3.6M; the others from joints near them."""
-    near = {"nose": "neck", "skull": "neck", "left_eye": "head", "right_eye": "head"}
+    near = {"nose": "neck", "skull": "neck", "head_center": "neck", "left_eye": "head",
+            "right_eye": "head"}
     found = np.zeros((*joints.shape[:-2], len(known.joints), joints.shape[-1]))
     for index, name in enumerate(known.joints):
         name = near.get(name, name)
@@ -77,8 +78,15 @@ def test_orders_of_the_published_formats():
     assert all(coco[i].startswith("right") for i in range(2, 17, 2))
     assert all(mpii[i].startswith("left") for i in (3, 4, 5, 13, 14, 15))
     assert all(mpii[i].startswith("right") for i in (0, 1, 2, 10, 11, 12))
+    jta = joint_sets.joint_set("jta22").joints
+    assert [jta[i] for i in (0, 2, 4, 9, 16, 21)] == [
+        "head", "thorax", "right_shoulder", "left_elbow", "right_hip", "left_ankle"]
+    mpi = joint_sets.joint_set("openpose15").joints
+    assert [mpi[i] for i in (0, 1, 2, 7, 8, 13)] == [
+        "head", "thorax", "right_shoulder", "left_wrist", "right_hip", "left_ankle"]
     sizes = {"coco": 17, "mpii": 16, "openpose25": 25, "halpe26": 26, "smpl24": 24,
-             "humaneva15": 15, "mpi_inf_3dhp": 17, "human36m": 17}
+             "humaneva15": 15, "mpi_inf_3dhp": 17, "human36m": 17, "openpose15": 15,
+             "totalcapture21": 21, "jta22": 22}
     assert {name: len(joint_sets.joint_set(name).joints) for name in NAMES} == sizes
     assert all(len(set(joint_sets.joint_set(name).joints)) == sizes[name] for name in NAMES)
 
