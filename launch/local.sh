@@ -1,29 +1,68 @@
 #!/usr/bin/env bash
-# Train with several processes on this machine: launch/local.sh N --config=F --workdir=D [...]
+# Train with several processes on this machine, as one run.
 #
-# Each process sees the devices that JAX gives it; on CPU, add XLA_FLAGS to give each some:
-#   XLA_FLAGS=--xla_force_host_platform_device_count=2 launch/local.sh 2 --config=... --workdir=...
+#   launch/local.sh [--dry-run] PROCESSES --config=FILE[:ARG] --workdir=DIR [...]
+#
+#   launch/local.sh 2 --config=configs/demo.py --workdir=runs/demo
+#   XLA_FLAGS=--xla_force_host_platform_device_count=2 launch/local.sh 2 ...   2 CPU devices each
+#
+# NVIDIA GPUs are shared out evenly. SIGTERM or Ctrl-C to this script goes to every process: the run
+# saves and stops, and the same command goes on. --dry-run prints the commands and starts nothing.
+# Exit code: 0 done or stopped after saving, 2 a mistake in the command or config, 1 the run failed.
 set -euo pipefail
 
+dry=
+if [[ ${1:-} == --dry-run ]]; then
+  dry=1
+  shift
+fi
 if [[ $# -lt 2 || ! $1 =~ ^[1-9][0-9]*$ ]]; then
-  echo "usage: launch/local.sh PROCESSES --config=FILE --workdir=DIR [...]" >&2
+  echo "usage: launch/local.sh [--dry-run] PROCESSES --config=FILE --workdir=DIR [...]" >&2
   exit 2
 fi
 count=$1
 shift
 
+gpus=0
+if command -v nvidia-smi >/dev/null; then
+  gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
+fi
+if ((gpus > 0 && gpus % count)); then
+  echo "local.sh: $gpus GPUs cannot be shared evenly by $count processes" >&2
+  exit 2
+fi
+
 port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-export JAX_COORDINATOR_ADDRESS=127.0.0.1:$port JAX_NUM_PROCESSES=$count
 
 pids=()
 for ((index = 0; index < count; index++)); do
-  JAX_PROCESS_ID=$index python -m jaxcxr.main "$@" &
-  pids+=($!)
+  settings=("JAX_COORDINATOR_ADDRESS=127.0.0.1:$port" "JAX_NUM_PROCESSES=$count" "JAX_PROCESS_ID=$index")
+  if ((gpus > 0)); then
+    share=$((gpus / count))
+    settings+=("CUDA_VISIBLE_DEVICES=$(seq -s, $((index * share)) $((index * share + share - 1)))")
+  fi
+  if [[ $dry ]]; then
+    printf '%q ' env "${settings[@]}" python -m jaxcxr.main "$@"
+    echo '&'
+  else
+    env "${settings[@]}" python -m jaxcxr.main "$@" &
+    pids+=($!)
+  fi
 done
-trap 'kill "${pids[@]}" 2>/dev/null || true' INT TERM
+[[ $dry ]] && exit 0
+trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' INT TERM
 
 status=0
 for pid in "${pids[@]}"; do
-  wait "$pid" || status=$?
+  code=0
+  wait "$pid" || code=$?
+  while kill -0 "$pid" 2>/dev/null; do # the signal ended the wait, not the process
+    code=0
+    wait "$pid" || code=$?
+  done
+  if ((code == 2 || (code != 0 && status == 0))); then
+    status=$code
+  fi
 done
+((status == 0 || status == 2)) || status=1
 exit "$status"
