@@ -84,7 +84,7 @@ def _from_npz(path: pathlib.Path) -> Positions:
     for subject, takes in mapping(content, path, "positions_3d").items():
         for take, values in mapping(takes, path, subject).items():
             where = f"{path}: {subject}, {take!r}"
-            kept = _kept(np.asarray(values), where, 1.0)
+            kept = _kept(object_arrays.as_array(values), where, 1.0)
             found.setdefault(subject, {})[_take_name(take)] = kept
     return found
 
@@ -168,7 +168,9 @@ def read_keypoints(path: str | pathlib.Path) -> Keypoints:
     joints = 0
     for subject, takes in content.items():
         for take, cameras in mapping(takes, path, subject).items():
-            arrays = [np.asarray(view) for view in cameras]
+            if not isinstance(cameras, list | tuple | np.ndarray):
+                raise UserError(f"{path}: {subject}, {take!r} is not one array for each camera.")
+            arrays = [object_arrays.as_array(view) for view in cameras]
             for view in arrays:
                 joints = joints or (view.shape[1] if view.ndim == 3 else 0)
                 if view.ndim != 3 or view.shape[1:] != (joints, 2) or view.dtype.kind != "f":

@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from jaxcxr.data import human36m_files, joint_sets
+from jaxcxr.data import human36m_files, joint_sets, object_arrays
 from jaxcxr.errors import UserError
 
 NAME = "data_3d_humaneva15.npz"
@@ -84,7 +84,7 @@ def read_positions(path: str | pathlib.Path) -> dict[str, dict[str, np.ndarray]]
     for subject, chunks in content.items():
         for chunk, values in human36m_files.mapping(chunks, path, subject).items():
             if subject in SUBJECTS:
-                checked = _checked(np.asarray(values), f"{path}: {subject}, {chunk!r}")
+                checked = _checked(object_arrays.as_array(values), f"{path}: {subject}, {chunk!r}")
                 found.setdefault(subject, {})[chunk] = checked
     return found
 

@@ -216,7 +216,7 @@ def _numbers(
     content: dict, key: str, where: str, shape: tuple[int, ...], count: int | None = None
 ) -> np.ndarray:
     """float32 `[frames, *shape]`; MotionBERT leaves what stands beyond the last axis unread."""
-    values = np.asarray(_there(content, key, where))
+    values = object_arrays.as_array(_there(content, key, where))
     if values.dtype.kind in "fiu" and values.ndim == len(shape) + 2 and values.shape[-1] == 1:
         values = values[..., 0]  # confidences and factors may have an axis of one
     wanted = f"{where}: {key!r} is {values.dtype} {values.shape}; expected real numbers "
@@ -226,14 +226,16 @@ def _numbers(
     if not fits or values.shape[1:] != shape or len(values) != (count or len(values)):
         frames = "frames" if count is None else count
         raise UserError(wanted + f"[{', '.join(map(str, (frames, *shape)))}].")
+    with np.errstate(over="ignore"):  # what is too large is not finite
+        values = values.astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
     if len(bad):
         raise UserError(f"{where}: {key!r} of frame {bad[0]} is not finite; fetch the file anew.")
-    return values.astype(np.float32)
+    return values
 
 
 def _texts(content: dict, key: str, where: str, count: int) -> np.ndarray:
-    values = np.asarray(_there(content, key, where))
+    values = object_arrays.as_array(_there(content, key, where))
     if values.shape != (count,):
         raise UserError(f"{where}: {key!r} has the shape {values.shape}; expected [{count}].")
     return values.astype(str)

@@ -6,9 +6,12 @@ NumPy arrays, and refuses every other before anything of it has run.
 """
 
 import io
+import lzma
 import pathlib
 import pickle
+import struct
 import zipfile
+import zlib
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -172,11 +175,19 @@ def read_pickle(path: str | pathlib.Path) -> Any:
         raise _unreadable(path, error) from error
 
 
+def as_array(value: Any) -> np.ndarray:
+    """What a file holds under a name as an array; one of objects where it is not regular."""
+    try:
+        return np.asarray(value)
+    except ValueError:  # rows of several lengths
+        return np.empty(0, object)
+
+
 # What a damaged pickle or archive makes Python raise, an unknown compression among it.
 _ERRORS = (
     pickle.UnpicklingError, zipfile.BadZipFile, ValueError, TypeError, AttributeError, EOFError,
-    IndexError, KeyError, OverflowError, MemoryError, NotImplementedError, ImportError, OSError,
-    RecursionError, SystemError,
+    IndexError, KeyError, OverflowError, MemoryError, ImportError, OSError, RuntimeError,
+    SystemError, SyntaxError, struct.error, zlib.error, lzma.LZMAError,
 )
 
 

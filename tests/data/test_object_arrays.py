@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from jaxcxr.data import object_arrays
 from jaxcxr.errors import UserError
+from tests.data.sources import fuzz
 
 CONTENT = {
     "S1": {"Directions 1": np.arange(12, dtype=np.float32).reshape(2, 2, 3)},
@@ -110,6 +111,24 @@ def test_damaged_files_are_user_errors(tmp_path_factory, data):
     path.write_bytes(bytes(broken))
     with contextlib.suppress(UserError):  # a changed number is still a number
         object_arrays.read_pickle(path)
+
+
+@pytest.mark.parametrize("compression", [
+    zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA,
+])
+def test_damaged_archives_are_user_errors(tmp_path, compression):
+    np.savez(tmp_path / "plain.npz", positions=CONTENT, numbers=np.arange(100.0))
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(tmp_path / "plain.npz") as plain, \
+            zipfile.ZipFile(path, "w", compression) as archive:
+        for name in plain.namelist():
+            archive.writestr(name, plain.read(name))
+
+    def read(content: bytes) -> None:
+        path.write_bytes(content)
+        object_arrays.read_npz(path)
+
+    fuzz.assert_only_user_errors(read, path.read_bytes(), "a.npz", examples=60)
 
 
 def test_files_that_are_no_archives(tmp_path):

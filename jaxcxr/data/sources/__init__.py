@@ -27,7 +27,11 @@ SOURCES = {
     "bvh_mocap": ("bvh_mocap", "BvhMocap", "pose", False),
     "human36m": ("human36m", "Human36m", "pose", False),
     "humaneva": ("humaneva", "Humaneva", "pose", False),
+    "mpi_inf_3dhp": ("mpi_inf_3dhp", "MpiInf3dhp", "pose", False),
     "motionbert": ("motionbert", "Motionbert", "pose", False),
+    "totalcapture": ("totalcapture", "Totalcapture", "pose", False),
+    "surreal": ("surreal", "Surreal", "pose", False),
+    "jta": ("jta", "Jta", "pose", False),
 }
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxcxr.analysis import protocols
-from jaxcxr.data import clips, humaneva_files, prepare
+from jaxcxr.data import clips, human36m_files, humaneva_files, prepare
 from jaxcxr.data.skeletons import HUMAN36M
 from jaxcxr.data.sources import humaneva
 from jaxcxr.errors import UserError
@@ -170,6 +170,23 @@ def test_damaged_files_are_user_errors(tmp_path, positions):
         lambda content: (path.write_bytes(content), humaneva_files.read_positions(path)),
         path.read_bytes(), path.name,
     )
+    views = humanevas.keypoints(4)["Train/S1"]["Box 1 chunk0"]
+    humanevas.save(tmp_path, None, "gt", {"Train/S1": {"Box 1 chunk0": views}})
+    path = tmp_path / "data_2d_humaneva15_gt.npz"
+    fuzz.assert_only_user_errors(
+        lambda content: (path.write_bytes(content), human36m_files.read_keypoints(path)),
+        path.read_bytes(), path.name, examples=40,
+    )
+
+
+@pytest.mark.parametrize(("views", "match"), [
+    (3, "not one array for each camera"), ([[[1], [1, 2]]] * 3, "an array object"),
+    ({"C1": 2}, "not one array for each camera"),
+])
+def test_keypoints_of_another_form(tmp_path, views, match):
+    humanevas.save(tmp_path, None, "gt", {"Train/S1": {"Box 1 chunk0": views}})
+    with pytest.raises(UserError, match=match):
+        human36m_files.read_keypoints(tmp_path / "data_2d_humaneva15_gt.npz")
 
 
 def test_projection_of_the_estimate_is_opencvs():
