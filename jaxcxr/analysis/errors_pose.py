@@ -199,7 +199,7 @@ def worst(
     predicted: Sequence[np.ndarray],
     errors: Sequence[np.ndarray],
 ) -> list[Worst]:
-    """The sequences of the largest MPJPE, the largest first, of each motion one camera.
+    """The sequences of the largest MPJPE, the largest first, of each take one camera.
 
     Arguments:
       sequences: of a split.
@@ -212,7 +212,7 @@ def worst(
     every = [Worst(*parts) for parts in zip(sequences, predicted, errors, strict=True)]
     chosen: dict[str, Worst] = {}
     for one in sorted(every, key=lambda one: -one.mean):
-        chosen.setdefault(one.sequence.motion, one)
+        chosen.setdefault(one.sequence.take, one)
     return list(chosen.values())[:LISTED]
 
 
@@ -252,7 +252,7 @@ def _markdown(rows, time: OverTime, listed: Sequence[Worst], joints, split: str)
         f"{metrics_pose.action_mean({row.name: row.mean for row in actions}):.1f} mm.",
         "## By action and joint, mm", *_block(table),
         "## By the place of a frame in its window, mm", *_places(time),
-        "## Worst sequences, mm", "Of each motion the camera of the largest error.",
+        "## Worst sequences, mm", "Of each take the camera of the largest error.",
         *_block(ranking),
         "## Figures", *_block(_figures(rows, time, listed, joints), left=2),
     ]

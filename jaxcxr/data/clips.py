@@ -6,6 +6,7 @@ any length and stride are cut from arrays, not from records.
 
 import dataclasses
 import pathlib
+import re
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -43,9 +44,14 @@ class Sequence:
     scale: np.ndarray | None = None
 
     @property
-    def motion(self) -> str:
-        """The recording, of which a camera shows one view."""
+    def take(self) -> str:
+        """What was recorded without a break, of which a camera shows one view."""
         return self.sequence_id.removesuffix(f"_{self.camera}")
+
+    @property
+    def motion(self) -> str:
+        """The recording, of which a take may be a chunk."""
+        return re.sub(r"_chunk\d+$", "", self.take)
 
     @classmethod
     def from_record(cls, record) -> "Sequence":

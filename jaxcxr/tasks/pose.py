@@ -304,7 +304,7 @@ def _velocity_error(predicted, sequences) -> float:
 
 def _key(sequence: clips.Sequence) -> str:
     """SUBJECT/TAKE/CAMERA; the take of `S9_Walking_1_54138969` is "Walking 1"."""
-    take = sequence.motion.removeprefix(f"{sequence.subject}_").replace("_", " ")
+    take = sequence.take.removeprefix(f"{sequence.subject}_").replace("_", " ")
     return f"{sequence.subject}/{take}/{sequence.camera}"
 
 

@@ -138,7 +138,7 @@ def test_errors_are_put_where_they_were_in_time():
     assert errors_pose.over_time(errors, rates, None).window is None
 
 
-def test_the_worst_motions_come_first_each_by_its_worst_camera():
+def test_the_worst_takes_come_first_each_by_its_worst_camera():
     truth = [sequence("walk", n, 12, camera) for n in range(3) for camera in ("a", "b")]
     sizes = [10, 30, 50, 40, 20, 5]
     predicted = [1000 * one.joints for one in truth]

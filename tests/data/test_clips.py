@@ -121,3 +121,14 @@ def test_roots_of_windows_are_padded_with_zeros():
     for values, sequence in zip(source.stitch(found["root"]), source.sequences, strict=True):
         np.testing.assert_array_equal(values, sequence.root)
     assert (found["root"][~found["mask"]] == 0).all()
+
+
+@pytest.mark.parametrize(("name", "camera", "take", "motion"), [
+    ("S9_Walking_1_54138969", "54138969", "S9_Walking_1", "S9_Walking_1"),
+    ("S1_Walking_1_chunk0_2", "2", "S1_Walking_1_chunk0", "S1_Walking_1"),
+    ("03_02_random0", "random0", "03_02", "03_02"),
+])
+def test_views_are_of_takes_and_chunks_of_motions(name, camera, take, motion):
+    empty = np.zeros((1, 17, 3), np.float32)
+    sequence = clips.Sequence(name, "S", "Walking", camera, empty, empty)
+    assert (sequence.take, sequence.motion) == (take, motion)
