@@ -63,6 +63,7 @@ class MpiInf3dhpConfig(subjects.SubjectConfig):
 class MpiInf3dhp(tfds.core.GeneratorBasedBuilder):
     """MPI-INF-3DHP in Human3.6M's order; records of `schema.pose_features`."""
 
+    name = "mpi_inf_3dhp"
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIG_CLASS = MpiInf3dhpConfig
     builder_config_class = MpiInf3dhpConfig

@@ -63,6 +63,7 @@ def test_one_height_is_no_reason_and_noise_of_keypoints_neither(tmp_path, conten
 
 def test_prepared_with_valid_frames_alone(raw):
     builder = make(raw)
+    assert builder.name == "mpi_inf_3dhp"  # where it lies, as for every other source
     found = {split: records(builder, split) for split in ("train", "validation", "test")}
     assert [len(found[split]) for split in found] == [4, 2, 7]
     assert {"TS1_test_0", "TS2_test_chunk0_0", "TS2_test_chunk1_0"} < set(found["test"])
