@@ -11,7 +11,9 @@ from jaxcxr.models.pose_recurrent import frame_features
 from jaxcxr.models.recurrent_attention import RecurrentEncoderDecoder
 from jaxcxr.models.seq2seq import EncoderDecoder
 
-# Metres: what the decoders take as the unit of the poses they read and write.
+# Metres: the unit of the poses that the decoders read, so that they are of the order of 1. They
+# write metres as all lifters do: with the unit on the output too, its layer learns at 0.3 of the
+# rate of the others'.
 UNIT = 0.3
 
 
@@ -38,14 +40,14 @@ class _Transformer(EncoderDecoder):
 def _write(
     decoder: nn.Module, source: jax.Array, mask: jax.Array | None, features: int, train: bool
 ) -> jax.Array:
-    """Outputs `[batch, frames, width]`; the first `features` of each are the next one's input."""
+    """Outputs `[batch, frames, width]`; the first `features` of each, in `UNIT`, go in next."""
     memory = decoder.encode(source, mask, train)
     first = decoder.start(memory, source.shape[1])
 
     def advance(decoder, state, _):
         carry, previous = state
         carry, output = decoder.step(carry, previous, memory)
-        return (carry, output[..., :features].astype(previous.dtype)), output
+        return (carry, (output[..., :features] / UNIT).astype(previous.dtype)), output
 
     scan = nn.scan(
         advance,
@@ -93,8 +95,7 @@ class _Lifter(nn.Module):
                 source, self._taught(joints, train), source_mask=mask, target_mask=mask,
                 train=train,
             )
-        scale = jnp.where(jnp.arange(outputs.width) < 3 * count, jnp.float32(UNIT), 1)
-        return outputs.of_frames(y.astype(jnp.float32) * scale)
+        return outputs.of_frames(y)
 
     def _taught(self, joints: jax.Array, train: bool) -> jax.Array:
         """The true poses as the decoder reads them, in its unit, with noise in training."""

@@ -100,6 +100,18 @@ def test_taught_with_its_own_poses_it_writes_what_it_writes_alone(kind, draw):
     assert np.abs(first[:, 5] - second[:, 5]).max() > 1e-3
 
 
+@pytest.mark.parametrize("kind", ["bilstm", "bahdanau", "transformer", "dual"])
+def test_a_head_writes_metres(kind, draw):
+    """A unit on the output would slow the layer down: Adam's steps are of one size."""
+    model = small(kind)
+    variables = draw(model, KEYPOINTS, scale=0.3)
+    higher = jax.tree.map(lambda leaf: leaf, variables)
+    higher["params"]["head"]["bias"] = higher["params"]["head"]["bias"] + 0.01
+    taught = {"joints": JOINTS, "train": True, "rngs": KEY} if kind in WRITERS else {}
+    found = [model.apply(v, KEYPOINTS, **taught) for v in (variables, higher)]
+    np.testing.assert_allclose(found[1] - found[0], 0.01, atol=1e-6)
+
+
 def test_evaluation_does_not_look_at_the_truth(draw):
     model = small("luong")
     assert model.teacher_forcing
