@@ -38,6 +38,8 @@ class Protocol:
         "subject-action": of each action of each subject, then over these.
       fps: frames per second of the data, none where it varies.
       actions: first words of the actions that are scored; empty: all.
+      train_actions: those that are trained on, where subjects of the test are trained on too; none
+        of them is scored.
       joint_set: of `jaxcxr.data.joint_sets`, whose points `joints` are in its order.
       scored: joints of 3DPCK and its area under the curve; empty: all. MPJPE is over all.
       inclusive: whether a joint at just the threshold of 3DPCK is correct.
@@ -61,6 +63,7 @@ class Protocol:
     average: str = "action"
     fps: float | None = 50.0
     actions: tuple[str, ...] = ()
+    train_actions: tuple[str, ...] = ()
     joint_set: str = "human36m"
     scored: tuple[int, ...] = ()
     inclusive: bool = True
@@ -72,7 +75,10 @@ class Protocol:
     def __post_init__(self):
         if self.root_rule not in ROOT_RULES or self.average not in AVERAGES:
             raise ValueError(f"protocol {self.name}: {self.root_rule!r}, {self.average!r}")
-        if set(self.test) & set(self.train) or not set(self.validation) <= set(self.train):
+        again = set(self.test) & set(self.train)
+        if self.train_actions and self.actions:
+            again = set(self.actions) & set(self.train_actions)
+        if again or not set(self.validation) <= set(self.train):
             raise ValueError(f"protocol {self.name}: a test subject is used before the test")
         lengths = {len(self.parents), len(joint_sets.joint_set(self.joint_set).joints)}
         if lengths != {len(self.joints)} or self.unit not in ("m", "mm"):
@@ -131,6 +137,12 @@ _3DHP = Protocol(
     source="Mehta et al., MPI-INF-3DHP, 2017",
 )
 
+# CMU's subjects whom SURREAL keeps for its test (001_test.txt of its code).
+_SURREAL_TEST = (
+    3, 6, 7, 9, 10, 13, 24, 27, 30, 31, 34, 36, 39, 40, 60, 61, 70, 75, 81, 104, 107, 108, 115,
+    118, 120, 122, 127, 128, 133, 138,
+)
+
 _ALL = (
     _VP3D,
     dataclasses.replace(_VP3D, name="vp3d-gt", keypoints="true 2D positions (gt)"),
@@ -166,6 +178,35 @@ _ALL = (
         notes="One model for the three actions. The test is on other takes of the people trained "
         "on.",
         source="Pavllo et al., VideoPose3D, 2019",
+    ),
+    dataclasses.replace(
+        _VP3D, name="totalcapture", data_set="totalcapture", train=("S1", "S2", "S3"),
+        validation=(), test=("S1", "S2", "S3", "S4", "S5"),
+        keypoints="projected into the eight cameras", fps=60.0,
+        actions=("walking2", "freestyle3", "acting3"),
+        train_actions=("rom1", "rom2", "rom3", "walking1", "walking3", "freestyle1", "freestyle2",
+                       "acting1", "acting2"),
+        notes="S1 to S3 are trained on in other takes, S4 and S5 never: see the subjects apart. "
+        "Validation: the take freestyle2. Works differ in cameras and joints: never pool.",
+        source="Trumble et al., Total Capture, 2017",
+    ),
+    dataclasses.replace(
+        _VP3D, name="surreal", data_set="surreal",
+        train=tuple(f"{n:02d}" for n in range(145) if n not in _SURREAL_TEST), validation=(),
+        test=tuple(f"{n:02d}" for n in _SURREAL_TEST),
+        keypoints="true 2D positions in whole pixels (joints2D)", average="frame", fps=30.0,
+        actions=(),
+        notes="Validation: a tenth of the training subjects; the published val is a part of the "
+        "test. Clips overlap, so that most frames count more than once.",
+        source="Varol et al., Learning from synthetic humans, 2017",
+    ),
+    dataclasses.replace(
+        _VP3D, name="jta", data_set="jta", train=("train",), validation=(), test=("test",),
+        keypoints="true 2D positions, occluded joints unseen", average="frame", fps=30.0,
+        actions=(),
+        notes="Validation: the published val, which the authors count as test too. Tracks of at "
+        "least 9 frames.",
+        source="Fabbri et al., JTA, 2018",
     ),
     _3DHP,
     dataclasses.replace(

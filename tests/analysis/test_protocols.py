@@ -16,7 +16,10 @@ def _result(name, frames=10):
 def test_a_protocol_is_whole(name):
     protocol = protocols.get(name)
     assert protocol.name == name
-    assert not set(protocol.test) & set(protocol.train)
+    if protocol.train_actions:
+        assert not set(protocol.actions) & set(protocol.train_actions)
+    else:
+        assert not set(protocol.test) & set(protocol.train)
     assert set(protocol.validation) <= set(protocol.train)
     assert protocol.parents.count(-1) == 1
     assert protocol.parents[protocol.root] == -1
@@ -33,7 +36,11 @@ def test_a_protocol_is_whole(name):
 def test_the_names_that_results_are_reported_under():
     assert set(protocols.PROTOCOLS) >= {
         "vp3d-cpn", "vp3d-gt", "motionbert-sh", "cmu-subjects", "humaneva", "mpi-inf-3dhp",
+        "totalcapture", "surreal", "jta",
     }
+    # 104 is in the published list of SURREAL's test, 144 in that of its training.
+    assert "104" in protocols.get("surreal").test
+    assert "144" in protocols.get("surreal").train
     assert protocols.get("vp3d-cpn").test == ("S9", "S11")
     assert len(protocols.get("vp3d-cpn").actions) == 15
 
@@ -44,6 +51,11 @@ def test_a_protocol_that_cheats_cannot_be_made():
         dataclasses.replace(protocol, train=("S1", "S8", "S9"))
     with pytest.raises(ValueError, match="used before the test"):
         dataclasses.replace(protocol, validation=("S9",))
+    takes = protocols.get("totalcapture")
+    with pytest.raises(ValueError, match="used before the test"):
+        dataclasses.replace(takes, train_actions=(*takes.train_actions, "acting3"))
+    with pytest.raises(ValueError, match="used before the test"):
+        dataclasses.replace(takes, actions=())
     with pytest.raises(ValueError, match="joints, parents or unit"):
         dataclasses.replace(protocol, joints=protocol.joints[:16])
     with pytest.raises(ValueError, match="'mean'"):

@@ -29,6 +29,9 @@ SOURCES = {
     "humaneva": ("humaneva", "Humaneva", "pose", False),
     "mpi_inf_3dhp": ("mpi_inf_3dhp", "MpiInf3dhp", "pose", False),
     "motionbert": ("motionbert", "Motionbert", "pose", False),
+    "totalcapture": ("totalcapture", "Totalcapture", "pose", False),
+    "surreal": ("surreal", "Surreal", "pose", False),
+    "jta": ("jta", "Jta", "pose", False),
 }
 
 
