@@ -86,10 +86,7 @@ def _fit_class(name, labels, logits, method: str, rule: str, target: float) -> C
     notes, used = [], method
     if fewest < LEAST[method]:
         used = "identity"
-        notes.append(
-            f"not calibrated: {positives} positives and {negatives} negatives, but {method} takes "
-            f"{LEAST[method]} of each"
-        )
+        notes.append(f"not calibrated, which takes {LEAST[method]} positives and negatives")
     entry = ClassCalibration(
         name=name, method=used, parameters=_parameters(used, y, z), threshold=PLAIN_THRESHOLD,
         thresholds={}, prevalence=positives / len(y) if len(y) else math.nan,
@@ -105,8 +102,8 @@ def _fit_class(name, labels, logits, method: str, rule: str, target: float) -> C
         }
     else:
         notes.append(
-            f"threshold not chosen but {PLAIN_THRESHOLD}: that takes {LEAST_FOR_THRESHOLD} "
-            "positives and as many negatives"
+            f"threshold left at {PLAIN_THRESHOLD}: choosing one takes {LEAST_FOR_THRESHOLD} "
+            "positives and negatives"
         )
     if entry.parameters.get("slope") == recalibration.LEAST_SLOPE:
         notes.append("scores rank the validation labels no better than chance")
@@ -215,8 +212,16 @@ def to_text(calibration: Calibration) -> str:
             "" if target is None else f"{target:.4f}", entry.method, ", ".join(values),
             f"{entry.threshold:.4f}",
         ))
-    notes = [f"{entry.name}: {entry.note}" for entry in calibration.classes if entry.note]
-    return "\n".join([*tables.aligned(lines), *notes])
+    return "\n".join([*tables.aligned(lines), *remarks(calibration)])
+
+
+def remarks(calibration: Calibration) -> list[str]:
+    """The notes of the classes, each once, with the names of the classes it is of."""
+    names: dict[str, list[str]] = {}
+    for entry in calibration.classes:
+        for note in filter(None, entry.note.split("; ")):
+            names.setdefault(note, []).append(entry.name)
+    return [f"{note}: {', '.join(of)}" for note, of in names.items()]
 
 
 def _files(args: argparse.Namespace) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path]:

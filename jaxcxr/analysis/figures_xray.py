@@ -8,7 +8,7 @@ import numpy as np
 from sklearn import metrics as sk
 
 from jaxcxr.analysis.canvas import BLUE, FAINT, GRAY, ORANGE, new_figure, styled
-from jaxcxr.metrics import classification
+from jaxcxr.metrics import calibration, classification
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +47,33 @@ def roc_figure(labels: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -
     mean = "n/a" if math.isnan(table.macro_auroc) else f"{table.macro_auroc:.3f}"
     defined = len(classes) - len(table.undefined)
     figure.suptitle(f"macro AUROC {mean} over {defined} of {len(classes)} classes", fontsize=12)
+    return figure
+
+
+@styled
+def reliability_figure(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    classes: Sequence[str],
+    probabilities: np.ndarray | None = None,
+) -> "Figure":
+    """The figure of `report.reliability`; arguments and errors as there."""
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    classification.evaluate(labels, scores, classes)  # refuses what is no score
+    columns = min(5, math.ceil(math.sqrt(len(classes))))
+    rows = math.ceil(len(classes) / columns)
+    figure = new_figure(max(3.6, 2.3 * columns), 2.35 * rows + 1.1)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for i, name in enumerate(classes):
+        known = labels[:, i] != classification.UNKNOWN
+        calibrated = None if probabilities is None else probabilities[known, i]
+        _draw_reliability(panels[i], name, labels[known, i], scores[known, i], calibrated)
+    for axes in panels[len(classes):]:
+        axes.remove()
+    figure.supxlabel("probability said", fontsize=10)
+    figure.supylabel("share that is so", fontsize=10)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=3, fontsize=10)
     return figure
 
 
@@ -104,6 +131,36 @@ def _draw_roc(
     box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
     text = f"AUROC {row.auroc:.3f}\n{counts}"
     axes.text(0.99, 0.02, text, ha="right", va="bottom", fontsize=8, bbox=box)
+
+
+def _draw_reliability(
+    axes: "Axes", name: str, labels: np.ndarray, scores: np.ndarray, calibrated: np.ndarray | None
+) -> None:
+    """Bins of equal mass with Wilson's intervals; the axes end where the bins do."""
+    series = [("scores", GRAY if calibrated is not None else BLUE, "s", scores)]
+    if calibrated is not None:
+        series.append(("calibrated (95 % intervals)", BLUE, "o", calibrated))
+    axes.set_title(name.replace("_", " "))
+    end, texts = 0.02, []
+    axes.plot((0, 1), (0, 1), color=FAINT, linewidth=1, label="perfect")
+    for label, color, marker, values in series:
+        bins = calibration.reliability(labels == classification.POSITIVE, values)
+        low, high = bins.intervals()
+        faint = calibrated is not None and label == "scores"
+        axes.plot(bins.predicted, bins.observed, color=color, marker=marker, label=label,
+                  markersize=3, linewidth=1.0, linestyle=":" if faint else "-")
+        if not faint:
+            axes.vlines(bins.predicted, low, high, color=color, linewidth=1)
+        end = max([end, *bins.predicted, *(bins.observed if faint else high)])
+        texts.append("n/a" if math.isnan(bins.ece) else f"{bins.ece:.3f}")
+    end = min(1.0, 1.05 * end)
+    axes.set(xlim=(-0.02 * end, 1.02 * end), ylim=(-0.02 * end, 1.02 * end), aspect="equal")
+    ticks = (0, float(f"{end / 2:.1g}"))
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
+    axes.text(0.02, 0.98, f"ECE {' to '.join(texts)}", ha="left", va="top", fontsize=8, bbox=box,
+              transform=axes.transAxes)
 
 
 def _draw_radiograph(axes: "Axes", image: np.ndarray) -> None:

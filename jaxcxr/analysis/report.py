@@ -65,6 +65,31 @@ def roc(
     return save(figures_xray.roc_figure(labels, scores, classes), out)
 
 
+def reliability(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    classes: Sequence[str],
+    out: pathlib.Path | str,
+    probabilities: np.ndarray | None = None,
+) -> pathlib.Path:
+    """How often what is said with a probability is so, one small panel per class.
+
+    Arguments:
+      labels: integers `[N, C]` in {1, 0, -1 unknown}; unknown labels are left out per class.
+      scores: `[N, C]` in [0, 1], before calibration.
+      classes: the C names.
+      out: PNG to write; its folder is made.
+      probabilities: `[N, C]`, calibrated; none: the scores alone are drawn.
+
+    Returns:
+      `out`.
+
+    Errors:
+      ValueError: as in `jaxcxr.metrics.classification.evaluate`.
+    """
+    return save(figures_xray.reliability_figure(labels, scores, classes, probabilities), out)
+
+
 def samples(
     images: np.ndarray,
     labels: np.ndarray,

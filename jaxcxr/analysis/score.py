@@ -140,7 +140,7 @@ def _remarks(joined: score_files.Joined, calibration: Calibration | None) -> lis
     if calibration is None:
         remarks = ["F1max and its threshold are fitted on these very images, and so optimistic."]
     else:
-        remarks = [f"{entry.name}: {entry.note}" for entry in calibration.classes if entry.note]
+        remarks = calibrate.remarks(calibration)
     if joined.patients is None:
         remarks.append(
             "The labels name no patients: each image counts as its own, and the intervals are too "

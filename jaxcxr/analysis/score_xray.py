@@ -116,12 +116,20 @@ def write(result: Mapping, out: pathlib.Path) -> None:
         ) from error
 
 
-def to_text(result: Mapping) -> str:
-    """The result of `score` as aligned tables: one line per class, then the means."""
+def to_text(result: Mapping, brief: bool = False) -> str:
+    """The result of `score` as aligned tables: one line per class, then the means.
+
+    Arguments:
+      result: of `score`.
+      brief: only as much as 80 columns hold.
+    """
     shipped = any("shipped_threshold" in entry for entry in result["per_class"].values())
-    blocks = [_ranking_table(result, with_f1_max=not shipped)]
+    if brief:
+        blocks = [_brief_table(result)]
+    else:
+        blocks = [_ranking_table(result, with_f1_max=not shipped)]
     if shipped:
-        blocks.append(_threshold_table(result))
+        blocks.append(_brief_threshold_table(result) if brief else _threshold_table(result))
     left_out = result["macro"]["classes_left_out"]
     if left_out:
         blocks.append(f"not in the mean (one label value only): {', '.join(left_out)}")
@@ -260,6 +268,37 @@ def _threshold_table(result: Mapping) -> str:
         return [*line, number(entry["ece"]) if "ece" in entry else ""]
 
     return _ruled(result, header, cells)
+
+
+def _brief_table(result: Mapping) -> str:
+    header = ["class", "n+", "n-", "AUROC [95 %]", "AP [95 %]"]
+    unknown = any(entry["n_unknown"] for entry in result["per_class"].values())
+    names = ["n_positive", "n_negative", *(["n_unknown"] if unknown else [])]
+    if unknown:
+        header.insert(3, "unk.")
+
+    def cells(title: str, entry: Mapping) -> list[str]:
+        counts = [f"{entry[name]:,}" if name in entry else "" for name in names]
+        auroc = _both(entry["auroc"], entry["auroc_interval_bootstrap"])
+        precision = _both(entry["average_precision"], entry["average_precision_interval"])
+        return [title, *counts, auroc, precision]
+
+    return _ruled(result, header, cells)
+
+
+def _brief_threshold_table(result: Mapping) -> str:
+    header = ["at shipped thresholds", "F1 [95 %]", "sens.", "spec.", "Brier", "ECE", "thresh."]
+
+    def cells(title: str, entry: Mapping) -> list[str]:
+        last = [number(entry[n]) if n in entry else "" for n in ("ece", "shipped_threshold")]
+        rates = [number(entry[name]) for name in AT_THRESHOLD[1:]]
+        return [title, _both(entry["f1"], entry["f1_interval"]), *rates, *last]
+
+    return _ruled(result, header, cells)
+
+
+def _both(value: float | None, interval: Sequence[float] | None) -> str:
+    return "n/a" if value is None else f"{number(value)} {span(interval)}"
 
 
 def _ruled(result: Mapping, header: list[str], cells) -> str:

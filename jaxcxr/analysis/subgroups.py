@@ -21,6 +21,7 @@ from jaxcxr.metrics import classification, intervals, operating
 
 ALL = "all"  # stands in the column of the class for a whole group
 UNKNOWN = "unknown"
+LEAST_PATIENTS = 10  # of a group whose figures get intervals: resamples of fewer are too alike
 AGE_BANDS = ((0, 19), (20, 39), (40, 59), (60, 79), (80, 120))
 # Attribute -> columns that hold it, as `sheets.fold` leaves their names.
 _COLUMNS = {
@@ -31,7 +32,8 @@ _COLUMNS = {
 }
 _FIGURES = ("auroc", "sensitivity", "gap", "under_diagnosis", "over_diagnosis")
 _NOTES = (
-    "95 % intervals over resamples of whole patients, not corrected for the number of rows. "
+    "95 % intervals over resamples of whole patients, not corrected for the number of rows; n/a of "
+    f"groups with fewer than {LEAST_PATIENTS} patients. "
     "gap: sensitivity at the shipped thresholds minus that of all other images of the attribute, "
     "for a whole group the mean over classes that both have. Under-diagnosis: share of images with "
     "a finding for which none is said; over-diagnosis: share without any for which one is said "
@@ -88,6 +90,8 @@ def rows(
             entries = _auroc_rows(*part, classes, resamples, seed)
             if terms is not None:
                 _add_rates(entries, terms, mask, clusters, (resamples, seed))
+            if len(np.unique(part[2])) < LEAST_PATIENTS:
+                entries = [_without_intervals(entry) for entry in entries]
             about = {"attribute": attribute, "group": str(name)}
             result += [about | entry for entry in entries]
     return result
@@ -168,9 +172,17 @@ def write(entries: Sequence[Mapping], folder: pathlib.Path) -> tuple[pathlib.Pat
     return csv_path, md_path
 
 
-def to_text(entries: Sequence[Mapping]) -> str:
-    """The whole groups as an aligned table; "" without rows."""
-    return "\n".join(tables.aligned(_lines(entries, of_groups=True))) if entries else ""
+def to_text(entries: Sequence[Mapping], brief: bool = False) -> str:
+    """The whole groups as an aligned table; "" without rows.
+
+    Arguments:
+      entries: of `rows`.
+      brief: only as much as 80 columns hold.
+    """
+    if not entries:
+        return ""
+    lines = _brief_lines(entries) if brief else _lines(entries, of_groups=True)
+    return "\n".join(tables.aligned(lines))
 
 
 def _chosen(sheet: Sheet) -> dict[str, int]:
@@ -267,6 +279,25 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
     return intervals.percentile_interval(values)
 
 
+def _without_intervals(entry: Mapping) -> dict:
+    return {n: None if n.endswith("_interval") else value for n, value in entry.items()}
+
+
+def _brief_lines(entries: Sequence[Mapping]) -> list[tuple[str, ...]]:
+    figures = [name for name in ("auroc", "gap", "under_diagnosis") if name in entries[0]]
+    titles = {"auroc": "AUROC", "gap": "sensitivity gap", "under_diagnosis": "under-diagnosis"}
+    lines = [("group", "images", *(titles[name] for name in figures))]
+    for entry in entries:
+        if entry["class"] != ALL:
+            continue
+        cells = [f"{entry['attribute']} {entry['group']}", f"{entry['images']:,}"]
+        for name in figures:
+            form = "+.2f" if name == "gap" else ".2f"
+            cells.append(f"{number(entry[name], form)} {span(entry[f'{name}_interval'], form)}")
+        lines.append(tuple(cells))
+    return lines
+
+
 def _lines(entries: Sequence[Mapping], *, of_groups: bool) -> list[tuple[str, ...]]:
     """Cells of the whole groups, or of their classes."""
     kept = [entry for entry in entries if (entry["class"] == ALL) == of_groups]
@@ -289,6 +320,6 @@ def _lines(entries: Sequence[Mapping], *, of_groups: bool) -> list[tuple[str, ..
             form = "+.3f" if name == "gap" else ".3f"
             value = number(entry[name], form)
             ends = entry[f"{name}_interval"]
-            cells.append(value if ends is None else f"{value} {span(ends, form)}")
+            cells.append(value if entry[name] is None else f"{value} {span(ends, form)}")
         lines.append(tuple(cells))
     return lines

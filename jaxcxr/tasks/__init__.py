@@ -79,8 +79,22 @@ class Task(Protocol):
     def ids(self, split: str, index) -> list[str]:
         """Names of examples, for messages."""
 
-    def write(self, split: str, predictions: dict[str, np.ndarray], workdir: pathlib.Path) -> None:
-        """Write `predictions/<split>.csv` and the task's figures under `report/`."""
+    def calibrate(
+        self, predictions: dict[str, np.ndarray], step: int, workdir: pathlib.Path
+    ) -> None:
+        """Fit what turns outputs into probabilities, on the predictions of validation.
+
+        It is called, before `write`, only of tasks whose config has the group `calibration`.
+        """
+
+    def write(
+        self, split: str, predictions: dict[str, np.ndarray], workdir: pathlib.Path
+    ) -> str | None:
+        """Write `predictions/<split>.csv` and the task's figures under `report/`.
+
+        Returns:
+          A table for the screen that says more than the evaluation's; none: that one is shown.
+        """
 
     def examples(self, split: str) -> np.ndarray:
         """Indices of few examples of a split on which to show what a model does."""

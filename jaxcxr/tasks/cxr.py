@@ -1,6 +1,5 @@
 """Chest X-ray: multi-label detection of findings with unknown labels masked everywhere."""
 
-import csv
 import functools
 import pathlib
 from collections.abc import Callable
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcxr.analysis import figures_attention, report
+from jaxcxr.analysis import figures_attention, report, report_xray
 from jaxcxr.data import augment, radiographs
 from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.metrics import classification
@@ -116,8 +115,15 @@ class XrayTask:
         """Image ids."""
         return [str(name) for name in self.source(split).manifest.image_id[np.asarray(index)]]
 
-    def write(self, split: str, predictions, workdir: pathlib.Path) -> None:
-        """`predictions/<split>.csv`, ROC curves and sample radiographs."""
+    def calibrate(self, predictions, step: int, workdir: pathlib.Path) -> None:
+        """`calibration.json` and `predictions/validation.csv`, from those of validation."""
+        report_xray.write_calibration(
+            self.source("validation").manifest, predictions["scores"], self._config.calibration,
+            {"step": step, "source": self._config.data.source}, workdir,
+        )
+
+    def write(self, split: str, predictions, workdir: pathlib.Path) -> str:
+        """`predictions/<split>.csv`, ROC curves, sample radiographs, figures with intervals."""
         rows, scores = self.source(split).manifest, predictions["scores"]
         folder = workdir / "report"
         report.roc(rows.labels, scores, self.classes, folder / f"roc_{split}.png")
@@ -125,7 +131,9 @@ class XrayTask:
         pictures = np.stack([self.source(split)[i]["image"][..., 0] for i in chosen])
         report.samples(pictures, rows.labels[chosen], scores[chosen], self.classes,
                        folder / f"samples_{split}.png")
-        self._write_scores(rows, scores, workdir / "predictions" / f"{split}.csv")
+        table = report_xray.write_figures(rows, scores, workdir)
+        report_xray.write_scores(rows, scores, workdir / "predictions" / f"{split}.csv")
+        return table
 
     def examples(self, split: str) -> np.ndarray:
         """Images that show as many findings as possible."""
@@ -158,20 +166,6 @@ class XrayTask:
         names = [self.classes[i].replace("_", " ") for i in np.flatnonzero(labels == POSITIVE)]
         more = f" +{len(names) - 2}" if len(names) > 2 else ""
         return "\n".join(names[:2]) + more if names else "no finding"
-
-    def _write_scores(self, rows, scores, path: pathlib.Path) -> None:
-        """The csv file, complete or not at all: that it is there shows that the work is done."""
-        path.parent.mkdir(exist_ok=True)
-        partial = path.with_suffix(".partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(("image_id", "patient_id", *(f"label_{c}" for c in self.classes),
-                             *(f"score_{c}" for c in self.classes)))
-            for i in range(len(rows)):
-                labels = ("" if label == UNKNOWN else int(label) for label in rows.labels[i])
-                writer.writerow((rows.image_id[i], rows.patient_id[i], *labels,
-                                 *(f"{score:.6g}" for score in scores[i])))
-        partial.replace(path)
 
     def describe(self) -> dict[str, str]:
         """Images and patients of each split, and a table of the training split's classes."""

@@ -158,16 +158,21 @@ def validate(run, state, step, writer, screen) -> dict[str, float]:
 def finish(
     run, checkpoints, writer, local, screen, split="test", sigterm=None
 ) -> dict[str, float]:
-    """Evaluate the best checkpoint on a split; write predictions and the report."""
+    """Calibrate the best checkpoint, evaluate it on a split; write predictions and the report."""
     step, state = run.best_state(checkpoints, local.workdir)
+    first = jax.process_index() == 0
+    if "calibration" in run.config:
+        predictions = predict(run, state, "validation", sigterm)
+        if first:
+            run.task.calibrate(predictions, step, local.path)
     predictions = predict(run, state, split, sigterm)
     result = run.task.evaluate(split, predictions)
     writer.write(step, split, result.metrics)
-    screen.print(f"{split}, checkpoint of step {step}\n{result.table}")
-    if jax.process_index() == 0:
+    if first:
         folder = local.path / "report"
         folder.mkdir(exist_ok=True)
-        run.task.write(split, predictions, local.path)
+        table = run.task.write(split, predictions, local.path) or result.table
+        screen.print(f"{split}, checkpoint of step {step}\n{table}")
         if writer.has_training():
             report.curves(local.path / "metrics.jsonl", folder / "curves.png")
         variables = {"params": state.eval_params, "batch_stats": state.batch_stats}

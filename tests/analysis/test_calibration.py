@@ -75,8 +75,10 @@ def test_rare_classes_fall_back_and_say_so(fitted):
     hernia, covid = fitted.classes[2:]
     assert (hernia.method, hernia.parameters, hernia.threshold) == ("identity", {}, 0.5)
     assert hernia.fallback
-    assert "5 positives" in hernia.note
-    assert "platt takes 20" in hernia.note
+    assert hernia.positives == 5
+    assert "takes 20 positives" in hernia.note
+    notes = calibrate.remarks(fitted)
+    assert [note.endswith(": Hernia, COVID-19") for note in notes] == [True, True]
     assert hernia.thresholds == {}
     assert (covid.prevalence, covid.positives) == (0.0, 0)
     assert not fitted.classes[0].fallback

@@ -110,6 +110,24 @@ def test_without_thresholds_there_is_auroc_alone(tmp_path):
     assert subgroups.write([], tmp_path) == ()
 
 
+def test_few_patients_have_figures_without_intervals():
+    labels, scores, patients, _ = example()
+    few = np.where(patients < 5, "few", "many")
+    rows = subgroups.rows(
+        labels, scores, CLASSES, patients, {"a": few}, scores > 1, resamples=50
+    )
+    entries = {row["group"]: row for row in rows if row["class"] == ALL}
+    assert entries["few"]["under_diagnosis"] is not None
+    assert entries["few"]["under_diagnosis_interval"] is entries["few"]["auroc_interval"] is None
+    assert entries["many"]["auroc_interval"] is not None
+
+
+def test_the_table_of_a_run_fits_80_columns(made):
+    lines = subgroups.to_text(made[-1], brief=True).splitlines()
+    assert len(lines) == 1 + sum(row["class"] == ALL for row in made[-1])
+    assert max(map(len, lines)) <= 80
+
+
 def test_files_hold_all_rows(made, tmp_path):
     rows = made[-1]
     paths = subgroups.write(rows, tmp_path)

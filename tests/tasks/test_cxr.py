@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from jaxcxr.analysis import calibrate
+from jaxcxr.analysis.calibration import Calibration
 from jaxcxr.data import schema
 from jaxcxr.tasks import balance, cxr
 from tests import toys
@@ -193,6 +196,37 @@ def test_figures_are_pictures(written):
     _, _, workdir = written
     for name in ("roc_test", "samples_test"):
         assert (workdir / "report" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_end_of_a_run_calibrates_and_says_what_holds_at_its_thresholds(tmp_path):
+    config = toys.xray_config(report__samples=1)
+    config.calibration.update({"method": "temperature", "threshold": "youden"})
+    task = toys.xray_task(config)
+    rng = np.random.default_rng(1)
+    scores = rng.random((len(task.source("validation")), 3)).astype(np.float32)
+    task.calibrate({"scores": scores}, 7, tmp_path)
+    calibration = Calibration.load(tmp_path / "calibration.json")
+    assert calibration.names == toys.CLASSES
+    assert calibration.about["step"] == 7
+    assert calibration.about["method"] == "temperature"
+    labels = task.source("validation").manifest.labels
+    expected = calibrate.fit(labels, scores, toys.CLASSES, "temperature", "youden")
+    np.testing.assert_array_equal(calibration.thresholds, expected.thresholds)
+    with (tmp_path / "predictions" / "validation.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(scores)
+
+    scores = rng.random((21, 3)).astype(np.float32)
+    text = task.write("test", {"scores": scores}, tmp_path)
+    assert "at shipped thresholds" in text
+    assert "takes 10 positives" in text
+    result = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    found = calibration.findings(calibration.from_scores(scores))
+    for c, entry in enumerate(result["per_class"].values()):
+        truth = task.source("test").labels[:, c]
+        known = truth >= 0
+        assert entry["f1"] == pytest.approx(sk.f1_score(truth[known], found[known, c]))
+    for name in ("reliability.png", "metrics.csv"):
+        assert (tmp_path / "report" / name).stat().st_size > 100
 
 
 def test_samples_show_every_finding_there_is():
