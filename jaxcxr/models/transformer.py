@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
+from jaxcxr.models.gradients import kept
 from jaxcxr.models.sharding import by_example
 
 _DENSE_INIT = nn.initializers.xavier_uniform()
@@ -228,7 +229,7 @@ class Block(nn.Module):
 
     def _after(self, x: jax.Array, y: jax.Array, name: str, train: bool) -> jax.Array:
         """`x` with the branch `y`."""
-        x = x + DropPath(self.drop_path)(y, train=train)
+        x = kept(x + DropPath(self.drop_path)(y, train=train))
         return LayerNorm(self.dtype, name=name)(x) if self.norm == "post" else x
 
     def _attended(self, x: jax.Array, y: jax.Array, name: str, train: bool) -> jax.Array:

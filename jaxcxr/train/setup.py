@@ -158,7 +158,8 @@ class Setup:
             return parallel.compile_pmap_step(self.mesh, step)
         placed = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         jitted = parallel.compile_step(self.config, self.mesh, step, placed)
-        compiled = jitted.lower(abstract, self.example_batch()).compile()
+        lowered = jitted.lower(abstract, self.example_batch())
+        compiled = lowered.compile(_keep_barriers())
         parallel.check_memory(self.config, compiled)
         self.seconds["compile"] = self.seconds.get("compile", 0.0) + time.perf_counter() - begun
         return compiled
@@ -178,6 +179,15 @@ def _compile_once() -> dict | None:
     On CPU, LLVM spends ten times as long on the random numbers of an initialisation as they save.
     """
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+
+
+def _keep_barriers() -> dict | None:
+    """Compiler options of a training step; see `jaxcxr.models.gradients`.
+
+    The pass that is left out removes optimization barriers, before fusion on CPU.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if on_cpu else None
 
 
 def make_model(config, task, axis_name: str | None = None):
