@@ -59,7 +59,7 @@ def get_config(arg: str = ""):
         raise UserError(f"configs/cxr15_vit_flex.py takes plain or nothing, not {arg!r}.")
     config = base.default("cxr")
     base.set_source(config, "cxr15", size=1024, equalize="hist")
-    base.set_model(config, "vit_small", drop_path=0.1, attention=HEADS[arg], remat=True)
+    base.set_model(config, "vit_small", drop_path=0.1, attention=HEADS[arg], remat="full")
     config.data.image_size = 1024
     config.dtype = "bfloat16"
     config.batch_size = 64

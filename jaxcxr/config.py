@@ -26,7 +26,7 @@ TASKS = ("cxr", "pose")
 RESUME_MAY_CHANGE = (
     r"^mesh\.", r"^parallel$", r"^log_every$", r"^data\.(dir|threads|prefetch|workers)$",
     r"^checkpoint\.keep$", r"^report\.", r"^watchdog$",
-    r"^calibration\.",
+    r"^calibration\.", r"^model\.options\.remat$",
 )
 
 _DURATION = re.compile(r"^\s*(\d+\.?\d*(?:e\d+)?)\s*(steps?|epochs?|examples?)\s*$")
@@ -276,6 +276,9 @@ def from_saved(saved: dict):
     config = default(saved["task"])
     with config.unlocked(), config.ignore_type():
         config.update(ml_collections.ConfigDict(tuples(saved)))
+        if config.model.options and config.model.name in models.NAMES:
+            known = models.options(config.model.name)
+            config.model.options = ml_collections.ConfigDict({**known, **config.model.options})
     return config
 
 

@@ -10,6 +10,7 @@ from jaxcxr.analysis import calibration
 from jaxcxr.config import TASKS, default, get, nearest, source_options, steps
 from jaxcxr.data import augment, clips, sources
 from jaxcxr.errors import UserError
+from jaxcxr.models import remat
 from jaxcxr.metrics import recalibration
 from jaxcxr.tasks import balance, pose_losses
 from jaxcxr.train import optim, rules, watchdog
@@ -18,6 +19,7 @@ _CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "parallel": ("jit", "pmap"),
     "checkpoint.mode": ("max", "min"),
+    "model.options.remat": (*remat.NAMES, True, False),
     "loss.cxr": ("bce", "focal"),
     "loss.class_weights": balance.CLASS_WEIGHTS,
     "data.sampling": balance.SAMPLING,
@@ -110,6 +112,7 @@ def check(config) -> None:
         "'fsdp', 'replicate' or a tuple of mesh axes and None", "config.sharding_rules",
     )
     _check_stages(config)
+    _check_scan(config)
 
 
 def _check_tree(config, reference, prefix: str) -> None:
@@ -265,3 +268,24 @@ def _check_stages(config) -> None:
         optim.check_stage(stage, f"config.stages.{name}")
     if len(set(config.stage_order)) != len(config.stage_order):
         raise UserError(f"config.stage_order {config.stage_order} names a stage twice.")
+
+
+def _check_scan(config) -> None:
+    """With scanned blocks there is one stack of parameters, and no rule can name a block."""
+    if not get(config, "model.options.scan"):
+        return
+    rules_by_key = {"sharding_rules": [regex for regex, _ in config.sharding_rules]}
+    for name in config.stage_order:
+        stage = config.stages[name]
+        rules_by_key[f"stages.{name}.trainable"] = stage.trainable
+        for key in ("decay_rules", "multiplier_rules"):
+            rules_by_key[f"stages.{name}.optimizer.{key}"] = [
+                regex for regex, _ in stage.optimizer[key]
+            ]
+    for key, patterns in rules_by_key.items():
+        for pattern in patterns:
+            if "blocks_" in pattern:
+                raise UserError(
+                    f"config.{key} holds {pattern!r}, but with config.model.options.scan=True all "
+                    "blocks are one stack, 'blocks', and none has a number; set scan=False."
+                )

@@ -156,6 +156,7 @@ def prune(
 
     from jaxcxr import config as config_lib
     from jaxcxr.analysis import prune as analysis
+    from jaxcxr.models import scanned
     from jaxcxr.train import checkpoint, setup
 
     config = config_lib.from_saved(checkpoint.load_config(workdir))
@@ -171,6 +172,14 @@ def prune(
     before = setup.make(config)
     with before.mesh_context():
         state = jax.device_get(_restore(workdir, before))
+    if "scan" in config.model.options and config.model.options.scan:
+        # Layers that are pruned are no longer equal.
+        config.model.options.scan = False
+        unrolled = {
+            name: scanned.unrolled(before.model, {"params": tree})[1]["params"]
+            for name, tree in (("params", state.params), ("ema", state.ema)) if tree is not None
+        }
+        before, state = setup.make(config), state.replace(**unrolled)
     plans = {
         (stack.prefix, layer): analysis.plan(
             groups, cost, _attention(state.eval_params, stack.prefix, layer), stack.dim,

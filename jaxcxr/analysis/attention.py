@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxcxr.analysis import figures_attention
 from jaxcxr.analysis.canvas import save
+from jaxcxr.models import scanned
 from jaxcxr.models.attention.capture import COLLECTION
 
 # Numbers that all weights together may be: 256 MB.
@@ -37,7 +38,7 @@ def write(task, model, variables: Mapping[str, Any], split: str, folder: pathlib
     if jax.process_count() > 1:
         return ["no figures of attention: they are drawn by runs of a single process"]
     index = task.examples(split)
-    variables = jax.device_get(variables)
+    model, variables = scanned.unrolled(model, jax.device_get(variables))
     while True:
         inputs, options = task.inputs(task.source(split).read(index))
         shapes = jax.eval_shape(

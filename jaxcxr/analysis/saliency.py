@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxcxr.analysis.figures_attention import patch_maps, rollout
 from jaxcxr.errors import UserError
+from jaxcxr.models import scanned
 from jaxcxr.models.taps import FEATURES, PERTURBATIONS
 
 # Method -> (forward passes that it costs, roughly; what it needs of a model).
@@ -27,6 +28,7 @@ METHODS = {
     "occlusion": (226, ""),
 }
 STEPS = 32  # of integrated gradients
+CELLS = 7  # a side, that a map of features has at least to be drawn, where one has
 CHANNELS = 64  # of Score-CAM, those of the greatest mean
 WINDOWS = 8  # windows of occlusion that cover a side; they move by half a window
 
@@ -42,7 +44,8 @@ class Explainer:
     """
 
     def __init__(self, model: Any, variables: Mapping[str, Any], baseline: float):
-        self._model, self.variables, self._baseline = model, variables, baseline
+        self._model, self.variables = scanned.unrolled(model, variables)
+        self._baseline = baseline
         self._compiled: dict[str, Callable] = {}
 
     def with_variables(self, variables: Mapping[str, Any]) -> "Explainer":
@@ -53,10 +56,7 @@ class Explainer:
 
     def methods(self, images: jax.Array) -> tuple[str, ...]:
         """The methods that the model has what they need for, in the order of `METHODS`."""
-        _, found = jax.eval_shape(
-            lambda v, x: self._model.apply(v, x, mutable=[FEATURES, "attention"]),
-            self.variables, images,
-        )
+        found = self._collections(images)
         given = {"", *(("map",) if FEATURES in found else ())}
         blocks = found.get("attention", {}).get("backbone", {})
         whole = [block.get("attention", {}) for block in blocks.values()]
@@ -65,6 +65,26 @@ class Explainer:
         ):
             given.add("attention")
         return tuple(name for name, (_, need) in METHODS.items() if need in given)
+
+    def stage(self, images: jax.Array) -> tuple[str, tuple[int, int]]:
+        """Name and size of the map of features that Grad-CAM and Score-CAM draw.
+
+        The last one of at least `CELLS` cells a side, which is ResNet's and DenseNet's last at
+        224 pixels; smaller images leave too few cells there. Else the one of the most cells.
+        """
+        maps = self._collections(images)[FEATURES]["backbone"]
+        sizes = {name: tuple(given[0].shape[1:3]) for name, given in maps.items()}
+        fine = [name for name, size in sizes.items() if min(size) >= CELLS]
+        name = max(fine) if fine else max(sizes, key=lambda name: min(sizes[name]))
+        return name, sizes[name]
+
+    def _collections(self, images: jax.Array) -> Mapping[str, Any]:
+        """Shapes of what the model gives away."""
+        _, found = jax.eval_shape(
+            lambda v, x: self._model.apply(v, x, mutable=[FEATURES, "attention"]),
+            self.variables, images,
+        )
+        return found
 
     def logits(self, images: jax.Array) -> np.ndarray:
         """Logits `[n, classes]` of normalised images `[n, H, W, 1]`."""
@@ -89,17 +109,12 @@ class Explainer:
                 f"{method!r} does not explain this model; methods: "
                 f"{', '.join(self.methods(images))}."
             )
-        compute = {
-            "grad_cam": grad_cam,
-            "score_cam": functools.partial(score_cam, baseline=self._baseline),
-            "rollout": attention_weights,
-            "attention_gradient": attention_gradient,
-            "integrated_gradients": functools.partial(
-                integrated_gradients, baseline=self._baseline
-            ),
-            "occlusion": occlusion,
-        }[method]
-        run = self._run(method, functools.partial(compute, self._model))
+        options = {}
+        if METHODS[method][1] == "map":
+            options["stage"] = self.stage(images)[0]
+        if method in ("score_cam", "integrated_gradients"):
+            options["baseline"] = self._baseline
+        run = self._run(method, functools.partial(_FUNCTIONS[method], self._model, **options))
         found = jax.device_get(run(self.variables, images, jnp.asarray(classes)))
         if method == "rollout":
             found = rollout(found)
@@ -144,37 +159,38 @@ def _perturbed(model, variables, images, classes, kept: str):
     return found, gradient
 
 
-def grad_cam(model, variables, images, classes) -> jax.Array:
-    """Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2) of the last convolutional map.
+def grad_cam(model, variables, images, classes, *, stage: str) -> jax.Array:
+    """Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2).
 
     Arguments:
-      model, variables: a model with a marked map, see `jaxcxr.models.taps`.
+      model, variables: a model with marked maps of features, see `jaxcxr.models.taps`.
       images: normalised, `[n, H, W, 1]`.
       classes: int `[n]`.
+      stage: name of the map of features.
 
     Returns:
       float32 `[n, rows, columns]`, not negative.
     """
     found, gradient = _perturbed(model, variables, images, classes, FEATURES)
-    features = found["backbone"]["map"][0].astype(jnp.float32)
-    weight = gradient["backbone"]["map"].astype(jnp.float32).mean((1, 2), keepdims=True)
+    features = found["backbone"][stage][0].astype(jnp.float32)
+    weight = gradient["backbone"][stage].astype(jnp.float32).mean((1, 2), keepdims=True)
     return jax.nn.relu((weight * features).sum(-1))
 
 
-def score_cam(model, variables, images, classes, *, baseline: float) -> jax.Array:
+def score_cam(model, variables, images, classes, *, stage: str, baseline: float) -> jax.Array:
     """Score-CAM (Wang et al. 2020, eq. 5 to 7): channels weighed by what their place alone scores.
 
     Only the `CHANNELS` channels of the greatest mean are tried, for each costs a forward pass.
 
     Arguments:
-      model, variables, images, classes: as in `grad_cam`.
+      model, variables, images, classes, stage: as in `grad_cam`.
       baseline: what is left where a channel masks the image out.
 
     Returns:
       float32 `[n, rows, columns]`, not negative.
     """
     _, found = model.apply(variables, images, mutable=[FEATURES])
-    features = found[FEATURES]["backbone"]["map"][0].astype(jnp.float32)
+    features = found[FEATURES]["backbone"][stage][0].astype(jnp.float32)
     count = min(CHANNELS, features.shape[-1])
     _, best = jax.lax.top_k(features.mean((1, 2)), count)
     features = jnp.take_along_axis(features, best[:, None, None, :], -1)
@@ -299,3 +315,13 @@ def _starts(size: int) -> jax.Array:
     step = max(1, window // 2)
     starts = [*range(0, size - window, step), size - window]
     return jnp.asarray(starts)
+
+
+_FUNCTIONS = {
+    "grad_cam": grad_cam,
+    "score_cam": score_cam,
+    "rollout": attention_weights,
+    "attention_gradient": attention_gradient,
+    "integrated_gradients": integrated_gradients,
+    "occlusion": occlusion,
+}

@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.classifier import ClassifierHead
+from jaxcxr.models.remat import rematerialized
 from jaxcxr.models.taps import tap
 
 # He et al. 2015 (arXiv:1502.01852), the initialisation of torchvision's DenseNets.
@@ -89,7 +90,7 @@ class DenseNetBackbone(_Layers):
     bn_size: int = 4
     width: int = 64
     stem: str = "imagenet"
-    remat: bool = False
+    remat: str = "none"
 
     def _stem(self, x: jax.Array, train: bool) -> jax.Array:
         if self.stem == "imagenet":
@@ -103,7 +104,7 @@ class DenseNetBackbone(_Layers):
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """Pools images `[batch, height, width, 1 or 3]` to features `[batch, channels]`."""
         both = {"dtype": self.dtype, "axis_name": self.axis_name}
-        layer = nn.remat(DenseLayer, static_argnums=(2,)) if self.remat else DenseLayer
+        layer = rematerialized(DenseLayer, self.remat, static_argnums=(2,))
         x = self._stem(images, train)
         for stage, layers in enumerate(self.stages, 1):
             if stage > 1:
@@ -124,7 +125,9 @@ class DenseNetBackbone(_Layers):
                 )(features, train)
                 features = (*features, new)
             x = jnp.concatenate(features, axis=-1)
-        x = tap(self, "map", self.norm_relu(x, "norm5", train))
+            if stage < len(self.stages):
+                x = tap(self, f"stage{stage}", x)
+        x = tap(self, f"stage{len(self.stages)}", self.norm_relu(x, "norm5", train))
         return x.astype(jnp.float32).mean((1, 2)).astype(self.dtype)
 
 
@@ -140,8 +143,9 @@ class DenseNet(nn.Module):
       stem: "imagenet" (7x7 stride 2, max pool) or "small" (3x3 stride 1, no pool) for small images.
       head_width: hidden units of the head, 0 for a single Dense.
       head_dropout: dropout rate of the head.
-      remat: recompute the layers in the backward pass: memory grows with the depth of a block
-        instead of its square (Pleiss et al. 2017, arXiv:1707.06990).
+      remat: what the backward pass computes again of each layer: "none", "dots" or "full", see
+        `remat.rematerialized`. With "full", memory grows with the depth of a block instead of its
+        square (Pleiss et al. 2017, arXiv:1707.06990).
       dtype: of the computation; parameters, BatchNorm and logits are float32.
       axis_name: mapped axis over which BatchNorm averages its statistics (pmap only; under jit
         with a sharded batch the statistics are already those of the whole batch).
@@ -155,7 +159,7 @@ class DenseNet(nn.Module):
     stem: str = "imagenet"
     head_width: int = 256
     head_dropout: float = 0.25
-    remat: bool = False
+    remat: str = "none"
     dtype: Any = jnp.float32
     axis_name: str | None = None
 

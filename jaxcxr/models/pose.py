@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models import pose_stream, transformer
+from jaxcxr.models import pose_stream, scanned, transformer
 from jaxcxr.models.attention.layers import layers, shares
 from jaxcxr.models.keypoints import standardize
 from jaxcxr.models.pose_outputs import HEAD_INIT, Outputs
@@ -35,7 +35,7 @@ class Backbone(nn.Module):
     causal: bool
     latency: int
     norm: str
-    remat: bool
+    remat: str
     decode: bool
     dtype: Any
 
@@ -65,7 +65,7 @@ class Backbone(nn.Module):
             ]
         return [
             functools.partial(
-                transformer.encoder_block(self.remat and not self.decode, shares(make)),
+                transformer.encoder_block("none" if self.decode else self.remat, shares(make)),
                 make,
                 self.mlp_ratio,
                 self.dropout,
@@ -137,6 +137,8 @@ class Backbone(nn.Module):
 class TemporalBackbone(Backbone):
     """Encoder over frame tokens; arguments as in `PoseTemporal`."""
 
+    scan: bool = False
+
     @nn.compact
     def __call__(self, keypoints: jax.Array, mask: jax.Array | None, train: bool) -> jax.Array:
         """Returns frame features `[batch, frames, dim]`."""
@@ -145,6 +147,8 @@ class TemporalBackbone(Backbone):
         x = jnp.concatenate([pose.reshape(batch, frames, -1), place], -1).astype(self.dtype)
         x = self.positioned(nn.Dense(self.dim, dtype=self.dtype, name="embed")(x), train)
         masks = self.masks(mask, frames)
+        if self.scan:
+            return self.normed(self._scanned(x, masks, train))
         makers = self.blocks(self.attention, self.depth)
         rates, weights = transformer.drop_path_rates(self.drop_path, self.depth), None
         for index, (make, rate) in enumerate(zip(makers, rates, strict=True)):
@@ -152,6 +156,16 @@ class TemporalBackbone(Backbone):
                 index, make, x, masks, weights, rate=rate, name=f"blocks_{index}", train=train
             )
         return self.normed(x)
+
+    def _scanned(self, x: jax.Array, masks: tuple, train: bool) -> jax.Array:
+        if self.latency:
+            raise UserError("scan=True needs equal blocks, and with a latency the first differs.")
+        options = {"heads": self.heads, "dropout": self.attention_dropout, "dtype": self.dtype}
+        return scanned.run(
+            layers(self.attention, self.depth, **options), x, masks[0], train=train,
+            drop_path=self.drop_path, remat=self.remat, mlp_ratio=self.mlp_ratio,
+            dropout=self.dropout, dtype=self.dtype, norm=self.norm,
+        )
 
 
 def options_of(model: nn.Module, fields: type[Backbone]) -> dict[str, Any]:
@@ -183,7 +197,9 @@ class PoseTemporal(nn.Module):
       latency: frames after its own that a frame of a causal model sees, in the first block; the
         weights are those of any other latency.
       norm: "pre", "post" or "tfixup"; see `transformer.Block`.
-      remat: recompute the blocks in the backward pass.
+      remat: what the backward pass computes again of each block: "none", "full", "dots" or
+        "weight_dots"; see `remat.rematerialized`.
+      scan: compile the blocks, which must be equal, as one loop; see `scanned`.
       uncertainty: also a log variance for each joint.
       trajectory: also where the root stands; see `pose_outputs.Outputs.read` for both.
       decode: each call gets the next frame; see `streaming`, which sets it.
@@ -203,7 +219,8 @@ class PoseTemporal(nn.Module):
     causal: bool = False
     latency: int = 0
     norm: str = "pre"
-    remat: bool = False
+    remat: str = "none"
+    scan: bool = False
     uncertainty: bool = False
     trajectory: bool = False
     decode: bool = False
@@ -329,7 +346,8 @@ class PoseSpatioTemporal(nn.Module):
       latency: frames after its own that a frame of a causal model sees, in the first block; the
         weights are those of any other latency.
       norm: "pre", "post" or "tfixup"; see `transformer.Block`.
-      remat: recompute the blocks in the backward pass.
+      remat: what the backward pass computes again of each block: "none", "full", "dots" or
+        "weight_dots"; see `remat.rematerialized`.
       uncertainty: also a log variance for each joint.
       trajectory: also where the root stands; see `pose_outputs.Outputs.read` for both.
       decode: each call gets the next frame; see `streaming`, which sets it.
@@ -351,7 +369,7 @@ class PoseSpatioTemporal(nn.Module):
     causal: bool = False
     latency: int = 0
     norm: str = "pre"
-    remat: bool = False
+    remat: str = "none"
     uncertainty: bool = False
     trajectory: bool = False
     decode: bool = False

@@ -78,7 +78,8 @@ class PoseDualStream(nn.Module):
       causal: a frame sees no later frame, so that the model can run on a stream.
       latency: frames after its own that a frame of a causal model sees, in the first layer.
       norm: "pre", "post" or "tfixup"; see `transformer.Block`.
-      remat: recompute the blocks in the backward pass.
+      remat: what the backward pass computes again of each block: "none", "full", "dots" or
+        "weight_dots"; see `remat.rematerialized`.
       uncertainty: also a log variance for each joint.
       trajectory: also where the root stands; see `pose_outputs.Outputs.read` for both.
       decode: each call gets the next frame; see `streaming`, which sets it.
@@ -100,7 +101,7 @@ class PoseDualStream(nn.Module):
     causal: bool = False
     latency: int = 0
     norm: str = "pre"
-    remat: bool = False
+    remat: str = "none"
     uncertainty: bool = False
     trajectory: bool = False
     decode: bool = False

@@ -13,7 +13,7 @@ import numpy as np
 from flax import traverse_util
 
 from jaxcxr.errors import UserError
-from jaxcxr.models import weight_files
+from jaxcxr.models import scanned, weight_files
 from jaxcxr.models.weight_tables import (
     AUGREG_VIT,
     BACKBONE,
@@ -271,9 +271,14 @@ def load(
     """
     arrays = weight_files.read(path)
     flat = traverse_util.flatten_dict(dict(variables), sep="/")
-    wanted = {k: v for k, v in flat.items() if k.startswith(("params/", "batch_stats/"))}
+    shapes = {
+        k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in flat.items()
+        if k.startswith(("params/", "batch_stats/"))
+    }
+    wanted = scanned.unstacked(shapes)
     layout = _layout(model_name, arrays)
     found, problems = _convert(arrays, wanted, layout, skip_head, grid)
     problems.check(path, model_name)
+    found = found if wanted.keys() == shapes.keys() else scanned.stacked(found)
     loaded = {k: _place(found[k], v) if k in found else v for k, v in flat.items()}
     return traverse_util.unflatten_dict(loaded, sep="/")

@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.classifier import ClassifierHead
+from jaxcxr.models.remat import rematerialized
 from jaxcxr.models.taps import tap
 
 # He et al. 2015 (arXiv:1502.01852), the initialisation of torchvision's ResNets.
@@ -98,7 +99,7 @@ class ResNetBackbone(_Layers):
     width: int = 64
     stem: str = "imagenet"
     zero_init: bool = False
-    remat: bool = False
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -112,7 +113,7 @@ class ResNetBackbone(_Layers):
         x = nn.relu(self.norm(x, "bn1", train))
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+        block = rematerialized(Block, self.remat, static_argnums=(2,))
         for stage, blocks in enumerate(self.stages):
             for index in range(blocks):
                 x = block(
@@ -124,7 +125,7 @@ class ResNetBackbone(_Layers):
                     axis_name=self.axis_name,
                     name=f"layer{stage + 1}_{index}",
                 )(x, train)
-        x = tap(self, "map", x)
+            x = tap(self, f"stage{stage + 1}", x)
         return x.astype(jnp.float32).mean((1, 2)).astype(self.dtype)
 
 
@@ -140,7 +141,9 @@ class ResNet(nn.Module):
       head_width: hidden units of the head, 0 for a single Dense.
       head_dropout: dropout rate of the head.
       zero_init: last BatchNorm scale of each block starts at 0 (Goyal et al. 2017, section 5.1).
-      remat: recompute the blocks in the backward pass: less memory, about a third more time.
+      remat: what the backward pass computes again of each block: "none", "dots" (all but the
+        convolutions) or "full" (less memory, about a third more time); see
+        `remat.rematerialized`.
       dtype: of the computation; parameters, BatchNorm and logits are float32.
       axis_name: mapped axis over which BatchNorm averages its statistics (pmap only; under jit
         with a sharded batch the statistics are already those of the whole batch).
@@ -154,7 +157,7 @@ class ResNet(nn.Module):
     head_width: int = 256
     head_dropout: float = 0.25
     zero_init: bool = False
-    remat: bool = False
+    remat: str = "none"
     dtype: Any = jnp.float32
     axis_name: str | None = None
 

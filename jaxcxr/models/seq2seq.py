@@ -39,7 +39,8 @@ class EncoderDecoder(nn.Module):
       norm: "pre", "post" or "tfixup"; see `transformer.Block`.
       positions: "sinusoidal" (any length) or "learned" (up to `max_length`).
       max_length: rows of the learned positions.
-      remat: recompute the encoder blocks in the backward pass.
+      remat: what the backward pass computes again of each encoder block: "none", "full", "dots"
+        or "weight_dots"; see `remat.rematerialized`.
       dtype: of the computation; parameters, LayerNorm, softmax and outputs are float32.
     """
 
@@ -57,7 +58,7 @@ class EncoderDecoder(nn.Module):
     norm: str = "pre"
     positions: str = "sinusoidal"
     max_length: int = 243
-    remat: bool = False
+    remat: str = "none"
     dtype: Any = jnp.float32
 
     def setup(self):

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
+from jaxcxr.models import scanned
 from jaxcxr.models.pose import PoseSpatioTemporal, PoseTemporal
 from jaxcxr.models.pose_convolution import PoseConvolution, PoseFrame
 from jaxcxr.models.pose_dual import PoseDualStream
@@ -143,6 +144,7 @@ def _start_cached(model: nn.Module, variables: Any, example: jax.Array) -> tuple
             "the frames of this model see all later ones; for a stream train it with causal=True, "
             "or run these weights in a model with causal=True and a latency."
         )
+    model, variables = scanned.unrolled(model, variables)
     model = model.clone(decode=True)
     shapes = jax.eval_shape(model.init, jax.random.key(0), example)["cache"]
     cache = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)

@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.gradients import kept
+from jaxcxr.models.remat import rematerialized
 from jaxcxr.models.sharding import by_example
 
 _DENSE_INIT = nn.initializers.xavier_uniform()
@@ -117,8 +118,14 @@ class DropPath(nn.Module):
     rate: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Returns `x` `[batch, ...]` with whole examples set to 0."""
+    def __call__(
+        self, x: jax.Array, *, train: bool, rate: jax.Array | None = None
+    ) -> jax.Array:
+        """Returns `x` `[batch, ...]` with whole examples set to 0, at `rate` where one is given."""
+        if rate is not None and train:
+            shape = (x.shape[0], *(1,) * (x.ndim - 1))
+            kept = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - rate, shape)
+            return jnp.where(kept, x / (1.0 - rate).astype(x.dtype), jnp.zeros((), x.dtype))
         broadcast = tuple(range(1, x.ndim))
         return nn.Dropout(self.rate, broadcast_dims=broadcast)(x, deterministic=not train)
 
@@ -227,20 +234,27 @@ class Block(nn.Module):
         check_norm(self.norm)
         return LayerNorm(self.dtype, name=name)(x) if self.norm == "pre" else x
 
-    def _after(self, x: jax.Array, y: jax.Array, name: str, train: bool) -> jax.Array:
-        """`x` with the branch `y`."""
-        x = kept(x + DropPath(self.drop_path)(y, train=train))
+    def _after(
+        self, x: jax.Array, y: jax.Array, name: str, train: bool, rate: jax.Array | None = None
+    ) -> jax.Array:
+        """`x` with the branch `y`, dropped at `rate` where it is not the block's own."""
+        x = kept(x + DropPath(self.drop_path)(y, train=train, rate=rate))
         return LayerNorm(self.dtype, name=name)(x) if self.norm == "post" else x
 
-    def _attended(self, x: jax.Array, y: jax.Array, name: str, train: bool) -> jax.Array:
+    def _attended(
+        self, x: jax.Array, y: jax.Array, name: str, train: bool, rate: jax.Array | None = None
+    ) -> jax.Array:
         """`x` with the attention's output `y`."""
-        return self._after(x, nn.Dropout(self.dropout)(y, deterministic=not train), name, train)
+        y = nn.Dropout(self.dropout)(y, deterministic=not train)
+        return self._after(x, y, name, train, rate)
 
-    def _with_mlp(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+    def _with_mlp(
+        self, x: jax.Array, name: str, train: bool, rate: jax.Array | None = None
+    ) -> jax.Array:
         """`x` with the branch of the MLP."""
         mlp = MLP(round(x.shape[-1] * self.mlp_ratio), self.dropout, self.dtype, name="mlp")
         y = self._call(mlp, self._before(x, name), train=train)
-        return self._after(x, y, name, train)
+        return self._after(x, y, name, train, rate)
 
     def _call(self, module: nn.Module, *args: Any, **options: Any) -> Any:
         """Output of the module of a branch, whose kernels T-Fixup scales."""
@@ -287,15 +301,15 @@ class SharingBlock(EncoderBlock):
         return self._with_mlp(self._attended(x, y, "norm1", train), "norm2", train), weights
 
 
-def encoder_block(remat: bool, sharing: bool = False) -> type[EncoderBlock]:
+def encoder_block(remat: str | bool, sharing: bool = False) -> type[EncoderBlock]:
     """The block class.
 
     Arguments:
-      remat: recompute the block in the backward pass.
+      remat: what the backward pass computes again, see `remat.rematerialized`.
       sharing: for attention that shares weights.
     """
     block = SharingBlock if sharing else EncoderBlock
-    return nn.remat(block, static_argnums=(4,)) if remat else block
+    return rematerialized(block, remat, static_argnums=(4,))
 
 
 def run_block(

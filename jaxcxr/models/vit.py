@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models import transformer
+from jaxcxr.models import scanned, transformer
 from jaxcxr.models.attention.layers import layers, shares
 from jaxcxr.models.classifier import ClassifierHead
 
@@ -28,7 +28,8 @@ class ViTBackbone(nn.Module):
     drop_path: float = 0.0
     attention: str | tuple[str, ...] = "mha"
     norm: str = "pre"
-    remat: bool = False
+    remat: str = "none"
+    scan: bool = False
     dtype: Any = jnp.float32
 
     def _patches(self, images: jax.Array) -> jax.Array:
@@ -82,7 +83,13 @@ class ViTBackbone(nn.Module):
             grid=grid.shape[1:3],
             global_tokens=int(self.pool == "token"),
         )
-        rates, weights = transformer.drop_path_rates(self.drop_path, self.depth), None
+        if self.scan:
+            x = scanned.run(
+                makers, x, None, train=train, drop_path=self.drop_path, remat=self.remat,
+                mlp_ratio=self.mlp_ratio, dropout=self.dropout, dtype=self.dtype, norm=self.norm,
+            )
+            makers = []
+        rates, weights = transformer.drop_path_rates(self.drop_path, len(makers)), None
         for index, (make, rate) in enumerate(zip(makers, rates, strict=True)):
             block = transformer.encoder_block(self.remat, shares(make))(
                 make,
@@ -125,7 +132,9 @@ class ViT(nn.Module):
       norm: "pre", "post" or "tfixup"; see `transformer.Block`. Weight files are of "pre".
       head_width: hidden units of the head, 0 for a single Dense.
       head_dropout: dropout rate of the head.
-      remat: recompute the blocks in the backward pass.
+      remat: what the backward pass computes again of each block: "none", "full", "dots" or
+        "weight_dots"; see `remat.rematerialized`.
+      scan: compile the blocks, which must be equal, as one loop; see `scanned`.
       dtype: of the computation; parameters, LayerNorm, softmax and logits are float32.
     """
 
@@ -144,7 +153,8 @@ class ViT(nn.Module):
     norm: str = "pre"
     head_width: int = 0
     head_dropout: float = 0.0
-    remat: bool = False
+    remat: str = "none"
+    scan: bool = False
     dtype: Any = jnp.float32
 
     def setup(self):
@@ -163,6 +173,7 @@ class ViT(nn.Module):
             attention=self.attention,
             norm=self.norm,
             remat=self.remat,
+            scan=self.scan,
             dtype=self.dtype,
         )
         self.head = ClassifierHead(
