@@ -103,7 +103,7 @@ def test_the_protocols_hold_out_a_training_subject():
 
 def test_a_perfect_prediction_has_the_area_that_mehtas_thresholds_leave(raw, tmp_path):
     found = clips.read_sequences(make(raw).data_path, "test")
-    poses = {f"{s.subject}/{s.motion.split('_', 1)[1].replace('_', ' ')}/{s.camera}": s.joints
+    poses = {f"{s.subject}/{s.take.split('_', 1)[1].replace('_', ' ')}/{s.camera}": s.joints
              for s in found}
     np.savez(tmp_path / "truth.npz", unit="m", joint_set="human36m", fps=25.0, **poses)
     command.run(["score", "--task=pose", "--protocol=mpi-inf-3dhp", f"--out={tmp_path}/out",
