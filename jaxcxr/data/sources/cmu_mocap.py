@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 from jaxcxr.data import asf_amc, capture, images, schema
 from jaxcxr.data.detector import Detector
 from jaxcxr.data.skeletons import HUMAN36M
-from jaxcxr.data.sources import staging, virtual
+from jaxcxr.data.sources import staging, subjects, virtual
 from jaxcxr.errors import UserError
 
 FPS = virtual.FPS
@@ -88,8 +88,7 @@ class CmuMocapConfig(virtual.VirtualConfig):
 
 def _subjects(value: str | tuple) -> tuple[str, ...]:
     """("1", "02") or "1,02" to ("01", "02"), the archive's names."""
-    names = value.split(",") if isinstance(value, str) else value
-    names = [str(name).strip() for name in names if str(name).strip()]
+    names = subjects.listed(value)
     wrong = [name for name in names if not name.isdigit()]
     if wrong:
         raise UserError(f"cmu_mocap: {wrong[0]!r} is no subject; subjects are numbers such as 01.")

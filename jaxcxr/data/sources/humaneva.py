@@ -49,9 +49,7 @@ class HumanevaConfig(subjects.SubjectConfig):
 
     def __post_init__(self):
         told = self.settle("humaneva", humaneva_files.SUBJECTS)
-        actions = self.actions
-        names = actions.split(",") if isinstance(actions, str) else actions
-        self.actions = tuple(name.strip() for name in names if name.strip())
+        self.actions = subjects.listed(self.actions)
         self.name = self.name or (
             f"{self.keypoints}_{'-'.join(self.actions) or 'all'}_{told}"
         )

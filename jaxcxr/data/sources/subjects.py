@@ -13,6 +13,12 @@ SPLITS = ("train", "validation", "test")
 _VALIDATION_SHARE = 0.1
 
 
+def listed(value: str | Sequence[str]) -> tuple[str, ...]:
+    """The names in "S1,S5", in ("S1", "S5") or, as the command line gives it, in ("S1,S5",)."""
+    text = value if isinstance(value, str) else ",".join(map(str, value))
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 @dataclasses.dataclass(eq=False)
 class SubjectConfig(tfds.core.BuilderConfig):
     """Subjects of the splits and the frame rate.
@@ -48,9 +54,7 @@ class SubjectConfig(tfds.core.BuilderConfig):
         groups = {}
         for split in SPLITS:
             field = f"{split}_subjects"
-            value = getattr(self, field)
-            names = value.split(",") if isinstance(value, str) else value
-            groups[split] = tuple(name.strip() for name in names if str(name).strip())
+            groups[split] = listed(getattr(self, field))
             setattr(self, field, groups[split])
             unknown = [name for name in groups[split] if name not in known]
             if unknown:

@@ -10,6 +10,7 @@ from jaxcxr.data import clips, human36m_cameras, human36m_files, prepare
 from jaxcxr.data.cameras import HUMAN36M_INTRINSICS
 from jaxcxr.data.motion import body, scene
 from jaxcxr.data.motion.actions import ACTIONS
+from jaxcxr.data.sources import cmu_mocap, human36m
 from jaxcxr.errors import UserError
 
 SUBJECTS = ("S1", "S8", "S9", "S11")
@@ -230,3 +231,9 @@ def test_the_prepared_set_is_read_without_its_builder(tmp_path, world):
     builder = make(tmp_path, tmp_path / "out", keypoints="projected")
     again = tfds.builder_from_directory(builder.data_path)
     assert len(again.as_data_source("test")) == 20
+
+
+def test_subjects_are_named_in_any_form_that_commands_give():
+    for value in ("S1, S5", ("S1", "S5"), ["S1,S5"]):
+        assert human36m.Human36mConfig(train_subjects=value).train_subjects == ("S1", "S5")
+    assert cmu_mocap.CmuMocapConfig(train_subjects=("1,2",)).train_subjects == ("01", "02")
