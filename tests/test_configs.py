@@ -27,7 +27,8 @@ VARIANTS = {
     "cxr15_densenet121": ("",),
     "cxr15_vit_flex": ("", "plain"),
     "cxr15_vit": ("tiny", "small", "base"),
-    "pose_temporal": ("", "spatiotemporal", "quick", "spatiotemporal,quick"),
+    "pose_temporal": ("", "spatiotemporal", "quick", "spatiotemporal,quick",
+                      "human36m,quick"),
     "tb_resnet50": ("", "extra", "quick"),
     "study_flex": ("", "cmu_mocap", "chest_phantom", "chestxray14"),
 }
