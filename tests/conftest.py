@@ -25,3 +25,11 @@ def shared_data() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set JAXCXR_SHARED_DATA to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def xray_run(tmp_path_factory) -> pathlib.Path:
+    """Folder of a run of four steps on sixty generated radiographs; read it, do not change it."""
+    from tests import phantom_runs
+
+    return phantom_runs.make_xray_run(tmp_path_factory.mktemp("xray_run"))

@@ -21,9 +21,10 @@ class Corner(nn.Module):
 
     def __call__(self, images):
         """Logits `[n, 2]`."""
-        x = tap(self, "map", images)
+        x = tap(self, "stage1", images)
         half = images.shape[1] // 2
-        return jnp.stack([x[:, :half, :half].mean((1, 2, 3)), x[:, half:, half:].mean((1, 2, 3))], 1)
+        quarters = x[:, :half, :half], x[:, half:, half:]
+        return jnp.stack([quarter.mean((1, 2, 3)) for quarter in quarters], 1)
 
 
 class Model(nn.Module):
@@ -107,13 +108,23 @@ def test_grad_cam_is_cam_where_the_head_is_linear():
     """Zhou et al. 2016: the weights of the class, over the number of places."""
     explainer, images = trained("resnet18")
     classes = np.array([1, 2])
-    found = explainer.maps("grad_cam", images, classes)
+    found = saliency.grad_cam(
+        explainer._model, explainer.variables, images, jnp.asarray(classes), stage="stage4"
+    )
     _, given = explainer._model.apply(explainer.variables, images, mutable=["features"])
-    (features,) = given["features"]["backbone"]["map"]
+    (features,) = given["features"]["backbone"]["stage4"]
     kernel = explainer.variables["params"]["head"]["logits"]["kernel"]
     cam = jnp.einsum("nhwc,cn->nhw", features, kernel[:, classes]) / features[0, :, :, 0].size
-    expected = saliency.enlarge(np.maximum(np.asarray(cam), 0), (SIDE, SIDE))
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(found, np.maximum(cam, 0), rtol=1e-4, atol=1e-7)
+
+
+def test_the_map_of_features_is_the_last_fine_enough():
+    explainer, images = trained("resnet18")
+    assert explainer.stage(images) == ("stage2", (8, 8))  # of 16, 8, 4 and 2 cells a side
+    large = jax.ShapeDtypeStruct((1, 64, 64, 1), jnp.float32)
+    assert explainer.stage(large) == ("stage4", (8, 8))
+    small = jax.ShapeDtypeStruct((1, 4, 4, 1), jnp.float32)
+    assert explainer.stage(small) == ("stage1", (4, 4))
 
 
 def test_score_cam_weighs_channels_by_what_they_leave(images):

@@ -29,7 +29,10 @@ def test_a_marked_map_is_what_the_pool_averages(name):
     model, variables, images = made(name)
     logits, found = model.apply(variables, images, mutable=[FEATURES, PERTURBATIONS])
     np.testing.assert_array_equal(logits, model.apply(variables, images))
-    (features,) = found[FEATURES]["backbone"]["map"]
+    maps = found[FEATURES]["backbone"]
+    assert list(maps) == [f"stage{i}" for i in range(1, 1 + len(model.stages))]
+    last = max(maps)
+    (features,) = maps[last]
     dense = variables["params"]["head"]["logits"]
     expected = features.mean((1, 2)) @ dense["kernel"] + dense["bias"]
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
@@ -38,7 +41,7 @@ def test_a_marked_map_is_what_the_pool_averages(name):
         return model.apply({**variables, PERTURBATIONS: perturbations}, images)[:, 1].sum()
 
     # Through an average and a linear layer the gradient is the weight over the number of places.
-    gradient = jax.grad(score)(found[PERTURBATIONS])["backbone"]["map"]
+    gradient = jax.grad(score)(found[PERTURBATIONS])["backbone"][last]
     places = features.shape[1] * features.shape[2]
     weight = jnp.broadcast_to(dense["kernel"][:, 1] / places, features.shape)
     np.testing.assert_allclose(gradient, weight, rtol=1e-5)
