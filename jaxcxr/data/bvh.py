@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
-from jaxcxr.data import frame_rates
+from jaxcxr.data import euler, frame_rates
 from jaxcxr.errors import UserError
 
 _POSITIONS = ("Xposition", "Yposition", "Zposition")
@@ -278,7 +278,7 @@ def without_first_frame(motion: Motion) -> Motion:
 
 
 def to_text(motion: Motion) -> str:
-    """A motion as the text of a BVH file; times must be evenly spaced."""
+    """A motion as the text of a BVH file; times must be evenly spaced, angles are continuous."""
     lines = ["HIERARCHY", *_hierarchy(motion, 0, ""), "MOTION", f"Frames: {len(motion.times)}"]
     seconds = motion.times[1] - motion.times[0] if len(motion.times) > 1 else 1 / 30
     lines.append(f"Frame Time: {seconds:.9g}")
@@ -288,8 +288,8 @@ def to_text(motion: Motion) -> str:
         angles = {}
         if turns:
             order = "".join(channel[0] for channel in turns)
-            found = motion.rotations[joint.name].as_euler(order, degrees=True)
-            angles = dict(zip(turns, found.reshape(-1, len(turns)).T, strict=True))
+            found = euler.continuous(motion.rotations[joint.name], order)
+            angles = dict(zip(turns, found.T, strict=True))
         for channel in joint.channels:
             if channel in _POSITIONS:
                 place = motion.positions[joint.name]

@@ -11,7 +11,6 @@ the shoulders. The wrists, the ankles and what lies beyond them have no rotation
 """
 
 import dataclasses
-import warnings
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -117,11 +116,8 @@ def positions(motion: bvh.Motion) -> np.ndarray:
 
 
 def to_text(motion: bvh.Motion) -> str:
-    """A motion as the text of a BVH file."""
-    with warnings.catch_warnings():
-        # Where two axes fall together the angles are not unique; those found are right.
-        warnings.filterwarnings("ignore", message="Gimbal lock")
-        return bvh.to_text(motion)
+    """A motion as the text of a BVH file, whose angles have no jumps over time."""
+    return bvh.to_text(motion)
 
 
 def _upright(points: np.ndarray) -> np.ndarray:
