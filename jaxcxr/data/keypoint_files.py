@@ -3,7 +3,9 @@
 Read are, told apart by their content:
   - JSON of COCO results, a list of {image_id, keypoints, score}, or COCO's annotations with images;
   - JSON of AlphaPose, the same list with image_id "12.jpg" and, where it tracked, idx;
-  - a folder of OpenPose's files, one a frame, "..._000000000012_keypoints.json";
+  - a folder of OpenPose's files, one a frame, "..._000000000012_keypoints.json", with the points
+    of its models BODY_25, COCO or MPI;
+  - JSON of AlphaPose with --format cmu or open, {"12.jpg": {bodies or people}}, or its sep-json;
   - `.npz` with `keypoints` [frames, joints, 2 or 3] or [people, frames, joints, 2 or 3], or
     VideoPose3D's `positions_2d` and `metadata`. Nothing in it is executed.
 
@@ -16,7 +18,7 @@ import dataclasses
 import json
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,8 @@ from jaxcxr.errors import UserError
 # Of a file that lists points without naming them, by their number; OpenPose's 18 are COCO's and a
 # neck; the 133 and 136 of whole bodies begin with those of the body.
 _LISTED = {17: ("coco", 17), 26: ("halpe26", 26), 133: ("coco", 17), 136: ("halpe26", 26)}
-_OPENPOSE = {25: "openpose25", 18: "coco"}
+_OPENPOSE = {25: "openpose25", 18: "coco", 15: "openpose15"}
+_PEOPLE = {"people": "pose_keypoints_2d", "bodies": "joints"}  # of an image; points of a person
 _FROM_OPENPOSE18 = [0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10]
 
 _NUMBER = re.compile(r"(\d+)(?!.*\d)")
@@ -93,11 +96,11 @@ def read(
     if not path.exists():
         raise UserError(f"no keypoints at {path}; check the path.")
     if path.is_dir():
-        found = _openpose(path, joints)
+        found = _folder(path, joints)
     elif path.suffix == ".npz":
         found = keypoint_arrays.read_npz(path, joints)
     else:
-        found = _listed(path, _json(path), joints)
+        found = _one_file(path, _json(path), joints)
     size = _size(path, found.sizes, size)
     fps = check_fps(found.fps if fps is None else fps, str(path))
     people = keypoint_tracks.follow(found.frames, fps)
@@ -162,6 +165,16 @@ def _json(path: pathlib.Path) -> Any:
         raise UserError(f"{path} is no JSON file ({error}); write it anew.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+
+
+def _one_file(path: pathlib.Path, content: Any, joints: str) -> Found:
+    """JSON of a whole video."""
+    if isinstance(content, dict) and content and all(
+        _bodies(image) is not None for image in content.values()
+    ):
+        named = ((name, image, f"{path}, {name}") for name, image in content.items())
+        return _by_image(path, named, joints)
+    return _listed(path, content, joints)
 
 
 def _listed(path: pathlib.Path, content: Any, joints: str) -> Found:
@@ -258,47 +271,65 @@ def _checked_span(path, frames: dict[int, list]) -> dict[int, list]:
     return {frame - first: people for frame, people in frames.items()}
 
 
-def _openpose(folder: pathlib.Path, joints: str) -> Found:
+def _folder(folder: pathlib.Path, joints: str) -> Found:
+    """OpenPose's files, or those of AlphaPose's sep-json, one for each frame."""
     files = sorted(folder.glob("*.json"))
     if not files:
         raise UserError(f"{folder}: no .json file in it; OpenPose writes one for each frame.")
+    named = ((file.stem.removesuffix("_keypoints"), _json(file), str(file)) for file in files)
+    return _by_image(folder, named, joints)
+
+
+def _bodies(content: Any) -> list | None:
+    """People of one image, in the forms of OpenPose, and of AlphaPose with --format cmu."""
+    found = [content.get(key) for key in _PEOPLE] if isinstance(content, dict) else []
+    return next((people for people in found if isinstance(people, list)), None)
+
+
+def _by_image(
+    path: pathlib.Path, named: Iterable[tuple[str, Any, str]], joints: str
+) -> Found:
+    """People of images: the name of each image, its content, and where that stands."""
     frames: dict[int, list] = {}
     counts: set[int] = set()
-    for file in files:
-        content = _json(file)
-        if not isinstance(content, dict) or not isinstance(content.get("people"), list):
-            raise UserError(f"{file}: no list of people, which OpenPose's files have.")
-        frame = _frame(file.stem.removesuffix("_keypoints"), str(file))
+    for name, content, where in named:
+        people = _bodies(content)
+        if people is None:
+            raise UserError(f"{where}: no list of people, which OpenPose's files have.")
+        frame = _frame(name, where)
         if frame in frames:
-            raise UserError(f"{file}: another file of the folder is about frame {frame} too.")
+            raise UserError(f"{where}: another part of {path} is about frame {frame} too.")
         frames[frame] = []
-        for person in content["people"]:
-            if not isinstance(person, dict) or "pose_keypoints_2d" not in person:
-                raise UserError(f"{file}: a person without pose_keypoints_2d.")
-            points = triples(person["pose_keypoints_2d"], str(file))
+        for person in people:
+            listed = [person.get(key) for key in _PEOPLE.values()] if isinstance(person, dict) \
+                else []
+            listed = [values for values in listed if values is not None]
+            if not listed:
+                raise UserError(f"{where}: a person without pose_keypoints_2d or joints.")
+            points = triples(listed[0], where)
             counts.add(len(points))
             if len(counts) > 1:
                 raise UserError(
-                    f"{file}: {len(points)} points, but {min(counts - {len(points)})} before."
+                    f"{where}: {len(points)} points, but {min(counts - {len(points)})} before."
                 )
             frames[frame].append((_openpose_id(person), points))
     if not counts:
-        raise UserError(f"{folder}: no person in any of {len(files)} frames.")
+        raise UserError(f"{path}: no person in any of {len(frames)} frames.")
     (count,) = counts
     if joints:
-        name = named_set(folder, joints, count)
+        name = named_set(path, joints, count)
     elif count in _OPENPOSE:
         name = _OPENPOSE[count]
     else:
         raise UserError(
-            f"{folder}: {count} points; OpenPose's 25 (BODY_25) and 18 (COCO) are read."
+            f"{path}: {count} points; OpenPose's 25 (BODY_25), 18 (COCO) and 15 (MPI) are read."
         )
     if count == 18:
         frames = {
             frame: [(person, points[_FROM_OPENPOSE18]) for person, points in people]
             for frame, people in frames.items()
         }
-    return Found(name, _checked_span(folder, frames))
+    return Found(name, _checked_span(path, frames))
 
 
 def _openpose_id(person: Mapping) -> str | None:

@@ -119,6 +119,57 @@ def test_openpose_coco18_is_coco_and_a_neck(tmp_path):
     assert_is(track, "coco", points[:, order])
 
 
+def test_openpose_with_the_mpi_model(tmp_path):
+    points = person(np.random.default_rng(11), 15, 4)
+    folder = tmp_path / "json"
+    folder.mkdir()
+    for i, frame in enumerate(points):
+        write(folder / f"v_{i:012d}_keypoints.json",
+              {"version": 1.3, "people": [{"person_id": [-1],
+                                           "pose_keypoints_2d": frame.ravel().tolist()}]})
+    video = read(folder)
+    assert video.joint_set == "openpose15"
+    assert_is(video.tracks[0], "openpose15", points)
+
+
+# Of COCO's points the first is the nose, then left before right; OpenPose has the neck second and
+# right before left. Source: the documentation of OpenPose's output.
+OPENPOSE18 = [0, None, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3]
+
+
+@pytest.mark.parametrize(("form", "inner"), [("bodies", "joints"), ("people", "pose_keypoints_2d")])
+def test_alphapose_in_the_forms_of_others(tmp_path, form, inner):
+    """--format cmu and --format open: one file of all images, and sep-json with one for each."""
+    rng = np.random.default_rng(12)
+    coco = [person(rng, 17, 5), person(rng, 17, 5, at=(400.0, 100.0))]
+    content = {}
+    for i in range(5):
+        people = []
+        for who in coco:
+            neck = who[i, [5, 6]].mean(0)
+            rows = [neck if place is None else who[i, place] for place in OPENPOSE18]
+            people.append({inner: np.ravel(rows).tolist()})
+        content[f"{i + 3}.jpg"] = {"version": "AlphaPose v0.3", form: people}
+    folder = tmp_path / "sep-json"
+    folder.mkdir()
+    for name, image in content.items():
+        write(folder / f"{name.split('.')[0]}.json", image)
+    for path in (write(tmp_path / "alphapose-results.json", content), folder):
+        video = read(path)
+        assert video.joint_set == "coco"
+        assert len(video.tracks) == 2
+        for track, points in zip(video.tracks, coco, strict=True):
+            assert_is(track, "coco", points)
+    content["4"] = content["3.jpg"]
+    with pytest.raises(UserError, match="is about frame 4 too"):
+        read(write(tmp_path / "twice.json", content))
+    content["4"] = {form: [{}]}
+    with pytest.raises(UserError, match="without pose_keypoints_2d or joints"):
+        read(write(tmp_path / "empty.json", {"7.jpg": content["4"]}))
+    with pytest.raises(UserError, match="no person in any of 1 frames"):
+        read(write(tmp_path / "nobody.json", {"7.jpg": {form: []}}))
+
+
 def test_people_without_ids_are_followed(tmp_path):
     rng = np.random.default_rng(5)
     a = person(rng, 17, 20, at=(0.0, 100.0), speed=12.0)
@@ -263,15 +314,15 @@ def test_openpose_folders_with_mistakes(tmp_path):
     write(folder / "a_1_keypoints.json", {"people": [{"face": []}]})
     with pytest.raises(UserError, match="without pose_keypoints_2d"):
         read(folder)
-    write(folder / "a_1_keypoints.json", {"people": [{"pose_keypoints_2d": [1.0] * 45}]})
-    with pytest.raises(UserError, match="15 points; OpenPose's 25"):
+    write(folder / "a_1_keypoints.json", {"people": [{"pose_keypoints_2d": [1.0] * 48}]})
+    with pytest.raises(UserError, match="16 points; OpenPose's 25"):
         read(folder)
     write(folder / "b_1_keypoints.json", {"people": []})
     with pytest.raises(UserError, match="about frame 1 too"):
         read(folder)
 
 
-@pytest.mark.parametrize("kind", ["coco", "openpose", "npz"])
+@pytest.mark.parametrize("kind", ["coco", "openpose", "alphapose", "npz"])
 def test_damaged_files(tmp_path, kind):
     path = tmp_path / "a_1_keypoints.json"
     if kind == "coco":
@@ -280,6 +331,10 @@ def test_damaged_files(tmp_path, kind):
     elif kind == "openpose":
         points = np.tile(GOOD[0], (2, 1))[:25].round(1).ravel().tolist()
         valid = json.dumps({"people": [{"person_id": [-1], "pose_keypoints_2d": points}]}).encode()
+    elif kind == "alphapose":
+        points = np.tile(GOOD[0], (2, 1))[:18].round(1).ravel().tolist()
+        valid = json.dumps({"1.jpg": {"version": "AlphaPose v0.3", "bodies": [
+            {"joints": points}]}, "2.jpg": {"bodies": []}}).encode()
     else:
         path = tmp_path / "a.npz"
         np.savez(path, keypoints=GOOD[:2], joint_set="coco")
