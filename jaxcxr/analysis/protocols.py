@@ -132,8 +132,9 @@ _3DHP = Protocol(
     unit="mm", root=14, root_rule="subtract", average="frame", fps=None,
     joint_set="mpi_inf_3dhp", scored=tuple(range(14)),
     inclusive=False,
-    notes="Against annot3, the metric poses. 3DPCK and its area are over 14 joints with <, so that "
-    "a perfect prediction has an area of 30/31.",
+    notes="Against annot3, the metric poses, as D3DP prepared them. Over all valid frames; D3DP's "
+    "own numbers are means over the six sequences, which per_subject has. 3DPCK and its area are "
+    "over 14 joints with <, so that a perfect prediction has an area of 30/31.",
     source="Mehta et al., MPI-INF-3DHP, 2017",
 )
 
@@ -212,7 +213,7 @@ _ALL = (
     dataclasses.replace(
         _3DHP, name="mpi-inf-3dhp-univ",
         notes="Against univ_annot3, poses scaled to one height: not comparable with annot3. "
-        "3DPCK and its area as in mpi-inf-3dhp.",
+        "Over all valid frames, as P-STMO counts; 3DPCK and its area as in mpi-inf-3dhp.",
     ),
 )
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.name: p for p in _ALL})

@@ -242,11 +242,11 @@ def _cells(entry: Mapping, names: Sequence[str]) -> list[str]:
 def _remarks(result: Mapping) -> list[str]:
     remarks, test_set = [], result["test_set"]
     own, fps = protocols.get(result["protocol"]).fps, result["settings"]["definition"]["fps"]
-    if fps != own:
+    if own is not None and fps != own:
+        rate = "several rates" if fps is None else f"{fps:g} frames per second"
         remarks.append(
-            f"The sequences have {'several rates' if fps is None else f'{fps:g} frames per second'}"
-            f", the protocol {'several' if own is None else f'{own:g}'}: errors per frame of "
-            "velocities and accelerations are not comparable."
+            f"The sequences have {rate}, the protocol {own:g}: errors per frame of velocities and "
+            "accelerations are not comparable."
         )
     for names, fact in (
         (test_set["absent"], "parts of the protocol's test set have no label; this is not its "
