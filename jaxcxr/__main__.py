@@ -12,15 +12,18 @@ COMMANDS = {
     "prepare": ("jaxcxr.data.prepare", "convert a data set into shards, once"),
     "audit": ("jaxcxr.analysis.audit", "find leaks and shortcuts in data sets, images or not"),
     "score": ("jaxcxr.analysis.score", "score predictions of any model, with 95% intervals"),
+    "compare": ("jaxcxr.analysis.compare", "models or seeds on the same images, beyond chance?"),
     "calibrate": (
         "jaxcxr.analysis.calibrate", "probabilities and thresholds, fitted on validation images",
     ),
     "relabel": ("jaxcxr.relabel", "add the positives that out-of-fold networks see, train only"),
     "prune": ("jaxcxr.prune", "drop closed heads of a trained model: a smaller run, same outputs"),
+    "bundle": ("jaxcxr.bundle", "a trained model in one file: weights, classes, calibration, ..."),
     "predict": ("jaxcxr.predict", "3D poses from 2D keypoints of videos: npz, csv, bvh"),
     "render": ("jaxcxr.render", "3D poses to look at: html, gif, mp4"),
     "stress": ("jaxcxr.stress", "how much worse a run gets as its input does, with curves"),
     "explain": ("jaxcxr.explain", "where a model of radiographs looks, scored against boxes"),
+    "plan": ("jaxcxr.plan", "memory and time of a step on a mesh of accelerators, without either"),
     "bench": ("jaxcxr.bench", "measure the parts of a run, and of the library of attention"),
     "study": ("jaxcxr.study", "do a grid of configs x seeds x data sets, one table for each"),
 }

@@ -34,7 +34,7 @@ def write_calibration(
 
 
 def write_figures(rows: Manifest, scores: np.ndarray, workdir: pathlib.Path) -> str:
-    """Writes `report/metrics.json`, `metrics.csv`, `reliability.png`, `subgroups.csv` and `.md`.
+    """Writes `report/metrics.*`, `reliability.png`, `subgroups.csv` and `subgroups.md`.
 
     With the `calibration.json` of the workdir they hold what is true at its thresholds too.
 

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--predictions", required=True, metavar="FILE", help="the scores, or poses")
     parser.add_argument("--split-list", metavar="TXT", help="score these images only, one per line")
     parser.add_argument(
-        "--out", required=True, metavar="DIR", help="folder for metrics.json and metrics.csv"
+        "--out", required=True, metavar="DIR", help="folder for metrics.json, .csv and .md"
     )
     parser.add_argument("--resamples", type=int, default=1000, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Scores, writes metrics.json and metrics.csv, prints the table.
+    """Scores, writes metrics.json, .csv and .md, prints the tables.
 
     Raises:
       UserError: an option is out of range, a file is not as `score_files` wants it, or the folder
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
     out = pathlib.Path(args.out)
     score_xray.write(result, out)
     print(score_xray.to_text(result))
-    written = [out / "metrics.json", out / "metrics.csv"]
+    written = [out / f"metrics.{ending}" for ending in ("json", "csv", "md")]
     if attributes:
         written += _groups(joined, calibration, attributes, args, out)
     for remark in _remarks(joined, calibration):

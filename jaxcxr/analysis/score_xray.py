@@ -3,8 +3,6 @@
 `jaxcxr score` makes it of files, a run of its own test split.
 """
 
-import csv
-import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -13,7 +11,6 @@ import numpy as np
 
 from jaxcxr.analysis import tables
 from jaxcxr.analysis.calibration import Calibration
-from jaxcxr.errors import UserError
 from jaxcxr.metrics import calibration as reliability
 from jaxcxr.metrics import classification, intervals, operating
 
@@ -94,26 +91,15 @@ def score(
 
 
 def write(result: Mapping, out: pathlib.Path) -> None:
-    """`metrics.json` and `metrics.csv` in a folder, which is made.
+    """`metrics.json`, `metrics.csv` and `metrics.md` in a folder, which is made.
 
     Raises:
       UserError: the folder cannot be written.
     """
     rows = [{"class": name, **tables.flat(entry)} for name, entry in result["per_class"].items()]
-    rows.append({"class": "macro", **tables.flat(result["macro"])})
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False)
-        (out / "metrics.json").write_text(text + "\n", encoding="utf-8")
-        with (out / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]), extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or out} cannot be written ({error.strerror}); choose another folder "
-            "with --out DIR"
-        ) from error
+    macro = tables.flat(result["macro"])
+    rows.append({"class": "macro", **{name: macro[name] for name in macro if name in rows[0]}})
+    tables.write_result(out, result, rows, ["```\n" + to_text(result) + "\n```"])
 
 
 def to_text(result: Mapping, brief: bool = False) -> str:
@@ -206,7 +192,7 @@ def _add_probabilities(
         calibration = calibration.select(names)
         probabilities, thresholds = calibration.from_scores(scores), calibration.thresholds
         rates = operating.RATES
-    terms = operating.terms(labels, probabilities, thresholds)
+    terms = operating.terms(labels, probabilities, probabilities >= thresholds)
     sums, drawn = terms.sum(axis=0), operating.resampled_sums(terms, clusters, *draws)
     for i, (name, found) in enumerate(
         zip(names, operating.with_intervals(sums, drawn), strict=True)

@@ -15,20 +15,20 @@ RATES = ("f1", "sensitivity", "specificity", "ppv", "npv", "brier")
 _BLOCK = 64
 
 
-def terms(labels: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+def terms(labels: np.ndarray, probabilities: np.ndarray, found: np.ndarray) -> np.ndarray:
     """What each image adds to the sums of `rates`.
 
     Arguments:
       labels: integers `[N, C]` in {1, 0, -1 unknown}; unknown ones add nothing.
       probabilities: `[N, C]`.
-      thresholds: `[C]`; a finding is probability >= threshold.
+      found: bool `[N, C]`, the findings said.
 
     Returns:
       float64 `[N, C, 5]`: true and false positives, false and true negatives, and the squared
       difference of probability and label.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float64)
-    found = probabilities >= np.asarray(thresholds)
+    found = np.asarray(found, bool)
     positive, negative = labels == POSITIVE, labels == NEGATIVE
     squared = np.where(positive | negative, (probabilities - labels) ** 2, 0.0)
     parts = [found & positive, found & negative, ~found & positive, ~found & negative, squared]

@@ -90,10 +90,12 @@ def seeds(
       level: of the interval.
 
     Returns:
-      the difference; NONE unless both have two seeds and there is a spread.
+      the difference; NONE unless both have two seeds and a spread.
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    if min(len(first), len(second)) < 2 or np.ptp(first) + np.ptp(second) == 0:
+    if min(len(first), len(second)) < 2:
+        return NONE
+    if not min(np.ptp(first), np.ptp(second)) > 1e-12:  # NaN, or no spread but of rounding
         return NONE
     test = stats.ttest_ind(second, first, equal_var=False)
     ends = test.confidence_interval(level)

@@ -32,7 +32,7 @@ def theirs(labels, probabilities, threshold, weight):
 
 def test_rates_and_resamples_are_scikit_learns_with_sample_weight():
     labels, probabilities, thresholds, patients = example()
-    terms = operating.terms(labels, probabilities, thresholds)
+    terms = operating.terms(labels, probabilities, probabilities >= thresholds)
     values = operating.rates(terms.sum(axis=0))
     drawn = operating.rates(operating.resampled_sums(terms, patients, 70, seed=5))
     names, index = np.unique(patients, return_inverse=True)
@@ -49,7 +49,7 @@ def test_rates_and_resamples_are_scikit_learns_with_sample_weight():
 
 def test_what_is_undefined_is_nan():
     labels, probabilities, thresholds, patients = example()
-    terms = operating.terms(labels, probabilities, thresholds)
+    terms = operating.terms(labels, probabilities, probabilities >= thresholds)
     found = operating.with_intervals(
         terms.sum(axis=0), operating.resampled_sums(terms, patients, 20)
     )[2]  # no positive, and nothing found
@@ -108,7 +108,7 @@ def test_intervals_cover_the_truth_in_1000_simulated_sets():
         labels, scores, patients = simulated(rng)
         bootstrap = intervals.cluster_bootstrap(labels, scores, patients, seed=seed)
         p = special.expit(SHIFT * scores + BIAS)
-        terms = operating.terms(labels, p, np.array([THRESHOLD]))
+        terms = operating.terms(labels, p, p >= THRESHOLD)
         drawn = operating.resampled_sums(terms, patients, seed=seed)
         rates = operating.with_intervals(terms.sum(axis=0), drawn)[0]
         for name, value in expected.items():

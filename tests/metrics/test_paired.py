@@ -84,3 +84,5 @@ def test_seeds_are_compared_by_welch():
     assert found.interval[0] < found.value < found.interval[1]
     assert paired.seeds(first[:1], second) is paired.NONE
     assert paired.seeds([0.8, 0.8], [0.9, 0.9]) is paired.NONE
+    assert paired.seeds([0.8, 0.8 + 1e-16], [0.9, 0.91]) is paired.NONE
+    assert paired.seeds([np.nan, np.nan], [0.9, 0.91]) is paired.NONE
