@@ -1,6 +1,7 @@
 """The pose task: losses by hand, padding, stitched sequences, evaluation beside the baselines."""
 
 import csv
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -159,3 +160,24 @@ def test_limb_names_exist_in_the_skeleton():
     for part in pose.LIMB_WEIGHTS:
         named = [name for name in skeletons.HUMAN36M.joints if part.lower() in name.lower()]
         assert len(named) == 2, part
+
+
+def test_velocities_of_sequences_of_several_rates_are_each_by_its_own(tmp_path):
+    def open_split(split):
+        source = toys.toy_clips(9, 9, seed=len(split))
+        rates = [dataclasses.replace(s, fps=f) for s, f in
+                 zip(source.sequences, (25.0, 50.0, 100.0), strict=True)]
+        return clips.Clips(rates, 9, 9)
+
+    task = pose.PoseTask(toys.pose_config(), open_split)
+    source = task.source("test")
+    truth = source.read(np.arange(len(source)))["joints"]
+    guess = truth + np.random.default_rng(0).normal(0, 0.02, truth.shape).astype(np.float32)
+    errors = [np.linalg.norm(np.diff(g - s.joints, axis=0), axis=-1) * 1000 * s.fps
+              for g, s in zip(source.stitch(guess), source.sequences, strict=True)]
+    found = task.evaluate("test", {"joints": guess}).metrics["mpjve_per_second"]
+    assert found == pytest.approx(np.concatenate(errors).mean(), rel=1e-5)
+    task.write("test", {"joints": guess}, tmp_path)
+    for name in ("test", "test_labels"):
+        about = pose_files.read(tmp_path / "predictions" / f"{name}.npz").about
+        assert about == {"unit": "m", "joint_set": "human36m", "fps": "0.0"}
