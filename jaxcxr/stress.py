@@ -9,10 +9,12 @@ What is tested is the business of a module for each task, named in `TESTS`, whic
 `measure(task, split, predict, kinds, resamples, seed, say) -> dict`, `to_text(result)`,
 `to_markdown(result)` and `figure(result)`; `predict` gives the model's predictions for every
 example of a source as the task's own splits are. All levels share the compiled step of the run.
+With `TAKES_FEATURES`, `measure` also takes `features`, which gives what the head of the model gets.
 """
 
 import argparse
 import contextlib
+import functools
 import importlib
 import json
 import os
@@ -20,10 +22,12 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from jaxcxr.errors import UserError
 
 # Task -> the module that tests it.
-TESTS = {"pose": "jaxcxr.analysis.stress_pose"}
+TESTS = {"pose": "jaxcxr.analysis.stress_pose", "cxr": "jaxcxr.analysis.stress_xray"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +119,12 @@ def measure(
     ) as checkpoints:
         step, state = run_.best_state(checkpoints, workdir)
         predict = _predictor(run_, state, split)
-        result = test.measure(run_.task, split, predict, kinds, resamples, seed, print)
+        options = {}
+        if getattr(test, "TAKES_FEATURES", False):
+            options["features"] = functools.partial(_features, run_, state)
+        result = test.measure(
+            run_.task, split, predict, kinds, resamples, seed, print, **options
+        )
     return {"checkpoint": step, **result}
 
 
@@ -132,3 +141,29 @@ def _predictor(run_, state, split: str) -> Callable[[Any], dict]:
             run_.task.source = splits
 
     return predict
+
+
+def _features(run_, state, source) -> np.ndarray:
+    """Output of the backbone for every example of a source, `[n, d]`."""
+    import jax
+
+    from jaxcxr.data import pipeline
+    from jaxcxr.train import parallel
+
+    @jax.jit
+    def backbone(variables, batch):
+        inputs, options = run_.task.inputs(batch)
+        return run_.model.apply(
+            variables, inputs, method=lambda model, x: model.backbone(x, False, **options)
+        )
+
+    variables = {"params": state.eval_params, "batch_stats": state.batch_stats}
+    parts = []
+    for batch in pipeline.eval_batches(source, run_.config):
+        placed = parallel.put_batch(run_.mesh, batch)
+        found = parallel.gather(
+            {"x": backbone(variables, placed), "valid": placed["valid"], "index": placed["index"]}
+        )
+        parts.append({key: value[found["valid"]] for key, value in found.items()})
+    order = np.argsort(np.concatenate([part["index"] for part in parts]))
+    return np.concatenate([part["x"] for part in parts])[order].astype(np.float32)
