@@ -36,7 +36,8 @@ def breaches(folder, forbidden):
 
 
 ABOVE_TRAIN = ("jaxcxr.main", "jaxcxr.__main__", "jaxcxr.bench", "jaxcxr.relabel", "jaxcxr.study",
-               "jaxcxr.prune", "jaxcxr.predict", "jaxcxr.render", "jaxcxr.stress")
+               "jaxcxr.prune", "jaxcxr.predict", "jaxcxr.predict_xray", "jaxcxr.lifter",
+               "jaxcxr.bundle", "jaxcxr.export", "jaxcxr.render", "jaxcxr.stress")
 
 
 @pytest.mark.parametrize(("folder", "forbidden"), [

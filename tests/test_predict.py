@@ -235,7 +235,7 @@ def test_folders_that_hold_no_pose_run(tmp_path, capsys):
     assert "holds no run" in capsys.readouterr().err
     checkpoint.write_config(tmp_path, toys.xray_config())
     call(tmp_path, path, "--out", tmp_path / "out", code=2)
-    assert "takes runs of the task 'pose'" in capsys.readouterr().err
+    assert "is a model of the task 'cxr', which lifts no 2D keypoints" in capsys.readouterr().err
     (tmp_path / "config.json").unlink()
     checkpoint.write_config(tmp_path, base_config())
     call(tmp_path, path, "--out", tmp_path / "out", code=2)

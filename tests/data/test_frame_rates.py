@@ -5,7 +5,7 @@ import pytest
 from scipy.interpolate import interp1d
 
 from jaxcxr import config as config_lib
-from jaxcxr import predict
+from jaxcxr import lifter
 from jaxcxr.data import clips, frame_rates, prepare, sources
 from jaxcxr.data.motion import actions, body, scene
 from jaxcxr.data.skeletons import HUMAN36M
@@ -116,4 +116,4 @@ def test_predict_takes_the_rate_of_the_run():
     settings = config_lib.default("pose")
     for options, expected in (({}, 50.0), ({"fps": 25.0}, 25.0)):
         config_lib.set_source(settings, "cmu_mocap", **options)
-        assert predict.training_fps(settings) == expected
+        assert lifter.training_fps(settings) == expected

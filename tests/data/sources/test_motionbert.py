@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcxr import __main__ as command
-from jaxcxr import predict
+from jaxcxr import lifter
 from jaxcxr.data import clips, motionbert_files, prepare
 from jaxcxr.data.cameras import HUMAN36M_INTRINSICS, normalize_screen
 from jaxcxr.data.skeletons import HUMAN36M
@@ -215,7 +215,7 @@ def test_predict_gives_people_of_nominal_height():
     joints = motionberts.world(1, 1, 5)
     lifted = {"joints": [joints * 7, joints[:3] / 9], "sigma": [joints[..., 0], joints[:3, :, 0]],
               "root": [joints[:, 0], joints[:3, 0]]}
-    found = predict._enlarged(lifted, motionbert.nominal_scale)
+    found = lifter._enlarged(lifted, motionbert.nominal_scale)
     assert set(found) == {"joints", "sigma"}
     for poses in found["joints"]:
         np.testing.assert_allclose(HUMAN36M.bone_lengths(poses).sum(-1), 4.1)
