@@ -79,21 +79,27 @@ def read(
             "the joints by --sigmas."
         )
     results, ignored = read_results(predictions, truth)
+    remarks = [f"{ignored} results are of categories that are not scored: ignored"] if ignored \
+        else []
+    return _figures(truth, results, sigmas, remarks)
+
+
+def _figures(
+    truth: Labels, results: list[dict], sigmas: Sequence[float], remarks: list[str]
+) -> Figures:
     counted = [item for item in truth.annotations if _counts(item)]
     if not counted:
         raise UserError(f"{truth.path}: no annotation has a labelled keypoint; nothing to score.")
     pairs = pair(counted, results, sigmas)
-    missed = sum(found is None for found in pairs)
     points = np.stack([item["points"] for item in counted])
     found = [np.full((len(sigmas), 2), np.nan) if guess is None else guess["points"][:, :2]
              for guess in pairs]
     boxes = np.stack([item["bbox"] for item in counted])
-    with_results = {item["image_id"] for item in results}
     annotated = {item["image_id"] for item in counted}
-    remarks = [f"{len(annotated - with_results)} of {len(annotated)} images with figures have no "
-               "detection: all of them are missed"] if annotated - with_results else []
-    if ignored:
-        remarks.append(f"{ignored} results are of categories that are not scored: ignored")
+    empty = annotated - {item["image_id"] for item in results}
+    if empty:
+        remarks = [f"{len(empty)} of {len(annotated)} images with figures have no detection: all "
+                   "of them are missed", *remarks]
     return Figures(
         "coco", truth.joints, np.array([str(item["image_id"]) for item in counted]),
         np.stack(found), points[..., :2], points[..., 2] > 0,
@@ -104,7 +110,7 @@ def read(
         ),
         counts={
             "images": len(truth.scored), "figures": len(counted), "detections": len(results),
-            "figures_missed": missed, "results_ignored": ignored,
+            "figures_missed": sum(found is None for found in pairs),
             "annotations_ignored": len(truth.annotations) - len(counted),
         },
         settings={"categories": list(truth.categories), "sigmas": list(sigmas),
@@ -151,6 +157,9 @@ def _ids(path, what: str, entries: list) -> frozenset:
             raise UserError(f"{path}, {what} {number}: without an id, a number or a name.")
         if name in seen:
             raise UserError(f"{path}, {what} {number}: the id {name!r} stands twice; remove one.")
+        if seen and type(name) is not type(next(iter(seen))):
+            raise UserError(f"{path}, {what} {number}: the id {name!r}, where others are "
+                            f"{'names' if type(name) is int else 'numbers'}.")
         seen.add(name)
     return frozenset(seen)
 

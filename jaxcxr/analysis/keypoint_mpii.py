@@ -20,7 +20,7 @@ times the diagonal of its box. A joint counts that is annotated, hidden or not.
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -70,32 +70,32 @@ def read(
         chosen = np.array([image in images for image, _ in people.names])
         if not chosen.any():
             raise UserError(f"{people.path}: none of its images is in the list.")
-    missed = np.isnan(guesses).all((1, 2)) & chosen
-    remarks = []
-    if missed.any():
-        remarks.append(f"{missed.sum():,} of {chosen.sum():,} people are not predicted: missed")
-    if np.isnan(people.heads[chosen]).any():
-        lacking = int(np.isnan(people.heads[chosen]).sum())
-        remarks.append(
-            f"{lacking:,} people have no box of the head and do not count in PCKh"
-            + ("; give --head-boxes FILE" if lacking == chosen.sum() else "")
-        )
-    if not people.names:
-        remarks.append("The labels name no images: each person counts as one, and the intervals "
-                       "are too narrow if some share an image.")
+    missed = int(np.isnan(guesses[chosen]).all((1, 2)).sum())
     names = [image for image, _ in people.names] or np.arange(len(people.target))
+    names = np.asarray(names).astype(str)[chosen]
     heads, boxes = people.heads[chosen], people.boxes[chosen]
     return Figures(
-        "mpii", files.JOINTS, np.asarray(names).astype(str)[chosen], guesses[chosen],
-        people.target[chosen], people.visible[chosen],
+        "mpii", files.JOINTS, names, guesses[chosen], people.target[chosen],
+        people.visible[chosen],
         boxes=None if np.isnan(boxes).all() else boxes,
         heads=None if np.isnan(heads).all() else heads, excluded=EXCLUDED,
-        counts={"figures": int(chosen.sum()), "figures_missed": int(missed.sum()),
-                "images": len(set(np.asarray(names).astype(str)[chosen]))},
+        counts={"figures": len(names), "figures_missed": missed, "images": len(set(names))},
         settings={"origin_of_predictions": origin, "head_factor": keypoints.MPII_HEAD_FACTOR,
                   "excluded_from_pckh": [files.JOINTS[j] for j in EXCLUDED]},
-        remarks=tuple(remarks),
+        remarks=tuple(_remarks(heads, missed, bool(people.names))),
     )
+
+
+def _remarks(heads: np.ndarray, missed: int, named: bool) -> Iterator[str]:
+    if missed:
+        yield f"{missed:,} of {len(heads):,} people are not predicted: missed"
+    lacking = int(np.isnan(heads).sum())
+    if lacking:
+        yield (f"{lacking:,} people have no box of the head and do not count in PCKh"
+               + ("; give --head-boxes FILE" if lacking == len(heads) else ""))
+    if not named:
+        yield ("The labels name no images: each person counts as one, and the intervals are too "
+               "narrow if some share an image.")
 
 
 def read_labels(path: str | pathlib.Path) -> People:

@@ -206,6 +206,8 @@ def _twice(name):
 @pytest.mark.parametrize(("change", "message"), [
     (_twice("images"), "image 40: the id 1 stands twice"),
     (_twice("annotations"), "the id 1 stands twice"),
+    (_set("images", "id", "first"), "image 1: the id 2, where others are names"),
+    (_set("images", "id", None), "image 0: without an id"),
     (_twice("categories"), "the id 1 stands twice"),
     (_set("annotations", "image_id", 99), "annotation 0: no image has the id 99"),
     (_set("annotations", "category_id", 9), "no category has the id 9"),
