@@ -1,5 +1,6 @@
 """calibration.json: what is fitted, what is read back, and every way in which it can be wrong."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import special
 
+from jaxcxr import __main__ as command
 from jaxcxr.analysis import calibrate
 from jaxcxr.analysis.calibration import Calibration, logit, shift
 from jaxcxr.errors import UserError
@@ -189,3 +191,62 @@ def test_reading_needs_numpy_alone():
         "sys.exit(bool({'scipy', 'sklearn', 'jax', 'tensorflow'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A workdir with predictions of validation, and a way to run `jaxcxr calibrate`."""
+    labels, scores = example()
+    path = tmp_path / "run" / "predictions" / "validation.csv"
+    path.parent.mkdir(parents=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image_id", *(f"label_{c}" for c in CLASSES),
+                         *(f"score_{c}" for c in CLASSES)])
+        for i, (y, s) in enumerate(zip(labels, scores, strict=True)):
+            writer.writerow([i, *("" if v < 0 else v for v in y), *map(repr, map(float, s))])
+    return tmp_path, labels, scores, path
+
+
+def fails(capsys, *words):
+    with pytest.raises(SystemExit) as caught:
+        command.run(["calibrate", *map(str, words)])
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_the_command_fits_a_workdir_again(files, capsys):
+    folder, labels, scores, _ = files
+    command.run(["calibrate", "--workdir", str(folder / "run"), "--method", "isotonic",
+                 "--threshold", "specificity", "--target", "0.95", "--prevalence", "Mass=0.05"])
+    read = Calibration.load(folder / "run" / "calibration.json")
+    expected = calibrate.fit(labels, scores, CLASSES, "isotonic", "specificity", 0.95)
+    expected = expected.with_prevalences({"Mass": 0.05})
+    assert read.to_json()["classes"] == expected.to_json()["classes"]
+    assert read.about["inputs"]["predictions"]["name"] == "validation.csv"
+    out = capsys.readouterr().out
+    assert "isotonic" in out
+    assert "0.0500" in out
+
+
+def test_the_command_takes_files_of_any_framework(files, capsys):
+    folder, labels, scores, path = files
+    command.run(["calibrate", "--labels", str(path), "--predictions", str(path),
+                 "--out", str(folder / "x" / "c.json")])
+    read = Calibration.load(folder / "x" / "c.json")
+    assert read.to_json()["classes"] == calibrate.fit(labels, scores, CLASSES).to_json()["classes"]
+    assert "Written" in capsys.readouterr().out
+
+
+def test_mistakes_of_the_command_are_sentences(files, capsys):
+    folder, _, _, path = files
+    workdir = folder / "run"
+    assert "is missing; `jaxcxr evaluate" in fails(capsys, "--workdir", folder / "none")
+    assert "leave the others out" in fails(capsys, "--workdir", workdir, "--labels", path)
+    assert "give --workdir, or all" in fails(capsys, "--labels", path)
+    assert "--target is 1.5" in fails(capsys, "--workdir", workdir, "--target", "1.5")
+    assert "not like Effusion=0.1" in fails(capsys, "--workdir", workdir, "--prevalence", "Mass")
+    assert "no such class" in fails(capsys, "--workdir", workdir, "--prevalence", "Bass=0.1")
+    path.write_text(path.read_text().replace(",0.9", ",1.9", 1))
+    assert "outside [0, 1]" in fails(capsys, "--workdir", workdir)
+    assert not (workdir / "calibration.json").exists()
