@@ -133,8 +133,6 @@ def test_jobsets_fit_the_published_schema(jobsets, kind):
 
 
 def test_the_schema_finds_mistakes(jobsets):
-    import copy
-
     wrong = copy.deepcopy(jobsets["gpu"])
     wrong["spec"]["replicatedJobs"][0]["template"]["spec"]["podFailurepolicy"] = {}
     del wrong["spec"]["failurePolicy"]["rules"][0]["action"]

@@ -54,7 +54,7 @@ def hang_at(batch: int) -> None:
         read, calls = source.read, itertools.count(1)
 
         def hang_here(indices):
-            while next(calls) >= batch:
+            while len(indices) > 1 and next(calls) >= batch:  # one example is read for its shapes
                 time.sleep(3600)
             return read(indices)
 

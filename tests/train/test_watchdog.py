@@ -44,7 +44,10 @@ def test_a_data_source_that_hangs_ends_the_run_with_its_stack(tmp_path, compiled
     begun = time.monotonic()
     process = start(tmp_path, compiled, "--hang=4", "--config.watchdog=3 seconds",
                     "--config.data.prefetch=1", devices=1)
-    output, _ = process.communicate(timeout=120)
+    try:
+        output, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 1, output
     assert "no progress for" in output
     assert "the last was step 3" in output
