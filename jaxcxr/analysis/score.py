@@ -4,7 +4,8 @@
         --predictions predictions.csv --out scores
 
 With `--calibration` it adds what holds at the thresholds that were shipped, with `--groups` the
-figures of subgroups. With `--task pose` the files hold 3D poses, see `jaxcxr.analysis.score_pose`.
+figures of subgroups. With `--task pose` the files hold 3D poses, see `jaxcxr.analysis.score_pose`;
+with `--task keypoints` 2D keypoints, see `score_keypoints`.
 """
 
 import argparse
@@ -27,7 +28,7 @@ _EPILOG = (
     "possible one of patients, and one per class (1, 0, empty: unknown). The predictions have a "
     "column of image ids and one per class, with or without the prefix prob_ or score_. Images and "
     "classes match by name. Poses are .npz files with one array [frames, joints, 3] for each "
-    "sequence, called subject/action/camera."
+    "sequence, called subject/action/camera. 2D keypoints are COCO's or MPII's files."
 )
 
 
