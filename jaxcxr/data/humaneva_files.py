@@ -17,6 +17,7 @@ CAMERAS = ("C1", "C2", "C3")
 SIZE = (640, 480)
 PEOPLE = ("S1", "S2", "S3")
 SUBJECTS = tuple(f"{part}/{person}" for part in ("Train", "Validate") for person in PEOPLE)
+_LARGEST = 1e6  # of all numbers in a file, metres
 _JOINTS = joint_sets.joint_set("humaneva15").joints
 
 # The calibration of the data set: for each camera the rotation from the camera to the world as a
@@ -97,11 +98,11 @@ def _checked(values: np.ndarray, where: str) -> np.ndarray:
         )
     if not len(values):
         raise UserError(f"{where}: no frames in it; make the file anew.")
-    if not np.isfinite(values).all():
-        frame = np.argmin(np.isfinite(values).all((1, 2)))
+    fine = (np.abs(values) < _LARGEST).all((1, 2))
+    if not fine.all():
         raise UserError(
-            f"{where}: frame {frame} is not finite; a chunk is a run of frames in which all "
-            "joints were seen: split it there."
+            f"{where}: frame {np.argmin(fine)} is not finite; a chunk is a run of frames in which "
+            "all joints were seen: split it there."
         )
     top, foot = _JOINTS.index("head"), _JOINTS.index("left_ankle")
     stature = np.linalg.norm(values[:, top] - values[:, foot], axis=-1).max()

@@ -31,6 +31,7 @@ _ALL_BONES = 4.1
 # Shares that poses times their factor may differ from those in millimetres, and of the image's
 # width that keypoints may be from the true joints: more says that the two do not belong together.
 _FACTOR_TOLERANCE, _PIXEL_TOLERANCE = 0.1, 0.1
+_LARGEST = 1e6  # of all numbers in a file
 _FACTORS = (0.1, 100.0)  # millimetres per pixel; people are at 2 to 8
 
 
@@ -226,12 +227,13 @@ def _numbers(
     if not fits or values.shape[1:] != shape or len(values) != (count or len(values)):
         frames = "frames" if count is None else count
         raise UserError(wanted + f"[{', '.join(map(str, (frames, *shape)))}].")
-    with np.errstate(over="ignore"):  # what is too large is not finite
-        values = values.astype(np.float32)
-    bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
-    if len(bad):
-        raise UserError(f"{where}: {key!r} of frame {bad[0]} is not finite; fetch the file anew.")
-    return values
+    fine = (np.abs(values) < _LARGEST).reshape(len(values), -1).all(axis=1)
+    if not fine.all():
+        raise UserError(
+            f"{where}: {key!r} of frame {np.argmin(fine)} is not finite, or absurdly large; fetch "
+            "the file anew."
+        )
+    return values.astype(np.float32)
 
 
 def _texts(content: dict, key: str, where: str, count: int) -> np.ndarray:

@@ -29,6 +29,7 @@ TEST = tuple(f"TS{number}" for number in range(1, 7))
 # says nothing of the test's, which are taken to have 25.
 _FAST = {("S1", "Seq2"), ("S3", "Seq1"), ("S3", "Seq2"), ("S5", "Seq1"), ("S5", "Seq2")}
 _WIDE = ("TS5", "TS6")  # filmed outdoors, 1920x1080
+_LARGEST = 1e7  # of all numbers in a file, millimetres or pixels; others are as good as none
 _JOINTS = 17
 _ROOT = 14
 # Poses that must be this much larger or smaller to be seen where the keypoints are were scaled.
@@ -170,7 +171,8 @@ def _array(entry: Mapping, key: str, axes: int, where: str) -> np.ndarray:
             f"{where}: {key} is {values.dtype} {values.shape}; expected real numbers "
             f"[frames, {_JOINTS}, {axes}], with at least one frame."
         )
-    return values.astype(np.float64)
+    values = values.astype(np.float64)
+    return np.where(np.abs(values) < _LARGEST, values, np.nan)
 
 
 def _check_size(points: np.ndarray, where: str) -> None:

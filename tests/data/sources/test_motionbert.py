@@ -2,8 +2,10 @@
 
 import json
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from jaxcxr import __main__ as command
 from jaxcxr import lifter
@@ -209,6 +211,28 @@ def test_damaged_files_are_user_errors(tmp_path):
         motionbert_files.read(path, "sh")
 
     fuzz.assert_only_user_errors(read, pickle.dumps(small, 2), "a.pkl")
+
+
+def test_any_number_is_read_or_refused(tmp_path):
+    small = motionberts.content(frames=2, cameras=(1,))
+    path = tmp_path / "a.pkl"
+    arrays = ("joint_2d", "confidence", "joint3d_image", "2.5d_factor", "joints_2.5d_image")
+
+    @hypothesis.settings(max_examples=80, deadline=None, database=None)
+    @hypothesis.given(st.sampled_from(arrays), st.floats(), st.integers(0, 2))
+    def check(key, value, place):
+        broken = changed(small, "test", **{key: _at(small["test"][key], place, value)})
+        motionberts.save(path, broken)
+        try:
+            views = motionbert_files.read(path, "sh")["test"]
+        except UserError as error:
+            assert "a.pkl" in str(error)
+        else:
+            for view in views:
+                for array in (view.keypoints, view.confidence, view.joints, view.scale):
+                    assert np.isfinite(array).all()
+
+    check()
 
 
 def test_predict_gives_people_of_nominal_height():
