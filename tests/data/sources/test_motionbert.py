@@ -226,11 +226,13 @@ def test_any_number_is_read_or_refused(tmp_path):
         try:
             views = motionbert_files.read(path, "sh")["test"]
         except UserError as error:
-            assert "a.pkl" in str(error)
+            said, views = str(error), []
         else:
-            for view in views:
-                for array in (view.keypoints, view.confidence, view.joints, view.scale):
-                    assert np.isfinite(array).all()
+            said = "a.pkl was read"
+        assert "a.pkl" in said
+        for view in views:
+            for array in (view.keypoints, view.confidence, view.joints, view.scale):
+                assert np.isfinite(array).all()
 
     check()
 
