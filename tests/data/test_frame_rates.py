@@ -32,12 +32,15 @@ def record(joints: np.ndarray, fps: float) -> dict:
 @pytest.mark.parametrize(("fps", "wanted"), [(60, 50), (50, 25), (25, 50), (30, 29.97)])
 def test_positions_are_those_of_scipys_linear_interpolation(fps, wanted):
     joints = walk(fps)
-    found = frame_rates.resample(record(joints, fps), wanted)
+    scale = np.linspace(1, 2, len(joints), dtype=np.float32)
+    found = frame_rates.resample({**record(joints, fps), "scale": scale}, wanted)
     seconds = np.arange(len(joints)) / fps
     times = np.arange(int(seconds[-1] * wanted + 1e-6) + 1) / wanted
     expected = interp1d(seconds, joints, axis=0)(np.minimum(times, seconds[-1]))
     np.testing.assert_allclose(found["joints"], expected, atol=1e-6)
     np.testing.assert_allclose(found["keypoints"], 500 + 200 * expected[..., :2], atol=1e-3)
+    np.testing.assert_allclose(
+        found["scale"], interp1d(seconds, scale)(np.minimum(times, seconds[-1])), atol=1e-6)
     assert (found["fps"], found["keypoints"].dtype, len(found["confidence"])) == (
         wanted, np.float32, len(expected))
 
