@@ -22,6 +22,7 @@ from jaxcxr.data.detector import Detector
 from jaxcxr.data.sources import staging, virtual
 from jaxcxr.errors import UserError
 
+FPS = jta_files.FPS
 OCCLUDED = ("hidden", "kept")
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 _RUN = {"variant": False}  # an option that does not change what is prepared
@@ -135,9 +136,9 @@ def encode(
                     f"_chunk{track.start + start}_camera")
             record = {
                 "sequence_id": name, "subject": video.split, "action": "pedestrian",
-                "camera": "camera", "fps": jta_files.FPS,
+                "camera": "camera", "fps": FPS,
                 **capture.observed(track.joints[part], track.keypoints[part], seen[part], lens,
-                                   detector, rng, jta_files.FPS),
+                                   detector, rng, FPS),
             }
             records[name] = frame_rates.resample(record, fps)
     return f"{video.split} {video.number}", records

@@ -23,6 +23,7 @@ from jaxcxr.data.detector import Detector
 from jaxcxr.data.sources import staging, virtual
 from jaxcxr.errors import UserError
 
+FPS = surreal_files.FPS
 KEYPOINTS = ("joints2D", "projected")
 _SHARE = 0.1
 _RUN = {"variant": False}  # an option that does not change what is prepared
@@ -174,9 +175,9 @@ def encode(
         sequence = f"{name}_chunk{clip.number:05d}{part}_camera"
         record = {
             "sequence_id": sequence, "subject": clip.subject, "action": "motion",
-            "camera": "camera", "fps": surreal_files.FPS,
+            "camera": "camera", "fps": FPS,
             **capture.observed(found.joints[chosen], pixels[chosen], seen[chosen], lens, detector,
-                               rng, surreal_files.FPS),
+                               rng, FPS),
         }
         records[sequence] = frame_rates.resample(record, fps)
     return f"{name} {clip.number}", records

@@ -21,6 +21,7 @@ from jaxcxr.data.cameras import Camera
 from jaxcxr.data.sources import virtual
 from jaxcxr.errors import UserError
 
+FPS = totalcapture_files.FPS
 FILE, CALIBRATION = "gt_skel_gbl_pos.txt", "calibration.cal"
 _RUN = {"variant": False}  # an option that does not change what is prepared
 _SUBJECT = re.compile(r"[sS](\d+)(?:\D.*)?$")
@@ -173,9 +174,9 @@ class Totalcapture(tfds.core.GeneratorBasedBuilder):
                 name = f"{subject}_{take}_{camera.name}"
                 record = {
                     "sequence_id": name, "subject": subject, "action": take,
-                    "camera": camera.name, "fps": totalcapture_files.FPS,
+                    "camera": camera.name, "fps": FPS,
                     **capture.capture(
-                        world, camera, config.detector, rng, totalcapture_files.FPS
+                        world, camera, config.detector, rng, FPS
                     ),
                 }
                 yield name, frame_rates.resample(record, config.fps)
