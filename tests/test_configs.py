@@ -31,6 +31,7 @@ VARIANTS = {
                       "human36m,quick"),
     "tb_resnet50": ("", "extra", "quick"),
     "study_flex": ("", "cmu_mocap", "chest_phantom", "chestxray14"),
+    "study_pose": ("", "clean_27", "noisy_81"),
 }
 ALL = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]
 SHRUNKEN = [("demo", ""), ("demo", "pose"), ("cxr_resnet50", ""), ("cxr_vit", "small"),

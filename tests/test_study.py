@@ -64,15 +64,20 @@ def test_a_row_may_be_made_from_the_result_of_another_with_the_same_seed(tmp_pat
     assert order(tmp_path).index("a/half/seed_1") > order(tmp_path).index("a/slow/seed_1")
 
 
-def test_later_seeds_are_for_the_best_rows_and_the_reference(tmp_path):
-    rows = {"plain": {RATE: 0.5}, "slow": {RATE: 0.125}, "mid": {RATE: 0.25}, "fail": {RATE: 13.0}}
-    what = make(rows, finalists=1)
+def test_later_seeds_are_for_the_best_rows_the_reference_and_the_best_other(tmp_path):
+    rows = {"plain": {RATE: 0.5}, "slow": {RATE: 0.125}, "mid": {RATE: 0.25}, "fail": {RATE: 13.0},
+            "new": {RATE: 0.75}, "newer": {RATE: 0.625}}
+    what = make(rows, reference=("plain", "mid", "slow", "fail"), finalists=2)
     failed = runner_of(tmp_path, what, jobs=3).run()
     assert set(failed) == {grid.Cell(data, "fail", 0) for data in "ab"}
     done = order(tmp_path)
-    assert sorted(done[:8]) == sorted(f"{data}/{row}/seed_0" for data in "ab" for row in rows)
-    later = [f"{data}/{row}/seed_1" for data in "ab" for row in ("plain", "slow")]
-    assert sorted(done[8:]) == later
+    assert sorted(done[:12]) == sorted(f"{data}/{row}/seed_0" for data in "ab" for row in rows)
+    later = [f"{data}/{row}/seed_1" for data in "ab" for row in ("mid", "newer", "slow")]
+    assert sorted(done[12:]) == later
+    what = make(rows, reference=("plain", "newer"), finalists=1)
+    cell = grid.Cell("a", "newer", 1)
+    assert not grid.out_of_the_race(what, tmp_path, cell, higher=True, failed=failed)
+    assert grid.out_of_the_race(what, tmp_path, cell, higher=False, failed=failed)
 
 
 def test_finalists_need_the_first_seed_of_all_rows(tmp_path):
@@ -343,3 +348,18 @@ def windows(kind):
         count, window = term.rstrip(")").split("*fixed(")
         found += [int(window)] * int(count)
     return sorted(found)
+
+
+def test_rows_of_the_study_of_lifters_lift_as_many_frames_a_step(tmp_path):
+    what, config_of = grid.load(CONFIG.with_name("study_pose.py"))
+    for data, length in (("clean_27", 27), ("noisy_81", 81)):
+        for row in what.rows:
+            config = grid.resolve(what, config_of, tmp_path, grid.Cell(data, row, 0))
+            centered = config.data.target == "center"
+            assert config.batch_size * (1 if centered else length) == 648, row
+            assert centered == row.endswith("-center")
+            if config.model.name == "pose_convolution":
+                model = models.create(config.model.name, **config.model.options.to_dict())
+                assert model.receptive_field == length
+    assert "dual" in what.references
+    assert "dual-flexible" not in what.references

@@ -25,7 +25,8 @@ class Study:
         monitored metric on the validation split.
       seeds: of the config.
       finalists: 0, or how many rows have more than the first seed: the best of a data set by the
-        monitored metric on the validation split. The reference is there with all seeds too.
+        monitored metric on the validation split. The reference and the best row that is no
+        candidate for it have all seeds too.
     """
 
     data: tuple[str, ...]
@@ -169,8 +170,9 @@ def out_of_the_race(
             raise Waiting(qualifier)
         values[row] = result["validation"][result["monitor"]]
     ranking = sorted(values, key=values.get, reverse=higher)
-    reference = next((row for row in ranking if row in study.references), None)
-    return cell.row not in (*ranking[: study.finalists], reference)
+    reference = [row for row in ranking if row in study.references]
+    others = [row for row in ranking if row not in study.references]
+    return cell.row not in (*ranking[: study.finalists], *reference[:1], *others[:1])
 
 
 def resolve(study: Study, config_of, root: pathlib.Path, cell: Cell):
