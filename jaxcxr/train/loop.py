@@ -206,7 +206,7 @@ def describe(run: setup.Setup, state, step: int, workdir) -> dict[str, str]:
     return {
         **run.task.describe(),
         "model": run.config.model.name,
-        **setup.parameter_rows(state.params),
+        **run.parameter_rows(state.params),
         "devices": f"{jax.device_count()} {jax.devices()[0].device_kind}, mesh {mesh}{processes}",
         "steps": f"{run.total_steps:,} of {run.config.batch_size} examples ({stages}); {begin}",
         "workdir": str(workdir),

@@ -108,7 +108,8 @@ def kept_whole(mesh, rules, params) -> str:
       params: pytree of shapes.
 
     Returns:
-      "" where there are none. Names that differ in a number alone are one.
+      "" where there are none. The largest come first; names that differ in a number alone are
+      one.
     """
     _, missed = _specs(mesh, rules, params)
     if not missed:
@@ -117,7 +118,7 @@ def kept_whole(mesh, rules, params) -> str:
                                                    strict=True)}
     kinds = list(dict.fromkeys(
         f"{re.sub(r'_[0-9]+', '_*', path)} by {axis} {mesh.shape[axis]}"
-        for path, axis in missed
+        for path, axis in sorted(missed, key=lambda pair: -sizes[pair[0]])
     ))
     more = f" and {len(kinds) - _NAMED} more" if len(kinds) > _NAMED else ""
     share = sum(sizes[path] for path in {path for path, _ in missed}) / sum(sizes.values())

@@ -104,13 +104,18 @@ class Setup:
                 out_shardings=placed, compiler_options=_compile_once(),
             )
             return make()
-        variables = jax.device_get(
-            jax.jit(self.init_variables, compiler_options=_compile_once())()
+        shapes = jax.eval_shape(self.init_variables)
+        make = jax.jit(
+            self.init_variables, compiler_options=_compile_once(),
+            out_shardings=parallel.shardings(self.mesh, self.rules, shapes),
         )
+        # Each device gets its part of the file alone, from the host.
         variables = pretrained.load(
-            self.config.model.pretrained, variables, self.config.model.name
+            self.config.model.pretrained, make(), self.config.model.name
         )
-        make = jax.jit(lambda v: state_lib.create(v, stage, ema), out_shardings=placed)
+        make = jax.jit(
+            lambda v: state_lib.create(v, stage, ema), out_shardings=placed, donate_argnums=0
+        )
         return make(variables)
 
     def best_state(self, checkpoints, workdir):
@@ -132,6 +137,15 @@ class Setup:
             out_shardings=self.state_shardings(stage),
         )
         return enter(state)
+
+    def parameter_rows(self, params) -> dict[str, str]:
+        """Parameters by top-level group, their sum, and what no mesh splits, for the screen."""
+        rows = models.parameter_counts(params)
+        rows = {f"parameters, {group}": f"{count:,}" for group, count in rows.items()}
+        total = sum(leaf.size for leaf in jax.tree.leaves(params))
+        rows["parameters, all"] = f"{total:,}"
+        whole = parallel.kept_whole(self.mesh, self.rules, params)
+        return rows | ({"whole on each device": whole} if whole else {})
 
     @property
     def gather(self) -> Callable | None:
@@ -229,12 +243,3 @@ def make(config) -> Setup:
     )
     run.check_stages()
     return run
-
-
-def parameter_rows(params) -> dict[str, str]:
-    """Parameters by top-level group, and their sum, for the screen."""
-    counts = {
-        group: sum(leaf.size for leaf in jax.tree.leaves(tree)) for group, tree in params.items()
-    }
-    counts["all"] = sum(counts.values())
-    return {f"parameters, {group}": f"{count:,}" for group, count in counts.items()}

@@ -68,6 +68,9 @@ def make_stages(config, data_size: int) -> tuple[Stage, ...]:
     Arguments:
       config: the resolved config.
       data_size: examples in the training split, for durations in epochs.
+
+    Raises:
+      UserError: more steps than a 32-bit number counts.
     """
     stages, start = [], 0
     for name in config.stage_order:
@@ -75,6 +78,11 @@ def make_stages(config, data_size: int) -> tuple[Stage, ...]:
         end = start + config_lib.steps(settings.duration, data_size, config.batch_size)
         stages.append(Stage(name, start, end, tuple(settings.trainable), settings))
         start = end
+    if start >= 2**31:
+        raise UserError(
+            f"the stages are {start:,} steps together; the count of steps is a 32-bit number: "
+            "make them shorter, or batch_size larger."
+        )
     return tuple(stages)
 
 
