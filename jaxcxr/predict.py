@@ -1,15 +1,23 @@
-"""`jaxcxr predict`: 3D poses from the 2D keypoints of videos, by a trained run.
+"""`jaxcxr predict`: what a trained model says of radiographs, or of keypoints of people.
+
+    jaxcxr predict --model=cxr.jaxcxr folder/ 'more/**/*.dcm' one.png --out=DIR --heatmaps
+
+Findings in chest radiographs, by a bundle: PNG, JPEG, TIFF and DICOM mixed; see
+`jaxcxr.predict_xray`. `DIR/predictions.csv` and `.jsonl` have a row for each file: calibrated
+probabilities, the findings at the shipped thresholds, and what is flagged as no frontal chest
+radiograph, by DICOM tags and by `jaxcxr.bundle.guard`. `--format=csv,sr` adds DICOM structured
+reports in `DIR/sr`, `--heatmaps` pictures in `DIR/heatmaps`.
 
     jaxcxr predict --workdir=RUN walk.json dance.npz openpose_folder/ --fps=30 --size=1920x1080
 
-Reads the files of `jaxcxr.data.keypoint_files`, loads the checkpoint that `evaluate` takes (the
-average of the parameters where one was kept), brings the keypoints to the frame rate of its
-training data and the poses back to the video's, and fades long videos together from windows that
-overlap by half. The prepared data of the run is not needed.
+3D poses from 2D keypoints of videos, by a run or a bundle (`--model`). Reads the files of
+`jaxcxr.data.keypoint_files`, takes the checkpoint that `evaluate` takes, brings the keypoints to
+the frame rate of its training data and the poses back to the video's, and fades long videos
+together from windows that overlap by half. Written are `OUT/NAME.npz` (millimetres; x right, y
+down, z forward; relative to the hip), `OUT/NAME.csv` and `OUT/NAME_PERSON.bvh` (centimetres, y up,
+constant bone lengths).
 
-Written are `OUT/NAME.npz` (millimetres; x right, y down, z forward; relative to the hip),
-`OUT/NAME.csv` and `OUT/NAME_PERSON.bvh` (centimetres, y up, constant bone lengths). A file that
-cannot be read is a row of the summary, and the exit code is then 1.
+A file that cannot be read is a row with its error, the others go on, and the exit code is then 1.
 """
 
 import argparse
@@ -18,6 +26,7 @@ import re
 import time
 from collections.abc import Sequence
 
+from jaxcxr import predict_xray
 from jaxcxr.analysis import prediction_files
 from jaxcxr.data import joint_sets, keypoint_files
 from jaxcxr.data.keypoint_files import Track, Video
@@ -31,58 +40,91 @@ _SIZE = re.compile(r"(\d+)x(\d+)")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument(
-        "keypoints", nargs="+", metavar="KEYPOINTS",
-        help="2D keypoints: .json of COCO or AlphaPose, .npz, or a folder of OpenPose's files",
+        "inputs", nargs="+", metavar="INPUT",
+        help="radiographs: files, folders or patterns; or 2D keypoints: .json of COCO or "
+        "AlphaPose, .npz, or a folder of OpenPose's files",
     )
-    parser.add_argument("--workdir", required=True, metavar="RUN", help="folder of the run")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--model", metavar="BUNDLE", help="file that `jaxcxr bundle` wrote")
+    model.add_argument("--workdir", metavar="RUN", help="folder of a run of poses")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write to")
-    parser.add_argument("--fps", type=float, help="frames per second of the videos")
     parser.add_argument(
+        "--format", default=None, metavar="A,B",
+        help="radiographs: of csv,jsonl,sr (default: csv,jsonl); poses: of "
+        f"{','.join(FORMATS)} (default: npz)",
+    )
+    predict_xray.add_arguments(parser)
+    group = parser.add_argument_group("of poses")
+    group.add_argument("--fps", type=float, help="frames per second of the videos")
+    group.add_argument(
         "--size", metavar="WxH", help="size of the image in pixels, where the file does not say it"
     )
-    parser.add_argument(
+    group.add_argument(
         "--joints", default="", metavar="SET",
         help=f"joint set of the keypoints: {', '.join(joint_sets.JOINT_SETS)} (default: told by "
         "the number of points)",
     )
-    parser.add_argument(
-        "--format", default="npz", metavar="A,B", help=f"of {','.join(FORMATS)} (default: npz)"
-    )
-    parser.add_argument(
+    group.add_argument(
         "--person", action="append", metavar="ID", help="only this person; may be given again"
     )
-    parser.add_argument(
+    group.add_argument(
         "--symmetric", action="store_true", help="left and right bones of a .bvh of equal length"
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Lift every file and print a line for each.
+    """Predict for every file.
 
     Raises:
-      UserError: a mistake in the arguments, no run, or a run of another task.
+      UserError: a mistake in the arguments, no model, or a model of another task.
       RunError: some of the files could not be used.
     """
-    formats = _formats(args.format)
+    source = pathlib.Path(args.workdir or args.model).expanduser()
+    if args.model:
+        from jaxcxr.bundle.model import Bundle
+
+        source = Bundle.load(source)
+        if source.task == "cxr":
+            _refuse(args, ("fps", "size", "joints", "person", "symmetric"), "radiographs")
+            predict_xray.run(args, source, _folder(args.out))
+            return
+    _refuse(args, ("heatmaps", "refuse"), "poses")
+    _lift(args, source)
+
+
+def _refuse(args: argparse.Namespace, options: Sequence[str], what: str) -> None:
+    """A UserError for the first option given that is not for the model."""
+    for name in options:
+        if getattr(args, name):
+            raise UserError(f"--{name} is not for models of {what}; leave it out.")
+
+
+def _folder(text: str) -> pathlib.Path:
+    out = pathlib.Path(text).expanduser()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; give another --out.") from error
+    return out
+
+
+def _lift(args: argparse.Namespace, source) -> None:
+    """Lifts every file and prints a line for each."""
+    formats = _formats(args.format or "npz")
     size = _size(args.size)
     if args.fps is not None:
         keypoint_files.check_fps(args.fps, "--fps")
     if args.joints:
         joint_sets.joint_set(args.joints)
-    paths = [pathlib.Path(path).expanduser() for path in args.keypoints]
+    paths = [pathlib.Path(path).expanduser() for path in args.inputs]
     for path in paths:
         if not path.exists():
             raise UserError(f"no keypoints at {path}; check the path.")
-    out = pathlib.Path(args.out).expanduser()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}; give another --out.") from error
-    lifter = Lifter(pathlib.Path(args.workdir).expanduser())
+    out, names, failed = _folder(args.out), prediction_files.Names(), 0
+    lifter = Lifter(source)
     print(lifter.description)
-    failed = 0
-    for number, (path, stem) in enumerate(zip(paths, _stems(paths), strict=True), start=1):
-        begun = time.perf_counter()
+    for number, path in enumerate(paths, start=1):
+        begun, stem = time.perf_counter(), names.new(path.resolve())
         try:
             video = keypoint_files.read(path, fps=args.fps, size=size, joints=args.joints)
             people = lifter.lift(video, _chosen(video, args.person))
@@ -114,18 +156,6 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if not match:
         raise UserError(f"--size {text!r} is not width x height in pixels, such as 1920x1080.")
     return int(match[1]), int(match[2])
-
-
-def _stems(paths: Sequence[pathlib.Path]) -> list[str]:
-    """Names for the files to write; those of equal names get numbers."""
-    names: list[str] = []
-    for path in paths:
-        stem = name = prediction_files.file_name(path.resolve().stem)
-        number = 2
-        while name in names:
-            name, number = f"{stem}_{number}", number + 1
-        names.append(name)
-    return names
 
 
 def _chosen(video: Video, people: Sequence[str] | None) -> list[Track]:

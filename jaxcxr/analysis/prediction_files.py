@@ -129,6 +129,23 @@ def file_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "_", text) or "_"
 
 
+class Names:
+    """Names of files to write for files that were read; equal ones get numbers."""
+
+    def __init__(self):
+        self._used: set[str] = set()
+        self._next: dict[str, int] = {}
+
+    def new(self, path: str | pathlib.Path) -> str:
+        """A name for a file that none before has, without folder and ending."""
+        stem = name = file_name(pathlib.Path(path).stem)
+        while name in self._used:
+            number = self._next.get(stem, 2)
+            name, self._next[stem] = f"{stem}_{number}", number + 1
+        self._used.add(name)
+        return name
+
+
 def _whole(out: pathlib.Path, write: Callable[[pathlib.Path], object]) -> pathlib.Path:
     partial = out.with_name(out.name + ".partial")
     write(partial)

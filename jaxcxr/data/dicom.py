@@ -36,7 +36,7 @@ _LONGEST_REASON = 300
 _DESCRIBING = (
     "PatientID", "PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "ViewPosition",
     "Modality", "BodyPartExamined", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID",
-    "SpecificCharacterSet", "Rows", "Columns",
+    "SpecificCharacterSet", "Rows", "Columns", "PhotometricInterpretation",
 )
 
 # What they log, they raise or warn of too; here it becomes a BadImage or is provided for.
@@ -55,6 +55,7 @@ class Dicom:
       modality: "CR", "DX" ... body_part: as written, e.g. "CHEST".
       study_id, series_id, image_id: the instance UIDs of study, series and image (SOP).
       pixels: uint8 `[height, width]`, air black and bone white; None from `read_header`.
+      photometric: Photometric Interpretation as written; `pixels` are MONOCHROME2 whatever it is.
     """
 
     patient_id: str
@@ -67,6 +68,7 @@ class Dicom:
     series_id: str
     image_id: str
     pixels: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
+    photometric: str = dataclasses.field(default="", compare=False)
 
 
 def read(path: str | os.PathLike) -> Dicom:
@@ -157,6 +159,7 @@ def _described(dataset: pydicom.Dataset, pixels: np.ndarray | None) -> Dicom:
         series_id=_text(dataset, "SeriesInstanceUID"),
         image_id=_text(dataset, "SOPInstanceUID"),
         pixels=pixels,
+        photometric=_text(dataset, "PhotometricInterpretation"),
     )
 
 

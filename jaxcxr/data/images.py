@@ -48,7 +48,7 @@ def read(path: str | os.PathLike) -> np.ndarray:
         content = pathlib.Path(path).read_bytes()
     except OSError as error:
         raise BadImage(f"{path}: {error.strerror or error}") from error
-    if _is_dicom(path, content):
+    if is_dicom(path, content):
         from jaxcxr.data import dicom  # lazily: pydicom is slow to import and seldom needed
 
         return dicom.read(path).pixels
@@ -58,7 +58,8 @@ def read(path: str | os.PathLike) -> np.ndarray:
         raise BadImage(f"{path}: {error}") from None
 
 
-def _is_dicom(path: str | os.PathLike, content: bytes) -> bool:
+def is_dicom(path: str | os.PathLike, content: bytes) -> bool:
+    """Whether a file is DICOM, by its first 132 bytes, or without preamble by its ending."""
     ending = pathlib.Path(path).suffix.lower()
     return content[128:132] == b"DICM" or ending in (".dcm", ".dicom")
 
