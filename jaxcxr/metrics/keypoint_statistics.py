@@ -6,7 +6,7 @@ COCO's by OKS; where a figure has no box of the head, no torso or no area it doe
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -45,7 +45,6 @@ def outcomes(
     torso: tuple[int, int] | None = None,
     limbs: Sequence[tuple[int, int]] = (),
     sigmas: Sequence[float] = (),
-    alphas: Mapping[str, float] | None = None,
 ) -> dict[str, Outcomes]:
     """The metrics of `METRICS` that can be measured.
 
@@ -59,31 +58,30 @@ def outcomes(
       torso: PDJ's two joints.
       limbs: PCP's pairs of joints.
       sigmas: OKS's, `[joints]`.
-      alphas: share of the normaliser by metric; `DEFAULT_ALPHAS` where it says none.
 
     Returns:
-      Name -> outcomes: parts are the joints, PCP's the limbs, OKS's the whole figure.
+      Name -> outcomes at the thresholds that the metrics are known by, PCKh@0.5, PCK@0.2, PDJ@0.2
+      and PCP at half a limb; parts are the joints, PCP's the limbs, OKS's the whole figure.
     """
-    alpha = {**DEFAULT_ALPHAS, **(alphas or {})}
     joints = (prediction, target)
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     if heads is not None:
         sizes = np.nan_to_num(heads)
-        found["pckh"] = keypoints.pck_outcomes(*joints, sizes, visible, alpha=alpha["pckh"])
+        found["pckh"] = keypoints.pck_outcomes(*joints, sizes, visible, alpha=0.5)
         curve = [keypoints.pck_outcomes(*joints, sizes, visible, alpha=a)[0] for a in AUC_ALPHAS]
         found["pckh_auc"] = _area(np.array(curve)), found["pckh"][1]
     if boxes is not None:
         sizes = np.nan_to_num(boxes)
-        found["pck"] = keypoints.pck_outcomes(*joints, sizes, visible, alpha=alpha["pck"])
+        found["pck"] = keypoints.pck_outcomes(*joints, sizes, visible, alpha=0.2)
     if torso is not None:
         sizes = keypoints.torso_size(target, torso, visible)
         found["pdj"] = keypoints.pck_outcomes(
-            *joints, sizes, visible, alpha=alpha["pdj"], inclusive=False
+            *joints, sizes, visible, alpha=0.2, inclusive=False
         )
     if limbs:
         for name in OF_LIMBS:
             found[name] = keypoints.pcp_outcomes(
-                *joints, limbs, visible, alpha=alpha["pcp"], strict=name == "pcp"
+                *joints, limbs, visible, alpha=0.5, strict=name == "pcp"
             )
     if areas is not None:
         values = keypoints.oks(*joints, areas, visible, sigmas=sigmas)[:, None]
@@ -92,9 +90,6 @@ def outcomes(
         name: Outcomes(np.where(counted, values, 0.0), counted.astype(np.float64))
         for name, (values, counted) in found.items()
     }
-
-
-DEFAULT_ALPHAS = {"pckh": 0.5, "pck": 0.2, "pdj": 0.2, "pcp": 0.5}
 
 
 def _area(curve: np.ndarray) -> np.ndarray:
