@@ -1,10 +1,11 @@
-"""The folder of a run, on this machine or in an object store (`gs://`, `s3://`).
+"""The folder of a run, on this machine or in Google Cloud Storage (`gs://`).
 
 `config.json` and the checkpoints are written where they belong. Files that grow (`metrics.jsonl`,
 TensorBoard's events) and those that libraries write (figures, tables) need a folder of this
 machine: a remote workdir gets copies of them whenever a checkpoint is saved.
 """
 
+import importlib
 import os
 import pathlib
 import shutil
@@ -15,15 +16,12 @@ from etils import epath
 
 from jaxcxr.errors import UserError
 
-# What reads and writes each kind of address; installed only where it is used.
-_PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}
-
 
 def parse(text: str | os.PathLike) -> epath.Path:
     """The path of a workdir.
 
     Arguments:
-      text: a folder of this machine (`~` is the user's), or `gs://BUCKET/FOLDER`, `s3://...`.
+      text: a folder of this machine (`~` is the user's), or `gs://BUCKET/FOLDER`.
 
     Raises:
       UserError: another kind of address, or the package that serves it is not installed.
@@ -32,15 +30,17 @@ def parse(text: str | os.PathLike) -> epath.Path:
     scheme, separator, _ = text.partition("://")
     if not separator:
         return epath.Path(text).expanduser()
-    if scheme not in _PACKAGES:
+    if scheme != "gs":
         raise UserError(
-            f"{text}: allowed are folders of this machine, gs:// and s3://; mount other storage."
+            f"{text}: a workdir is a folder of this machine or gs://BUCKET/FOLDER, where Orbax can "
+            "write checkpoints; for other storage, mount the bucket with a file system that can "
+            "rename folders (s3fs-fuse, rclone mount, JuiceFS) and give the folder."
         )
-    package = _PACKAGES[scheme]
     try:
-        __import__(package)
+        importlib.import_module("gcsfs")
     except ImportError as error:
-        raise UserError(f"{text} needs the package {package}: pip install {package}.") from error
+        raise UserError(f"{text} needs the package gcsfs: pip install gcsfs.") from error
+    os.environ["EPATH_USE_TF"] = "false"  # it would load TensorFlow wherever that is installed
     return epath.Path(text)
 
 

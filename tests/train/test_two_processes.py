@@ -15,11 +15,16 @@ from tests.train.runs import (
 )
 
 
-def start_pair(workdir, compiled, *more):
-    """Both processes of one run."""
+def free_address():
+    """An address on which process 0 can listen."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def start_pair(workdir, compiled, *more):
+    """Both processes of one run."""
+    address = free_address()
     return [
         start(workdir, compiled, *more, devices=2, JAX_COORDINATOR_ADDRESS=address,
               JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(index))

@@ -1,0 +1,185 @@
+"""Runs by several real processes on this machine, of both tasks: what one process does.
+
+    pytest -n 0 -m slow tests/train/test_many_processes.py
+"""
+
+import json
+import pathlib
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests.train.runs import lines, saved_steps, start, wait_for
+from tests.train.test_two_processes import free_address
+
+pytestmark = pytest.mark.slow
+
+TASKS = ("pose", "cxr")
+DEVICES = 4  # of all processes together, so that every run has the same mesh
+
+
+def start_all(count, workdir, compiled, *more, order=None):
+    """The processes of one run; each notes the batches that it reads in a file of its own."""
+    address = free_address()
+    return [
+        start(
+            workdir, compiled, *more, *([f"--order={order}.{index}"] if order else []),
+            devices=DEVICES // count, JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES=str(count), JAX_PROCESS_ID=str(index),
+        )
+        for index in range(count)
+    ]
+
+
+def ends(processes, seconds=300):
+    """Exit codes and outputs of all; none is left running."""
+    try:
+        outputs = [process.communicate(timeout=seconds)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], outputs
+
+
+def run_all(count, workdir, compiled, *more, **options):
+    codes, outputs = ends(start_all(count, workdir, compiled, *more, **options))
+    assert codes == [0] * count, "\n".join(outputs)
+    return outputs
+
+
+def batches(order, count):
+    """What all processes read: [(position, index), ...] of every global batch."""
+    read = [
+        list(map(json.loads, pathlib.Path(f"{order}.{index}").read_text().splitlines()))
+        for index in range(count)
+    ]
+    assert len({len(part) for part in read}) == 1
+    whole = []
+    for parts in zip(*read, strict=True):
+        pairs = [pair for part in parts
+                 for pair in zip(part["position"], part["index"], strict=True)]
+        whole.append(sorted(pairs))
+    return whole
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def alone(request, tmp_path_factory, compiled):
+    """Task, workdir and batches of a run by a single process of all devices."""
+    task = request.param
+    folder = tmp_path_factory.mktemp(task)
+    order = folder / "order"
+    run_all(1, folder / "run", compiled, f"--task={task}", order=order)
+    return task, folder / "run", batches(order, 1)
+
+
+def assert_alike(workdir, expected):
+    """Losses, norms and metrics of two runs; sums over processes are in another order."""
+    for kind in ("train", "validation", "test"):
+        ours, theirs = lines(workdir, kind), lines(expected, kind)
+        assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+        for left, right in zip(ours, theirs, strict=True):
+            assert left.pop("kind") == right.pop("kind")
+            assert left == pytest.approx(right, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_give_the_losses_and_the_order_of_one(alone, tmp_path, compiled, count):
+    task, expected, order = alone
+    outputs = run_all(count, tmp_path / "run", compiled, f"--task={task}", order=tmp_path / "order")
+    assert_alike(tmp_path / "run", expected)
+    assert batches(tmp_path / "order", count) == order, "bit for bit, whatever the process count"
+    assert f"{count} processes" in outputs[0]
+    assert all("checkpoint of step" not in output for output in outputs[1:])
+    times = lines(tmp_path / "run", "hosts")
+    assert times, "times of every process"
+    for process in range(count):
+        assert times[0][f"step_seconds/{process}"] > 0
+
+
+def test_a_run_goes_on_with_other_process_counts(alone, tmp_path, compiled):
+    task, expected, order = alone
+    workdir, seen = tmp_path / "run", []
+    # SIGTERM goes to one process, another one each time; all save the same step.
+    for number, (count, told) in enumerate([(2, 1), (4, 2)]):
+        noted = tmp_path / f"order{number}"
+        done = saved_steps(workdir)[-1] if workdir.exists() else 0
+        processes = start_all(count, workdir, compiled, f"--task={task}", "--slow=1", order=noted)
+        wait_for(processes[0], workdir / "checkpoints" / str(done + 1))
+        processes[told].send_signal(signal.SIGTERM)
+        codes, outputs = ends(processes)
+        assert codes == [0] * count, "\n".join(outputs)
+        assert "stopped by SIGTERM after saving" in outputs[0]
+        newest = saved_steps(workdir)[-1]
+        assert done < newest < 6
+        seen += training(batches(noted, count))[: newest - done]
+    run_all(1, workdir, compiled, f"--task={task}", order=tmp_path / "last")
+    seen += training(batches(tmp_path / "last", 1))[: 6 - newest]
+    assert seen == training(order)[:6]
+    assert_alike(workdir, expected)
+
+
+def training(whole):
+    """The training batches: those of an evaluation are in the order of the source."""
+    return [pairs for pairs in whole if [index for _, index in pairs] != [p for p, _ in pairs]]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_others_and_the_restarted_run_is_the_same(
+    alone, tmp_path, compiled, victim
+):
+    task, expected, _ = alone
+    workdir = tmp_path / "run"
+    processes = start_all(2, workdir, compiled, f"--task={task}", "--slow=1")
+    wait_for(processes[0], workdir / "checkpoints" / "2")
+    processes[victim].send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    code, said = processes[1 - victim].wait(60), processes[1 - victim].stdout.read()
+    seconds = time.monotonic() - killed
+    processes[1 - victim].stdout.close()
+    ends([processes[victim]])
+    print(f"\n{task}: process {victim} killed, the other ended after {seconds:.1f} s, code {code}")
+    assert code not in (0, 2), said
+    assert seconds < 20
+    assert f"process {victim} on " in said
+    assert "ended without a word" in said
+    assert "Start the same command again" in said
+    assert max(saved_steps(workdir)) < 6
+    run_all(2, workdir, compiled, f"--task={task}")
+    assert_alike(workdir, expected)
+    again = tmp_path / "again"
+    run_all(2, again, compiled, f"--task={task}")
+    assert lines(workdir, "train") == lines(again, "train"), "bit for bit the uninterrupted run"
+
+
+def test_a_missing_process_is_named(tmp_path, compiled):
+    address = free_address()
+    processes = [
+        start(tmp_path, compiled, "--start_timeout=3", devices=1, JAX_COORDINATOR_ADDRESS=address,
+              JAX_NUM_PROCESSES="4", JAX_PROCESS_ID=str(index))
+        for index in (0, 2)
+    ]
+    codes, outputs = ends(processes, 90)
+    assert codes == [1, 1]
+    for output in outputs:
+        assert "processes 1, 3 are missing: 2 of 4 processes came within 3 s" in output
+        assert "Traceback" not in output
+
+
+def test_a_slow_process_is_named(tmp_path, compiled):
+    address = free_address()
+    processes = [
+        start(tmp_path, compiled, *(["--slow=0.5"] if index == 1 else []), devices=1,
+              JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="3", JAX_PROCESS_ID=str(index))
+        for index in range(3)
+    ]
+    codes, outputs = ends(processes)
+    assert codes == [0, 0, 0], "\n".join(outputs)
+    named = [line for line in outputs[0].splitlines() if "is slow" in line]
+    assert named
+    assert all("process 1 is slow" in line for line in named), named
+    own = np.array([[line[f"own_seconds/{p}"] for p in range(3)]
+                    for line in lines(tmp_path, "hosts")])
+    assert (own[:, 1] > 0.4).any()
+
