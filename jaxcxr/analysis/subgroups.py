@@ -32,8 +32,8 @@ _COLUMNS = {
 }
 _FIGURES = ("auroc", "sensitivity", "gap", "under_diagnosis", "over_diagnosis")
 _NOTES = (
-    "95 % intervals over resamples of whole patients, not corrected for the number of rows; n/a of "
-    f"groups with fewer than {LEAST_PATIENTS} patients. "
+    "95 % intervals over resamples of whole patients, not corrected for the number of rows; none of "
+    f"groups with fewer than {LEAST_PATIENTS} patients, and where all resamples agree. "
     "gap: sensitivity at the shipped thresholds minus that of all other images of the attribute, "
     "for a whole group the mean over classes that both have. Under-diagnosis: share of images with "
     "a finding for which none is said; over-diagnosis: share without any for which one is said "
@@ -219,17 +219,18 @@ def _auroc_rows(labels, scores, clusters, classes, resamples, seed) -> list[dict
     drawn = intervals.cluster_bootstrap(labels, scores, clusters, resamples, seed)
     counts = {"images": len(labels), "patients": len(np.unique(clusters))}
     used = [i for i, row in enumerate(table.rows) if row.defined]
-    whole = intervals.percentile_interval(drawn.macro("auroc", used))
+    whole = operating.interval(drawn.macro("auroc", used))
     some = (labels == classification.POSITIVE).any(axis=1).sum()
     none = (labels == classification.NEGATIVE).all(axis=1).sum()
     first = {
         "class": ALL, **counts, "positives": int(some), "negatives": int(none),
         "classes": len(used), **_figure("auroc", table.macro_auroc, whole),
     }
+    of_classes = drawn.values["auroc"]
     return [first] + [
         {
             "class": row.name, **counts, "positives": row.positives, "negatives": row.negatives,
-            "classes": 1, **_figure("auroc", row.auroc, drawn.interval("auroc", i)),
+            "classes": 1, **_figure("auroc", row.auroc, operating.interval(of_classes[i])),
         }
         for i, row in enumerate(table.rows)
     ]
@@ -250,14 +251,14 @@ def _add_rates(entries, terms, mask, clusters, draws) -> None:
         both = ~np.isnan(value)
         whole |= _figure(
             name, value[both].mean() if both.any() else math.nan,
-            _interval(drawn[:, both].mean(axis=1)) if both.any() else (math.nan, math.nan),
+            operating.interval(drawn[:, both].mean(axis=1)) if both.any() else (math.nan, math.nan),
         )
         for i, entry in enumerate(classes):
-            entry |= _figure(name, value[i], _interval(drawn[:, i]))
+            entry |= _figure(name, value[i], operating.interval(drawn[:, i]))
     for name, value, drawn in zip(
         ("under_diagnosis", "over_diagnosis"), mine[1:], mine_drawn[1:], strict=True
     ):
-        whole |= _figure(name, value[0], _interval(drawn[:, 0]))
+        whole |= _figure(name, value[0], operating.interval(drawn[:, 0]))
         for entry in classes:
             entry |= {name: None, f"{name}_interval": None}
 
@@ -275,10 +276,6 @@ def _figure(name: str, value: float, interval) -> dict:
     return {name: value_or_none(value), f"{name}_interval": interval_or_none(interval)}
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    return intervals.percentile_interval(values)
-
-
 def _without_intervals(entry: Mapping) -> dict:
     return {n: None if n.endswith("_interval") else value for n, value in entry.items()}
 
@@ -293,9 +290,14 @@ def _brief_lines(entries: Sequence[Mapping]) -> list[tuple[str, ...]]:
         cells = [f"{entry['attribute']} {entry['group']}", f"{entry['images']:,}"]
         for name in figures:
             form = "+.2f" if name == "gap" else ".2f"
-            cells.append(f"{number(entry[name], form)} {span(entry[f'{name}_interval'], form)}")
+            cells.append(_with_span(entry, name, form))
         lines.append(tuple(cells))
     return lines
+
+
+def _with_span(entry: Mapping, name: str, form: str) -> str:
+    ends = entry[f"{name}_interval"]
+    return number(entry[name], form) + (f" {span(ends, form)}" if ends else "")
 
 
 def _lines(entries: Sequence[Mapping], *, of_groups: bool) -> list[tuple[str, ...]]:
@@ -318,8 +320,6 @@ def _lines(entries: Sequence[Mapping], *, of_groups: bool) -> list[tuple[str, ..
         cells += [f"{entry[name]:,}" for name in names]
         for name in figures:
             form = "+.3f" if name == "gap" else ".3f"
-            value = number(entry[name], form)
-            ends = entry[f"{name}_interval"]
-            cells.append(value if entry[name] is None else f"{value} {span(ends, form)}")
+            cells.append(_with_span(entry, name, form))
         lines.append(tuple(cells))
     return lines

@@ -102,14 +102,22 @@ def with_intervals(
       level: of the intervals.
 
     Returns:
-      For each class, name -> (value, low, high), NaN where undefined.
+      For each class, name -> (value, low, high), NaN where undefined; see `interval`.
     """
     values, spread = rates(sums), rates(drawn)
     return [
-        {name: (float(values[name][i]),
-                *intervals.percentile_interval(spread[name][:, i], level)) for name in RATES}
+        {name: (float(values[name][i]), *interval(spread[name][:, i], level)) for name in RATES}
         for i in range(len(sums))
     ]
+
+
+def interval(values: np.ndarray, level: float = intervals.LEVEL) -> tuple[float, float]:
+    """Percentile interval of resampled values, NaN where all are the same.
+
+    No resample can miss what no image of the set missed: 0 of 16 is no proof of 0.
+    """
+    low, high = intervals.percentile_interval(values, level)
+    return (low, high) if low < high else (math.nan, math.nan)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
