@@ -32,8 +32,8 @@ _COLUMNS = {
 }
 _FIGURES = ("auroc", "sensitivity", "gap", "under_diagnosis", "over_diagnosis")
 _NOTES = (
-    "95 % intervals over resamples of whole patients, not corrected for the number of rows; none of "
-    f"groups with fewer than {LEAST_PATIENTS} patients, and where all resamples agree. "
+    "95 % intervals over resamples of whole patients, not corrected for the number of rows; none "
+    f"of fewer than {LEAST_PATIENTS} patients, nor where all resamples agree. "
     "gap: sensitivity at the shipped thresholds minus that of all other images of the attribute, "
     "for a whole group the mean over classes that both have. Under-diagnosis: share of images with "
     "a finding for which none is said; over-diagnosis: share without any for which one is said "
