@@ -23,11 +23,6 @@ from jaxcxr.errors import UserError
 
 _SHOWN = 6  # images in the figure
 _FEW = 100  # forward passes for an image up to which a method is a default
-_COLUMNS = {
-    "pointing": "pointing game", "iou": "IoU", "energy": "in boxes", "deletion": "deletion",
-    "insertion": "insertion", "random_pointing": "pointing, random weights",
-    "correlation": "correlation with random weights",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,10 +51,11 @@ def run(args: argparse.Namespace) -> None:
     from jaxcxr import config as config_lib
     from jaxcxr.analysis import explain
     from jaxcxr.train import checkpoint, setup
+    from jaxcxr.train import workdir as workdir_lib
 
     if args.images < 1:
         raise UserError(f"--images is {args.images}; give at least 1.")
-    workdir = pathlib.Path(args.workdir).expanduser()
+    workdir = workdir_lib.parse(args.workdir)
     config = config_lib.from_saved(checkpoint.load_config(workdir))
     if config.task != "cxr":
         raise UserError(f"{workdir} is a run of the task {config.task!r}; explain takes cxr.")
@@ -74,10 +70,13 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(f"the {args.split} split has no positive finding to explain.")
         result, figure = _explained(run_, state, source, cases, args.methods)
     result |= {"workdir": str(workdir), "split": args.split, "step": step}
-    out = pathlib.Path(args.out).expanduser() if args.out else workdir / "report"
-    _write(result, figure, out)
+    if args.out:
+        _write(result, figure, pathlib.Path(args.out).expanduser())
+    else:
+        with contextlib.closing(workdir_lib.Local(workdir)) as local:
+            _write(result, figure, local.path / "report")
     print(_text(result))
-    print(f"written: {out}/explanations.json, .md and .png")
+    print(f"written: {args.out or workdir / 'report'}/explanations.json, .md and .png")
 
 
 def _explained(run_, state, source, cases, wanted: str):
@@ -143,53 +142,32 @@ def _methods(wanted: str, possible: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-def _rows(result: dict) -> list[list[str]]:
-    rows = [["method", *_COLUMNS.values(), ""]]
-    for name, entry in result["methods"].items():
-        cells = [_cell(entry[key], entry[f"{key}_interval"]) for key in _COLUMNS]
-        rows.append([name, *cells, entry["verdict"]])
-    return rows
-
-
-def _cell(value: float | None, interval: tuple[float, float] | None) -> str:
-    if value is None:
-        return "n/a"
-    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
-
-
 def _text(result: dict) -> str:
     """For the screen: one line for each method and score would not fit 80 columns."""
-    from jaxcxr.analysis import tables
+    from jaxcxr.analysis import explain, tables
 
-    lines = [_heading(result)]
+    lines = [explain.heading(result)]
     if result["cells"]:
         lines.append(f"Grad-CAM and Score-CAM draw a map of {result['cells']} cells")
     for name, entry in result["methods"].items():
         lines.append(f"\n{name}" + (f": {entry['verdict']}" if entry["verdict"] else ""))
         shown = [
-            (f"  {title}", _cell(entry[key], entry[f"{key}_interval"]))
-            for key, title in _COLUMNS.items() if entry[key] is not None
+            (f"  {title}", explain.cell(entry[key], entry[f"{key}_interval"]))
+            for key, title in explain.COLUMNS.items() if entry[key] is not None
         ]
         lines += tables.aligned(shown)
     return "\n".join(lines)
 
 
-def _heading(result: dict) -> str:
-    boxes = f"{result['boxes']} with boxes" if result["boxes"] else "the data has no boxes"
-    return (
-        f"{result['model']}, step {result['step']}, {result['split']} split: {result['cases']} "
-        f"findings of {result['patients']} patients, {boxes}; mean [95 % interval over patients]"
-    )
-
-
 def _write(result: dict, figure, out: pathlib.Path) -> None:
-    from jaxcxr.analysis import canvas, tables
+    from jaxcxr.analysis import canvas, explain, tables
 
     try:
         out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False)
         (out / "explanations.json").write_text(text + "\n", encoding="utf-8")
-        page = ["# Explanations", "", _heading(result), "", *tables.markdown(_rows(result)), ""]
+        table = tables.markdown(explain.lines(result))
+        page = ["# Explanations", "", explain.heading(result), "", *table, ""]
         (out / "explanations.md").write_text("\n".join(page), encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}; give another --out.") from error

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 
 import jax
 import pytest
@@ -33,3 +34,18 @@ def xray_run(tmp_path_factory) -> pathlib.Path:
     from tests import phantom_runs
 
     return phantom_runs.make_xray_run(tmp_path_factory.mktemp("xray_run"))
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser; the tests are skipped where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright (pip)")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if path is None:
+        pytest.skip("no chromium (apt install chromium)")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield browser
+        browser.close()

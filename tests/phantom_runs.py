@@ -26,5 +26,6 @@ def make_xray_run(root: pathlib.Path) -> pathlib.Path:
         patch.setattr(parallel, "make_mesh", lambda config: mesh)
         for name in ("roc", "samples"):
             patch.setattr(report, name, lambda *args: None)
+        patch.setattr(loop.page_run, "write", lambda *args: None)
         loop.train(config, root / "run", writers.Screen(quiet=True))
     return root / "run"

@@ -6,7 +6,7 @@ A method that draws the same with random weights explains the image, not the mod
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy import special
@@ -20,6 +20,11 @@ CENTER, NOISE = "center of the image", "noise"
 SHARES = np.linspace(0, 1, 17)  # of the pixels, where insertion and deletion look
 BATCH = 8
 RESAMPLES = 1000
+COLUMNS = {
+    "pointing": "pointing game", "iou": "IoU", "energy": "in boxes", "deletion": "deletion",
+    "insertion": "insertion", "random_pointing": "pointing, random weights",
+    "correlation": "correlation with random weights",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,3 +268,28 @@ def _verdict(gain: float, low: float) -> str:
     if low > 0:
         return "points better than with random weights"
     return "points no better than with random weights"
+
+
+def lines(result: Mapping) -> list[list[str]]:
+    """Lines of cells of the table of `summary`, the first one its header."""
+    rows = [["method", *COLUMNS.values(), ""]]
+    for name, entry in result["methods"].items():
+        cells = [cell(entry[key], entry[f"{key}_interval"]) for key in COLUMNS]
+        rows.append([name, *cells, entry["verdict"]])
+    return rows
+
+
+def cell(value: float | None, interval: Sequence[float] | None) -> str:
+    """A figure with its interval; "n/a" where undefined."""
+    if value is None:
+        return "n/a"
+    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def heading(result: Mapping) -> str:
+    """What was explained, and what the figures are."""
+    boxes = f"{result['boxes']} with boxes" if result["boxes"] else "the data has no boxes"
+    return (
+        f"{result['model']}, step {result['step']}, {result['split']} split: {result['cases']} "
+        f"findings of {result['patients']} patients, {boxes}; mean [95 % interval over patients]"
+    )

@@ -298,14 +298,14 @@ def figure(result: Mapping) -> "Figure":
 def to_text(result: Mapping) -> str:
     """The result as aligned tables."""
     blocks = [_headline(result)]
-    blocks += ["\n".join([title, *tables.aligned(lines)]) for title, lines in _tables(result)]
+    blocks += ["\n".join([title, *tables.aligned(lines)]) for title, lines in sections(result)]
     return "\n\n".join(blocks)
 
 
 def to_markdown(result: Mapping) -> str:
     """The result as a page of Markdown tables."""
     blocks = ["# Stress test", _headline(result)]
-    for title, lines in _tables(result):
+    for title, lines in sections(result):
         blocks.append("\n".join([f"## {title}", "", *tables.markdown(lines)]))
     return "\n\n".join(blocks) + "\n"
 
@@ -323,7 +323,7 @@ def _headline(result: Mapping) -> str:
     return "\n".join([*lines, *(f"warning: {line}" for line in result["warnings"])])
 
 
-def _tables(result: Mapping) -> list[tuple[str, list[list[str]]]]:
+def sections(result: Mapping) -> list[tuple[str, list[list[str]]]]:
     """Title and lines of each table."""
     found = []
     if "regions" in result:

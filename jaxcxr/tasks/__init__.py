@@ -102,6 +102,9 @@ class Task(Protocol):
     def attention_figure(self, split: str, index: np.ndarray, stacks: Mapping) -> "Figure | None":
         """Where attention looks, from `analysis.attention.look`; None where there is no weight."""
 
+    def page(self, model, variables: Mapping, split: str, workdir: pathlib.Path) -> str:
+        """The HTML of `report/index.html`, from what the run wrote and the model does."""
+
     def describe(self) -> dict[str, str]:
         """Lines for the screen at the start: data sizes and what is in them."""
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcxr.analysis import figures_attention, report, report_xray
+from jaxcxr.analysis import figures_attention, page_xray, report, report_xray
 from jaxcxr.data import augment, radiographs
 from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.metrics import classification
@@ -166,6 +166,11 @@ class XrayTask:
         names = [self.classes[i].replace("_", " ") for i in np.flatnonzero(labels == POSITIVE)]
         more = f" +{len(names) - 2}" if len(names) > 2 else ""
         return "\n".join(names[:2]) + more if names else "no finding"
+
+    def page(self, model, variables, split: str, workdir: pathlib.Path) -> str:
+        """The report page."""
+        title = f"{self._config.data.source}, {self._config.model.name}"
+        return page_xray.build(self, model, variables, split, workdir, title)
 
     def describe(self) -> dict[str, str]:
         """Images and patients of each split, and a table of the training split's classes."""

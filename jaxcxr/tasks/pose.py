@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcxr import models
-from jaxcxr.analysis import errors_pose, figures_attention, report
+from jaxcxr.analysis import errors_pose, figures_attention, page_pose, report
 from jaxcxr.data import augment, clips, skeletons
 from jaxcxr.errors import UserError
 from jaxcxr.metrics import calibration
@@ -256,6 +256,12 @@ class PoseTask:
         return figures_attention.pair_attention_figure(
             maps, ticks, f"attention in {self.ids(split, index)[0]}{means}"
         )
+
+    def page(self, model, variables, split: str, workdir: pathlib.Path) -> str:
+        """The report page, for which the predictions are all that is needed."""
+        del model, variables
+        title = f"{self._config.data.source}, {self._config.model.name}"
+        return page_pose.build(self, split, workdir, title)
 
     def describe(self) -> dict[str, str]:
         """Sequences, frames and subjects of each split."""

@@ -10,7 +10,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from jaxcxr import config as config_lib
-from jaxcxr.analysis import attention, report
+from jaxcxr.analysis import attention, page_run, report
 from jaxcxr.data import pipeline
 from jaxcxr.train import checkpoint, parallel, setup, watchdog, writers
 from jaxcxr.train import state as state_lib
@@ -178,6 +178,8 @@ def finish(
         variables = {"params": state.eval_params, "batch_stats": state.batch_stats}
         for line in attention.write(run.task, run.model, variables, split, folder):
             screen.print(line)
+        if split == "test" and jax.process_count() == 1:  # `jaxcxr report` for other runs
+            page_run.write(run.task, run.model, jax.device_get(variables), split, local.path)
     screen.print(f"predictions: {local.workdir / 'predictions'}\n"
                  f"report: {local.workdir / 'report'}")
     return result.metrics

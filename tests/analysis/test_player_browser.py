@@ -1,7 +1,5 @@
 """The page of `jaxcxr render` in a headless Chromium."""
 
-import shutil
-
 import numpy as np
 import pytest
 
@@ -10,21 +8,6 @@ from tests.analysis import takes
 
 NAMES = ("walk/person 0/camera", "walk/person 1/camera")
 PREDICTED, TRUE, GIVEN = 0xD55E00, 0x0072B2, 0x009E73
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """A browser; the tests are skipped where there is none."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright (pip)")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-    if path is None:
-        pytest.skip("no chromium (apt install chromium)")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

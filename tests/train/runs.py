@@ -39,6 +39,7 @@ def toy_run(devices=8, stop_at=None, figures=False):
                 patch.setattr(loop.report, name, lambda *args: None)
             patch.setattr(loop.attention, "write", lambda *args: [])
             patch.setattr(errors_pose, "write", lambda *args: None)
+            patch.setattr(loop.page_run, "write", lambda *args: None)
         yield patch
 
 
