@@ -11,6 +11,7 @@ from jaxcxr import models
 from jaxcxr.errors import UserError
 from jaxcxr.models import remat, scanned, streaming, transformer
 from tests import toys
+from tests.train import test_step
 
 FLEXIBLE = "1*adaptive(2,init=0.5,loss=0.3)+1*fixed(2)/static(0.1)"
 IMAGES = np.random.default_rng(0).normal(size=(2, 16, 16, 1)).astype(np.float32)
@@ -131,3 +132,20 @@ def test_policies_keep_what_they_say():
     assert sizes["full"] < sizes["weight_dots"] < sizes["dots"] < sizes["none"]
     with pytest.raises(UserError, match="remat='most' is not known; use one of none, full"):
         kept("most")
+
+
+@pytest.mark.slow
+def test_24_blocks_compile_in_a_third_of_the_time():
+    """The whole training step, its optimiser included."""
+    seconds = {}
+    for scan in (True, False, True):
+        config = toys.xray_config()
+        base.set_model(
+            config, "vit_tiny", dim=64, depth=24, heads=4, patch=2, scan=scan, drop_path=0.1
+        )
+        run = test_step.make(config, toys.create(config), 1)
+        with run.mesh_context():
+            run.train_step(run.stages[0])
+        seconds.setdefault(scan, []).append(run.seconds["compile"])
+    print(f"\nscan {seconds[True]} s, unrolled {seconds[False]} s")
+    assert max(seconds[True]) < seconds[False][0] / 3
