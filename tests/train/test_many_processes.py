@@ -3,6 +3,7 @@
     pytest -n 0 -m slow tests/train/test_many_processes.py
 """
 
+import functools
 import json
 import pathlib
 import signal
@@ -64,14 +65,19 @@ def batches(order, count):
     return whole
 
 
-@pytest.fixture(scope="module", params=TASKS)
-def alone(request, tmp_path_factory, compiled):
-    """Task, workdir and batches of a run by a single process of all devices."""
-    task = request.param
-    folder = tmp_path_factory.mktemp(task)
-    order = folder / "order"
-    run_all(1, folder / "run", compiled, f"--task={task}", order=order)
-    return task, folder / "run", batches(order, 1)
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, compiled):
+    """(task, count) -> workdir, batches and outputs of an uninterrupted run; each is done once."""
+
+    @functools.cache
+    def run(task, count):
+        folder = tmp_path_factory.mktemp(f"{task}{count}")
+        outputs = run_all(
+            count, folder / "run", compiled, f"--task={task}", order=folder / "order"
+        )
+        return folder / "run", batches(folder / "order", count), outputs
+
+    return run
 
 
 def assert_alike(workdir, expected):
@@ -84,22 +90,24 @@ def assert_alike(workdir, expected):
             assert left == pytest.approx(right, rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("count", [2, 4])
-def test_processes_give_the_losses_and_the_order_of_one(alone, tmp_path, compiled, count):
-    task, expected, order = alone
-    outputs = run_all(count, tmp_path / "run", compiled, f"--task={task}", order=tmp_path / "order")
-    assert_alike(tmp_path / "run", expected)
-    assert batches(tmp_path / "order", count) == order, "bit for bit, whatever the process count"
+def test_processes_give_the_losses_and_the_order_of_one(uninterrupted, task, count):
+    expected, order, _ = uninterrupted(task, 1)
+    workdir, seen, outputs = uninterrupted(task, count)
+    assert_alike(workdir, expected)
+    assert seen == order, "bit for bit, whatever the process count"
     assert f"{count} processes" in outputs[0]
     assert all("checkpoint of step" not in output for output in outputs[1:])
-    times = lines(tmp_path / "run", "hosts")
+    times = lines(workdir, "hosts")
     assert times, "times of every process"
     for process in range(count):
         assert times[0][f"step_seconds/{process}"] > 0
 
 
-def test_a_run_goes_on_with_other_process_counts(alone, tmp_path, compiled):
-    task, expected, order = alone
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_goes_on_with_other_process_counts(uninterrupted, tmp_path, compiled, task):
+    expected, order, _ = uninterrupted(task, 1)
     workdir, seen = tmp_path / "run", []
     # SIGTERM goes to one process, another one each time; all save the same step.
     for number, (count, told) in enumerate([(2, 1), (4, 2)]):
@@ -125,11 +133,12 @@ def training(whole):
     return [pairs for pairs in whole if [index for _, index in pairs] != [p for p, _ in pairs]]
 
 
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_the_others_and_the_restarted_run_is_the_same(
-    alone, tmp_path, compiled, victim
+    uninterrupted, tmp_path, compiled, task, victim
 ):
-    task, expected, _ = alone
+    expected, _, _ = uninterrupted(task, 2)
     workdir = tmp_path / "run"
     processes = start_all(2, workdir, compiled, f"--task={task}", "--slow=1")
     wait_for(processes[0], workdir / "checkpoints" / "2")
@@ -147,10 +156,8 @@ def test_a_killed_process_ends_the_others_and_the_restarted_run_is_the_same(
     assert "Start the same command again" in said
     assert max(saved_steps(workdir)) < 6
     run_all(2, workdir, compiled, f"--task={task}")
-    assert_alike(workdir, expected)
-    again = tmp_path / "again"
-    run_all(2, again, compiled, f"--task={task}")
-    assert lines(workdir, "train") == lines(again, "train"), "bit for bit the uninterrupted run"
+    for kind in ("train", "validation", "test"):
+        assert lines(workdir, kind) == lines(expected, kind), "bit for bit the uninterrupted run"
 
 
 def test_a_missing_process_is_named(tmp_path, compiled):
