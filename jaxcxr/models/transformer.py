@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.gradients import kept
+from jaxcxr.models import gradients
 from jaxcxr.models.remat import rematerialized
 from jaxcxr.models.sharding import by_example
 
@@ -71,10 +71,9 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises the last axis of `x`, with parameters `scale` and `bias`."""
-        layer = nn.LayerNorm(epsilon=1e-6, dtype=jnp.float32, use_fast_variance=False)
-        # Shares the scope, so that the parameters are `norm/scale` and not one level deeper.
-        nn.share_scope(self, layer)
-        return layer(x.astype(jnp.float32)).astype(self.dtype)
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
+        return gradients.layer_norm(x.astype(jnp.float32), scale, bias).astype(self.dtype)
 
 
 class TimePositions(nn.Module):
@@ -147,7 +146,7 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps `[..., dim]` to `[..., dim]`."""
         y = nn.Dense(self.width, dtype=self.dtype, kernel_init=_DENSE_INIT, name="fc1")(x)
-        y = nn.Dropout(self.dropout)(nn.gelu(y, approximate=False), deterministic=not train)
+        y = nn.Dropout(self.dropout)(gradients.gelu(y), deterministic=not train)
         y = nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=_DENSE_INIT, name="fc2")(y)
         return nn.Dropout(self.dropout)(y, deterministic=not train)
 
@@ -238,7 +237,7 @@ class Block(nn.Module):
         self, x: jax.Array, y: jax.Array, name: str, train: bool, rate: jax.Array | None = None
     ) -> jax.Array:
         """`x` with the branch `y`, dropped at `rate` where it is not the block's own."""
-        x = kept(x + DropPath(self.drop_path)(y, train=train, rate=rate))
+        x = gradients.kept(x + DropPath(self.drop_path)(y, train=train, rate=rate))
         return LayerNorm(self.dtype, name=name)(x) if self.norm == "post" else x
 
     def _attended(
