@@ -19,6 +19,9 @@ BENCHES = {
     "attention": ("jaxcxr.bench.attention", "FLOPs and time of each kind of attention head"),
     "complexity": ("jaxcxr.bench.complexity", "FLOPs, time and memory of attention as n grows"),
     "models": ("jaxcxr.bench.models", "a transformer with each kind of attention (--config=F)"),
+    "train": ("jaxcxr.bench.train", "examples/s and MFU of training, beside torch (--config=F)"),
+    "guard": ("jaxcxr.bench.guard", "what the guard of a bundle flags (--model=BUNDLE)"),
+    "predict": ("jaxcxr.bench.predict", "files/s of predict and of the bare model"),
     "stream": ("jaxcxr.bench.stream", "a pose model frame by frame (--config=F, --workdir=RUN)"),
 }
 TAKES_CONFIG = True

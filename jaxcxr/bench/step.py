@@ -10,7 +10,7 @@ import itertools
 import pathlib
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from jaxcxr.bench import timing
@@ -53,14 +53,14 @@ def bench_step(config, seconds: float, begun: float) -> None:
     import jax
 
     from jaxcxr.data import pipeline
-    from jaxcxr.train import loop, parallel, setup, writers
+    from jaxcxr.train import parallel, setup
 
     seconds_of = {"import": time.perf_counter() - begun}
     stage = config.stages[config.stage_order[0]]
     config.stage_order = config.stage_order[:1]
     stage.duration = "1000000000 steps"  # as long as the benchmark lasts
     run_ = setup.make(config)
-    with run_.mesh_context(), tempfile.TemporaryDirectory() as folder:
+    with run_.mesh_context():
         data = pipeline.train_iterator(run_.task.source("train"), config)
         clock = time.perf_counter()
         batch = parallel.put_batch(run_.mesh, next(data))
@@ -74,16 +74,9 @@ def bench_step(config, seconds: float, begun: float) -> None:
         run_.seconds["first step"] = time.perf_counter() - clock
         seconds_of |= run_.seconds
 
-        screen = writers.Screen(quiet=True)
-        writer = writers.MetricWriter(pathlib.Path(folder), 0)
-        with contextlib.closing(writer), screen.progress(0, run_.total_steps):
-            feed = _Feed(data)
-            log = loop.StepLog(run_, writer, screen, None)
-            steps = loop.steps(run_, state, 0, feed, log)
+        feed = _Feed(data)
+        with loop_of(run_, state, feed) as looped:
             own = run_.first_state()  # the loop goes on with its own state
-
-            def looped(count: int):
-                return collections.deque(itertools.islice(steps, count), maxlen=1)[0][1]
 
             def stepped(count: int):
                 nonlocal own
@@ -104,6 +97,30 @@ def bench_step(config, seconds: float, begun: float) -> None:
             }
             rounds = timing.interleaved(sides, ROUNDS)
     _print_steps(config, seconds_of, rounds, count)
+
+
+@contextlib.contextmanager
+def loop_of(run_, state, feed) -> Iterator[Callable[[int], Any]]:
+    """Gives what does so many steps of the training loop and returns its state.
+
+    Arguments:
+      run_: the `train.setup.Setup`, its mesh entered.
+      state: where the loop begins; it is donated.
+      feed: iterator over batches.
+    """
+    from jaxcxr.train import loop, writers
+
+    screen = writers.Screen(quiet=True)
+    with tempfile.TemporaryDirectory() as folder:
+        writer = writers.MetricWriter(pathlib.Path(folder), 0)
+        with contextlib.closing(writer), screen.progress(0, run_.total_steps):
+            log = loop.StepLog(run_, writer, screen, None)
+            steps = loop.steps(run_, state, 0, feed, log)
+
+            def looped(count: int):
+                return collections.deque(itertools.islice(steps, count), maxlen=1)[0][1]
+
+            yield looped
 
 
 class _Feed:
