@@ -36,7 +36,7 @@ def main(argv) -> None:
       UserError: a mistake in the flags or what they name.
     """
     from jaxcxr import config as config_lib
-    from jaxcxr.train import loop, writers
+    from jaxcxr.train import compilation, loop, writers
     from jaxcxr.train import workdir as workdir_lib
 
     if len(argv) > 1:
@@ -46,6 +46,7 @@ def main(argv) -> None:
     workdir = workdir_lib.parse(_WORKDIR.value)
     config = _config(workdir)
     config_lib.validate(config)
+    compilation.enable_cache()
     distributed.start(_DISTRIBUTED.value, _START.value, _LOST.value)
     screen = writers.Screen()
     if _MODE.value == "train":

@@ -4,6 +4,9 @@ import os
 import pathlib
 import shutil
 
+# Programs that tests start keep nothing in the user's cache; read when JAX is imported.
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
+
 import jax
 import pytest
 from absl import flags

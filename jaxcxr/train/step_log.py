@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxcxr.errors import RunError
-from jaxcxr.train import hosts, watchdog
+from jaxcxr.train import compilation, hosts, watchdog
 
 # Metrics that end the run once they are not finite. The loss of a step says nothing about the
 # parameters after it, which a checkpoint would hold.
@@ -23,7 +23,7 @@ class StepLog:
         self._run, self._writer, self._screen = run, writer, screen
         self._checkpoints = checkpoints
         self._pending = collections.deque()
-        self._settled = 0
+        self._settled, self._started = 0, False
         self._hosts = hosts.HostTimes() if jax.process_count() > 1 else None
         self.restart()
 
@@ -67,6 +67,10 @@ class StepLog:
             self._checkpoints.wait()
             raise RunError(self._diagnosis(step, watched, index))
         self._settled = step
+        if not self._started:
+            self._started = True
+            self._run.seconds["first step"] = time.perf_counter() - self._begun
+            self._screen.print(compilation.first_step(self._run.seconds))
         if step % self._run.config.log_every and step != self._run.total_steps:
             return
         seconds = max(time.perf_counter() - self._begun, 1e-9)
