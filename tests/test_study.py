@@ -195,10 +195,12 @@ def test_the_command_writes_the_table_and_prints_it(file, tmp_path, capsys):
     with pytest.raises(UserError, match="no run of the study is finished"):
         study.run(command(*words, "--table"))
     study.run(command(*words, "--jobs=2"))
-    text = (tmp_path / "w" / "table_a.md").read_text()
+    text = "\n\n".join((tmp_path / "w" / name).read_text() for name in ("table_a.md", "poses.md"))
     assert capsys.readouterr().out.endswith(f"\n{text}\n")
     assert "| fast | 2 | 50.50 [44.15, 56.85] | +49.90 [+49.90, +49.90] |" in text
+    assert "| a | fast | 9 | 2 | 50.5 [50.5, 50.5] |" in text
     assert (tmp_path / "w" / "table_a.csv").read_text().count("\n") == 3
+    assert (tmp_path / "w" / "poses.csv").read_text().count("\n") == 3
     study.run(command(*words, "--table"))
     assert capsys.readouterr().out == f"\n{text}\n"
 
@@ -255,6 +257,8 @@ def test_a_run_leaves_its_result(finished):
     assert result["validation"]["mpjpe"] == checks[result["step"]]["mpjpe"]
     assert result["validation"]["mpjpe"] == min(line["mpjpe"] for line in checks.values())
     assert (result["steps"], result["batch_size"]) == (8, 16)
+    sums, counts = zip(*(one["mpjpe"] for one in result["sequences"].values()), strict=True)
+    assert sum(sums) / sum(counts) == pytest.approx(test["mpjpe"], rel=1e-5)
     params = runs.saved_state(folder, result["step"], config).ema
     assert result["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(params))
     span, gate = result["learned"].values()
