@@ -27,7 +27,8 @@ _NOTES = {
     "f1, sensitivity, specificity, ppv, npv": "at shipped_threshold, chosen on validation images",
     "brier, ece": "of calibrated probabilities where there is a calibration, else of the scores; "
                   "ece over 10 bins of equal mass",
-    "macro": "a resample in which any class of the mean is undefined is left out",
+    "macro": "a resample in which any class of the mean is undefined is left out; no interval is "
+             "given where half of them are",
 }
 
 

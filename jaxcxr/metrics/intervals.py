@@ -18,6 +18,7 @@ LEVEL = 0.95
 STATISTICS = (
     "auroc", "average_precision", "f1_max", "threshold", "sensitivity_at_specificity",
 )
+LEAST_DEFINED = 0.5  # share of the resamples that an interval needs
 SPECIFICITY = 0.9  # at which the sensitivity is given
 # Resamples counted at once: so few that the tables of a class stay in the processor's cache.
 _BLOCK = 16
@@ -148,7 +149,7 @@ class Bootstrap:
         return np.isnan(self.values["auroc"]).sum(axis=1)
 
     def interval(self, statistic: str, index: int, level: float = LEVEL) -> tuple[float, float]:
-        """Percentile interval (low, high) of one class; NaN if no resample defines it."""
+        """Percentile interval (low, high) of one class; NaN if too few resamples define it."""
         return percentile_interval(self.values[statistic][index], level)
 
     def macro(self, statistic: str, classes: np.ndarray) -> np.ndarray:
@@ -224,10 +225,14 @@ def draws(random: np.random.Generator, clusters: int, resamples: int) -> np.ndar
 
 
 def percentile_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """Percentile interval (low, high) of resampled values `[resamples]`, NaN ones left out."""
-    values = values[~np.isnan(values)]
-    if not len(values):
+    """Percentile interval (low, high) of resampled values `[resamples]`, NaN ones left out.
+
+    With fewer than `LEAST_DEFINED` of them left it is NaN: those few are no fair draw.
+    """
+    known = ~np.isnan(values)
+    if not known.any() or known.mean() < LEAST_DEFINED:
         return math.nan, math.nan
+    values = values[known]
     tail = (1 - level) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)

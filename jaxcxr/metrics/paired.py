@@ -69,15 +69,17 @@ def resampled(
 
     Arguments:
       value: in the full set.
-      differences: `[resamples]`, of the same draws for both; NaN ones are left out.
+      differences: `[resamples]`, of the same draws for both; NaN ones are left out, and with too
+        many of them (`intervals.percentile_interval`) there is neither interval nor p.
       level: of the interval.
     """
-    known = differences[~np.isnan(differences)]
-    if not len(known) or math.isnan(value):
+    ends = intervals.percentile_interval(differences, level)
+    if math.isnan(value) or math.isnan(ends[0]):
         return Difference(float(value), (math.nan, math.nan), math.nan)
+    known = differences[~np.isnan(differences)]
     side = min((known <= 0).sum(), (known >= 0).sum())
     p = min(1.0, 2 * (side + 1) / (len(known) + 1))
-    return Difference(float(value), intervals.percentile_interval(known, level), float(p))
+    return Difference(float(value), ends, float(p))
 
 
 def seeds(

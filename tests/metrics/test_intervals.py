@@ -157,6 +157,10 @@ def test_intervals_are_percentiles_of_what_is_defined():
     assert intervals.percentile_interval(values) == pytest.approx((5.0, 195.0))
     assert intervals.percentile_interval(values, 0.9) == pytest.approx((10.0, 190.0))
     assert np.isnan(intervals.percentile_interval(np.full(3, np.nan))).all()
+    few = np.where(np.arange(100) < 49, np.arange(100.0), np.nan)
+    assert np.isnan(intervals.percentile_interval(few)).all()
+    few[60] = 60.0
+    assert intervals.percentile_interval(few)[1] > 47
 
 
 def test_macro_leaves_out_resamples_that_lack_a_class():
