@@ -223,12 +223,13 @@ def _readings(bundle: Bundle, paths: Sequence[str], batch: int, threads: int) ->
 def _chunks(readings: Iterable[Reading], batch: int) -> Iterator[list[Reading]]:
     """Readings in parts, each with up to `batch` that could be read, and as many that could not."""
     chunk: list[Reading] = []
+    good = 0
     for reading in readings:
         chunk.append(reading)
-        good = sum(one.pixels is not None for one in chunk)
+        good += reading.pixels is not None
         if good == batch or len(chunk) == 2 * batch:
             yield chunk
-            chunk = []
+            chunk, good = [], 0
     if chunk:
         yield chunk
 

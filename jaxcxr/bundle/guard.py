@@ -30,7 +30,7 @@ class Gaussian:
     """Probabilistic principal components (Tipping and Bishop 1999).
 
     Attributes:
-      mean: `[d]`. basis: `[d, k]`, orthonormal. scale: `[k]`, standard deviations along it.
+      mean: `[d]`. basis: `[k, d]`, orthonormal. scale: `[k]`, standard deviations along it.
       rest: standard deviation in each of the other directions.
     """
 
@@ -53,18 +53,19 @@ class Gaussian:
         # A direction in which the training images do not differ says nothing of how much is much.
         least = max(variances[0] * 1e-6, 1e-12)
         return cls(
-            mean.astype(np.float32), directions[:count].T.astype(np.float32).copy(),
+            mean.astype(np.float32), directions[:count].astype(np.float32),
             np.sqrt(np.maximum(variances[:count], least)).astype(np.float32),
             np.sqrt(np.array([max(rest, least)])).astype(np.float32),
         )
 
     def distance(self, values: np.ndarray) -> np.ndarray:
         """Mahalanobis distance over the root of the dimension, float64 `[n]`, of `[n, d]`."""
-        away = np.asarray(values, np.float64) - self.mean
-        along = away @ self.basis
+        away = np.asarray(values, np.float32) - self.mean
+        # Not by BLAS, whose threads take more time from the model than so small a product.
+        along = np.einsum("nd,kd->nk", away, self.basis)
         outside = np.maximum((away**2).sum(1) - (along**2).sum(1), 0)
         squared = ((along / self.scale) ** 2).sum(1) + outside / self.rest[0] ** 2
-        return np.sqrt(squared / len(self.mean))
+        return np.sqrt(squared.astype(np.float64) / len(self.mean))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,11 +154,22 @@ class Guard:
         names = [field.name for field in dataclasses.fields(Gaussian)]
         if not all(np.isfinite(value).all() for value in arrays.values()):
             raise ValueError("a number of the guard is not finite")
-        return cls(
+        guard = cls(
             {part: Gaussian(**{n: arrays[f"{part}/{n}"] for n in names}) for part in PARTS},
             {part: arrays[f"{part}/spread"] for part in PARTS},
             float(arrays["threshold"][0]),
         )
+        for part, one in guard.models.items():
+            k, d = one.basis.shape
+            shapes = one.mean.shape, one.scale.shape, one.rest.shape, guard.spread[part].shape
+            if shapes != ((d,), (k,), (1,), (2,)):
+                raise ValueError(f"parts of the guard of {part} do not fit each other")
+        return guard
+
+    @property
+    def channels(self) -> int:
+        """How many penultimate features it knows."""
+        return len(self.models["content"].mean)
 
     def _scaled(self, part: str, values: np.ndarray) -> np.ndarray:
         median, high = self.spread[part]

@@ -73,8 +73,8 @@ class Bundle:
       variables: `params` and `batch_stats`, NumPy arrays.
       metrics: of the test split: `scalars`, and with `report` the figures with intervals.
       licence: text of the licence of the weights.
-      calibration: None of poses.
-      guard: tells what is no frontal chest radiograph; None where the bundle has none.
+      calibration: probabilities and thresholds; None of poses.
+      guard: tells what is no frontal chest radiograph; None of poses.
       digest: SHA-256 that names this bundle.
     """
 
@@ -107,8 +107,7 @@ class Bundle:
                 variables=_variables(found), metrics=found.json("metrics.json"),
                 licence=found.files["LICENSE.txt"].decode("utf-8", "replace"),
                 calibration=_calibration(found, path),
-                guard=Guard.from_bytes(found.files["guard.safetensors"])
-                if "guard.safetensors" in found.files else None,
+                guard=_guard(found),
                 digest=found.digest,
             )
             if bundle.task == "cxr":
@@ -265,10 +264,16 @@ class Bundle:
             raise ValueError(f"image_size {size!r}")
         if self.preprocessing.equalize not in images_lib.EQUALIZE:
             raise ValueError(f"equalize {self.preprocessing.equalize!r}")
+        if self.calibration is None or self.guard is None:
+            raise ValueError("calibration or guard is missing")
         if self.calibration.names != self.classes:
             raise ValueError("the calibration is of other classes")
         images = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
         check_shapes(self.variables, jax.eval_shape(self.model.init, jax.random.key(0), images))
+        pixels = jax.ShapeDtypeStruct((1, size, size), jnp.uint8)
+        logits, features = jax.eval_shape(self.apply, self.variables, pixels)
+        if logits.shape[1] != len(self.classes) or features.shape[1] != self.guard.channels:
+            raise ValueError("classes or guard are those of another model")
 
 
 def check_shapes(variables: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -316,6 +321,11 @@ def _config(found: archive.Archive, path: pathlib.Path) -> Any:
         return config_lib.from_saved(found.json("config.json"))
     except AttributeError as error:
         raise UserError(f"{path} is damaged: config.json is none ({error})") from error
+
+
+def _guard(found: archive.Archive) -> Guard | None:
+    content = found.files.get("guard.safetensors")
+    return None if content is None else Guard.from_bytes(content)
 
 
 def _calibration(found: archive.Archive, path: pathlib.Path) -> Calibration | None:
