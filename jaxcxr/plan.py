@@ -7,8 +7,8 @@ run; no data set and no accelerator is needed. Parameters and optimiser are exac
 what XLA's plan for a CPU holds beside them, in float32, scaled by what JAX keeps for the backward
 pass in the config's dtype. Fused kernels of an accelerator need less. FLOPs are counted as traced,
 bytes are those of products and reductions, see `jaxcxr/train/flops.py`. The time is a roofline at
-the peaks of `jaxcxr/train/hardware.py`, without the latency of a kernel or a collective: no step is
-faster, and most are slower.
+the peaks of `jaxcxr/train/hardware.py`, without the latency of a kernel or a collective: what to
+expect at best, and which limit to work on, not a promise.
 """
 
 import argparse

@@ -84,7 +84,8 @@ def test_memory_is_flat_and_nothing_is_left(tmp_path, compiled):
     steps = np.array([seen.step for seen in warm]) / 1000
     slope, _ = np.polyfit(steps, [seen.memory for seen in warm], 1)
     print(f"\n{len(warm)} looks, {warm[0].memory / 1e6:.0f} to {warm[-1].memory / 1e6:.0f} MB, "
-          f"slope {slope / 1e6:+.3f} MB a thousand steps; files {warm[0].files} to {warm[-1].files}, "
+          f"slope {slope / 1e6:+.3f} MB a thousand steps; "
+          f"files {warm[0].files} to {warm[-1].files}, "
           f"threads {warm[0].threads} to {warm[-1].threads}")
     assert slope < MOST_SLOPE
     tenth = max(1, len(warm) // 10)
