@@ -59,7 +59,8 @@ def score(
       `n_unknown`, `bootstrap_undefined`: resamples left out), `macro` (unweighted means with the
       bootstrap's intervals, `classes` in the mean, `classes_left_out`), `counts`, `settings`. With
       a calibration also `shipped_threshold`, `f1`, `sensitivity`, `specificity`, `ppv`, `npv`
-      there, and `calibration` (its method); `brier` and `ece` with it or with scores in [0, 1].
+      there, and `calibration` (its method); `brier`, its parts `brier_miscalibration` and
+      `brier_discrimination`, and `ece` with it or with scores in [0, 1].
       What is undefined is None.
     """
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
@@ -210,6 +211,11 @@ def _add_probabilities(
             if key == "ece" or calibration is not None:
                 bins = reliability.reliability(labels[known, i], values[known, i])
                 entry[key] = value_or_none(bins.ece)
+        if known.any():
+            parts = reliability.brier_parts(labels[known, i], probabilities[known, i])
+            entry |= {f"brier_{part}": parts[part] for part in ("miscalibration", "discrimination")}
+        else:
+            entry |= {"brier_miscalibration": None, "brier_discrimination": None}
     used = [i for i, name in enumerate(names) if name in macro["classes"]]
     of_draws = operating.rates(drawn)
     for rate in AT_THRESHOLD if calibration is not None else rates:

@@ -155,6 +155,9 @@ def test_a_calibration_adds_what_holds_at_its_thresholds(folder, capsys):
         assert entry["ppv"] == pytest.approx(sk.precision_score(y, found[:, i]))
         assert entry["brier"] == pytest.approx(sk.brier_score_loss(y, p))
         assert entry["shipped_threshold"] == calibration.thresholds[i]
+        uncertainty = y.mean() * (1 - y.mean())
+        parts = entry["brier_miscalibration"] - entry["brier_discrimination"] + uncertainty
+        assert parts == pytest.approx(entry["brier"])
         assert entry["f1_interval"][0] < entry["f1"] < entry["f1_interval"][1]
         assert entry["ece"] <= entry["ece_uncalibrated"]
     for name in ("f1", "sensitivity", "specificity", "brier"):
