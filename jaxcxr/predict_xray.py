@@ -172,9 +172,9 @@ def predicted(
         # The device works on this chunk while the rows of the one before are made.
         waiting.append((chunk, _launched(bundle, chunk, batch)))
         if len(waiting) > 1:
-            yield _rows(bundle, *waiting.popleft(), refuse)
+            yield rows(bundle, *waiting.popleft(), refuse)
     while waiting:
-        yield _rows(bundle, *waiting.popleft(), refuse)
+        yield rows(bundle, *waiting.popleft(), refuse)
 
 
 def tag_remarks(header: Any) -> list[str]:
@@ -244,8 +244,18 @@ def _launched(bundle: Bundle, chunk: Sequence[Reading], batch: int) -> tuple | N
     return pixels[: len(good)], bundle.forward(pixels)
 
 
-def _rows(bundle: Bundle, chunk: list[Reading], launched, refuse: bool) -> list:
-    """Each reading with its row."""
+def rows(
+    bundle: Bundle, chunk: Sequence[Reading], launched: tuple | None, refuse: bool
+) -> list[tuple[Row, Reading]]:
+    """Each reading with its row.
+
+    Arguments:
+      bundle: of radiographs.
+      chunk: readings.
+      launched: pixels uint8 `[n, S, S]` of the n that could be read, and what `bundle.forward`
+        gives for them, padded or not; None if n is 0.
+      refuse: no findings for what is flagged.
+    """
     good = iter(())
     if launched:
         pixels, outputs = launched
@@ -254,22 +264,22 @@ def _rows(bundle: Bundle, chunk: list[Reading], launched, refuse: bool) -> list:
         findings = bundle.findings(probabilities)
         parts = bundle.guard.parts(pixels, features)
         good = zip(parts, probabilities, findings, strict=True)
-    rows = []
+    found = []
     for reading in chunk:
         if reading.pixels is None:
-            rows.append((Row(reading.path, "failed", reading.error), reading))
+            found.append((Row(reading.path, "failed", reading.error), reading))
             continue
         part, probability, finding = next(good)
         unlike = bundle.guard.reason(reading.pixels, part)
         reasons = [*tag_remarks(reading.header), *filter(None, [unlike])]
         refused = refuse and reasons
         status = "ok" if not reasons else "refused" if refused else "flagged"
-        rows.append((Row(
+        found.append((Row(
             reading.path, status, "; ".join(reasons), float(part.max()),
             None if refused else probability, None if refused else finding,
             xray_predictions.header_texts(reading.header),
         ), reading))
-    return rows
+    return found
 
 
 def _formats(text: str | None) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import math
 import os
 import re
 import warnings
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -71,7 +72,7 @@ class Dicom:
     photometric: str = dataclasses.field(default="", compare=False)
 
 
-def read(path: str | os.PathLike) -> Dicom:
+def read(path: str | os.PathLike | BinaryIO) -> Dicom:
     """Reads a radiograph with its header.
 
     Stored values pass the Modality LUT or the rescaling (C.11.1), then the VOI LUT or else the
@@ -81,8 +82,8 @@ def read(path: str | os.PathLike) -> Dicom:
     it repeats what the photometric interpretation says (C.8.11.3.1.2). Colour becomes luma.
 
     Arguments:
-      path: a DICOM file of one frame, with or without preamble and file meta information. Without
-        a transfer syntax the encoding of the header counts.
+      path: a DICOM file of one frame, or such a file opened, with or without preamble and file
+        meta information. Without a transfer syntax the encoding of the header counts.
 
     Returns:
       Header and pixels, uint8 `[height, width]`.
@@ -116,7 +117,7 @@ def read_header(path: str | os.PathLike) -> Dicom:
 
 
 @contextlib.contextmanager
-def _naming(path: str | os.PathLike):
+def _naming(path: str | os.PathLike | BinaryIO):
     """Turns whatever goes wrong into a BadImage that names the file, and warnings into silence."""
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):

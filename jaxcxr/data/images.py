@@ -53,7 +53,7 @@ def read(path: str | os.PathLike) -> np.ndarray:
 
         return dicom.read(path).pixels
     try:
-        return _decode_any(content)
+        return decode_any(content)
     except BadImage as error:
         raise BadImage(f"{path}: {error}") from None
 
@@ -64,7 +64,12 @@ def is_dicom(path: str | os.PathLike, content: bytes) -> bool:
     return content[128:132] == b"DICM" or ending in (".dcm", ".dicom")
 
 
-def _decode_any(content: bytes) -> np.ndarray:
+def decode_any(content: bytes) -> np.ndarray:
+    """As `read`, of the content of a file that is no DICOM.
+
+    Raises:
+      BadImage: the content is empty, truncated or no image.
+    """
     if not content:
         raise BadImage("the file is empty")
     if _is_cut(content):

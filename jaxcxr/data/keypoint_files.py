@@ -101,6 +101,33 @@ def read(
         found = keypoint_arrays.read_npz(path, joints)
     else:
         found = _one_file(path, _json(path), joints)
+    return _video(path, found, fps, size)
+
+
+def from_json(
+    content: bytes,
+    name: str,
+    *,
+    fps: float | None = None,
+    size: tuple[int, int] | None = None,
+    joints: str = "",
+) -> Video:
+    """The tracks of the content of a JSON file of a whole video.
+
+    Arguments:
+      content: of the file.
+      name: what it is called in messages, and `path` of the result.
+      fps, size, joints: as in `read`.
+
+    Raises:
+      UserError: as `read`.
+    """
+    path = pathlib.Path(name)
+    return _video(path, _one_file(path, _parsed(content, path), joints), fps, size)
+
+
+def _video(path: pathlib.Path, found: Found, fps, size) -> Video:
+    """The people that were found, each with a track."""
     size = _size(path, found.sizes, size)
     fps = check_fps(found.fps if fps is None else fps, str(path))
     people = keypoint_tracks.follow(found.frames, fps)
@@ -160,11 +187,16 @@ def _track(path, person: str, places: Mapping[int, np.ndarray], convert) -> Trac
 
 def _json(path: pathlib.Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON file ({error}); write it anew.") from error
+        return _parsed(path.read_bytes(), path)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+
+
+def _parsed(content: bytes, path: pathlib.Path) -> Any:
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no JSON file ({error}); write it anew.") from error
 
 
 def _one_file(path: pathlib.Path, content: Any, joints: str) -> Found:
