@@ -152,11 +152,8 @@ def prune(
     Raises:
       UserError, RunError: as `run`.
     """
-    import jax
-
     from jaxcxr import config as config_lib
     from jaxcxr.analysis import prune as analysis
-    from jaxcxr.models import scanned
     from jaxcxr.train import checkpoint, setup
 
     config = config_lib.from_saved(checkpoint.load_config(workdir))
@@ -169,17 +166,7 @@ def prune(
         )
     if out.exists():
         raise UserError(f"{out} exists; give another --out, or remove it.")
-    before = setup.make(config)
-    with before.mesh_context():
-        state = jax.device_get(_restore(workdir, before))
-    if "scan" in config.model.options and config.model.options.scan:
-        # Layers that are pruned are no longer equal.
-        config.model.options.scan = False
-        unrolled = {
-            name: scanned.unrolled(before.model, {"params": tree})[1]["params"]
-            for name, tree in (("params", state.params), ("ema", state.ema)) if tree is not None
-        }
-        before, state = setup.make(config), state.replace(**unrolled)
+    before, state = _trained(config, workdir)
     plans = {
         (stack.prefix, layer): analysis.plan(
             groups, cost, _attention(state.eval_params, stack.prefix, layer), stack.dim,
@@ -264,17 +251,26 @@ def _stacks(config) -> list[_Stack]:
     return stacks
 
 
-def _restore(workdir: pathlib.Path, run_):
-    """The state that `evaluate` would take."""
-    from jaxcxr.train import checkpoint
-    from jaxcxr.train import state as state_lib
+def _trained(config, workdir: pathlib.Path):
+    """The run and the state that `evaluate` would take; a loop over layers is unrolled."""
+    import jax
 
-    with contextlib.closing(checkpoint.Checkpoints(workdir, run_.config)) as checkpoints:
-        step = checkpoints.best_step or checkpoints.latest_step
-        if step is None:
-            raise UserError(f"{workdir} holds no checkpoint; train first.")
-        stage = state_lib.stage_at(run_.stages, step)
-        return checkpoints.restore(step, run_.abstract_state(stage))
+    from jaxcxr.models import scanned
+    from jaxcxr.train import checkpoint, setup
+
+    run_ = setup.make(config)
+    with run_.mesh_context(), contextlib.closing(
+        checkpoint.Checkpoints(workdir, config)
+    ) as checkpoints:
+        state = jax.device_get(run_.best_state(checkpoints, workdir)[1])
+    if not config.model.options.get("scan", False):
+        return run_, state
+    config.model.options.scan = False  # layers that are pruned are no longer equal
+    unrolled = {
+        name: scanned.unrolled(run_.model, {"params": tree})[1]["params"]
+        for name, tree in (("params", state.params), ("ema", state.ema)) if tree is not None
+    }
+    return setup.make(config), state.replace(**unrolled)
 
 
 def _attention(params, prefix: str, layer: int) -> dict[str, Any]:

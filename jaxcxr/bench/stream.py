@@ -176,18 +176,13 @@ def curve(
       UserError: no checkpoint, or unprepared data.
     """
     from jaxcxr.train import checkpoint, loop, setup
-    from jaxcxr.train import state as state_lib
 
     checkpoint.load_config(workdir)
     run_ = setup.make(config)
     with run_.mesh_context(), contextlib.closing(
         checkpoint.Checkpoints(workdir, config)
     ) as checkpoints:
-        step = checkpoints.best_step or checkpoints.latest_step
-        if step is None:
-            raise UserError(f"{workdir} holds no checkpoint; train first.")
-        stage = state_lib.stage_at(run_.stages, step)
-        state = checkpoints.restore(step, run_.abstract_state(stage))
+        _, state = run_.best_state(checkpoints, workdir)
         found = []
         named = [(str(getattr(v, "latency", "of kind")), v) for v in variants if v != model]
         for name, variant in [*named, ("trained", model)]:

@@ -23,7 +23,6 @@ from jaxcxr.errors import RunError, UserError
 from jaxcxr.study.grid import RESULT
 from jaxcxr.study.runner import REQUEST
 from jaxcxr.train import checkpoint, loop, setup, writers
-from jaxcxr.train import state as state_lib
 from jaxcxr.train import step as step_lib
 
 # Calls of a forward pass of which the median time is taken.
@@ -76,9 +75,7 @@ def best_state(run, folder: pathlib.Path) -> dict[str, Any]:
     with run.mesh_context(), contextlib.closing(
         checkpoint.Checkpoints(folder, run.config)
     ) as checkpoints:
-        step = checkpoints.best_step or checkpoints.latest_step
-        abstract = run.abstract_state(state_lib.stage_at(run.stages, step))
-        state = checkpoints.restore(step, abstract)
+        step, state = run.best_state(checkpoints, folder)
         flat = flatten_dict(jax.device_get(state.eval_params), sep="/")
         return {
             "step": step,

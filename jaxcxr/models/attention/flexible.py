@@ -110,8 +110,7 @@ class FlexibleHeadAttention(nn.Module):
         dim, queries = x.shape[-1], x.shape[1]
         sizes = widths(self.groups, dim)
         where = self._geometry(distance)
-        mask = None if mask is None else jnp.asarray(mask)
-        x = x.astype(self.dtype)
+        mask, x = None if mask is None else jnp.asarray(mask), x.astype(self.dtype)
         keys = queries if memory is None else memory.shape[1]
         if self.decode:
             cache.check(self.groups, where, memory is None, train)
@@ -140,23 +139,22 @@ class FlexibleHeadAttention(nn.Module):
             gate = self._gate(group, params, parts[index].get("gate"), train)
             if captures:
                 largest = self._layout(distance).largest(queries, keys)
-                captured.append(
-                    _captured(rule, params, parts[index], places, own_mask, share, gate, largest)
-                )
+                told = share, gate, largest
+                captured.append(_captured(rule, params, parts[index], places, own_mask, *told))
                 out = self._perturbed(index, out, captured[-1]["weights"], parts[index]["value"])
-            if gate is not None:
-                out = out * gate.astype(out.dtype)
-            outputs.append(out)
+            outputs.append(out if gate is None else out * gate.astype(out.dtype))
             if collects:
                 losses.add(rule, params, gate, share, places, keys, sizes[index])
             first += group.count
-        if collects:
-            for name, loss in losses.totals(first, dim, queries, keys).items():
-                self.sow("losses", name, loss)
-        if captures:
-            for name, value in capture.joined(captured).items():
-                self.sow(capture.COLLECTION, name, value)
+        self._tell(losses.totals(first, dim, queries, keys) if collects else {}, captured)
         return self._combine(outputs, sizes, dim)
+
+    def _tell(self, losses: dict[str, jax.Array], captured: list[dict[str, jax.Array]]) -> None:
+        """Sows what was asked for."""
+        for name, loss in losses.items():
+            self.sow("losses", name, loss)
+        for name, value in (capture.joined(captured) if captured else {}).items():
+            self.sow(capture.COLLECTION, name, value)
 
     def _geometry(self, distance: Any) -> Geometry | None:
         """Where tokens stand; None where no group asks."""
