@@ -95,12 +95,9 @@ def seconds(part: Traffic, device: Device, sizes: Mapping[str, int]) -> float:
       device: of the machine.
       sizes: of the mesh's axes.
     """
-    first = min((AXES.index(axis) for axis in part.axes), default=0)
-    last = max((AXES.index(axis) for axis in part.axes), default=0)
-    stride = math.prod(sizes[axis] for axis in AXES[last + 1:])
+    # Devices from one member of the axes to the next, in the order of the mesh.
+    stride = math.prod(sizes[axis] for axis in AXES[AXES.index(part.axes[-1]) + 1:])
     members = math.prod(sizes[axis] for axis in part.axes)
-    if any(sizes[axis] > 1 for axis in AXES[first:last + 1] if axis not in part.axes):
-        members, stride = members, 1  # devices of a group do not stand at one distance
     inside = max(1, min(members, device.group // stride))
     outside = math.ceil(members / inside)
     link = device.link
