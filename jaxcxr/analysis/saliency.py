@@ -47,11 +47,12 @@ class Explainer:
         self._model, self.variables = scanned.unrolled(model, variables)
         self._baseline = baseline
         self._compiled: dict[str, Callable] = {}
+        self._given: dict[tuple, Mapping[str, Any]] = {}
 
     def with_variables(self, variables: Mapping[str, Any]) -> "Explainer":
         """The same compiled functions with other weights."""
         other = Explainer(self._model, variables, self._baseline)
-        other._compiled = self._compiled
+        other._compiled, other._given = self._compiled, self._given
         return other
 
     def methods(self, images: jax.Array) -> tuple[str, ...]:
@@ -80,11 +81,13 @@ class Explainer:
 
     def _collections(self, images: jax.Array) -> Mapping[str, Any]:
         """Shapes of what the model gives away."""
-        _, found = jax.eval_shape(
-            lambda v, x: self._model.apply(v, x, mutable=[FEATURES, "attention"]),
-            self.variables, images,
-        )
-        return found
+        key = images.shape, images.dtype
+        if key not in self._given:  # tracing takes longer than a map
+            _, self._given[key] = jax.eval_shape(
+                lambda v, x: self._model.apply(v, x, mutable=[FEATURES, "attention"]),
+                self.variables, images,
+            )
+        return self._given[key]
 
     def logits(self, images: jax.Array) -> np.ndarray:
         """Logits `[n, classes]` of normalised images `[n, H, W, 1]`."""
