@@ -1,7 +1,7 @@
 """A training run over the toy pose task as a program of its own, to be killed or joined by others.
 
     python run_toy.py WORKDIR [--task pose] [--devices N] [--slow SECONDS] [--hang BATCH]
-                      [--order FILE] [--config.a.b=VALUE ...]
+                      [--fail BATCH] [--order FILE] [--config.a.b=VALUE ...]
 
 It goes through `jaxcxr.main`, as a user's run does; only the data are toys.
 """
@@ -44,8 +44,8 @@ def slow_down(seconds: float) -> None:
     parallel.put_batch = slow
 
 
-def hang_at(batch: int) -> None:
-    """Make the source of the training data hang for good when a batch is read."""
+def break_at(batch: int, hang: bool) -> None:
+    """Make the source of the training data hang for good, or fail, when a batch is read."""
     create = tasks.create
 
     def hanging(config):
@@ -55,6 +55,8 @@ def hang_at(batch: int) -> None:
 
         def hang_here(indices):
             while len(indices) > 1 and next(calls) >= batch:  # one example is read for its shapes
+                if not hang:
+                    raise ValueError("these shards are damaged")
                 time.sleep(3600)
             return read(indices)
 
@@ -85,6 +87,7 @@ def run() -> None:
     parser.add_argument("--task", default="pose")
     parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--hang", type=int)
+    parser.add_argument("--fail", type=int)
     parser.add_argument("--order")
     args, rest = parser.parse_known_args()
     jax.config.update("jax_platforms", "cpu")
@@ -92,8 +95,8 @@ def run() -> None:
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_disable_most_optimizations", True)
     tasks.create = toys.create
-    if args.hang:
-        hang_at(args.hang)
+    if args.hang or args.fail:
+        break_at(args.hang or args.fail, hang=bool(args.hang))
     if args.order:
         note_order(args.order)
     slow_down(args.slow)

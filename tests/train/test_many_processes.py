@@ -160,6 +160,19 @@ def test_a_killed_process_ends_the_others_and_the_restarted_run_is_the_same(
         assert lines(workdir, kind) == lines(expected, kind), "bit for bit the uninterrupted run"
 
 
+def test_a_process_that_fails_alone_ends_the_others_with_its_words(tmp_path, compiled):
+    address = free_address()
+    processes = [
+        start(tmp_path, compiled, *(["--fail=4"] if index == 1 else []), devices=1,
+              JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(index))
+        for index in range(2)
+    ]
+    codes, outputs = ends(processes, 120)
+    assert codes == [1, 1], "\n".join(outputs)
+    assert "ValueError: these shards are damaged" in outputs[1]
+    assert "has failed: these shards are damaged; process 0 stops too" in outputs[0]
+
+
 def test_a_missing_process_is_named(tmp_path, compiled):
     address = free_address()
     processes = [
@@ -178,15 +191,15 @@ def test_a_slow_process_is_named(tmp_path, compiled):
     address = free_address()
     processes = [
         start(tmp_path, compiled, *(["--slow=0.5"] if index == 1 else []), devices=1,
-              JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="3", JAX_PROCESS_ID=str(index))
-        for index in range(3)
+              JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(index))
+        for index in range(2)
     ]
     codes, outputs = ends(processes)
-    assert codes == [0, 0, 0], "\n".join(outputs)
+    assert codes == [0, 0], "\n".join(outputs)
     named = [line for line in outputs[0].splitlines() if "is slow" in line]
     assert named
     assert all("process 1 is slow" in line for line in named), named
-    own = np.array([[line[f"own_seconds/{p}"] for p in range(3)]
+    own = np.array([[line[f"own_seconds/{p}"] for p in range(2)]
                     for line in lines(tmp_path, "hosts")])
     assert (own[:, 1] > 0.4).any()
 
