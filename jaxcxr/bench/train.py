@@ -1,6 +1,6 @@
 """`jaxcxr bench train`: throughput of training, and beside torch.
 
-    jaxcxr bench train --config=F
+    jaxcxr bench train --config=F [--model=NAME]
     jaxcxr bench train --config=F --peer [--peer-python=PYTHON]
 
 Prints examples/s of the loop on the data pipeline and of the compiled step on one batch, the spread
@@ -35,6 +35,7 @@ TAKES_CONFIG = True
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the time to spend and the peer; `--config=FILE[:ARG]` is as for training."""
     parser.add_argument("--seconds", type=float, default=30.0, help="time of all rounds together")
+    parser.add_argument("--model", metavar="NAME", help="another model than the config's, as it is")
     parser.add_argument("--peer", action="store_true", help="beside torch, in turn")
     parser.add_argument("--peer-python", default=sys.executable, metavar="PYTHON",
                         help="a Python that has torch (default: this one)")
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
         counterpart.
       RunError: the counterpart has other parameters, or ended early.
     """
+    from jaxcxr import config as config_lib
     from jaxcxr import main
     from jaxcxr.train import compilation
 
@@ -57,6 +59,9 @@ def run(args: argparse.Namespace) -> None:
     if args.peer:
         compilation.share_device()
     config = main.load_config(args.config)
+    if args.model:
+        config_lib.set_model(config, args.model)
+        config_lib.validate(config)
     config.stage_order = config.stage_order[:1]
     config.stages[config.stage_order[0]].duration = "1000000000 steps"  # longer than the benchmark
     if args.peer:

@@ -8,6 +8,7 @@ import pytest
 
 from jaxcxr import __main__ as command
 from jaxcxr import bench, main, tasks
+from jaxcxr.bench import input as input_bench
 from jaxcxr.bench import step
 from jaxcxr.errors import UserError
 from tests import toys
@@ -40,6 +41,26 @@ def test_input_prints_both_rates_and_their_ratio(pose_run, capsys):
     assert ours > 0
     assert bare > 0
     assert figure(text, "ratio") == pytest.approx(ours / bare, rel=0.7)
+
+
+def test_input_prints_loops_over_the_original_files(tmp_path, monkeypatch, capsys):
+    config = toys.xray_config()
+    monkeypatch.setattr(main, "load_config", lambda argv: config)
+    monkeypatch.setattr(tasks, "create", toys.xray_task)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), noise)
+    bench.run(arguments("input", "--seconds", "0.05", "--raw", str(tmp_path)))
+    text = capsys.readouterr().out
+    for name in ("decode", "PIL"):
+        line = next(line for line in text.splitlines() if line.startswith(name))
+        ratio = float(line.split("pipeline ")[1].split()[0])
+        assert ratio == pytest.approx(figure(text, "pipeline") / figure(text, name), rel=0.7)
+    # From 64 px to 8 px, 8-bit gray to [0, 1].
+    read, count = input_bench.originals(str(tmp_path), config)["PIL"]
+    assert (read(0).shape, count) == ((8, 8), 1)
+    np.testing.assert_allclose(read(0).mean(), noise.mean() / 255, atol=0.01)
+    with pytest.raises(UserError, match=r"--raw .*nowhere"):
+        bench.run(arguments("input", "--raw", str(tmp_path / "nowhere")))
 
 
 def test_step_prints_the_overhead_and_the_time_to_the_first_step(pose_run, capsys):
