@@ -20,6 +20,7 @@ COMMANDS = {
     "prune": ("jaxcxr.prune", "drop closed heads of a trained model: a smaller run, same outputs"),
     "bundle": ("jaxcxr.bundle", "a trained model in one file: weights, classes, calibration, ..."),
     "predict": ("jaxcxr.predict", "findings in radiographs, or 3D poses from 2D keypoints"),
+    "serve": ("jaxcxr.serve", "a bundle behind a local web page and a JSON API"),
     "render": ("jaxcxr.render", "3D poses to look at: html, gif, mp4"),
     "stress": ("jaxcxr.stress", "how much worse a run gets as its input does, with curves"),
     "report": ("jaxcxr.report", "the page of a run anew, with what stress and explain add"),

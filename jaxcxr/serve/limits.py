@@ -1,0 +1,119 @@
+"""What a client may ask for, and how it is told that it asked for too much."""
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator
+
+from starlette.requests import ClientDisconnect, Request
+
+MEGA = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Bounds of a server.
+
+    Attributes:
+      upload: bytes of a request's body.
+      pixels: that an image may declare; looked at before anything is decoded.
+      seconds: from a request's first byte to its answer.
+      waiting: requests in the house at once.
+      frames: of all people of a video together, at the frame rate of the training data.
+    """
+
+    upload: int = 64 * MEGA
+    pixels: int = 40 * MEGA
+    seconds: float = 30.0
+    waiting: int = 32
+    frames: int = 10_000
+
+
+class Problem(Exception):
+    """An answer that is an error, in the form of RFC 9457.
+
+    Arguments:
+      status: of HTTP.
+      title: the kind of error in a few words.
+      detail: what is wrong, and what to do.
+      retry: seconds after which to try again; 0: no use in that.
+    """
+
+    def __init__(self, status: int, title: str, detail: str, retry: int = 0):
+        super().__init__(detail)
+        self.status, self.title, self.detail, self.retry = status, title, detail, retry
+
+
+def too_large(detail: str) -> Problem:
+    """413."""
+    return Problem(413, "too large", detail)
+
+
+def unsupported(detail: str) -> Problem:
+    """415."""
+    return Problem(415, "not of a type that is read", detail)
+
+
+def unusable(detail: str) -> Problem:
+    """422."""
+    return Problem(422, "cannot be used", detail)
+
+
+def busy(detail: str) -> Problem:
+    """503, with the advice to try again."""
+    return Problem(503, "busy", detail, retry=1)
+
+
+class Gate:
+    """Lets in so many requests at once, each for so long; the others are refused at once.
+
+    Arguments:
+      limits: its `waiting` and `seconds`.
+    """
+
+    def __init__(self, limits: Limits):
+        self._limits, self.inside = limits, 0
+
+    @contextlib.asynccontextmanager
+    async def enter(self) -> AsyncIterator[None]:
+        """A place for one request, until the block ends or its time is up.
+
+        Raises:
+          Problem: 503, no place is free or the time is up.
+        """
+        if self.inside >= self._limits.waiting:
+            raise busy(f"{self.inside} requests are being worked on; try again.")
+        self.inside += 1
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                yield
+        except TimeoutError:
+            raise busy(f"not done within {self._limits.seconds:g} s; try again later.") from None
+        finally:
+            self.inside -= 1
+
+
+async def read_body(request: Request, most: int) -> bytes:
+    """The body of a request, in memory alone.
+
+    Arguments:
+      request: its body is not read yet.
+      most: bytes.
+
+    Raises:
+      Problem: 413, longer than that; 422, empty or cut short.
+    """
+    refused = too_large(f"the file is larger than {most / MEGA:g} MB, the most that is taken.")
+    if int(request.headers.get("content-length", 0)) > most:
+        raise refused
+    body = bytearray()
+    try:
+        async for part in request.stream():
+            if len(body) + len(part) > most:
+                raise refused
+            body += part
+    except ClientDisconnect:
+        raise unusable("the connection ended before the file did; send it again.") from None
+    if not body:
+        raise unusable("the body is empty; send the content of a file as the body.")
+    return bytes(body)
