@@ -72,6 +72,16 @@ def test_prints_rates_use_and_memory(pose_run, capsys):
     assert figure(text, "memory") >= 0
 
 
+def test_another_model_than_the_configs(pose_run, monkeypatch):
+    seen = []
+    monkeypatch.setattr(train, "bench_train", lambda config, args: seen.append(config.model))
+    bench.run(arguments("train", "--model", "pose_spatiotemporal"))
+    assert seen[0].name == "pose_spatiotemporal"
+    assert seen[0].options.dim == 128
+    with pytest.raises(UserError, match="vit_small"):
+        bench.run(arguments("train", "--model", "vit_smal"))
+
+
 def test_counts_the_products_of_all_passes(pose_run):
     """By hand: each Dense three times, but the embedding, whose input has no gradient, twice."""
     run = setup.make(pose_run)
