@@ -296,7 +296,9 @@ def test_killed_and_terminated_run_ends_as_the_uninterrupted_one(whole, tmp_path
     assert {"tensorflow", "torch"}.isdisjoint(modules)
     made = {path.name for path in (tmp_path / "report").iterdir()}
     assert made == {
-        "attention.png", "curves.png", "skeletons_test.png", "joint_errors_test.png"
+        "attention.png", "curves.png", "skeletons_test.png", "joint_errors_test.png",
+        "errors.csv", "errors.md", "errors_actions.png", "errors_time.png", "errors_worst.png",
+        "index.html",
     }
 
 
