@@ -1,0 +1,47 @@
+"""StableHLO with a symbolic batch, by jax.export; the file holds the weights too."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcxr.bundle.model import Bundle
+from jaxcxr.errors import UserError
+from jaxcxr.export import function
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+def write(bundle: Bundle, out: pathlib.Path) -> dict[str, Any]:
+    """Writes the file and compares what it computes with the bundle.
+
+    Arguments:
+      bundle: of either task.
+      out: the file.
+
+    Returns:
+      facts about the file.
+
+    Raises:
+      UserError: the model cannot be written for a batch of any size.
+    """
+    compute, shapes = function.exported(bundle)
+    try:
+        made = jax.export.export(jax.jit(compute), platforms=PLATFORMS)(*function.symbolic(shapes))
+    except (jax.errors.JAXTypeError, TypeError, ValueError, NotImplementedError) as error:
+        raise UserError(
+            f"{bundle.model_name} cannot be exported for a batch of any size: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    content = made.serialize()
+    out.write_bytes(content)
+    inputs = function.examples(shapes, 3)
+    given = jax.export.deserialize(content).call(*inputs)
+    wanted = jax.jit(compute)(*inputs)
+    return {
+        "platforms": list(made.platforms),
+        "calling_convention_version": made.calling_convention_version,
+        "inputs": {name: ["b", *shape, np.dtype(d).name] for name, (shape, d) in shapes.items()},
+        "largest difference": function.difference(wanted, given),
+    }
