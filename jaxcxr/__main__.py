@@ -19,6 +19,7 @@ COMMANDS = {
     "relabel": ("jaxcxr.relabel", "add the positives that out-of-fold networks see, train only"),
     "prune": ("jaxcxr.prune", "drop closed heads of a trained model: a smaller run, same outputs"),
     "bundle": ("jaxcxr.bundle", "a trained model in one file: weights, classes, calibration, ..."),
+    "export": ("jaxcxr.export", "the model of a bundle as StableHLO, ONNX or torch weights"),
     "predict": ("jaxcxr.predict", "findings in radiographs, or 3D poses from 2D keypoints"),
     "serve": ("jaxcxr.serve", "a bundle behind a local web page and a JSON API"),
     "render": ("jaxcxr.render", "3D poses to look at: html, gif, mp4"),
