@@ -18,14 +18,29 @@ from tests.train.test_two_processes import free_address
 pytestmark = pytest.mark.slow
 
 TASKS = ("pose", "cxr")
+STARTED = []
 DEVICES = 4  # of all processes together, so that every run has the same mesh
+
+
+@pytest.fixture(autouse=True)
+def none_left():
+    """A test that fails leaves no process."""
+    yield
+    while STARTED:
+        STARTED.pop().kill()
+
+
+def start_one(*arguments, **variables):
+    """`start`, and remember to end it."""
+    STARTED.append(start(*arguments, **variables))
+    return STARTED[-1]
 
 
 def start_all(count, workdir, compiled, *more, order=None):
     """The processes of one run; each notes the batches that it reads in a file of its own."""
     address = free_address()
     return [
-        start(
+        start_one(
             workdir, compiled, *more, *([f"--order={order}.{index}"] if order else []),
             devices=DEVICES // count, JAX_COORDINATOR_ADDRESS=address,
             JAX_NUM_PROCESSES=str(count), JAX_PROCESS_ID=str(index),
@@ -34,7 +49,7 @@ def start_all(count, workdir, compiled, *more, order=None):
     ]
 
 
-def ends(processes, seconds=300):
+def ends(processes, seconds=900):
     """Exit codes and outputs of all; none is left running."""
     try:
         outputs = [process.communicate(timeout=seconds)[0] for process in processes]
@@ -114,7 +129,7 @@ def test_a_run_goes_on_with_other_process_counts(uninterrupted, tmp_path, compil
         noted = tmp_path / f"order{number}"
         done = saved_steps(workdir)[-1] if workdir.exists() else 0
         processes = start_all(count, workdir, compiled, f"--task={task}", "--slow=1", order=noted)
-        wait_for(processes[0], workdir / "checkpoints" / str(done + 1))
+        wait_for(processes[0], workdir / "checkpoints" / str(done + 1), 600)
         processes[told].send_signal(signal.SIGTERM)
         codes, outputs = ends(processes)
         assert codes == [0] * count, "\n".join(outputs)
@@ -141,7 +156,7 @@ def test_a_killed_process_ends_the_others_and_the_restarted_run_is_the_same(
     expected, _, _ = uninterrupted(task, 2)
     workdir = tmp_path / "run"
     processes = start_all(2, workdir, compiled, f"--task={task}", "--slow=1")
-    wait_for(processes[0], workdir / "checkpoints" / "2")
+    wait_for(processes[0], workdir / "checkpoints" / "2", 600)
     processes[victim].send_signal(signal.SIGKILL)
     killed = time.monotonic()
     code, said = processes[1 - victim].wait(60), processes[1 - victim].stdout.read()
@@ -163,11 +178,11 @@ def test_a_killed_process_ends_the_others_and_the_restarted_run_is_the_same(
 def test_a_process_that_fails_alone_ends_the_others_with_its_words(tmp_path, compiled):
     address = free_address()
     processes = [
-        start(tmp_path, compiled, *(["--fail=4"] if index == 1 else []), devices=1,
-              JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(index))
+        start_one(tmp_path, compiled, *(["--fail=4"] if index == 1 else []), devices=1,
+                  JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(index))
         for index in range(2)
     ]
-    codes, outputs = ends(processes, 120)
+    codes, outputs = ends(processes)
     assert codes == [1, 1], "\n".join(outputs)
     assert "ValueError: these shards are damaged" in outputs[1]
     assert "has failed: these shards are damaged; process 0 stops too" in outputs[0]
@@ -176,11 +191,11 @@ def test_a_process_that_fails_alone_ends_the_others_with_its_words(tmp_path, com
 def test_a_missing_process_is_named(tmp_path, compiled):
     address = free_address()
     processes = [
-        start(tmp_path, compiled, "--start_timeout=3", devices=1, JAX_COORDINATOR_ADDRESS=address,
-              JAX_NUM_PROCESSES="4", JAX_PROCESS_ID=str(index))
+        start_one(tmp_path, compiled, "--start_timeout=3", devices=1,
+                  JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="4", JAX_PROCESS_ID=str(index))
         for index in (0, 2)
     ]
-    codes, outputs = ends(processes, 90)
+    codes, outputs = ends(processes)
     assert codes == [1, 1]
     for output in outputs:
         assert "processes 1, 3 are missing: 2 of 4 processes came within 3 s" in output
@@ -190,8 +205,8 @@ def test_a_missing_process_is_named(tmp_path, compiled):
 def test_a_slow_process_is_named(tmp_path, compiled):
     address = free_address()
     processes = [
-        start(tmp_path, compiled, *(["--slow=0.5"] if index == 1 else []), devices=1,
-              JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(index))
+        start_one(tmp_path, compiled, *(["--slow=0.5"] if index == 1 else []), devices=1,
+                  JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(index))
         for index in range(2)
     ]
     codes, outputs = ends(processes)
