@@ -10,8 +10,8 @@ from jaxcxr.analysis import calibration
 from jaxcxr.config import TASKS, default, get, nearest, source_options, steps
 from jaxcxr.data import augment, clips, sources
 from jaxcxr.errors import UserError
-from jaxcxr.models import remat
 from jaxcxr.metrics import recalibration
+from jaxcxr.models import remat
 from jaxcxr.tasks import balance, pose_losses
 from jaxcxr.train import optim, rules, watchdog
 
