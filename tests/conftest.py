@@ -39,6 +39,16 @@ def xray_run(tmp_path_factory) -> pathlib.Path:
     return phantom_runs.make_xray_run(tmp_path_factory.mktemp("xray_run"))
 
 
+@pytest.fixture(scope="session")
+def bundle_file(xray_run, tmp_path_factory) -> pathlib.Path:
+    """The bundle of `xray_run`; read it, do not change it."""
+    from jaxcxr.bundle import make
+
+    path = tmp_path_factory.mktemp("bundle") / "x.jaxcxr"
+    make.make(xray_run, path, "CC0 1.0", lambda text: None)
+    return path
+
+
 @pytest.fixture(scope="module")
 def chromium():
     """A browser; the tests are skipped where there is none."""

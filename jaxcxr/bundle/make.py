@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import safetensors.numpy
 
+from jaxcxr import __version__
 from jaxcxr import config as config_lib
 from jaxcxr.analysis import calibrate, calibration
 from jaxcxr.bundle import archive
@@ -50,7 +51,7 @@ def make(
     facts |= {
         "task": config.task, "model": config.model.name,
         "versions": {key: saved[key] for key in ("python", "packages", "git") if key in saved},
-        "bundled_with": config_lib.provenance(),
+        "made_with": f"jaxcxr {__version__}",
     }
     facts["training"] |= {
         "run": workdir.resolve().name, "source": config.data.source,

@@ -146,13 +146,14 @@ def state_dict(
             fused.setdefault((block, leaf), {})[part] = flat
             continue
         key, array = _placed(name, value, rules)
-        found[key] = np.ascontiguousarray(array, np.float32)
+        found[key] = array.astype(np.float32)
         if key.endswith("running_mean"):
             found[key.replace("running_mean", "num_batches_tracked")] = np.zeros((), np.int64)
     for (block, leaf), parts in fused.items():
         name = f"blocks.{block}.attn.qkv.{'weight' if leaf == 'kernel' else 'bias'}"
         found[name] = np.concatenate([parts[p] for p in ("query", "key", "value")])
-    return found
+    # safetensors writes memory as it lies.
+    return {name: np.ascontiguousarray(array) for name, array in found.items()}
 
 
 def write(bundle: Bundle, out: pathlib.Path) -> dict[str, Any]:
