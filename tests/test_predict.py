@@ -13,8 +13,10 @@ from jaxcxr import __main__ as commands
 from jaxcxr import config as base
 from jaxcxr import predict
 from jaxcxr.analysis import pose_files
+from jaxcxr.bundle import archive, make
 from jaxcxr.data import bvh, bvh_export, keypoint_files
 from jaxcxr.data.skeletons import HUMAN36M
+from jaxcxr.errors import UserError
 from jaxcxr.train import checkpoint, loop, setup
 from tests import toys
 from tests.train.runs import toy_run
@@ -246,3 +248,62 @@ def base_config():
     config = toys.pose_config()
     base.validate(config)
     return config
+
+
+@pytest.fixture(scope="module")
+def bundle_of(trained, tmp_path_factory):
+    """The toy run as a bundle; its prepared data do not exist."""
+    workdir = tmp_path_factory.mktemp("bundled") / "toy"
+    shutil.copytree(trained[0], workdir)
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 4, "kind": "test", "mpjpe": 5.5}) + "\n")
+    path = workdir.parent / "toy.jaxcxr"
+    return make.make(workdir, path, "", lambda text: None)
+
+
+def test_a_bundle_lifts_as_the_run_does(lifter, bundle_of, tmp_path):
+    video = keypoint_files.read(write_npz(tmp_path / "a.npz", points(30), fps=50.0))
+    (expected,) = lifter.lift(video, video.tracks)
+    for source in (bundle_of, bundle_of.path):
+        other = predict.Lifter(source)
+        (person,) = other.lift(video, video.tracks)
+        np.testing.assert_allclose(person.joints, expected.joints, atol=1e-6)
+        assert other.about == lifter.about
+    assert bundle_of.facts["pose"]["joints"] == list(HUMAN36M.joints)
+    assert bundle_of.facts["training"]["manifest"] is None
+    assert bundle_of.metrics["scalars"] == {"mpjpe": 5.5}
+    with pytest.raises(UserError, match="not of images"):
+        bundle_of.logits(np.zeros((1, 8, 8), np.uint8))
+
+
+def test_the_command_takes_a_bundle(bundle_of, tmp_path, capsys):
+    path = write_npz(tmp_path / "a.npz", points(12), fps=50.0)
+    commands.run(["predict", f"--model={bundle_of.path}", str(path), f"--out={tmp_path / 'out'}"])
+    assert loaded(tmp_path / "out" / "a.npz")["poses"].shape == (12, 17, 3)
+    with pytest.raises(SystemExit) as stopped:
+        commands.run(["predict", f"--model={bundle_of.path}", str(path), "--heatmaps",
+                      f"--out={tmp_path}"])
+    assert stopped.value.code == 2
+    assert "--heatmaps is not for models of poses" in capsys.readouterr().err
+
+
+def test_a_bundle_of_poses_is_exported(bundle_of, tmp_path):
+    for kind in ("onnx", "stablehlo"):
+        out = tmp_path / f"x.{kind}"
+        commands.run(["export", f"--model={bundle_of.path}", f"--format={kind}", f"--out={out}"])
+        about = json.loads((tmp_path / f"x.{kind}.json").read_text())
+        assert about["inputs"]["keypoints"] == ["b", FRAMES, 17, 3, "float32"]
+        assert about["pose"]["joints"] == list(HUMAN36M.joints)
+        (difference,) = [value for key, value in about.items() if "difference" in key]
+        assert difference < 1e-5
+
+
+def test_weights_of_another_model_are_refused(bundle_of, tmp_path):
+    found = archive.read(bundle_of.path)
+    config = json.loads(found.files["config.json"])
+    config["model"]["options"]["dim"] = 24
+    facts = {k: v for k, v in found.facts.items() if k not in ("format", "version", "files")}
+    changed = {**found.files, "config.json": json.dumps(config).encode()}
+    archive.write(tmp_path / "x", facts, changed)
+    with pytest.raises(UserError, match="weights do not fit the model"):
+        predict.Lifter(tmp_path / "x")

@@ -22,6 +22,7 @@ BENCHES = {
     "train": ("jaxcxr.bench.train", "examples/s and MFU of training, beside torch (--config=F)"),
     "guard": ("jaxcxr.bench.guard", "what the guard of a bundle flags (--model=BUNDLE)"),
     "predict": ("jaxcxr.bench.predict", "files/s of predict and of the bare model"),
+    "serve": ("jaxcxr.bench.serve", "answers/s and latency of a running serve, by clients"),
     "stream": ("jaxcxr.bench.stream", "a pose model frame by frame (--config=F, --workdir=RUN)"),
 }
 TAKES_CONFIG = True
