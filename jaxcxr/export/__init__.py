@@ -8,6 +8,7 @@ Formats, all with a batch of any size:
                        `jax.export.deserialize(open(F, "rb").read()).call(pixels)`
     onnx               opset 18, float32; compared in onnxruntime (pip install 'jaxcxr[onnx]')
     torch-safetensors  weights in torchvision's names (resnet, densenet121) or timm's (vit)
+    savedmodel         a folder, written by a Python that has TensorFlow, --tensorflow=PYTHON
 
 Radiographs go in as `pixels`, uint8 `[batch, S, S]`, resized and equalised as `OUT.json` says;
 normalisation is in the model. Out come `logits`, float32 `[batch, classes]`. Models of poses take
@@ -16,8 +17,10 @@ the classes, the calibration with thresholds, the licence, and the difference th
 """
 
 import argparse
+import functools
 import json
 import pathlib
+import sys
 from collections.abc import Callable, Mapping
 
 from jaxcxr.errors import UserError
@@ -30,6 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="BUNDLE", help="the bundle")
     parser.add_argument("--format", required=True, choices=FORMATS, help="of the file to write")
     parser.add_argument("--out", required=True, metavar="FILE", help="the file to write")
+    parser.add_argument(
+        "--tensorflow", default=sys.executable, metavar="PYTHON",
+        help="of savedmodel: interpreter of an environment with TensorFlow (default: this one)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -38,20 +45,16 @@ def run(args: argparse.Namespace) -> None:
     Raises:
       UserError: no bundle, a model that the format cannot hold, or a file that cannot be written.
     """
-    if args.format == "savedmodel":
-        raise UserError(
-            "a SavedModel is written by TensorFlow, which jaxcxr never imports. Export stablehlo "
-            "and wrap it where TensorFlow is, by `tf.raw_ops.XlaCallModule`; or export onnx."
-        )
     from jaxcxr.bundle.model import Bundle
-    from jaxcxr.export import function, onnx_file, stablehlo, torch_weights
+    from jaxcxr.export import function, onnx_file, savedmodel, stablehlo, torch_weights
 
     write: Mapping[str, Callable] = {
         "stablehlo": stablehlo.write, "onnx": onnx_file.write,
         "torch-safetensors": torch_weights.write,
+        "savedmodel": functools.partial(savedmodel.write, python=args.tensorflow),
     }
     bundle, out = Bundle.load(args.model), pathlib.Path(args.out).expanduser()
-    if out.is_dir():
+    if out.is_dir() and args.format != "savedmodel":
         raise UserError(f"{out} is a folder; give --out a file.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -67,4 +70,5 @@ def run(args: argparse.Namespace) -> None:
     print(bundle.description)
     for name, value in about.items():
         print(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
-    print(f"Written: {out}, {out.stat().st_size / 1e6:.1f} MB, and {beside.name}")
+    size = sum(path.stat().st_size for path in (out, *out.rglob("*")) if path.is_file())
+    print(f"Written: {out}, {size / 1e6:.1f} MB, and {beside.name}")

@@ -67,6 +67,12 @@ def difference(left: dict, right: dict) -> float:
     return max(float(np.abs(one - other).max()) for one, other in pairs)
 
 
+def relative_difference(wanted: dict, given: dict) -> float:
+    """The largest difference, over the largest value where that is above 1."""
+    largest = max(float(np.abs(value).max()) for value in wanted.values())
+    return difference(wanted, given) / max(1.0, largest)
+
+
 def described(bundle: Bundle) -> dict[str, Any]:
     """What gives outputs a meaning, JSON types only."""
     facts = bundle.facts

@@ -68,5 +68,4 @@ def _difference(content: bytes, compute, shapes, batch: int) -> float:
     given = dict(zip(names, session.run(names, dict(zip(shapes, inputs, strict=True))),
                      strict=True))
     wanted = jax.device_get(jax.jit(compute)(*inputs))
-    largest = max(float(np.abs(value).max()) for value in wanted.values())
-    return function.difference(wanted, given) / max(1.0, largest)
+    return function.relative_difference(wanted, given)

@@ -1,6 +1,7 @@
 """StableHLO with a symbolic batch, by jax.export; the file holds the weights too."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +12,26 @@ from jaxcxr.errors import UserError
 from jaxcxr.export import function
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+def lowered(bundle: Bundle) -> tuple[Any, Callable, dict[str, tuple]]:
+    """The model of a bundle for a batch of any size.
+
+    Returns:
+      `jax.export.Exported`, the function, and its inputs as `function.exported` gives them.
+
+    Raises:
+      UserError: the model cannot be written for a batch of any size.
+    """
+    compute, shapes = function.exported(bundle)
+    try:
+        made = jax.export.export(jax.jit(compute), platforms=PLATFORMS)(*function.symbolic(shapes))
+    except (jax.errors.JAXTypeError, TypeError, ValueError, NotImplementedError) as error:
+        raise UserError(
+            f"{bundle.model_name} cannot be exported for a batch of any size: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    return made, compute, shapes
 
 
 def write(bundle: Bundle, out: pathlib.Path) -> dict[str, Any]:
@@ -26,14 +47,7 @@ def write(bundle: Bundle, out: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: the model cannot be written for a batch of any size.
     """
-    compute, shapes = function.exported(bundle)
-    try:
-        made = jax.export.export(jax.jit(compute), platforms=PLATFORMS)(*function.symbolic(shapes))
-    except (jax.errors.JAXTypeError, TypeError, ValueError, NotImplementedError) as error:
-        raise UserError(
-            f"{bundle.model_name} cannot be exported for a batch of any size: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
+    made, compute, shapes = lowered(bundle)
     content = made.serialize()
     out.write_bytes(content)
     inputs = function.examples(shapes, 3)

@@ -1,6 +1,7 @@
 """Exports against what reads them: onnxruntime, a fresh process, our own reader of torch files."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -169,11 +170,26 @@ def test_weights_come_back_through_the_reader_of_torch_files(tmp_path, name, opt
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), again, variables)
 
 
+@pytest.mark.oracles
+def test_a_savedmodel_is_used_by_tensorflow(bundle_file, tmp_path):
+    python = os.environ.get("JAXCXR_TENSORFLOW_PYTHON")
+    if not python:
+        pytest.skip("JAXCXR_TENSORFLOW_PYTHON names no Python with TensorFlow")
+    out = tmp_path / "saved"
+    command.run(["export", f"--model={bundle_file}", "--format=savedmodel", f"--out={out}",
+                 f"--tensorflow={python}"])
+    about = json.loads((tmp_path / "saved.json").read_text())
+    assert about["largest relative difference"] < 1e-4
+    assert (out / "saved_model.pb").stat().st_size > 10_000
+
+
 def test_formats_that_cannot_hold_the_model_say_so(bundle_file, tmp_path, capsys):
     export(bundle_file, tmp_path / "w", "torch-safetensors", code=2)
     assert "torchvision has no resnet18 with stages=(1, 1)" in capsys.readouterr().err
     export(bundle_file, tmp_path / "w", "savedmodel", code=2)
-    assert "XlaCallModule" in capsys.readouterr().err
+    assert "has no TensorFlow, which writes SavedModels" in capsys.readouterr().err
+    export(bundle_file, tmp_path, "savedmodel", code=2)
+    assert "a SavedModel is a new folder" in capsys.readouterr().err
     export(bundle_file, tmp_path, "onnx", code=2)
     assert "is a folder" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
