@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.classifier import ClassifierHead
+from jaxcxr.models.classifier import ClassifierHead, stem_pool
 from jaxcxr.models.remat import rematerialized
 from jaxcxr.models.taps import tap
 
@@ -95,7 +95,7 @@ class DenseNetBackbone(_Layers):
     def _stem(self, x: jax.Array, train: bool) -> jax.Array:
         if self.stem == "imagenet":
             x = self.norm_relu(self.conv(x, self.width, 7, "conv0", stride=2), "norm0", train)
-            return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+            return stem_pool(x)
         if self.stem == "small":
             return self.norm_relu(self.conv(x, self.width, 3, "conv0"), "norm0", train)
         raise UserError(f"stem={self.stem!r} is not a DenseNet stem; use 'imagenet' or 'small'.")

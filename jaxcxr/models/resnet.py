@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.classifier import ClassifierHead
+from jaxcxr.models.classifier import ClassifierHead, stem_pool
 from jaxcxr.models.remat import rematerialized
 from jaxcxr.models.taps import tap
 
@@ -112,7 +112,7 @@ class ResNetBackbone(_Layers):
             raise UserError(f"stem={self.stem!r} is not a ResNet stem; use 'imagenet' or 'small'.")
         x = nn.relu(self.norm(x, "bn1", train))
         if self.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+            x = stem_pool(x)
         block = rematerialized(Block, self.remat, static_argnums=(2,))
         for stage, blocks in enumerate(self.stages):
             for index in range(blocks):
