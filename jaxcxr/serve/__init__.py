@@ -64,6 +64,8 @@ def run(args: argparse.Namespace) -> None:
     for name in ("batch", "upload", "pixels", "frames", "seconds", "waiting"):
         if not getattr(args, name) > 0:
             raise UserError(f"--{name} must be more than 0, not {getattr(args, name):g}.")
+    if not 0 <= args.port < 2**16:
+        raise UserError(f"--port {args.port} is none; give one from 0 to 65535.")
     from jaxcxr.bundle.model import Bundle
 
     bundle = Bundle.load(args.bundle)
@@ -116,10 +118,10 @@ def _listening(host: str, port: int):
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise UserError(
-            f"cannot listen on {host}, port {port} ({getattr(error, 'strerror', None) or error}); "
-            "give another --port or --host."
+            f"cannot listen on {host}, port {port} ({error.strerror or error}); give another "
+            "--port or --host."
         ) from error
     with listener:
         yield listener

@@ -25,7 +25,6 @@ from jaxcxr.data import images
 from jaxcxr.errors import UserError
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-KINDS = ("png", "jpeg", "dicom", "keypoints")
 # Deflated Explicit VR Little Endian: pydicom would inflate the whole, however large, at once.
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 # What the command line calls by other names than the API.

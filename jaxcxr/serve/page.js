@@ -129,8 +129,11 @@ async function lift(asked) {
   for (const id of ["width", "height", "joints"]) if ($(id).value) query[id] = $(id).value;
   const page = await (await send("/api/player", query)).text();
   if (asked !== state.asked) return;
-  $("player").srcdoc = page;
-  $("player").hidden = false;
+  // A frame that was hidden is not laid out anew, a new one is.
+  const fresh = $("player").cloneNode();
+  fresh.hidden = false;
+  fresh.srcdoc = page;
+  $("player").replaceWith(fresh);
   say(`${state.file.name}: lifted.`);
 }
 

@@ -54,7 +54,7 @@ class Decoders:
         """
         process = await self._idle.get()
         try:
-            if process is None:
+            if process is None or process.returncode is not None:
                 process = await _launched()
             async with asyncio.timeout(self._seconds):
                 about, arrays = await _asked(process, content, options)

@@ -67,7 +67,8 @@ class Radiographs:
     Arguments:
       bundle: the model.
       house: what requests share.
-      batch: images at once; smaller batches are padded to it, so that nothing compiles again.
+      batch: images at once. One alone goes as it is, more are padded to the batch, so that nothing
+        compiles again.
     """
 
     media = "radiograph"
@@ -76,19 +77,19 @@ class Radiographs:
         self._bundle, self._house, self._batch = bundle, house, batch
         self._rows = Job(self._predict, batch)
         self._maps = Job(self._draw)
+        blank = bundle.preprocessing.normalized(self._blank(1))
+        self._method = cases.method_for(bundle.explainer, blank)
 
     def warm(self) -> None:
         """Compiles everything."""
-        blank = self._blank(1)
-        self.method = cases.method_for(
-            self._bundle.explainer, self._bundle.preprocessing.normalized(blank)
-        )
-        self._predict([predict_xray.Reading("", blank[0])])
-        self._draw([(blank[0], 0)])
+        (blank,) = self._blank(1)
+        for count in {1, min(2, self._batch)}:
+            self._predict([predict_xray.Reading("", blank)] * count)
+        self._draw([(blank, 0)])
 
     def facts(self) -> dict:
         """What the page and clients need to know beside the bundle."""
-        return {"heatmap": self.method, "thresholds": dict(
+        return {"heatmap": self._method, "thresholds": dict(
             zip(self._bundle.classes, self._bundle.thresholds.tolist(), strict=True)
         )}
 
@@ -161,14 +162,14 @@ class Radiographs:
         return np.zeros((count, size, size), np.uint8)
 
     def _predict(self, readings: list[predict_xray.Reading]) -> list[Row]:
-        pixels = self._blank(self._batch)
+        pixels = self._blank(1 if len(readings) == 1 else self._batch)
         pixels[: len(readings)] = [reading.pixels for reading in readings]
         launched = pixels[: len(readings)], self._bundle.forward(pixels)
         return [row for row, _ in predict_xray.rows(self._bundle, readings, launched, False)]
 
     def _draw(self, items: list[tuple[np.ndarray, int]]) -> list[np.ndarray]:
         pixels, classes = zip(*items, strict=True)
-        return list(self._bundle.heatmaps(self.method, np.stack(pixels), np.array(classes)))
+        return list(self._bundle.heatmaps(self._method, np.stack(pixels), np.array(classes)))
 
 
 def _picture(image: np.ndarray) -> str:
