@@ -1,6 +1,5 @@
-"""The classification head and the pooling shared by the image models."""
+"""The classification head shared by the image models."""
 
-import functools
 from typing import Any
 
 import jax
@@ -35,26 +34,3 @@ class ClassifierHead(nn.Module):
             x = nn.relu(nn.Dense(self.width, dtype=self.dtype, name="hidden")(x))
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
         return nn.Dense(self.classes, dtype=self.dtype, name="logits")(x).astype(jnp.float32)
-
-
-def stem_pool(x: jax.Array) -> jax.Array:
-    """Maxima of 3 x 3 pixels, every second one, as at the end of an ImageNet stem.
-
-    On CPU as the maximum of nine slices: the gradient of XLA's own window takes eight times as
-    long there (85 and 11 ms of CPU time at `[4, 112, 112, 64]`). Where pixels of a window tie
-    they share the gradient.
-
-    Arguments:
-      x: `[batch, height, width, channels]`.
-
-    Returns:
-      `[batch, ceil(height / 2), ceil(width / 2), channels]`.
-    """
-    if jax.default_backend() != "cpu":
-        return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-    height, width = x.shape[1:3]
-    least = jnp.array(-jnp.inf, x.dtype)
-    padded = jax.lax.pad(x, least, ((0, 0, 0), (1, 1, 0), (1, 1, 0), (0, 0, 0)))
-    return functools.reduce(jnp.maximum, (
-        padded[:, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)
-    ))

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.classifier import ClassifierHead, stem_pool
+from jaxcxr.models.classifier import ClassifierHead
+from jaxcxr.models.convolution import convolve, stem_pool
 from jaxcxr.models.remat import rematerialized
 from jaxcxr.models.taps import tap
 
@@ -33,6 +34,7 @@ class _Layers(nn.Module):
             use_bias=False,
             dtype=self.dtype,
             kernel_init=_CONV_INIT,
+            conv_general_dilated=convolve,
             name=name,
         )(x)
 
