@@ -37,7 +37,8 @@ def breaches(folder, forbidden):
 
 ABOVE_TRAIN = ("jaxcxr.main", "jaxcxr.__main__", "jaxcxr.bench", "jaxcxr.relabel", "jaxcxr.study",
                "jaxcxr.prune", "jaxcxr.predict", "jaxcxr.predict_xray", "jaxcxr.lifter",
-               "jaxcxr.bundle", "jaxcxr.export", "jaxcxr.render", "jaxcxr.stress")
+               "jaxcxr.bundle", "jaxcxr.export", "jaxcxr.render", "jaxcxr.serve",
+               "jaxcxr.stress")
 
 
 @pytest.mark.parametrize(("folder", "forbidden"), [

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch", type=int, default=8, metavar="N", help="radiographs at once in the model (8)"
     )
     group = parser.add_argument_group("limits of a request")
-    group.add_argument("--upload", type=float, default=64, metavar="MB", help="largest file (64)")
+    group.add_argument("--upload", type=float, default=32, metavar="MB", help="largest file (32)")
     group.add_argument(
         "--pixels", type=float, default=40, metavar="MILLION", help="that an image may have (40)"
     )
@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--seconds", type=float, default=30, help="to an answer (30)")
     group.add_argument(
-        "--waiting", type=int, default=32, metavar="N",
-        help="requests at once; more are refused (32)",
+        "--waiting", type=int, default=64, metavar="N",
+        help="requests at once, each with its file in memory; more are refused (64)",
     )
 
 

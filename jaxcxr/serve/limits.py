@@ -22,10 +22,10 @@ class Limits:
       frames: of all people of a video together, at the frame rate of the training data.
     """
 
-    upload: int = 64 * MEGA
+    upload: int = 32 * MEGA
     pixels: int = 40 * MEGA
     seconds: float = 30.0
-    waiting: int = 32
+    waiting: int = 64
     frames: int = 10_000
 
 
