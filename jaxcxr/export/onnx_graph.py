@@ -54,7 +54,7 @@ class Graph:
     def __init__(self):
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
-        self._count, self._batch = 0, ("", "")
+        self._count, self._source, self._batch = 0, "", ""
 
     def fresh(self) -> str:
         """A name that is not taken."""
@@ -85,10 +85,10 @@ class Graph:
 
     def batch(self) -> str:
         """Name of the size of the batch, int64 `[1]`."""
-        if not self._batch[0]:
+        if not self._batch:
             shape = self.node("Shape", self._source)
-            self._batch = (self.node("Gather", shape, self.integers([0]), axis=0), "")
-        return self._batch[0]
+            self._batch = self.node("Gather", shape, self.integers([0]), axis=0)
+        return self._batch
 
     def ref(self, value: Value) -> str:
         """Name of a value as it is in the graph, perhaps not yet broadcast."""

@@ -19,19 +19,15 @@ def _elementwise(operator: str, graph: Graph, equation: Any, values: Sequence[Va
 def _of_elements(graph: Graph, equation: Any, values: Sequence[Value], name: str) -> Value:
     """What an elementwise node gives: as large as its inputs are together, not yet broadcast."""
     (var,) = equation.outvars
-    have = tuple(np.broadcast_shapes(*(_marked(value.have) for value in values)))
     shape = tuple(var.aval.shape)
-    return Value(shape, var.aval.dtype, name, None,
-                 tuple(size if mark else 1 for size, mark in zip(shape, _where(have), strict=True)))
+    marks = np.broadcast_shapes(*(_marked(value.have) for value in values))
+    have = tuple(1 if mark == 1 else size for mark, size in zip(marks, shape, strict=True))
+    return Value(shape, var.aval.dtype, name, None, have)
 
 
 def _marked(have: tuple) -> tuple[int, ...]:
-    """1 where an axis is still to be broadcast, 2 elsewhere."""
+    """1 where an axis is still to be broadcast, 2 elsewhere: symbolic sizes broadcast too."""
     return tuple(1 if isinstance(size, int) and size == 1 else 2 for size in have)
-
-
-def _where(marks: tuple[int, ...]) -> list[bool]:
-    return [mark == 2 for mark in marks]
 
 
 def _by(build: Callable) -> Callable:
@@ -169,6 +165,13 @@ def _slice(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
     return [graph.value(name, equation.outvars[0])]
 
 
+def _reverse(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
+    axes = equation.params["dimensions"]
+    numbers = [-1] * len(axes), [np.iinfo(np.int64).min] * len(axes), axes, [-1] * len(axes)
+    name = graph.node("Slice", graph.full(values[0]), *map(graph.integers, numbers))
+    return [graph.value(name, equation.outvars[0])]
+
+
 def _cut(graph: Graph, name: str, shape, starts, ends, steps) -> str:
     """A slice along the axes along which it is one."""
     axes = [
@@ -185,11 +188,13 @@ def _cut(graph: Graph, name: str, shape, starts, ends, steps) -> str:
 
 
 def _gather(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
-    """A single slice at a constant place, as indexing by numbers gives."""
+    """Slices at constant places, as indexing by numbers and by steps gives."""
     p, value = equation.params, values[0]
     numbers, where = p["dimension_numbers"], values[1].constant
-    if where is None or where.ndim != 1 or numbers.operand_batching_dims:
+    if where is None or numbers.operand_batching_dims:
         raise UserError("ONNX export: the model gathers at places that it computes.")
+    if where.ndim > 1:
+        return [graph.value(_grid(graph, value, p, where), equation.outvars[0])]
     starts = [0] * len(value.shape)
     for axis, place in zip(numbers.start_index_map, where.tolist(), strict=True):
         starts[axis] = min(max(int(place), 0), value.shape[axis] - p["slice_sizes"][axis])
@@ -201,6 +206,34 @@ def _gather(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]
     if numbers.collapsed_slice_dims:
         name = graph.node("Squeeze", name, graph.integers(numbers.collapsed_slice_dims))
     return [graph.value(name, equation.outvars[0])]
+
+
+def _grid(graph: Graph, value: Value, p: Any, where: np.ndarray) -> str:
+    """Rows of several axes, each picked by a list of its own: `x[:, 1::2, ::2]`."""
+    numbers, sizes = p["dimension_numbers"], p["slice_sizes"]
+    axes, grid = numbers.start_index_map, where.shape[:-1]
+    kept = [axis for axis in range(len(value.shape)) if axis not in axes]
+    whole = all(str(sizes[axis]) == str(value.shape[axis]) for axis in kept)
+    if set(numbers.collapsed_slice_dims) != set(axes) or len(grid) != len(axes) or not whole:
+        raise UserError("ONNX export: the model gathers blocks at several places.")
+    name, free, source = graph.full(value), list(range(len(grid))), {}
+    varying = {
+        axis: [j for j in free if np.ptp(where[..., d], axis=j).any()]
+        for d, axis in enumerate(axes)
+    }
+    # Those that vary choose their axis of the grid first; for the others any is right.
+    for d, axis in sorted(enumerate(axes), key=lambda pair: not varying[pair[1]]):
+        place = (varying[axis] or free)[0]
+        if len(varying[axis]) > 1 or place not in free:
+            raise UserError("ONNX export: the model gathers along diagonals.")
+        free.remove(place)
+        source[place] = axis
+        first = tuple(slice(None) if j == place else 0 for j in range(len(grid)))
+        index = np.clip(where[first][..., d], 0, value.shape[axis] - 1)
+        name = graph.node("Gather", name, graph.constant(index, np.int64), axis=axis)
+    rank, picked, rest = len(value.shape), iter(range(len(grid))), iter(kept)
+    order = [next(rest) if i in numbers.offset_dims else source[next(picked)] for i in range(rank)]
+    return graph.node("Transpose", name, perm=order)
 
 
 def _scatter_add(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
@@ -345,6 +378,7 @@ OPERATORS: dict[str, Callable] = {
     "concatenate": _concatenate,
     "split": _split,
     "slice": _slice,
+    "rev": _reverse,
     "gather": _gather,
     "scatter-add": _scatter_add,
     "pad": _pad,

@@ -1,6 +1,7 @@
 """A bundle made of a run: it says what the run said, and needs neither run nor data."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -14,10 +15,13 @@ import pytest
 import safetensors.numpy
 
 from jaxcxr import __main__ as command
+from jaxcxr import config as base
+from jaxcxr import models
 from jaxcxr.analysis.calibration import Calibration
 from jaxcxr.bundle import Bundle, archive
 from jaxcxr.data import images, radiographs
 from jaxcxr.errors import UserError
+from tests import toys
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +65,24 @@ def test_padding_changes_nothing_and_compiles_once(bundle, test_split):
     for wrong in (pixels.astype(np.float32), pixels[:, :16]):
         with pytest.raises(ValueError, match="must be uint8"):
             bundle.logits(wrong)
+
+
+@pytest.mark.parametrize(("name", "options"), [
+    ("densenet121", {"stages": (2, 1), "growth": 4, "width": 8}),
+    ("vit_tiny", {"dim": 16, "depth": 2, "heads": 2, "patch": 8, "scan": True}),
+])
+def test_logits_are_those_of_the_whole_model(bundle, name, options):
+    config = toys.xray_config()
+    base.set_model(config, name, **options)
+    model = models.create(name, classes=len(bundle.classes), **options)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32), np.uint8)
+    inputs = bundle.preprocessing.normalized(pixels)
+    variables = jax.jit(model.init)(jax.random.key(1), inputs)
+    other = dataclasses.replace(bundle, config=config, variables=variables)
+    logits, features = other.outputs(pixels, batch=4)
+    np.testing.assert_allclose(logits, jax.jit(model.apply)(variables, inputs), atol=1e-5)
+    assert len(features) == 3
+    assert features.std(0).max() > 1e-3
 
 
 def test_it_says_where_it_comes_from(bundle, xray_run, test_split):
