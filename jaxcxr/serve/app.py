@@ -4,6 +4,7 @@ import base64
 import contextlib
 import hashlib
 import importlib.resources
+import math
 import re
 from collections.abc import Callable
 from http import HTTPStatus
@@ -110,12 +111,15 @@ def _add_common(app: fastapi.FastAPI, bundle: Bundle, house: House, service) -> 
     @app.get("/api/model", response_model=Model)
     async def model():
         """What the model is, was trained on and is licensed as."""
-        scalars = bundle.metrics["scalars"].items()
+        numbers = {
+            name: value if value is not None and math.isfinite(value) else None
+            for name, value in bundle.metrics["scalars"].items()
+            if value is None or isinstance(value, int | float)
+        }
         return Model(
             task=bundle.task, description=bundle.description, model=bundle.digest,
             licence=bundle.licence, training=bundle.facts["training"],
-            test={k: v for k, v in scalars if v is None or isinstance(v, int | float)},
-            service=service.facts(), upload=house.limits.upload,
+            test=numbers, service=service.facts(), upload=house.limits.upload,
         )
 
     @app.get("/api/health", response_model=Health)

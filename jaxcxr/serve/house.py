@@ -65,7 +65,7 @@ class House:
     @classmethod
     def of(cls, limits: Limits) -> "House":
         """One with nobody in it."""
-        count = min(_MOST_DECODERS, len(os.sched_getaffinity(0)))
+        count = min(_MOST_DECODERS, os.cpu_count() or 1)
         return cls(
             limits, Gate(limits), Decoders(count, limits.seconds * _DECODING),
             Worker(limits.waiting),

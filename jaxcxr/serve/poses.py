@@ -64,8 +64,6 @@ class Lifting:
       house: what requests share.
     """
 
-    media = "keypoints"
-
     def __init__(self, bundle: Bundle, house: House):
         self._bundle, self._house = bundle, house
         self._lifter = Lifter(bundle)

@@ -71,8 +71,6 @@ class Radiographs:
         compiles again.
     """
 
-    media = "radiograph"
-
     def __init__(self, bundle: Bundle, house: House, batch: int):
         self._bundle, self._house, self._batch = bundle, house, batch
         self._rows = Job(self._predict, batch)

@@ -1,7 +1,9 @@
 """The server of a bundle of radiographs, over HTTP."""
 
+import asyncio
 import base64
 import concurrent.futures
+import dataclasses
 import time
 
 import cv2
@@ -11,6 +13,7 @@ import pytest
 
 from jaxcxr import __main__ as command
 from jaxcxr.data import images
+from jaxcxr.serve import app
 from jaxcxr.serve.limits import Limits
 from tests.data import dicoms
 from tests.serve.conftest import serving
@@ -105,6 +108,18 @@ def test_the_model_is_described(client, xray_bundle):
     assert found["test"]["auroc"] == xray_bundle.metrics["scalars"]["auroc"]
     paths = client.get("/openapi.json").json()["paths"]
     assert set(paths) == {"/api/findings", "/api/heatmap", "/api/model", "/api/health"}
+
+
+def test_a_figure_that_is_undefined_is_null(xray_bundle):
+    metrics = {"scalars": {"auroc": float("nan"), "loss": 0.5}}
+    application = app.create(dataclasses.replace(xray_bundle, metrics=metrics), LIMITS)
+
+    async def ask():
+        transport = httpx.ASGITransport(application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as one:
+            return (await one.get("/api/model")).json()
+
+    assert asyncio.run(ask())["test"] == {"auroc": None, "loss": 0.5}
 
 
 @pytest.mark.parametrize(("content", "status", "message"), [
