@@ -170,14 +170,13 @@ def evaluate(graph: Graph, jaxpr: Any, consts: Sequence, inputs: Sequence[Value]
     """
     from jaxcxr.export import onnx_ops
 
-    known: dict[Any, Value] = {}
+    known = dict(zip(jaxpr.invars, inputs, strict=True))
 
     def read(atom) -> Value:
         if isinstance(atom, core.Literal):
             return constant(np.asarray(atom.val, atom.aval.dtype))
         return known[atom]
 
-    known |= zip(jaxpr.invars, inputs, strict=True)
     known |= {
         var: value if isinstance(value, Value) else constant(np.asarray(value))
         for var, value in zip(jaxpr.constvars, consts, strict=True)

@@ -3,11 +3,14 @@
 import argparse
 import re
 
+import cv2
 import numpy as np
 import pytest
 
 from jaxcxr import bench
-from jaxcxr.bench import guard
+from jaxcxr.analysis import xray_predictions
+from jaxcxr.bench import guard, predict
+from jaxcxr.bundle import Bundle
 
 
 def arguments(*words):
@@ -51,12 +54,27 @@ def test_changes_and_what_is_no_radiograph_are_images_of_the_same_size():
     np.testing.assert_array_equal(sets["mirrored"], real[:, :, ::-1])
 
 
-def test_rows_of_a_prediction(bundle_file, capsys):
+def test_a_prediction_goes_from_files_to_rows_in_every_round(bundle_file, tmp_path, monkeypatch):
+    bundle, written = Bundle.load(bundle_file), []
+    write = xray_predictions.Tables.write
+    monkeypatch.setattr(
+        xray_predictions.Tables, "write",
+        lambda tables, row: written.append(row.status) or write(tables, row))
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32), np.uint8)
+    paths = [str(tmp_path / f"{i}.png") for i in range(8)]
+    for path, image in zip(paths, pixels, strict=True):
+        cv2.imwrite(path, image)
+    found = predict.measure(bundle, paths, pixels, 4, 2, tmp_path)
+    assert [set(sides) for sides in found] == [{"predict", "bare"}] * 2
+    assert all(rate > 0 for sides in found for rate in sides.values())
+    assert written == ["flagged"] * 8 * 3  # noise, in two rounds and one that compiles
+    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 9
+
+
+def test_what_is_printed_of_a_prediction(bundle_file, capsys):
     words = ("predict", "--model", bundle_file, "--images", 8, "--batch", 4, "--rounds", 2)
     bench.run(arguments(*words))
-    title, *rows = capsys.readouterr().out.splitlines()
+    title, whole, bare, ratio = capsys.readouterr().out.splitlines()
     assert title.endswith("8 images, batches of 4")
-    whole, bare, ratio = (float(re.sub(r"[^0-9. ]", "", row).split()[0]) for row in rows)
-    assert whole > 0
-    assert 0.01 < ratio < 10
-    assert ratio == pytest.approx(whole / bare, rel=0.9)
+    for line, start in ((whole, "files to rows"), (bare, "bare model"), (ratio, "ratio")):
+        assert re.fullmatch(rf"{start} +[\d,.]+ .*\(median of .*\)", line)
