@@ -29,8 +29,7 @@ def convolve(lhs: jax.Array, rhs: jax.Array, strides: Any, padding: Any, **optio
     if rhs.shape[:2] != (1, 1) or padded or dilated or grouped or jax.default_backend() != "cpu":
         return jax.lax.conv_general_dilated(lhs, rhs, strides, padding, **options)
     rows, columns = strides
-    if (rows, columns) != (1, 1):
-        lhs = lhs[:, ::rows, ::columns]
+    lhs = _every(lhs, (0, 0), lhs.shape[1:3], (rows, columns))
     return jax.lax.dot_general(
         lhs, rhs[0, 0], (((3,), (0,)), ((), ())), precision=options.get("precision")
     )
@@ -55,5 +54,12 @@ def stem_pool(x: jax.Array) -> jax.Array:
     least = jnp.array(-jnp.inf, x.dtype)
     padded = jax.lax.pad(x, least, ((0, 0, 0), (1, 1, 0), (1, 1, 0), (0, 0, 0)))
     return functools.reduce(jnp.maximum, (
-        padded[:, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)
+        _every(padded, (i, j), (i + height, j + width), (2, 2)) for i in range(3) for j in range(3)
     ))
+
+
+def _every(x: jax.Array, start, stop, step) -> jax.Array:
+    """Every `step`-th row and column; as slices, which indexing with a symbolic batch is not."""
+    for axis in (0, 1):
+        x = jax.lax.slice_in_dim(x, start[axis], stop[axis], step[axis], axis + 1)
+    return x
