@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from jaxcxr.analysis import cases as case_pictures
 from jaxcxr.analysis import prediction_files, xray_predictions
 from jaxcxr.analysis.xray_predictions import Row
 from jaxcxr.bundle.model import Bundle
@@ -356,7 +357,9 @@ class _Heatmaps:
         size = bundle.image_size
         blank = bundle.preprocessing.normalized(np.zeros((1, size, size), np.uint8))
         possible = bundle.explainer.methods(blank)
-        self._method = possible[0] if method == "auto" else method
+        self._method = method
+        if method == "auto":
+            self._method = case_pictures.method_for(bundle.explainer, blank)
         if self._method not in possible:
             raise UserError(
                 f"--heatmaps {method!r} does not explain this model; its methods: "
