@@ -27,7 +27,7 @@ coordinates 105; frame at 3e-3 91; temporal 123, 119, 131, with T-Fixup 123, 112
 1e-2 117; encoder-decoder at the two lower rates 139, 138, at 3e-3 with T-Fixup and noise of 0.3 m
 117, of 1 m 136. Rows with flexible heads take rate and structure of their plain row, and their
 heads are those of the row "adaptive" of configs/study_flex.py, over joints too: nothing is tuned on
-them. The rows -windows were added after 20 runs, since the learned spans over frames had all shrunk
+them. The rows -windows were added after 23 runs, since the learned spans over frames had all shrunk
 to 0 in them: heads with windows set by hand and one that sees everything (validation as above: 111,
 adaptive spans 111 with their loss and without, plain 112).
 
