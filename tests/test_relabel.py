@@ -128,7 +128,11 @@ def done(prepared, tmp_path_factory):
 
 
 def test_the_same_command_goes_on_where_it_was_stopped(done):
-    assert done.at_the_kill == {"member_0/predictions/left_out.csv"}
+    assert done.at_the_kill == {
+        f"member_0/{name}.csv" for name in (
+            "predictions/left_out", "predictions/validation", "report/metrics", "report/subgroups",
+        )
+    }
     assert done.trained == [(0,), (1,), (1,)]  # a finished member is not trained again
     assert "resumes at step 1" in done.text
 
