@@ -98,7 +98,7 @@ def exits(monkeypatch):
 
 
 def wait_until(condition):
-    end = time.monotonic() + 30
+    end = time.monotonic() + 5
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
