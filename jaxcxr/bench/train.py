@@ -23,7 +23,8 @@ heads; `vit` is ViT-S/16, 4 images of 224 px; `block` three blocks of `pose` wit
     change                                                           before    after   kept
     the gradient of a residual stream is computed once        pose  1,066 ms   427 ms   yes
       (`models.gradients.kept`, a compiler option in          vit   1,331 ms   991 ms
-      `train.setup`); the same numbers, bit for bit
+      `train.setup`); loss and gradient norm equal
+      in every digit printed
     GELU by erf, not erfc                                     block    169      156     yes
     LayerNorm: its gradient in closed form                    block    169      158     yes
     both of these, and query, key and value in one product    block    169      149

@@ -38,9 +38,8 @@ def convolve(lhs: jax.Array, rhs: jax.Array, strides: Any, padding: Any, **optio
 def stem_pool(x: jax.Array) -> jax.Array:
     """Maxima of 3 x 3 pixels, every second one, as at the end of an ImageNet stem.
 
-    On CPU as the maximum of nine slices: the gradient of XLA's own window takes eight times as
-    long there (85 and 11 ms of CPU time at `[4, 112, 112, 64]`). Where pixels of a window tie
-    they share the gradient.
+    On CPU as the maximum of nine slices: the gradient of XLA's own window takes several times as
+    long there. Where pixels of a window tie they share the gradient.
 
     Arguments:
       x: `[batch, height, width, channels]`.
