@@ -27,6 +27,7 @@ from jaxcxr.analysis.xray_predictions import Row
 from jaxcxr.bundle.model import Bundle
 from jaxcxr.data import images
 from jaxcxr.data.sources.progress import Progress
+from jaxcxr.data.workers import usable_cores
 from jaxcxr.errors import RunError, UserError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp")
@@ -211,7 +212,7 @@ def _is_image(path: str) -> bool:
 
 def _readings(bundle: Bundle, paths: Sequence[str], batch: int, threads: int) -> Iterator[Reading]:
     """Readings in order; at most `_AHEAD` batches are kept in memory."""
-    workers = threads or len(os.sched_getaffinity(0))
+    workers = threads or usable_cores()
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         rest, pending = iter(paths), collections.deque()
         try:

@@ -19,13 +19,13 @@ proposes (none of 338). Of copies of the 621 images, found at 4 bits and confirm
 """
 
 import concurrent.futures
-import os
 from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
 
 from jaxcxr.data import images
+from jaxcxr.data.workers import usable_cores
 
 BITS = 4  # of 64 that may differ
 CORRELATION = 0.98
@@ -66,7 +66,7 @@ def near_pairs(
                 pairs = [*pairs, np.argwhere(differing <= bits) + np.array((start, column))]
         return np.concatenate(pairs)
 
-    with concurrent.futures.ThreadPoolExecutor(_cores()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
         for pairs in _in_order(pool, search, blocks):
             found.append(pairs)
             count += len(pairs)
@@ -90,7 +90,7 @@ def thumbnails(read: Callable[[int], np.ndarray], rows: Sequence[int]) -> np.nda
     def fill(i: int) -> None:
         result[i] = thumbnail(read(rows[i]))
 
-    with concurrent.futures.ThreadPoolExecutor(_cores()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
         for _ in _in_order(pool, fill, range(len(rows))):
             pass
     return result
@@ -144,7 +144,3 @@ def _in_order(pool, call: Callable, arguments: Sequence) -> Iterator:
     ahead = 64
     for start in range(0, len(arguments), ahead):
         yield from pool.map(call, arguments[start : start + ahead])
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))

@@ -156,14 +156,26 @@ def read_predictions(path: str | pathlib.Path) -> Table:
 
     If any column is called `prob_CLASS` or `score_CLASS`, only these are classes; else all others
     are that are not called `label_CLASS`. Any finite number is a score, larger is more positive.
+    A row without any score, as `jaxcxr predict` writes for a file that it could not read, is no
+    prediction.
 
     Raises:
-      UserError: as `read_labels`.
+      UserError: as `read_labels`; no row has a score.
     """
     sheet = read_sheet(pathlib.Path(path))
     columns = _class_columns(sheet, _SCORE_PREFIX, other=_LABEL_PREFIX)
+    sheet = _with_scores(sheet, columns.values())
     read = functools.partial(_read_values, sheet, columns, _score, np.float64)
     return Table(sheet, image_ids(sheet), None, tuple(columns), read)
+
+
+def _with_scores(sheet: Sheet, columns: Iterable[int]) -> Sheet:
+    """The rows in which any of the columns is filled."""
+    kept = [i for i, row in enumerate(sheet.rows) if any(row[column] for column in columns)]
+    if not kept:
+        raise UserError(f"{sheet.path}: no row has a score; the columns of the classes are empty")
+    rows, lines = [sheet.rows[i] for i in kept], [sheet.lines[i] for i in kept]
+    return dataclasses.replace(sheet, rows=rows, lines=lines)
 
 
 def match_ids(wanted: Sequence[str], available: Sequence[str], asked, given) -> np.ndarray:

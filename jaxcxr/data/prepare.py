@@ -20,6 +20,7 @@ from absl import logging
 
 from jaxcxr.data import manifest, overview, radiographs, shuffling, sources
 from jaxcxr.data.sources import progress, staging
+from jaxcxr.data.workers import usable_cores
 from jaxcxr.errors import RunError, UserError
 
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
@@ -49,7 +50,7 @@ def prepare(source: str, data_dir: str | os.PathLike | None = None, *, beam: str
       RunError: the disk is full.
     """
     if "workers" in _names(source):
-        options = {"workers": len(os.sched_getaffinity(0)), **options}
+        options = {"workers": usable_cores(), **options}
     builder = _builder(source, data_dir, options)
     directory = pathlib.Path(builder.data_dir)
     with _beam(source, beam), _os_errors(directory), _locked(directory.parent):

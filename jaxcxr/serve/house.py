@@ -1,13 +1,13 @@
 """What every request shares, and the way of a file through it."""
 
 import dataclasses
-import os
 from typing import Annotated, Any
 
 import numpy as np
 import pydantic
 from fastapi import Request
 
+from jaxcxr.data.workers import usable_cores
 from jaxcxr.serve.limits import Gate, Limits, read_body
 from jaxcxr.serve.processes import Decoders
 from jaxcxr.serve.worker import Worker
@@ -65,7 +65,7 @@ class House:
     @classmethod
     def of(cls, limits: Limits) -> "House":
         """One with nobody in it."""
-        count = min(_MOST_DECODERS, os.cpu_count() or 1)
+        count = min(_MOST_DECODERS, usable_cores())
         return cls(
             limits, Gate(limits), Decoders(count, limits.seconds * _DECODING),
             Worker(limits.waiting),
