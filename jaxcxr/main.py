@@ -36,7 +36,7 @@ def main(argv) -> None:
       UserError: a mistake in the flags or what they name.
     """
     from jaxcxr import config as config_lib
-    from jaxcxr.train import compilation, loop, writers
+    from jaxcxr.train import allocator, compilation, loop, writers
     from jaxcxr.train import workdir as workdir_lib
 
     if len(argv) > 1:
@@ -47,6 +47,7 @@ def main(argv) -> None:
     config = _config(workdir)
     config_lib.validate(config)
     compilation.enable_cache()
+    allocator.keep_freed_memory()
     distributed.start(_DISTRIBUTED.value, _START.value, _LOST.value)
     screen = writers.Screen()
     if _MODE.value == "train":
