@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 
 import jaxcxr
-from jaxcxr.analysis import compare_files, compare_pose, score_files, tables
+from jaxcxr.analysis import compare_files, compare_pose, score_files, score_xray, tables
 from jaxcxr.analysis.compare_files import Compared, Model
 from jaxcxr.analysis.score_xray import interval_or_none, number, span, value_or_none
 from jaxcxr.analysis.study_table import holm
@@ -131,7 +131,9 @@ def compare(compared: Compared, resamples: int = 1000, seed: int = 0) -> dict:
             "patients": None if compared.patients is None else len(set(compared.patients)),
         },
         "classes_left_out": list(table.undefined),
+        "classes_of_few": score_xray.few_of(classes, labels, clusters),
         "settings": {"resamples": resamples, "seed": seed, "level": intervals.LEVEL,
+                     "resampled": "images" if compared.patients is None else "patients",
                      "notes": _NOTES},
     }
 
@@ -291,4 +293,7 @@ def _remarks(result: Mapping) -> list[str]:
     if result["classes_left_out"]:
         names = score_files.some(result["classes_left_out"])
         remarks.append(f"Not in the means (one label value only): {names}.")
+    if result["classes_of_few"]:
+        note = score_xray.few_note(result)
+        remarks.append(f"{note[0].upper()}{note[1:]}; their p are too small.")
     return remarks

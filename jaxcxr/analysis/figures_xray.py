@@ -62,7 +62,9 @@ def reliability_figure(
     classification.evaluate(labels, scores, classes)  # refuses what is no score
     columns = min(5, math.ceil(math.sqrt(len(classes))))
     rows = math.ceil(len(classes) / columns)
-    figure = new_figure(max(3.6, 2.3 * columns), 2.35 * rows + 1.1)
+    # The legend is as wide as two panels, or as high as half of one.
+    across = 3 if columns > 2 else 1
+    figure = new_figure(max(3.6, 2.3 * columns), 2.35 * rows + (1.1 if across == 3 else 1.6))
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for i, name in enumerate(classes):
         known = labels[:, i] != classification.UNKNOWN
@@ -73,7 +75,7 @@ def reliability_figure(
     figure.supxlabel("probability said", fontsize=10)
     figure.supylabel("share that is so", fontsize=10)
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=3, fontsize=10)
+    figure.legend(handles, names, loc="outside upper center", ncols=across, fontsize=10)
     return figure
 
 

@@ -12,6 +12,9 @@ import importlib.resources
 import math
 from collections.abc import Iterable, Sequence
 
+# Characters; longer texts in cells take several lines.
+_SENTENCE = 40
+
 
 @dataclasses.dataclass(frozen=True)
 class Section:
@@ -116,7 +119,8 @@ def _shown(text: str) -> str:
 
 def _cell(cell: str | Cell) -> str:
     if isinstance(cell, str):
-        return f"<td>{_shown(cell)}</td>"
+        kind = ' class="text"' if len(cell) > _SENTENCE else ""
+        return f"<td{kind}>{_shown(cell)}</td>"
     number = "" if cell.value is None or math.isnan(cell.value) else f"{cell.value:.8g}"
     style = ""
     if cell.shade is not None:

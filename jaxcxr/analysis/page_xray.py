@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcxr.analysis import cases, charts, explain, page, saliency, stress_xray
+from jaxcxr.analysis import cases, charts, explain, page, saliency, score_xray, stress_xray
 from jaxcxr.analysis.calibration import NAME, Calibration
 from jaxcxr.analysis.page import Cell, Section
 from jaxcxr.analysis.page_run import about, picture_of
@@ -96,6 +96,8 @@ def _findings(metrics: Mapping) -> Iterable[str]:
     ]
     macro = metrics["macro"]
     lines.append(["macro mean", "", "", *(_figure(macro, name) for name in names)])
+    if metrics.get("classes_of_few"):  # not in reports of older versions
+        yield page.paragraph(score_xray.few_note(metrics), "warning")
     yield page.table(header, lines, "A click on a heading sorts. F1, sensitivity and specificity "
                      "are those at the shipped threshold; n/a where a class has one label value.")
     notes = metrics["settings"].get("notes", {})

@@ -57,7 +57,8 @@ def score(
       `threshold` (of f1_max), each with `NAME_interval` as [low, high]; `auroc_interval` is
       DeLong's, `auroc_interval_bootstrap` the bootstrap's; `n_positive`, `n_negative`,
       `n_unknown`, `bootstrap_undefined`: resamples left out), `macro` (unweighted means with the
-      bootstrap's intervals, `classes` in the mean, `classes_left_out`), `counts`, `settings`. With
+      bootstrap's intervals, `classes` in the mean, `classes_left_out`), `counts`, `settings`,
+      `classes_of_few` (names of those whose intervals are too narrow, see `few_note`). With
       a calibration also `shipped_threshold`, `f1`, `sensitivity`, `specificity`, `ppv`, `npv`
       there, and `calibration` (its method); `brier`, its parts `brier_miscalibration` and
       `brier_discrimination`, and `ece` with it or with scores in [0, 1].
@@ -83,6 +84,7 @@ def score(
             "images": len(labels),
             "patients": None if patients is None else len(set(patients)),
         },
+        "classes_of_few": few_of(classes, labels, clusters),
         "settings": {
             "resamples": resamples, "seed": seed, "level": intervals.LEVEL,
             "specificity": intervals.SPECIFICITY,
@@ -121,7 +123,22 @@ def to_text(result: Mapping, brief: bool = False) -> str:
     left_out = result["macro"]["classes_left_out"]
     if left_out:
         blocks.append(f"not in the mean (one label value only): {', '.join(left_out)}")
+    if result["classes_of_few"]:
+        blocks.append(few_note(result))
     return "\n".join(blocks)
+
+
+def few_of(classes: Sequence[str], labels: np.ndarray, clusters: np.ndarray) -> list[str]:
+    """Names of the classes of `intervals.few_clusters`."""
+    few = intervals.few_clusters(labels, clusters)
+    return [name for name, one in zip(classes, few, strict=True) if one]
+
+
+def few_note(result: Mapping) -> str:
+    """What a reader of the intervals of `classes_of_few` has to know."""
+    who = result["settings"]["resampled"]
+    return (f"intervals too narrow (fewer than {intervals.LEAST_CLUSTERS} {who} with or without "
+            f"the finding): {', '.join(result['classes_of_few'])}")
 
 
 def number(value: float | None, form: str = ".3f") -> str:

@@ -278,7 +278,7 @@ def _warnings(result: Mapping) -> list[str]:
         if entry["auroc"] is not None and entry["auroc"] > max(auroc - _NEAR, 0.55):
             which = "all attributes together" if name == "all" else f"the {name} alone"
             lines.append(
-                f"{which}, without any image, reach {entry['auroc']:.3f} of {auroc:.3f}: the "
+                f"{which}, without any image: {entry['auroc']:.3f}, the model {auroc:.3f}; the "
                 "headline may be a shortcut"
             )
     return lines

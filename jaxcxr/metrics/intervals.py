@@ -19,6 +19,7 @@ STATISTICS = (
     "auroc", "average_precision", "f1_max", "threshold", "sensitivity_at_specificity",
 )
 LEAST_DEFINED = 0.5  # share of the resamples that an interval needs
+LEAST_CLUSTERS = 10  # of either label value, see `few_clusters`
 SPECIFICITY = 0.9  # at which the sensitivity is given
 # Resamples counted at once: so few that the tables of a class stay in the processor's cache.
 _BLOCK = 16
@@ -89,6 +90,28 @@ def delong_covariance(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarra
         return aurocs, np.full((count, count), math.nan)
     covariance = np.atleast_2d(np.cov(below)) / m + np.atleast_2d(np.cov(above)) / n
     return aurocs, covariance
+
+
+def few_clusters(labels: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Classes whose intervals are too narrow, since few patients have, or lack, the finding.
+
+    A bootstrap of few clusters underestimates their spread: with 20 patients, about 9 of whom have
+    the finding, the 95 % interval of the AUROC held the truth in 88 % of simulated sets, with 100
+    in 92 % (`pytest -n 0 -s -m slow -k few_patients tests/metrics/test_operating.py`).
+
+    Arguments:
+      labels: integers `[N, C]` in {1, 0, -1 unknown}.
+      clusters: `[N]`, the patient of each image.
+
+    Returns:
+      bool `[C]`: both label values are there, and one of them in fewer than `LEAST_CLUSTERS`.
+    """
+    labels, clusters = np.asarray(labels), np.unique(clusters, return_inverse=True)[1]
+    counts = np.array([
+        [len(np.unique(clusters[of_class == value])) for value in (POSITIVE, NEGATIVE)]
+        for of_class in labels.T
+    ]).reshape(-1, 2)
+    return (counts.min(axis=1) > 0) & (counts.min(axis=1) < LEAST_CLUSTERS)
 
 
 def f1_max(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:

@@ -1,8 +1,9 @@
 """Rows of `jaxcxr predict` without scores: files that it could not read are no predictions."""
 
+import numpy as np
 import pytest
 
-from jaxcxr.analysis import score_files
+from jaxcxr.analysis import score_files, score_xray
 from jaxcxr.errors import UserError
 
 LABELS = "image_id,Mass,Edema\na.png,1,0\nb.png,0,1\nc.png,1,1\n"
@@ -47,3 +48,19 @@ def test_scores_of_nothing_are_refused(tmp_path):
     path.write_text("image,prob_Mass\na.png,\nb.png,\n")
     with pytest.raises(UserError, match="no row has a score"):
         score_files.read_predictions(path)
+
+
+def test_intervals_of_few_patients_are_told():
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(40), 3)
+    labels = rng.integers(0, 2, (120, 2)).astype(np.int8)
+    labels[15:, 1] = 0
+    told = [
+        score_xray.score(labels, rng.random((120, 2)), ("Mass", "Hernia"), whose, resamples=50)
+        for whose in (patients, None)
+    ]
+    assert told[0]["classes_of_few"] == ["Hernia"]
+    assert score_xray.to_text(told[0]).endswith(
+        "intervals too narrow (fewer than 10 patients with or without the finding): Hernia")
+    positives = int(labels[:, 1].sum())
+    assert told[1]["classes_of_few"] == (["Hernia"] if positives < 10 else [])

@@ -246,3 +246,17 @@ def test_size_of_the_official_test_split():
     assert not result.undefined.any()
     expected = sk.roc_auc_score(labels[:, 13], scores[:, 13])
     assert result.values["auroc"][13].mean() == pytest.approx(expected, abs=0.003)
+
+
+def test_classes_of_few_patients():
+    patients = np.repeat(np.arange(30), 2)
+    labels = np.zeros((60, 5), np.int8)
+    labels[:18, 0] = 1  # 9 patients
+    labels[:20, 1] = 1  # 10 patients
+    labels[:41, 2] = 1  # 10 patients without, one of whom has it too
+    labels[:43, 3] = 1  # 9 patients without
+    labels[:, 4] = np.where(np.arange(60) < 40, -1, 1)  # nobody without
+    few = intervals.few_clusters(labels, np.array([f"p{p}" for p in patients]))
+    assert few.tolist() == [True, False, False, True, False]
+    labels[0, 4] = 0
+    assert intervals.few_clusters(labels, patients)[4]

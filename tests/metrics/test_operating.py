@@ -121,3 +121,20 @@ def test_intervals_cover_the_truth_in_1000_simulated_sets():
     print(shares, "DeLong", np.mean(naive))
     assert all(0.93 <= share <= 0.97 for share in shares.values()), shares
     assert np.mean(naive) < 0.93  # images of a patient are not independent
+
+
+@pytest.mark.slow
+def test_intervals_of_few_patients_are_too_narrow_and_told_so():
+    shares, told = {}, {}
+    for patients in (20, 100):
+        rng, hits, few = np.random.default_rng(patients), [], []
+        for seed in range(300):
+            labels, scores, index = simulated(rng, patients)
+            drawn = intervals.cluster_bootstrap(labels, scores, index, seed=seed)
+            low, high = drawn.interval("auroc", 0)
+            hits.append(low <= truth()["auroc"] <= high)
+            few.append(intervals.few_clusters(labels, index)[0])
+        shares[patients], told[patients] = float(np.mean(hits)), float(np.mean(few))
+    print("coverage by patients", shares, "told to be too narrow", told)
+    assert shares[20] < 0.9 < shares[100]
+    assert told[100] == 0 < told[20]
