@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import importlib
+import os
 import sys
 
 from jaxcxr.errors import RunError, UserError
@@ -79,11 +80,15 @@ def _run_command(name: str, rest: list[str]) -> None:
         parser.error(f"unrecognized arguments: {' '.join(config_flags)}")
     try:
         command.run(args)
+        sys.stdout.flush()
     except (UserError, RunError) as error:
         if args.debug:
             raise
         print(f"jaxcxr: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UserError) else 1)
+    except BrokenPipeError:  # who read the output has enough, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -169,3 +169,14 @@ def test_every_command_has_the_functions_the_program_calls():
         loaded = importlib.import_module(module)
         assert callable(loaded.add_arguments)
         assert callable(loaded.run)
+
+
+def test_who_stops_reading_gets_no_traceback(tmp_path):
+    (tmp_path / "l.csv").write_text("image,Mass\na,1\nb,0\nc,1\nd,0\n")
+    command = [sys.executable, "-m", "jaxcxr", "score", "--labels", str(tmp_path / "l.csv"),
+               "--predictions", str(tmp_path / "l.csv"), "--out", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (1, b"")
+    assert (tmp_path / "out" / "metrics.json").exists()

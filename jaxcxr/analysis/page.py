@@ -98,7 +98,7 @@ def table(
     body = "".join(
         f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows
     )
-    said = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    said = f"<caption><span>{html.escape(caption)}</span></caption>" if caption else ""
     return (f'<div class="scroll"><table>{said}<thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>")
 

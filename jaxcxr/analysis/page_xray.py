@@ -18,8 +18,8 @@ from jaxcxr.metrics import curves
 CASES = 6  # in a group
 _FIGURES = {
     "auroc": "AUROC", "average_precision": "AP", "f1": "F1", "sensitivity": "sensitivity",
-    "specificity": "specificity", "sensitivity_at_specificity": "sensitivity at specificity 0.9",
-    "brier": "Brier", "ece": "calibration error",
+    "specificity": "specificity", "sensitivity_at_specificity": "sensitivity at spec. 0.9",
+    "brier": "Brier", "ece": "ECE",
 }
 
 
@@ -45,10 +45,13 @@ def build(
     told = _read(folder / "explanations.json")
     counts = metrics["counts"]
     auroc = explain.cell(metrics["macro"]["auroc"], metrics["macro"]["auroc_interval"])
+    told_by = ("(no interval: too few patients for some classes)"
+               if metrics["macro"]["auroc_interval"] is None
+               else "[95 % interval over patients]")
     top = [
         page.paragraph("For research only; not a medical device.", "warning"),
         page.headline([
-            (auroc, f"macro AUROC, {split} [95 % interval over patients]"),
+            (auroc, f"macro AUROC, {split} {told_by}"),
             (explain.cell(metrics["macro"]["average_precision"],
                           metrics["macro"]["average_precision_interval"]), "macro AP"),
             (f"{counts['images']:,}", f"images of {counts['patients']:,} patients"),
@@ -88,7 +91,7 @@ def _figure(entry: Mapping, name: str) -> Cell:
 
 def _findings(metrics: Mapping) -> Iterable[str]:
     names = [name for name in _FIGURES if any(name in e for e in metrics["per_class"].values())]
-    header = ["class", "positive", "negative", *(_FIGURES[name] for name in names)]
+    header = ["class", "n+", "n\u2212", *(_FIGURES[name] for name in names)]
     lines = [
         [name, *(Cell(f"{entry[k]:,}", entry[k]) for k in ("n_positive", "n_negative")),
          *(_figure(entry, figure) for figure in names)]
@@ -126,7 +129,7 @@ def _curves(rows, scores: np.ndarray) -> Iterable[str]:
 def _calibration(folder: pathlib.Path, calibration: Calibration | None) -> Iterable[str]:
     if calibration is not None:
         yield page.table(
-            ["class", "method", "threshold", "prevalence", "positive", "negative", "note"],
+            ["class", "method", "threshold", "prevalence", "n+", "n\u2212", "note"],
             [[entry.name, entry.method, Cell(f"{entry.threshold:.3f}", entry.threshold),
               Cell(f"{entry.prevalence:.3f}", entry.prevalence), Cell(f"{entry.positives:,}",
               entry.positives), Cell(f"{entry.negatives:,}", entry.negatives), entry.note]
