@@ -318,7 +318,8 @@ def _headline(result: Mapping) -> str:
     )
     lines = [
         f"macro AUROC {_with_interval(result)} on {result['counts']['images']:,} images of "
-        f"{result['counts']['patients']:,} patients ({result['split']}){beside}"
+        f"{result['counts']['patients']:,} patients ({result['split']}){beside}",
+        "[95 % over patients; in each resample over the classes that it defines]",
     ]
     return "\n".join([*lines, *(f"warning: {line}" for line in result["warnings"])])
 
