@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcxr.analysis import page, player_files, player_page
+from jaxcxr.analysis import page, player_files, player_page, study_pose_table
 from jaxcxr.analysis.page import Cell, Section
 from jaxcxr.analysis.page_run import about, picture_of
 
@@ -31,8 +31,12 @@ def build(task: Any, split: str, workdir: pathlib.Path, title: str) -> str:
     """The page; arguments as those of `page_xray.build`."""
     folder = workdir / "report"
     record = _metrics(workdir / "metrics.jsonl", split)
-    shown = [(f"{record[key]:.1f}", title) for key, title in _METRICS.items() if key in record]
-    top = [page.headline(shown)]
+    shown = {key: (f"{record[key]:.1f}", title) for key, title in _METRICS.items()
+             if key in record}
+    for key, (value, low, high) in _with_intervals(workdir, split).items():
+        shown[key] = (f"{value:.1f}" + ("" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"),
+                      f"{_METRICS[key]} [95 % interval over motions]")
+    top = [page.headline(list(shown.values()))]
     stress = folder / "stress.json"
     return page.whole(title, top, [
         Section("metrics", "Metrics", (_table(record),)),
@@ -44,6 +48,14 @@ def build(task: Any, split: str, workdir: pathlib.Path, title: str) -> str:
             "cameras, actions or bodies.",
         ]),
     ])
+
+
+def _with_intervals(workdir: pathlib.Path, split: str) -> dict[str, np.ndarray]:
+    """MPJPE and P-MPJPE of the predictions with their intervals; {} where none were written."""
+    if not (workdir / "predictions" / f"{split}_labels.npz").exists():
+        return {}
+    found = study_pose_table.overall(study_pose_table.sequence_sums(workdir, split))
+    return {name: found[name] for name in ("mpjpe", "p_mpjpe")}
 
 
 def _metrics(path: pathlib.Path, split: str) -> dict:

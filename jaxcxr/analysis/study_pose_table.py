@@ -57,6 +57,19 @@ def sequence_sums(folder: pathlib.Path, split: str = "test") -> dict[str, dict[s
     return found
 
 
+def overall(sequences: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, np.ndarray]:
+    """Metric of `METRICS` -> its mean over all frames, and the ends of its 95 % interval, mm.
+
+    Arguments:
+      sequences: of `sequence_sums`.
+    """
+    names = sorted(sequences)
+    values, drawn = _estimates(*_summed([{"sequences": sequences}], names), names)
+    ends = [intervals.percentile_interval(column) for column in drawn.T]
+    return {name: np.array([value, *range_])
+            for name, value, range_ in zip(METRICS, values, ends, strict=True)}
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One row on one data set.

@@ -51,6 +51,8 @@ def test_means_are_those_of_the_metrics_over_all_frames(tmp_path):
     np.testing.assert_allclose(row.values, expected, rtol=1e-5)
     assert np.all(row.ranges[:, 0] < row.values)
     assert np.all(row.values < row.ranges[:, 1])
+    for i, one in enumerate(study_pose_table.overall(sums).values()):
+        np.testing.assert_allclose(one, [row.values[i], *row.ranges[i]], rtol=1e-12)
 
 
 def test_a_missing_file_is_named(tmp_path):

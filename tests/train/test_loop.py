@@ -300,6 +300,8 @@ def test_killed_and_terminated_run_ends_as_the_uninterrupted_one(whole, tmp_path
         "errors.csv", "errors.md", "errors_actions.png", "errors_time.png", "errors_worst.png",
         "index.html",
     }
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "MPJPE, mm [95 % interval over motions]" in page
 
 
 @pytest.mark.slow
