@@ -74,7 +74,8 @@ function row(one) {
   button.dataset.finding = one.name;
   button.setAttribute("aria-pressed", "false");
   button.addEventListener("click", () => look(one.name).catch(error => complain(error.message)));
-  const cells = [button, percent(one.probability), bar(one), percent(one.threshold)].map(content => {
+  const probability = percent(one.probability) + (one.calibrated ? "" : " *");
+  const cells = [button, probability, bar(one), percent(one.threshold)].map(content => {
     const cell = document.createElement("td");
     cell.append(content);
     return cell;

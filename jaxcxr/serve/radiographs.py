@@ -32,7 +32,10 @@ class Finding(pydantic.BaseModel):
     """One class of the model."""
 
     name: str
-    probability: Probability = pydantic.Field(description="calibrated on validation images")
+    probability: Probability
+    calibrated: bool = pydantic.Field(
+        description="whether validation images were enough to calibrate the probability"
+    )
     threshold: float = pydantic.Field(description="from which the finding is said to be there")
     found: bool
 
@@ -102,7 +105,7 @@ class Radiographs:
             request: Request,
             picture: Annotated[bool, Query(description="send the image back as well")] = False,
         ):
-            """Findings in a radiograph, with calibrated probabilities."""
+            """Findings in a radiograph, with their probabilities."""
             async with self._house.gate.enter():
                 reading, image = await self._read(request)
                 row = await self._house.worker.call(self._rows, reading)
@@ -143,14 +146,15 @@ class Radiographs:
         return predict_xray.Reading("", pixels, header), arrays["image"]
 
     def _answer(self, row: Row, picture: str | None) -> Radiograph:
+        calibrated = [one.method != "identity" for one in self._bundle.calibration.classes]
         values = zip(
-            self._bundle.classes, row.probabilities, self._bundle.thresholds, row.findings,
-            strict=True,
+            self._bundle.classes, row.probabilities, calibrated, self._bundle.thresholds,
+            row.findings, strict=True,
         )
         return Radiograph(
             model=self._bundle.digest, status=row.status, reason=row.reason, unusual=row.unusual,
-            findings=[Finding(name=n, probability=p, threshold=t, found=f)
-                      for n, p, t, f in values],
+            findings=[Finding(name=n, probability=p, calibrated=c, threshold=t, found=f)
+                      for n, p, c, t, f in values],
             dicom=row.header and Header(**{k: row.header[k] for k in Header.model_fields}),
             picture=picture,
         )

@@ -77,8 +77,11 @@ def test_a_dropped_radiograph_shows_bars_and_a_heat_map_that_fades(
     page.wait_for_selector("#heat:not([hidden])")
     rows = page.locator("#rows tr")
     assert rows.count() == len(xray_bundle.classes)
+    plain = {one.name: one.method == "identity" for one in xray_bundle.calibration.classes}
     for row in rows.all():
-        number = float(row.locator("td").nth(1).text_content().removesuffix(" %"))
+        shown, marked, _ = row.locator("td").nth(1).text_content().partition(" *")
+        number = float(shown.removesuffix(" %"))
+        assert bool(marked) == plain[row.locator("button").get_attribute("data-finding")]
         bar, back = (row.locator(f"svg .{name}").bounding_box() for name in ("fill", "back"))
         assert bar["width"] / back["width"] == pytest.approx(number / 100, abs=0.01)
     assert page.evaluate("document.getElementById('image').naturalWidth") == 96

@@ -62,6 +62,9 @@ def test_findings_are_those_of_the_bundle(client, xray_bundle, radiograph):
     for one, threshold in zip(found["findings"], xray_bundle.thresholds, strict=True):
         assert one["threshold"] == threshold
         assert one["found"] == (one["probability"] >= threshold)
+    assert [one["calibrated"] for one in found["findings"]] == [
+        one.method != "identity" for one in xray_bundle.calibration.classes
+    ]
     assert found["model"] == xray_bundle.digest
     assert found["picture"] is None
     assert found["dicom"] is None
