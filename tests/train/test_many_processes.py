@@ -124,11 +124,12 @@ def test_processes_give_the_losses_and_the_order_of_one(uninterrupted, task, cou
 def test_a_run_goes_on_with_other_process_counts(uninterrupted, tmp_path, compiled, task):
     expected, order, _ = uninterrupted(task, 1)
     workdir, seen = tmp_path / "run", []
-    # SIGTERM goes to one process, another one each time; all save the same step.
+    # SIGTERM goes to one process, another one each time; all save the same step. Processes that
+    # agree on one take seconds, and the run has 6 steps.
     for number, (count, told) in enumerate([(2, 1), (4, 2)]):
         noted = tmp_path / f"order{number}"
         done = saved_steps(workdir)[-1] if workdir.exists() else 0
-        processes = start_all(count, workdir, compiled, f"--task={task}", "--slow=1", order=noted)
+        processes = start_all(count, workdir, compiled, f"--task={task}", "--slow=3", order=noted)
         wait_for(processes[0], workdir / "checkpoints" / str(done + 1), 600)
         processes[told].send_signal(signal.SIGTERM)
         codes, outputs = ends(processes)
