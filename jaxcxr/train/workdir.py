@@ -86,9 +86,10 @@ class Local:
         self._remote, self._active = is_remote(workdir), jax.process_index() == 0
         self._copied: dict[pathlib.Path, tuple[int, int]] = {}
         self.path = pathlib.Path(tempfile.mkdtemp() if self._remote else workdir)
-        metrics = self.workdir / "metrics.jsonl"
-        if self._remote and self._active and metrics.exists():
-            (self.path / "metrics.jsonl").write_bytes(metrics.read_bytes())
+        if self._remote and self._active:
+            for name in ("config.json", "metrics.jsonl"):  # what is read here, or goes on
+                if (self.workdir / name).exists():
+                    (self.path / name).write_bytes((self.workdir / name).read_bytes())
 
     def push(self) -> None:
         """Copy what changed since the last time."""

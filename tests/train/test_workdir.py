@@ -62,7 +62,6 @@ def bucket(tmp_path, monkeypatch):
     backend._get_filesystem.cache_clear()
 
 
-@pytest.mark.slow
 def test_a_run_in_a_bucket_stops_and_goes_on_as_one_on_disk(bucket, tmp_path):
     remote, local = workdir.parse("gs://bucket/runs/one"), tmp_path / "local"
     assert train(remote, stop_at=4, figures=True) == {}
