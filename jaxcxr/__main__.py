@@ -35,6 +35,8 @@ TRAINER = {
     "train": "train, or resume, as the config says (--config=F --workdir=D)",
     "evaluate": "evaluate the best checkpoint of a workdir (--workdir=D)",
 }
+# In these a program of the device runs again and again.
+STEPPING = (*TRAINER, "bench", "explain", "predict", "relabel", "serve", "stress", "study")
 
 
 def run(argv: list[str] | None = None) -> None:
@@ -43,11 +45,15 @@ def run(argv: list[str] | None = None) -> None:
     Arguments:
       argv: arguments without the program name; sys.argv's by default.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    started, argv = argv is None, sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         sys.exit(0 if argv else 2)
     name, rest = argv[0], argv[1:]
+    if started and name in STEPPING:
+        from jaxcxr.train import allocator
+
+        allocator.restart_with_huge_pages()
     if name in TRAINER:
         from jaxcxr import main
 

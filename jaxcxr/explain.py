@@ -50,10 +50,9 @@ def run(args: argparse.Namespace) -> None:
     """
     from jaxcxr import config as config_lib
     from jaxcxr.analysis import explain
-    from jaxcxr.train import allocator, checkpoint, setup
+    from jaxcxr.train import checkpoint, setup
     from jaxcxr.train import workdir as workdir_lib
 
-    allocator.keep_freed_memory()
     if args.images < 1:
         raise UserError(f"--images is {args.images}; give at least 1.")
     workdir = workdir_lib.parse(args.workdir)

@@ -10,6 +10,7 @@ from ml_collections import config_flags
 
 from jaxcxr import distributed
 from jaxcxr.errors import RunError, UserError
+from jaxcxr.train import allocator
 
 # JAX and the trainer are imported inside functions: processes that generate data import this
 # module again, and they need neither.
@@ -36,7 +37,7 @@ def main(argv) -> None:
       UserError: a mistake in the flags or what they name.
     """
     from jaxcxr import config as config_lib
-    from jaxcxr.train import allocator, compilation, loop, writers
+    from jaxcxr.train import compilation, loop, writers
     from jaxcxr.train import workdir as workdir_lib
 
     if len(argv) > 1:
@@ -47,7 +48,6 @@ def main(argv) -> None:
     config = _config(workdir)
     config_lib.validate(config)
     compilation.enable_cache()
-    allocator.keep_freed_memory()
     distributed.start(_DISTRIBUTED.value, _START.value, _LOST.value)
     screen = writers.Screen()
     if _MODE.value == "train":
@@ -191,4 +191,5 @@ def _complain(message: str) -> None:
 
 
 if __name__ == "__main__":
+    allocator.restart_with_huge_pages()
     run()

@@ -79,9 +79,6 @@ def run(args: argparse.Namespace) -> None:
       UserError: a mistake in the arguments, no model, or a model of another task.
       RunError: some of the files could not be used.
     """
-    from jaxcxr.train import allocator
-
-    allocator.keep_freed_memory()
     source = pathlib.Path(args.workdir or args.model).expanduser()
     if args.model:
         from jaxcxr.bundle.model import Bundle

@@ -144,9 +144,9 @@ def read(path: str, bundle: Bundle) -> Reading:
     """Reads a file; what is wrong with it becomes `error`."""
     try:
         with open(path, "rb") as file:
-            start = file.read(132)
-        if not images.is_dicom(path, start):
-            return Reading(path, bundle.preprocess(images.read(path)))
+            content = file.read()
+        if not images.is_dicom(path, content):
+            return Reading(path, bundle.preprocess(images.decode_any(content)))
         from jaxcxr.data import dicom
 
         header = dicom.read(path)

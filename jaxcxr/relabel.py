@@ -62,9 +62,7 @@ def run(args: argparse.Namespace) -> None:
       RunError: a loss is not finite.
     """
     from jaxcxr import main
-    from jaxcxr.train import allocator
 
-    allocator.keep_freed_memory()
     config = main.load_config(args.config)
     _check(config, args.members, args.held_out)
     out = pathlib.Path(args.out).expanduser()

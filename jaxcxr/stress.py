@@ -54,10 +54,9 @@ def run(args: argparse.Namespace) -> None:
       UserError: no run, no checkpoint, a task without a test, or a kind that it does not have.
     """
     from jaxcxr import config as config_lib
-    from jaxcxr.train import allocator, checkpoint
+    from jaxcxr.train import checkpoint
     from jaxcxr.train import workdir as workdir_lib
 
-    allocator.keep_freed_memory()
     if args.resamples < 1 or args.seed < 0:
         raise UserError("--resamples must be at least 1, and --seed at least 0.")
     workdir = workdir_lib.parse(args.workdir)

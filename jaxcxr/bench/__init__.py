@@ -57,9 +57,6 @@ def run(args: argparse.Namespace) -> None:
       UserError: an option that the benchmark does not have, a mistake in the config, or data that
         are missing.
     """
-    from jaxcxr.train import allocator
-
-    allocator.keep_freed_memory()
     module = _module(args.what)
     config = getattr(args, "config", [])
     if config and not getattr(module, "TAKES_CONFIG", False):

@@ -1,14 +1,12 @@
 """Speaks with `torch_peer.py`, which runs in a process of its own and perhaps another Python."""
 
 import json
-import os
 import pathlib
 import subprocess
 import tempfile
 from typing import Any
 
 from jaxcxr.errors import RunError, UserError
-from jaxcxr.train import allocator
 
 _SCRIPT = pathlib.Path(__file__).with_name("torch_peer.py")
 
@@ -38,7 +36,7 @@ class Peer:
         try:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-                text=True, env=os.environ | allocator.ENVIRONMENT,
+                text=True,
             )
         except OSError as error:
             raise UserError(f"--peer-python={python}: {error.strerror}.") from error

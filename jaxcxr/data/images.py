@@ -60,8 +60,7 @@ def read(path: str | os.PathLike) -> np.ndarray:
 
 def is_dicom(path: str | os.PathLike, content: bytes) -> bool:
     """Whether a file is DICOM, by its first 132 bytes, or without preamble by its ending."""
-    ending = pathlib.Path(path).suffix.lower()
-    return content[128:132] == b"DICM" or ending in (".dcm", ".dicom")
+    return content[128:132] == b"DICM" or os.fspath(path).lower().endswith((".dcm", ".dicom"))
 
 
 def decode_any(content: bytes) -> np.ndarray:

@@ -22,7 +22,7 @@ from jaxcxr.bench import compiled
 from jaxcxr.errors import RunError, UserError
 from jaxcxr.study.grid import RESULT
 from jaxcxr.study.runner import REQUEST
-from jaxcxr.train import allocator, checkpoint, loop, setup, writers
+from jaxcxr.train import checkpoint, loop, setup, writers
 from jaxcxr.train import step as step_lib
 
 # Calls of a forward pass of which the median time is taken.
@@ -113,7 +113,6 @@ def forward_cost(run, state) -> dict[str, float]:
 def main(argv: list[str] | None = None) -> None:
     """The process of one run; a mistake ends it with one line and an exit code as the trainer's."""
     (folder,) = sys.argv[1:] if argv is None else argv
-    allocator.keep_freed_memory()
     try:
         train(pathlib.Path(folder))
     except (UserError, RunError) as error:
