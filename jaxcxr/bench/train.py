@@ -37,9 +37,11 @@ heads; `vit` is ViT-S/16, 4 images of 224 px; `block` three blocks of `pose` wit
     xla_cpu_enable_fast_math                                  pose, 2 + 2 blocks, 365 to 365   no
     xla_cpu_prefer_vector_width=512                           pose, 2 + 2 blocks, 365 to 374   no
     torch.compile (torch 2.13)                                pose: 6 times eager's time       no
-    freed memory stays with the process (`train.allocator`):  pose    353 ms   246 ms   yes
-      no page is cleared anew in each step; torch has the     vit     885      730
-      same setting, and 371 and 370 ms with and without       resnet50 1,233   998
+    huge pages for malloc (`train.allocator`); torch has      pose    353 ms   239 ms   yes
+      them too in the same run, 371 and 352 ms                vit     885      740
+                                                              resnet50 1,233 1,033
+    one arena for malloc, which keeps what is freed           pose    353      246      no: steps of
+                                                              14 ms become longer
 """
 
 import argparse
