@@ -1,5 +1,6 @@
 """Huge pages for the memory of programs that run on CPU."""
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -31,10 +32,11 @@ def restart_with_huge_pages() -> None:
         return
     tunables = ":".join(filter(None, (given, f"{_SETTING}=1")))
     sys.stdout.flush()
-    os.execve(
-        sys.executable, [sys.executable, *sys.orig_argv[1:]],
-        os.environ | {"GLIBC_TUNABLES": tunables},
-    )
+    with contextlib.suppress(OSError):  # then it goes on as it is, only slower
+        os.execve(
+            sys.executable, [sys.executable, *sys.orig_argv[1:]],
+            os.environ | {"GLIBC_TUNABLES": tunables},
+        )
 
 
 def _on_request() -> bool:

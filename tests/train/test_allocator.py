@@ -104,3 +104,14 @@ def test_a_system_without_huge_pages_goes_on(restarts, monkeypatch, tmp_path):
             (tmp_path / "enabled").write_text(text)
         allocator.restart_with_huge_pages()
     assert not restarts
+
+
+def test_a_program_that_cannot_be_started_anew_goes_on(restarts, monkeypatch):
+    def fail(*arguments):
+        restarts.append(arguments)
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setattr(os, "execve", fail)
+    allocator.restart_with_huge_pages()
+    assert len(restarts) == 1
