@@ -37,11 +37,11 @@ heads; `vit` is ViT-S/16, 4 images of 224 px; `block` three blocks of `pose` wit
     xla_cpu_enable_fast_math                                  pose, 2 + 2 blocks, 365 to 365   no
     xla_cpu_prefer_vector_width=512                           pose, 2 + 2 blocks, 365 to 374   no
     torch.compile (torch 2.13)                                pose: 6 times eager's time       no
-    huge pages for malloc (`train.allocator`); torch has      pose    353 ms   239 ms   yes
-      them too in the same run, 371 and 352 ms                vit     885      740
-                                                              resnet50 1,233 1,033
+    huge pages for malloc (`train.allocator`)                 pose    353 ms   239 ms   yes
     one arena for malloc, which keeps what is freed           pose    353      246      no: steps of
                                                               14 ms become longer
+The last two are settings of a process, so that whole runs of this benchmark stand beside each other
+instead, one of each; torch, which had the same setting, took 371 ms without, 352 and 370.
 """
 
 import argparse
