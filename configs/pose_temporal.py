@@ -15,13 +15,13 @@ been run to their end.
 """
 
 from jaxcxr import config as base
-from jaxcxr.data import sources
+from jaxcxr import registry
 from jaxcxr.errors import UserError
 
 
 def get_config(arg: str = ""):
     words = set(filter(None, arg.split(",")))
-    known = [name for name in sources.SOURCES if sources.task_of(name) == "pose"]
+    known = [name for name in registry.SOURCES if registry.source(name).task == "pose"]
     chosen = [name for name in known if name in words] or ["cmu_mocap"]
     if words - {*chosen, "spatiotemporal", "quick"} or len(chosen) > 1:
         raise UserError(

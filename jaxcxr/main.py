@@ -8,9 +8,8 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from jaxcxr import distributed
 from jaxcxr.errors import RunError, UserError
-from jaxcxr.train import allocator
+from jaxcxr.train import allocator, distributed
 
 # JAX and the trainer are imported inside functions: processes that generate data import this
 # module again, and they need neither.

@@ -42,10 +42,10 @@ def xray_run(tmp_path_factory) -> pathlib.Path:
 @pytest.fixture(scope="session")
 def bundle_file(xray_run, tmp_path_factory) -> pathlib.Path:
     """The bundle of `xray_run`; read it, do not change it."""
-    from jaxcxr.bundle import make
+    from jaxcxr.deploy.bundle import from_run
 
     path = tmp_path_factory.mktemp("bundle") / "x.jaxcxr"
-    make.make(xray_run, path, "CC0 1.0", lambda text: None)
+    from_run.make(xray_run, path, "CC0 1.0", lambda text: None)
     return path
 
 

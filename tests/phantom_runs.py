@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from jaxcxr import config as base
-from jaxcxr.analysis import report
-from jaxcxr.data import prepare
+from jaxcxr.report import run_figures
+from jaxcxr.data import preparation
 from jaxcxr.train import loop, parallel, writers
 from tests import toys
 
 
 def make_xray_run(root: pathlib.Path) -> pathlib.Path:
     """Sixty chest phantoms in `root/data` and a run of four steps on them, its folder."""
-    prepare.prepare("chest_phantom", root / "data", size=32, images=60, workers=0)
+    preparation.prepare("chest_phantom", root / "data", size=32, images=60, workers=0)
     config = toys.xray_config(stages__all__duration="4 steps", report__samples=1)
     base.set_source(config, "chest_phantom", size=32, images=60)
     base.set_model(config, "resnet18", stages=(1, 1), width=8, stem="small")
@@ -25,7 +25,7 @@ def make_xray_run(root: pathlib.Path) -> pathlib.Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parallel, "make_mesh", lambda config: mesh)
         for name in ("roc", "samples"):
-            patch.setattr(report, name, lambda *args: None)
+            patch.setattr(run_figures, name, lambda *args: None)
         patch.setattr(loop.page_run, "write", lambda *args: None)
         loop.train(config, root / "run", writers.Screen(quiet=True))
     return root / "run"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxcxr import config as base
-from jaxcxr import tasks
+from jaxcxr import task
 from jaxcxr.data import pipeline, schema
 from jaxcxr.errors import UserError
 from jaxcxr.train import parallel, setup
@@ -57,8 +57,8 @@ def make(monkeypatch):
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), parallel.AXES)
     monkeypatch.setattr(parallel, "make_mesh", lambda config: mesh)
     monkeypatch.setattr(toys, "CLASSES", schema.FINDINGS)
-    small = {"cxr": lambda config: toys.xray_task(config, train=8, test=1), "pose": toys.pose_task}
-    monkeypatch.setattr(tasks, "create", lambda config: small[config.task](config))
+    small = {"cxr": lambda config: toys.make_xray_task(config, train=8, test=1), "pose": toys.make_pose_task}
+    monkeypatch.setattr(task, "create", lambda config: small[config.task](config))
     return setup.make
 
 

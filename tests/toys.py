@@ -3,8 +3,10 @@
 import numpy as np
 
 from jaxcxr import config as base
-from jaxcxr.data import clips, manifest
-from jaxcxr.tasks import cxr, pose
+from jaxcxr.pose import clips
+from jaxcxr.pose import task as pose_task
+from jaxcxr.xray import task as xray_task
+from jaxcxr.xray.images import manifest
 
 CLASSES = ("Effusion", "Mass", "Nodule")
 
@@ -56,11 +58,11 @@ def xray_config(**changes):
     return config
 
 
-def xray_task(config, train: int = 40, test: int = 21):
+def make_xray_task(config, train: int = 40, test: int = 21):
     """The chest X-ray task over `ToyXrays`."""
     sizes = {"train": (train, 0), "validation": (test, 1), "test": (test, 2)}
     size = config.data.image_size
-    return cxr.XrayTask(config, lambda split: ToyXrays(*sizes[split], size=size))
+    return xray_task.XrayTask(config, lambda split: ToyXrays(*sizes[split], size=size))
 
 
 def toy_clips(frames: int, stride: int, lengths=(30, 7, 19), seed: int = 0) -> clips.Clips:
@@ -106,16 +108,16 @@ def two_stages(**changes):
     return config
 
 
-def pose_task(config):
+def make_pose_task(config):
     """The pose task over `toy_clips`."""
 
     def open_split(split):
         stride = config.data.stride if split == "train" else config.data.frames
         return toy_clips(config.data.frames, stride, seed=len(split))
 
-    return pose.PoseTask(config, open_split)
+    return pose_task.PoseTask(config, open_split)
 
 
 def create(config):
-    """Stands in for `jaxcxr.tasks.create`: the toy task of a config."""
+    """Stands in for `jaxcxr.task.create`: the toy task of a config."""
     return xray_task(config) if config.task == "cxr" else pose_task(config)

@@ -12,18 +12,18 @@ from jaxcxr.errors import UserError
 # name -> (module with add_arguments(parser) and run(args), one line of help); a module that has
 # TAKES_CONFIG = True finds `--config=F` and its overrides in `args.config`
 BENCHES = {
-    "input": ("jaxcxr.bench.input", "examples/s of the pipeline and of a bare loop (--config=F)"),
-    "step": ("jaxcxr.bench.step", "time of a step of the loop and of the bare step (--config=F)"),
+    "input": ("jaxcxr.bench.input_bench", "examples/s of the pipeline and of a bare loop (--config=F)"),
+    "step": ("jaxcxr.bench.step_bench", "time of a step of the loop and of the bare step (--config=F)"),
     "encoding": ("jaxcxr.bench.encoding", "bytes and time of a radiograph in each encoding"),
-    "prepare": ("jaxcxr.bench.prepare", "images/s of a preparation and of a bare loop"),
-    "attention": ("jaxcxr.bench.attention", "FLOPs and time of each kind of attention head"),
+    "prepare": ("jaxcxr.bench.prepare_bench", "images/s of a preparation and of a bare loop"),
+    "attention": ("jaxcxr.bench.attention_bench", "FLOPs and time of each kind of attention head"),
     "complexity": ("jaxcxr.bench.complexity", "FLOPs, time and memory of attention as n grows"),
-    "models": ("jaxcxr.bench.models", "a transformer with each kind of attention (--config=F)"),
-    "train": ("jaxcxr.bench.train", "examples/s and MFU of training, beside torch (--config=F)"),
-    "guard": ("jaxcxr.bench.guard", "what the guard of a bundle flags (--model=BUNDLE)"),
-    "predict": ("jaxcxr.bench.predict", "files/s of predict and of the bare model"),
-    "serve": ("jaxcxr.bench.serve", "answers/s and latency of a running serve, by clients"),
-    "stream": ("jaxcxr.bench.stream", "a pose model frame by frame (--config=F, --workdir=RUN)"),
+    "models": ("jaxcxr.bench.models_bench", "a transformer with each kind of attention (--config=F)"),
+    "train": ("jaxcxr.bench.train_bench", "examples/s and MFU of training, beside torch (--config=F)"),
+    "guard": ("jaxcxr.bench.guard_bench", "what the guard of a bundle flags (--model=BUNDLE)"),
+    "predict": ("jaxcxr.bench.predict_bench", "files/s of predict and of the bare model"),
+    "serve": ("jaxcxr.bench.serve_bench", "answers/s and latency of a running serve, by clients"),
+    "stream": ("jaxcxr.bench.stream_bench", "a pose model frame by frame (--config=F, --workdir=RUN)"),
 }
 TAKES_CONFIG = True
 

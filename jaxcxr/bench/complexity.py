@@ -18,9 +18,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxcxr.bench import attention_layers, compiled, timing
-from jaxcxr.bench.attention import Side
+from jaxcxr.bench import attention_layers
+from jaxcxr.bench.attention_bench import Side
 from jaxcxr.bench.attention_layers import PASSES, Layer, Tokens
+from jaxcxr.plan import compiled, timing
 from jaxcxr.errors import UserError
 
 

@@ -10,8 +10,8 @@ import time
 
 import cv2
 
-from jaxcxr.data import images
 from jaxcxr.errors import UserError
+from jaxcxr.xray.images import image_files
 
 ROUNDS = 5
 
@@ -42,17 +42,17 @@ def bench_encoding(folder: str | None, size: int) -> None:
     if not paths:
         raise UserError(f"bench encoding needs --images DIR with PNG or JPEG files: {folder!r}.")
     cv2.setNumThreads(1)
-    pictures = [images.equalize(images.resize(images.read(p), size), "hist") for p in paths]
+    pictures = [image_files.equalize(image_files.resize(image_files.read(p), size), "hist") for p in paths]
     print(f"{len(paths)} images, {size} x {size}, best of {ROUNDS} rounds, one core")
     print(f"{'encoding':<10}{'kB':>8}{'encode ms':>11}{'decode/s':>10}{'decode to 224/s':>17}")
-    for name in images.ENCODINGS:
-        encoded = [images.encode(picture, name) for picture in pictures]
+    for name in image_files.ENCODINGS:
+        encoded = [image_files.encode(picture, name) for picture in pictures]
         seconds = [
             min(_seconds(function, items) for _ in range(ROUNDS)) / len(pictures)
             for function, items in (
-                (lambda picture: images.encode(picture, name), pictures),  # noqa: B023
-                (images.decode, encoded),
-                (lambda data: images.decode_resized(data, 224), encoded),
+                (lambda picture: image_files.encode(picture, name), pictures),  # noqa: B023
+                (image_files.decode, encoded),
+                (lambda data: image_files.decode_resized(data, 224), encoded),
             )
         ]
         size_kb = statistics.mean(map(len, encoded)) / 1e3

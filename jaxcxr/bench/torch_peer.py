@@ -63,7 +63,7 @@ class Block(nn.Module):
 
 
 class PoseLifter(nn.Module):
-    """The transformers of `jaxcxr.models.pose`: tokens of frames, or of joints and frames."""
+    """The transformers of `jaxcxr.models.pose.transformers`: tokens of frames, or of joints and frames."""
 
     def __init__(self, spec):
         super().__init__()
@@ -109,7 +109,7 @@ class PoseLifter(nn.Module):
 def standardize(keypoints):
     """Pose of unit extent about its centre, `[..., joints, 3]`, and `[..., 3]`: where, how large.
 
-    As `jaxcxr.models.keypoints.standardize`.
+    As `jaxcxr.models.pose.standardization.standardize`.
     """
     confidence = keypoints[..., 2:]
     weight = confidence.clamp(min=0.0)
@@ -142,7 +142,7 @@ def _torchvision():
 
 
 def resnet(spec):
-    """torchvision's ResNet for one gray channel, with the head of `jaxcxr.models.classifier`."""
+    """torchvision's ResNet for one gray channel, with the head of `jaxcxr.models.vision.classifier`."""
     torchvision, _library = _torchvision()
     resnets = torchvision.models.resnet
     block = resnets.Bottleneck if spec["bottleneck"] else resnets.BasicBlock
@@ -172,7 +172,7 @@ def vit(spec):
 
 
 def pose_loss(spec):
-    """Mean distance of joints, and of their velocities, of `jaxcxr.tasks.pose_losses`."""
+    """Mean distance of joints, and of their velocities, of `jaxcxr.pose.losses`."""
 
     def norm(x):
         return ((x * x).sum(-1) + 1e-12).sqrt()

@@ -1,1 +1,1 @@
-"""Data: sources (TFDS builders), preparation, and the one grain pipeline."""
+"""What both tasks share: preparation, shards, the grain pipeline, tables."""

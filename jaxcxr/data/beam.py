@@ -4,7 +4,7 @@
     jaxcxr prepare chestxray14 --raw /nfs/raw --out /nfs/prepared \\
         --beam="--runner=FlinkRunner --flink_master=HOST:8081 --environment_type=LOOPBACK"
 
-Beam does the costly part alone: its workers make the chunks of `jaxcxr.data.sources.staging` and
+Beam does the costly part alone: its workers make the chunks of `jaxcxr.data.staging` and
 put them into the staging folder, from which one process writes the shards, as ever. So there is
 one order of records, one budget of bad images, and a failed run goes on with the chunks it left,
 none of which TFDS's own Beam writer offers; and no image travels through the runner's shuffle.
@@ -27,7 +27,7 @@ import apache_beam as beam
 import cv2
 from apache_beam.options import pipeline_options
 
-from jaxcxr.data.sources import progress, staging
+from jaxcxr.data import progress, staging
 from jaxcxr.errors import RunError, UserError
 
 _SECONDS_BETWEEN_LOOKS = 0.5

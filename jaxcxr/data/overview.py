@@ -7,7 +7,7 @@ import rich.console
 import rich.table
 import tensorflow_datasets as tfds
 
-from jaxcxr.data import manifest
+from jaxcxr.xray.images import manifest
 
 _NAMES = ("train", "validation", "test")
 _UNKNOWN = "unknown labels"  # the row is left out where all labels are known

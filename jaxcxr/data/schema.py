@@ -36,7 +36,7 @@ def xray_features(classes: tuple[str, ...] = FINDINGS) -> tfds.features.Features
       "L" or ""), `sex` ("M", "F" or ""), `age` (years, -1 unknown), `labels` int8 `[classes]` in
       {1, 0, -1 unknown}, `boxes` float32 `[n, 5]` as (class index, x, y, width, height) in pixels
       of the stored image, `original_size` int32 `[2]` as (height, width), `sha256` and `phash` of
-      the original pixels (see `jaxcxr.data.fingerprint`).
+      the original pixels (see `jaxcxr.xray.images.fingerprint`).
     """
     return tfds.features.FeaturesDict({
         "image": tfds.features.Image(shape=(None, None, 1)),

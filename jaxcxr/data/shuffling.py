@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from tensorflow_datasets.core import shuffle
 
-from jaxcxr.data.sources import progress
+from jaxcxr.data import progress
 
 _KEY_BYTES, _LENGTH_BYTES = 16, 8
 

@@ -66,7 +66,7 @@ def tables(study: Study, config_of, root: pathlib.Path) -> None:
     Raises:
       UserError: no run of the study is finished.
     """
-    from jaxcxr.analysis import study_pose_table, study_table
+    from jaxcxr.study import pose_table, study_table
 
     found, poses = False, []
     for data in study.data:
@@ -89,10 +89,10 @@ def tables(study: Study, config_of, root: pathlib.Path) -> None:
         scored = {row: {seed: result for seed, result in runs.items() if "sequences" in result}
                   for row, runs in results.items()}
         if any(scored.values()):
-            poses += study_pose_table.make(data, config.data.frames, scored, table.reference)
+            poses += pose_table.make(data, config.data.frames, scored, table.reference)
     if poses:
-        (root / "poses.csv").write_text(study_pose_table.to_csv(poses), encoding="utf-8")
-        text = study_pose_table.to_markdown(poses)
+        (root / "poses.csv").write_text(pose_table.to_csv(poses), encoding="utf-8")
+        text = pose_table.to_markdown(poses)
         (root / "poses.md").write_text(text, encoding="utf-8")
         print(f"\n{text}", flush=True)
     if not found:

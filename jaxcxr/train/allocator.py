@@ -18,7 +18,7 @@ def restart_with_huge_pages() -> None:
     XLA's CPU client takes the temporary memory of a program from malloc whenever the program runs,
     hundreds of megabytes for a training step. glibc maps blocks of that size anew and gives them
     back when they are freed, so that in every step the kernel clears each page: with pages of 4 kB
-    a third of the time of a step of the pose transformers (`jaxcxr.bench.train` has the figures).
+    a third of the time of a step of the pose transformers (`jaxcxr.bench.train_bench` has the figures).
     Pages of 2 MB cost little, but glibc asks for them only if `GLIBC_TUNABLES` says so when the
     process starts. The process keeps its number, arguments and files; what it starts has the
     setting too. `GLIBC_TUNABLES=glibc.malloc.hugetlb=0` leaves everything as it is.

@@ -10,7 +10,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from jaxcxr import config as config_lib
-from jaxcxr.analysis import attention, page_run, report
+from jaxcxr.report import attention_report, run_figures, run_sections
 from jaxcxr.data import pipeline
 from jaxcxr.train import checkpoint, parallel, setup, watchdog, writers
 from jaxcxr.train import state as state_lib
@@ -174,12 +174,12 @@ def finish(
         table = run.task.write(split, predictions, local.path) or result.table
         screen.print(f"{split}, checkpoint of step {step}\n{table}")
         if writer.has_training():
-            report.curves(local.path / "metrics.jsonl", folder / "curves.png")
+            run_figures.curves(local.path / "metrics.jsonl", folder / "curves.png")
         variables = {"params": state.eval_params, "batch_stats": state.batch_stats}
-        for line in attention.write(run.task, run.model, variables, split, folder):
+        for line in attention_report.write(run.task, run.model, variables, split, folder):
             screen.print(line)
         if split == "test" and jax.process_count() == 1:  # `jaxcxr report` for other runs
-            page_run.write(run.task, run.model, jax.device_get(variables), split, local.path)
+            run_sections.write(run.task, run.model, jax.device_get(variables), split, local.path)
     screen.print(f"predictions: {local.workdir / 'predictions'}\n"
                  f"report: {local.workdir / 'report'}")
     return result.metrics

@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcxr import models, tasks
+from jaxcxr import models
+from jaxcxr import task as tasks
 from jaxcxr.errors import UserError
-from jaxcxr.models import pretrained
+from jaxcxr.models.weights import pretrained
 from jaxcxr.train import parallel
 from jaxcxr.train import state as state_lib
 from jaxcxr.train import step as step_lib
@@ -24,7 +25,7 @@ class Setup:
 
     Attributes:
       config: the resolved config.
-      task: see `jaxcxr.tasks.Task`.
+      task: see `jaxcxr.task.Task`.
       model: Linen module.
       mesh: `(data, fsdp, tensor)`.
       stages: in order.
@@ -196,7 +197,7 @@ def _compile_once() -> dict | None:
 
 
 def _keep_barriers() -> dict | None:
-    """Compiler options of a training step; see `jaxcxr.models.gradients`.
+    """Compiler options of a training step; see `jaxcxr.models.layers.gradients`.
 
     The pass that is left out removes optimization barriers, before fusion on CPU.
     """

@@ -59,7 +59,7 @@ def make_loss(
 
     Arguments:
       model: Linen module.
-      task: the task, see `jaxcxr.tasks.Task`.
+      task: the task, see `jaxcxr.task.Task`.
       stage: which parameters are trained.
       axis: name of the pmap axis, or None.
       parts: number of micro-batches, over which the losses are added up.
@@ -106,7 +106,7 @@ def make_train_step(
     Arguments:
       config: the resolved config (seed, accumulate, ema_decay are read).
       model: Linen module.
-      task: the task, see `jaxcxr.tasks.Task`.
+      task: the task, see `jaxcxr.task.Task`.
       stage: which parameters are trained.
       tx: optimiser over those parameters.
       schedule: learning rate by step within the stage, for the log.

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from jaxcxr import __main__ as command
-from jaxcxr import bench, main, tasks
-from jaxcxr.bench import input as input_bench
-from jaxcxr.bench import step
+from jaxcxr import bench, main, task
+from jaxcxr.bench import input_bench, step_bench
 from jaxcxr.errors import UserError
 from tests import toys
 
@@ -30,7 +29,7 @@ def figure(text: str, name: str) -> float:
 def pose_run(monkeypatch):
     config = toys.pose_config(log_every=100)
     monkeypatch.setattr(main, "load_config", lambda argv: config)
-    monkeypatch.setattr(tasks, "create", toys.pose_task)
+    monkeypatch.setattr(task, "create", toys.make_pose_task)
     return config
 
 
@@ -46,7 +45,7 @@ def test_input_prints_both_rates_and_their_ratio(pose_run, capsys):
 def test_input_prints_loops_over_the_original_files(tmp_path, monkeypatch, capsys):
     config = toys.xray_config()
     monkeypatch.setattr(main, "load_config", lambda argv: config)
-    monkeypatch.setattr(tasks, "create", toys.xray_task)
+    monkeypatch.setattr(task, "create", toys.make_xray_task)
     noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
     cv2.imwrite(str(tmp_path / "a.png"), noise)
     bench.run(arguments("input", "--seconds", "0.05", "--raw", str(tmp_path)))
@@ -77,7 +76,7 @@ def test_step_prints_the_overhead_and_the_time_to_the_first_step(pose_run, capsy
 
 
 def test_a_held_feed_reads_nothing():
-    feed = step._Feed(iter(range(5)))
+    feed = step_bench._Feed(iter(range(5)))
     assert next(feed) == 0
     with feed.held():
         assert [next(feed), next(feed)] == [0, 0]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jaxcxr import bench
-from jaxcxr.analysis import xray_predictions
-from jaxcxr.bench import guard, predict
-from jaxcxr.bundle import Bundle
+from jaxcxr.bench import guard_bench, predict_bench
+from jaxcxr.deploy.bundle import Bundle
+from jaxcxr.deploy.predict import xray_rows
 
 
 def arguments(*words):
@@ -23,10 +23,10 @@ def arguments(*words):
 @pytest.fixture
 def few(monkeypatch):
     """Two kinds of images instead of fifteen."""
-    changed, foreign = guard.changed, guard.foreign
+    changed, foreign = guard_bench.changed, guard_bench.foreign
     monkeypatch.setattr(
-        guard, "changed", lambda *given: {"inverted": changed(*given)["inverted"]})
-    monkeypatch.setattr(guard, "foreign", lambda *given: {"noise": foreign(*given)["noise"]})
+        guard_bench, "changed", lambda *given: {"inverted": changed(*given)["inverted"]})
+    monkeypatch.setattr(guard_bench, "foreign", lambda *given: {"noise": foreign(*given)["noise"]})
 
 
 def test_rows_of_the_guard(bundle_file, few, capsys):
@@ -44,7 +44,7 @@ def test_rows_of_the_guard(bundle_file, few, capsys):
 
 def test_changes_and_what_is_no_radiograph_are_images_of_the_same_size():
     real = np.random.default_rng(0).integers(0, 256, (3, 32, 32), np.uint8)
-    sets = {**guard.changed(real, 0), **guard.foreign(3, lambda image: image[:32, :32], 0)}
+    sets = {**guard_bench.changed(real, 0), **guard_bench.foreign(3, lambda image: image[:32, :32], 0)}
     assert len(sets) == 15
     for name, pixels in sets.items():
         assert pixels.dtype == np.uint8, name
@@ -56,15 +56,15 @@ def test_changes_and_what_is_no_radiograph_are_images_of_the_same_size():
 
 def test_a_prediction_goes_from_files_to_rows_in_every_round(bundle_file, tmp_path, monkeypatch):
     bundle, written = Bundle.load(bundle_file), []
-    write = xray_predictions.Tables.write
+    write = xray_rows.Tables.write
     monkeypatch.setattr(
-        xray_predictions.Tables, "write",
+        xray_rows.Tables, "write",
         lambda tables, row: written.append(row.status) or write(tables, row))
     pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32), np.uint8)
     paths = [str(tmp_path / f"{i}.png") for i in range(8)]
     for path, image in zip(paths, pixels, strict=True):
         cv2.imwrite(path, image)
-    found = predict.measure(bundle, paths, pixels, 4, 2, tmp_path)
+    found = predict_bench.measure(bundle, paths, pixels, 4, 2, tmp_path)
     assert [set(sides) for sides in found] == [{"predict", "bare"}] * 2
     assert all(rate > 0 for sides in found for rate in sides.values())
     assert written == ["flagged"] * 8 * 3  # noise, in two rounds and one that compiles

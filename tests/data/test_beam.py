@@ -8,9 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from jaxcxr.data import images, manifest, prepare, radiographs
-from jaxcxr.data.sources import staging
+from jaxcxr.data import preparation, staging
 from jaxcxr.errors import RunError, UserError
+from jaxcxr.xray.images import image_files, manifest, radiographs
 
 LOCAL = "--runner=FnApiRunner"
 # Beam wants protobuf before 7, which is ashamed of a field that TFDS uses.
@@ -42,8 +42,8 @@ def options(raw_data):
 
 @needs_beam
 def test_shards_and_manifest_are_those_of_an_ordinary_preparation(options, tmp_path):
-    ordinary = prepare.prepare("chestxray14", tmp_path / "a", **options)
-    beamed = prepare.prepare("chestxray14", tmp_path / "b", beam=LOCAL, **options)
+    ordinary = preparation.prepare("chestxray14", tmp_path / "a", **options)
+    beamed = preparation.prepare("chestxray14", tmp_path / "b", beam=LOCAL, **options)
     assert {split: len(found) for split, found in _content(ordinary)[1].items()} == {
         "train": 3, "test": 1
     }
@@ -53,9 +53,9 @@ def test_shards_and_manifest_are_those_of_an_ordinary_preparation(options, tmp_p
 @needs_beam
 def test_processes_of_their_own_give_the_same_phantoms(tmp_path):
     drawn = {"size": 32, "images": 60, "workers": 0}
-    ordinary = prepare.prepare("chest_phantom", tmp_path / "a", **drawn)
+    ordinary = preparation.prepare("chest_phantom", tmp_path / "a", **drawn)
     runner = "--direct_num_workers=2 --direct_running_mode=multi_processing"
-    beamed = prepare.prepare("chest_phantom", tmp_path / "b", beam=f"{LOCAL} {runner}", **drawn)
+    beamed = preparation.prepare("chest_phantom", tmp_path / "b", beam=f"{LOCAL} {runner}", **drawn)
     assert _content(beamed) == _content(ordinary)
 
 
@@ -65,13 +65,13 @@ def test_bad_image_is_named_and_a_mended_one_goes_on(raw_data, options, tmp_path
     whole = broken.read_bytes()
     broken.write_bytes(whole[:200])
     with pytest.raises(UserError, match=r"1 bad records.*00000003_000\.png.*truncated"):
-        prepare.prepare("chestxray14", tmp_path, beam=LOCAL, **options)
+        preparation.prepare("chestxray14", tmp_path, beam=LOCAL, **options)
     broken.write_bytes(whole)
     with pytest.MonkeyPatch.context() as patch:  # what is finished is not made again
-        patch.setattr(images, "read", _only(images.read, "00000003_000.png"))
-        resumed = prepare.prepare("chestxray14", tmp_path, beam=LOCAL, **options)
+        patch.setattr(image_files, "read", _only(image_files.read, "00000003_000.png"))
+        resumed = preparation.prepare("chestxray14", tmp_path, beam=LOCAL, **options)
     assert "going on after 3 of 4 already made" in capsys.readouterr().err
-    ordinary = prepare.prepare("chestxray14", tmp_path / "ordinary", **options)
+    ordinary = preparation.prepare("chestxray14", tmp_path / "ordinary", **options)
     assert _content(resumed) == _content(ordinary)
 
 
@@ -86,7 +86,7 @@ def _only(read, name):
 @needs_beam
 def test_as_many_bad_images_as_allowed_are_left_out(raw_data, options, tmp_path, capsys):
     (raw_data.folder / "images_001/images/00000001_000.png").write_bytes(b"")
-    builder = prepare.prepare("chestxray14", tmp_path, beam=LOCAL, max_bad=1, **options)
+    builder = preparation.prepare("chestxray14", tmp_path, beam=LOCAL, max_bad=1, **options)
     assert builder.info.splits["train"].num_examples == 2
     assert "00000001_000.png: the file is empty" in capsys.readouterr().err
 
@@ -95,7 +95,7 @@ def _draw(item, calls=None):
     (calls / str(item)).touch()
     time.sleep(0.02)
     if item >= 1000:
-        raise images.BadImage(f"{item} is bad")
+        raise image_files.BadImage(f"{item} is bad")
     return str(item), {"inverse": 1 / item}
 
 
@@ -154,16 +154,16 @@ def test_folder_that_the_workers_do_not_share_is_named(tmp_path, monkeypatch):
 ])
 def test_mistaken_options_are_sentences(tmp_path, options, message):
     with pytest.raises(UserError, match=message):
-        prepare.prepare("chest_phantom", tmp_path, beam=options)
+        preparation.prepare("chest_phantom", tmp_path, beam=options)
     assert not list(tmp_path.iterdir())
 
 
 def test_without_beam_the_package_to_install_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'jaxcxr\[beam\]'"):
-        prepare.prepare("chest_phantom", tmp_path, beam=LOCAL)
+        preparation.prepare("chest_phantom", tmp_path, beam=LOCAL)
 
 
 def test_source_that_stages_nothing_takes_no_beam(tmp_path):
     with pytest.raises(UserError, match="motion_phantom makes its records in one process"):
-        prepare.prepare("motion_phantom", tmp_path, beam=LOCAL)
+        preparation.prepare("motion_phantom", tmp_path, beam=LOCAL)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from jaxcxr.data import manifest, overview
+from jaxcxr.data import overview
+from jaxcxr.xray.images import manifest
 
 
 class Info:

@@ -8,9 +8,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxcxr.data import images
-from jaxcxr.data.sources import staging
+from jaxcxr.data import staging
 from jaxcxr.errors import UserError
+from jaxcxr.xray.images import image_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ def encode(item: Item, calls: pathlib.Path, scale: int = 1):
     """Record of an item; leaves a file behind so that a test can count the calls."""
     (calls / f"{item.name}-{scale}-{len(list(calls.iterdir()))}").touch()
     if item.value < 0:
-        raise images.BadImage(f"{item.name}: negative")
+        raise image_files.BadImage(f"{item.name}: negative")
     record = {
         "image": bytes([item.value]) * 3,
         "labels": np.full((2,), item.value * scale, np.int8),
@@ -164,7 +164,7 @@ def test_mended_record_is_tried_again(tmp_path, calls):
 
 def encode_if_mended(item, flag):
     if not flag.exists():
-        raise images.BadImage("broken")
+        raise image_files.BadImage("broken")
     return item.name, {"age": item.value}
 
 

@@ -10,7 +10,7 @@ import jax
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-from jaxcxr import main, tasks
+from jaxcxr import main, task
 from tests import toys
 
 
@@ -26,6 +26,6 @@ if __name__ == "__main__":
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 2)
     jax.config.update("jax_disable_most_optimizations", True)
-    tasks.create = toys.create
+    task.create = toys.create
     rest = [argument.replace("--config=toy", f"--config={__file__}") for argument in sys.argv[3:]]
     main.run(["jaxcxr", *rest])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxcxr import models
+from jaxcxr import models, registry
 from jaxcxr.errors import UserError
 
 SMALL = {
@@ -39,7 +39,7 @@ def counts(name, shape, **options):
 
 
 def test_small_options_cover_every_model():
-    assert set(SMALL) == set(models.NAMES)
+    assert set(SMALL) == set(registry.MODELS)
 
 
 def test_resnet50_of_the_thesis():
@@ -73,7 +73,7 @@ def test_one_channel_input_only_shrinks_the_stem(name):
     assert color["head"] == gray["head"]
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", registry.MODELS)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_gradients_trace_in_strict_promotion(name, dtype):
     """Parameters, statistics, gradients and outputs are float32 in any compute dtype."""
@@ -152,12 +152,12 @@ def test_batch_norm_is_told_its_mode_at_the_call():
 
 
 def test_options_are_plain_values_and_build_the_same_model():
-    for name in models.NAMES:
-        options = models.options(name)
+    for name in registry.MODELS:
+        options = registry.model_options(name)
         assert all(isinstance(v, bool | int | float | str | tuple) for v in options.values())
         assert models.create(name, **options) == models.create(name)
-    assert models.options("vit_small")["dim"] == 384
-    assert models.options("resnet18")["stages"] == (2, 2, 2, 2)
+    assert registry.model_options("vit_small")["dim"] == 384
+    assert registry.model_options("resnet18")["stages"] == (2, 2, 2, 2)
 
 
 def test_axis_name_reaches_batch_norm_only():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxcxr import models
-from jaxcxr.models import pretrained
+from jaxcxr.models.weights import pretrained
 
 pytestmark = pytest.mark.oracles
 

@@ -6,7 +6,7 @@ import pytest
 import safetensors.numpy
 
 from jaxcxr import models
-from jaxcxr.export import torch_weights
+from jaxcxr.deploy.export import torch_weights
 
 pytestmark = pytest.mark.oracles
 

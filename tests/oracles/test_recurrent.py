@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcxr.models import recurrent
+from jaxcxr.models.sequence import recurrent
 
 pytestmark = pytest.mark.oracles
 

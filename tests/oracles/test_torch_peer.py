@@ -7,8 +7,8 @@ import pytest
 from jaxcxr import config as base
 from jaxcxr import models
 from jaxcxr.bench import train_spec
-from jaxcxr.data import skeletons
-from jaxcxr.tasks import pose_losses
+from jaxcxr.pose import losses as pose_losses
+from jaxcxr.pose.geometry import skeletons
 from tests import toys
 
 pytestmark = pytest.mark.oracles

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcxr.models import transformer
 from jaxcxr.models.attention import MultiHeadAttention
-from jaxcxr.models.decoder import DecoderBlock
+from jaxcxr.models.sequence import transformer
+from jaxcxr.models.sequence.decoder import DecoderBlock
 
 pytestmark = pytest.mark.oracles
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxcxr.models import weight_files
+from jaxcxr.models.weights import weight_files
 
 pytestmark = pytest.mark.oracles
 

@@ -19,7 +19,8 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-from jaxcxr import main, tasks
+from jaxcxr import main
+from jaxcxr import task as tasks
 from jaxcxr.train import parallel
 from tests import toys
 

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcxr import tasks
-from jaxcxr.analysis import errors_pose
+from jaxcxr import task
+from jaxcxr.pose.evaluation import error_tables
 from jaxcxr.train import checkpoint, loop, parallel, setup, writers
 from jaxcxr.train import state as state_lib
 from tests import toys
@@ -26,7 +26,7 @@ TIMES = ("examples_per_second", "data_wait")
 def toy_run(devices=8, stop_at=None, figures=False):
     """Toy data, the first `devices` devices, and a SIGTERM after step `stop_at`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks, "create", toys.create)
+        patch.setattr(task, "create", toys.create)
         if devices < 8:
             mesh = jax.sharding.Mesh(
                 np.array(jax.devices()[:devices]).reshape(devices, 1, 1), parallel.AXES
@@ -38,7 +38,7 @@ def toy_run(devices=8, stop_at=None, figures=False):
             for name in ("curves", "skeletons", "joint_errors"):
                 patch.setattr(loop.report, name, lambda *args: None)
             patch.setattr(loop.attention, "write", lambda *args: [])
-            patch.setattr(errors_pose, "write", lambda *args: None)
+            patch.setattr(error_tables, "write", lambda *args: None)
             patch.setattr(loop.page_run, "write", lambda *args: None)
         yield patch
 

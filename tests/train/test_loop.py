@@ -221,7 +221,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert "step 4" in message
     assert "loss nan" in message
     assert "last good checkpoint is step 3" in message
-    task = toys.pose_task(config)
+    task = toys.make_pose_task(config)
     stream = pipeline.train_iterator(task.source("train"), config)
     indices = [next(stream)["index"] for _ in range(4)][-1]
     assert ", ".join(task.ids("train", indices)) in message

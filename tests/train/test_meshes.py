@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxcxr import config as base
-from jaxcxr.bench import collectives
+from jaxcxr.plan import collectives
 from jaxcxr.errors import UserError
 from jaxcxr.train import checkpoint, parallel
 from jaxcxr.train import state as state_lib
@@ -286,7 +286,8 @@ def timm_file(model, folder):
 
 
 def test_pretrained_weights_of_a_scanned_model_are_those_of_the_unrolled(tmp_path):
-    from jaxcxr.models import pretrained, scanned
+    from jaxcxr.models.sequence import scanned
+    from jaxcxr.models.weights import pretrained
 
     config = vit(scan=True)
     config.model.options.head_width = 0

@@ -62,7 +62,7 @@ def test_a_parameter_without_a_rule_is_named():
 def test_tensor_and_fsdp_parallel_pose_equals_one_device(monkeypatch):
     monkeypatch.setattr(parallel, "SMALLEST_SPLIT", 16)
     config = toys.pose_config(stages__all__optimizer__name="sgd")
-    task = toys.pose_task(config)
+    task = toys.make_pose_task(config)
     batches = batches_of(task, config, 2)
     expected, losses = run_steps(config, task, batches, 1)
     config = config.copy_and_resolve_references()

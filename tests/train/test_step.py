@@ -55,7 +55,7 @@ def assert_close(left, right, atol):
 def one_device():
     # SGD: Adam divides by the root of tiny second moments, which turns rounding into differences.
     config = toys.xray_config(stages__all__optimizer__name="sgd", ema_decay=0.9)
-    task = toys.xray_task(config)
+    task = toys.make_xray_task(config)
     batches = batches_of(task, config, 3)
     return config, task, batches, run_steps(config, task, batches, 1)
 
@@ -83,7 +83,7 @@ def test_eight_devices_equal_one(one_device, parallel_mode, fsdp, monkeypatch):
 
 def test_accumulation_equals_one_batch_without_batch_norm():
     config = toys.pose_config(stages__all__optimizer__name="sgd", loss__velocity=0.5)
-    task = toys.pose_task(config)
+    task = toys.make_pose_task(config)
     batches = batches_of(task, config, 2)
     assert not batches[0]["mask"].all(), "some frames must be padding"
     expected, losses = run_steps(config, task, batches, 1)
@@ -100,7 +100,7 @@ HEADS = "1*adaptive(1,init=0.5,loss=0.3)+1*token(0.2)+cost(0.1,0.5)"
 
 def test_losses_of_layers_are_averaged_over_layers_and_added():
     config = toys.pose_config(model__options__heads=2, model__options__attention=HEADS)
-    task = toys.pose_task(config)
+    task = toys.make_pose_task(config)
     run = make(config, task, 1)
     with run.mesh_context():
         state = run.first_state()
@@ -120,7 +120,7 @@ def test_losses_of_layers_do_not_depend_on_devices_and_accumulation():
         stages__all__optimizer__name="sgd", model__options__heads=2,
         model__options__attention=HEADS,
     )
-    task = toys.pose_task(config)
+    task = toys.make_pose_task(config)
     batches = batches_of(task, config, 2)
     expected, losses = run_steps(config, task, batches, 1)
     for mode, accumulate in (("jit", 4), ("pmap", 1), ("pmap", 2)):
@@ -241,7 +241,7 @@ def test_activations_are_split_as_the_mesh_says(one_device):
 def test_fsdp_splits_large_parameters_and_their_moments(monkeypatch):
     monkeypatch.setattr(parallel, "SMALLEST_SPLIT", 16)
     config = toys.xray_config(mesh__fsdp=4)
-    run = make(config, toys.xray_task(config), 8)
+    run = make(config, toys.make_xray_task(config), 8)
     state = run.abstract_state(run.stages[0])
     for tree in (state.params, state.opt_state):
         split = [leaf for leaf in jax.tree.leaves(tree) if leaf.size >= 1024]

@@ -20,8 +20,8 @@ from jaxcxr.models.attention.head_parameters import (
     gate_projection,
     span_projection,
 )
-from jaxcxr.models.sharding import by_head, splits_heads
-from jaxcxr.models.taps import PERTURBATIONS
+from jaxcxr.models.layers.sharding import by_head, splits_heads
+from jaxcxr.models.layers.taps import PERTURBATIONS
 
 
 class FlexibleHeadAttention(nn.Module):

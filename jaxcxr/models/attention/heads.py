@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.taps import PERTURBATIONS
+from jaxcxr.models.layers.taps import PERTURBATIONS
 
 
 def attention_weights(

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcxr import models
-from jaxcxr.data.skeletons import HUMAN36M
+from jaxcxr import models, registry
 from jaxcxr.errors import UserError
+from jaxcxr.pose.geometry.skeletons import HUMAN36M
 
 SMALL = {"dim": 16, "depth": 2, "heads": 4}
 IMAGES = np.random.default_rng(0).normal(size=(2, 48, 64, 1)).astype(np.float32)
@@ -49,7 +49,7 @@ def test_a_window_of_hops_is_one_of_bones(draw):
     model = models.create(
         "pose_spatiotemporal", **SMALL, attention="4*fixed(0)", joint_attention="4*fixed(1)"
     )
-    assert models.options("pose_spatiotemporal")["parents"] == HUMAN36M.parents
+    assert registry.model_options("pose_spatiotemporal")["parents"] == HUMAN36M.parents
     variables = draw(model, CLIP, scale=0.3)
 
     def of_the_right_hip(tokens):

@@ -1,1 +1,0 @@
-"""What is done with a finished run: figures and reports."""

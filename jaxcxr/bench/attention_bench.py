@@ -1,0 +1,278 @@
+"""`jaxcxr bench attention`: each kind of head group beside plain attention, in FLOPs and time.
+
+    jaxcxr bench attention
+    jaxcxr bench attention --sizes 197 1025 --kinds plain fixed "4*fixed(8)+4*global"
+
+Plain attention, to which the ratios are, is multi-head attention written out with einsum. Every
+figure is that of a whole layer with its projections; `training` is a forward and a backward pass,
+with the gradient by parameters and tokens. FLOPs are those of XLA's cost analysis, see
+`compiled`; a kind that computes by chunks of queries counts every chunk.
+"""
+
+import argparse
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxcxr.bench import attention_layers
+from jaxcxr.bench.attention_layers import PASSES, Layer, Tokens
+from jaxcxr.plan import compiled, timing
+from jaxcxr.models.attention import weighing
+from jaxcxr.models.attention.geometry import Line
+from jaxcxr.models.attention.groups import HeadGroup
+from jaxcxr.models.attention.spans import Fixed
+
+# name -> what a config calls it, with {h} heads, {w} the window and {n} tokens
+KINDS = {
+    "plain": "{h}*global",
+    "fixed": "{h}*fixed({w})",
+    "local_global": "local_global(window={w})",
+    "adaptive": "{h}*adaptive",
+    "dynamic": "{h}*dynamic",
+    "sparsemax": "{h}*global/sparsemax",
+    "entmax15": "{h}*global/entmax15",
+    "entmax": "{h}*global/entmax",
+    "sigmoid": "{h}*global/sigmoid",
+    "quasi": "{h}*global/quasi",
+    "dot": "{h}*global/dot",
+    "similarity": "{h}*global/similarity",
+    "general": "{h}*global/general",
+    "biased_general": "{h}*global/biased_general",
+    "activated_general": "{h}*global/activated_general",
+    "kernel": "{h}*global/kernel/linear",
+    "additive": "{h}*global/additive",
+    "deep": "{h}*global/deep",
+    "location": "{h}*global/location({n})",
+    "feature": "{h}*global/feature",
+    "static": "{h}*global/static",
+    "token": "{h}*global/token",
+    "element": "{h}*global/element",
+    "talking": "{h}*global/talking",
+    "alibi": "{h}*global/alibi",
+    "table": "{h}*global/table",
+    "thesis_all": "thesis_all",
+}
+SIZES = (197, 1025, 4097, 81, 243, 1024)
+
+# Windows of the kinds above: patches and frames.
+PATCHES, FRAMES = 4, 16
+
+# What the library promises, see `bars`.
+BAR_TOKENS, BAR_WINDOW = 4096, 64
+LEAST_FASTER, LEAST_FEWER, MOST_OVER_EINSUM, MOST_OVER_FLAX = 8.0, 15.0, 1.05, 1.0
+
+# A measurement is at least so long, and as many calls as that takes.
+_SHORTEST = 0.01
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what to measure, and for how long."""
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N",
+                        help="tokens: a class token and patches where N - 1 is a square, else "
+                        "frames (default: %(default)s)")
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), metavar="KIND",
+                        help=f"any of {', '.join(KINDS)}, or what a config's `attention` may be "
+                        "(default: those named)")
+    parser.add_argument("--dim", type=int, default=256, help="width of the tokens")
+    parser.add_argument("--heads", type=int, default=8, help="number of heads")
+    parser.add_argument("--batch", type=int, default=1, help="sequences at a time")
+    parser.add_argument("--seconds", type=float, default=1.0,
+                        help="time of the rounds of each kind, size and pass; three times as long "
+                        "for what the library promises")
+    parser.add_argument("--bars", action=argparse.BooleanOptionalAction, default=True,
+                        help="measure what the library promises")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure and print.
+
+    Raises:
+      UserError: a kind that does not exist, or one that does not fit the width or the heads.
+    """
+    print(f"{jax.devices()[0].device_kind}: ratios to plain attention written out with einsum, "
+          "medians of interleaved rounds")
+    all_tokens = [Tokens(n, args.dim, args.heads, args.batch) for n in args.sizes]
+    for tokens in all_tokens:
+        print(f"\n{tokens}")
+        table(args.kinds, tokens, args.seconds)
+    if args.bars:
+        print()
+        bars(all_tokens, args.seconds * 3)
+
+
+def table(kinds: list[str], tokens: Tokens, seconds: float) -> None:
+    """Print FLOPs and time of each kind at one size.
+
+    Arguments:
+      kinds: keys of `KINDS`, or texts of a config.
+      tokens: of the layers.
+      seconds: for the rounds of each kind and pass.
+    """
+    head = "".join(f" |{name:>9} GFLOP  ratio        ms  ratio" for name in PASSES)
+    print(f"{'kind':<18}{head}")
+    plain = attention_layers.by_hand(tokens)
+    sides = {name: Side.of(pass_(plain), plain) for name, pass_ in PASSES.items()}
+    cells = [sides[name].row(sides[name].alone(seconds)) for name in PASSES]
+    print(f"{'einsum':<18}{''.join(cells)}", flush=True)
+    for kind in ("flax", *kinds):
+        layer = _layer(kind, tokens)
+        cells = []
+        for name, pass_ in PASSES.items():
+            side = Side.of(pass_(layer), layer)
+            cells.append(side.row(side.beside(sides[name], seconds), sides[name]))
+        print(f"{kind:<18}{''.join(cells)}", flush=True)
+
+
+def _layer(kind: str, tokens: Tokens) -> Layer:
+    if kind == "flax":
+        return attention_layers.of_flax(tokens)
+    window = PATCHES if tokens.side else FRAMES
+    text = KINDS.get(kind, kind).format(h=tokens.heads, w=window, n=tokens.count)
+    return attention_layers.library(text, tokens)
+
+
+class Side:
+    """A compiled function with its arguments, one of those that are compared.
+
+    Arguments:
+      built: the function.
+      args: its arguments.
+    """
+
+    def __init__(self, built: compiled.Compiled, args: tuple):
+        self.built, self._args = built, args
+        built.seconds(*args)  # touches all memory for the first time
+        self._count = max(1, round(_SHORTEST / built.seconds(*args)))
+
+    @classmethod
+    def of(cls, function: Callable, layer: Layer) -> "Side":
+        """Compiles a function of a layer's arguments."""
+        return cls(compiled.compile_(function, *layer.shapes), layer.values())
+
+    def measure(self) -> float:
+        """Seconds of a call."""
+        return self.built.seconds(*self._args, count=self._count)
+
+    def alone(self, seconds: float) -> timing.Rounds:
+        """Rounds of this side."""
+        return timing.within({"own": self.measure}, seconds)
+
+    def beside(self, plain: "Side", seconds: float) -> timing.Rounds:
+        """Rounds of this side and of `plain` in turn."""
+        return timing.within({"plain": plain.measure, "own": self.measure}, seconds)
+
+    def row(self, rounds: timing.Rounds, plain: "Side | None" = None) -> str:
+        """The figures as a part of a line."""
+        spent, time = self.built.flops, timing.median(rounds, "own")
+        flops = spent / plain.built.flops if plain else 1.0
+        ratio = timing.ratio(rounds, "own", "plain") if plain else 1.0
+        return f" |{spent / 1e9:>15,.3f}{flops:>7.2f}{time * 1e3:>10,.2f}{ratio:>7.2f}"
+
+
+def bars(all_tokens: list[Tokens], seconds: float) -> None:
+    """Print what the library promises, and whether it holds here.
+
+    Attention with a window of 64 frames either way, without the projections, which no window makes
+    cheaper, is at least 8 times as fast as full attention on 4,096 frames, with at least 15 times
+    fewer FLOPs; the plain layer is within 5 % of the one written out, and not slower than flax's.
+
+    Figures stand with their 95 % intervals; a bar holds where the whole interval keeps to it, and
+    where both sides compile to the same instructions, whatever the clock says.
+
+    Arguments:
+      all_tokens: sizes at which the plain layer is compared.
+      seconds: for each comparison.
+    """
+    first = all_tokens[0]
+    frames = Tokens(BAR_TOKENS, first.dim, first.heads, first.batch)
+    for name, (rounds, fewer) in window(frames, BAR_WINDOW, seconds).items():
+        what = f"window {BAR_WINDOW} of {BAR_TOKENS} frames, {name}"
+        _bar(f"{what}: times fewer FLOPs", fewer, (fewer, fewer), least=LEAST_FEWER)
+        _bar(f"{what}: times as fast as full attention", timing.ratio(rounds, "full", "window"),
+             timing.interval(rounds, "full", "window"), least=LEAST_FASTER)
+    for tokens in all_tokens:
+        for name, (rounds, same) in plain(tokens, seconds).items():
+            for other, most in (("einsum", MOST_OVER_EINSUM), ("flax", MOST_OVER_FLAX)):
+                _bar(f"plain heads, n = {tokens.count}, {name}: time over that of {other}",
+                     timing.ratio(rounds, "own", other), timing.interval(rounds, "own", other),
+                     most=most, same=other in same)
+
+
+def _bar(what: str, value: float, interval: tuple[float, float], *, least: float = -math.inf,
+         most: float = math.inf, same: bool = False) -> None:
+    low, high = interval
+    bound = f"at least {least:g}" if most == math.inf else f"at most {most:g}"
+    if same:
+        verdict = "holds: XLA makes the same program of both"
+    elif least <= low and high <= most:
+        verdict = "holds"
+    elif high < least or most < low:
+        verdict = "DOES NOT HOLD"
+    else:
+        verdict = "too close to tell from so many rounds"
+    span = f"[{low:.2f}, {high:.2f}]"
+    print(f"{what:<68}{value:>7.2f} {span:<15}{bound:<14}{verdict}", flush=True)
+
+
+def window(
+    tokens: Tokens, reach: int, seconds: float
+) -> dict[str, tuple[timing.Rounds, float]]:
+    """How much less a fixed window costs than full attention, both without projections.
+
+    Arguments:
+      tokens: frames.
+      reach: frames seen either way.
+      seconds: for each pass.
+
+    Returns:
+      Pass -> (rounds of `window` and `full`, times fewer FLOPs).
+    """
+    shape = (tokens.batch, tokens.count, tokens.heads, tokens.dim // tokens.heads)
+    shapes = jax.ShapeDtypeStruct((3, *shape), jnp.float32)
+    rule = weighing.Rule(HeadGroup(tokens.heads, span=Fixed(reach)), Line())
+    tiles = weighing.tiling(rule, tokens.count)
+    places = (Line().places(tokens.count),) * 2
+
+    def near(_, qkv: jax.Array) -> jax.Array:
+        return weighing.by_windows(rule, {}, *qkv, places, tiles=tiles)
+
+    def full(_, qkv: jax.Array) -> jax.Array:
+        return attention_layers.attend(*qkv)
+
+    found = {}
+    for name, pass_ in PASSES.items():
+        sides = {
+            key: Side.of(pass_(Layer(function, {}, shapes)), Layer(function, {}, shapes))
+            for key, function in (("window", near), ("full", full))
+        }
+        measures = {key: side.measure for key, side in sides.items()}
+        rounds = timing.within(measures, seconds, timing.LEAST_ROUNDS)
+        found[name] = (rounds, sides["full"].built.flops / sides["window"].built.flops)
+    return found
+
+
+def plain(tokens: Tokens, seconds: float) -> dict[str, tuple[timing.Rounds, set[str]]]:
+    """Time of the plain layer, `own`, beside those of `einsum` and `flax`.
+
+    Arguments:
+      tokens: of the layers.
+      seconds: for each pass.
+
+    Returns:
+      Pass -> (rounds, the sides that compile to the same instructions as `own`).
+    """
+    layers = {
+        "own": _layer("plain", tokens),
+        "einsum": attention_layers.by_hand(tokens),
+        "flax": attention_layers.of_flax(tokens),
+    }
+    found = {}
+    for name, pass_ in PASSES.items():
+        sides = {key: Side.of(pass_(layer), layer) for key, layer in layers.items()}
+        measures = {key: side.measure for key, side in sides.items()}
+        rounds = timing.within(measures, seconds, timing.LEAST_ROUNDS)
+        program = sides["own"].built.program
+        found[name] = rounds, {key for key, side in sides.items() if side.built.program == program}
+    return found

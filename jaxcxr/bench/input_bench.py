@@ -1,0 +1,142 @@
+"""`jaxcxr bench input`: the input pipeline beside a bare loop over the same records.
+
+    jaxcxr bench input --config=F --seconds 5
+    jaxcxr bench input --config=F --raw DIR
+
+With `--raw` also beside loops over the original files: OpenCV that only decodes them, and what a
+loader of torchvision and PIL does: open, to gray, `resize` with its antialiased bilinear filter
+(which `torchvision.transforms.Resize` calls on a PIL image), to float32 in [0, 1].
+"""
+
+import argparse
+import concurrent.futures
+import itertools
+import pathlib
+import time
+from collections.abc import Callable
+
+from jaxcxr.plan import timing
+from jaxcxr.errors import UserError
+
+ROUNDS = 5
+_ENDINGS = (".png", ".jpg", ".jpeg")
+TAKES_CONFIG = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the length of a round; `--config=FILE[:ARG]` and its overrides are as for training."""
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of each round")
+    parser.add_argument("--raw", metavar="DIR", help="the original images: loops over them too")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure and print.
+
+    Raises:
+      UserError: a mistake in the config, unprepared data, or no images where they should be.
+    """
+    from jaxcxr import main
+
+    config = main.load_config(args.config)
+    others = originals(args.raw, config) if args.raw else {}
+    bench_input(config, args.seconds, others)
+
+
+def bench_input(config, seconds: float, others: dict[str, tuple]) -> None:
+    """Print examples/s of the grain pipeline beside a bare loop over the same source.
+
+    The bare loop reads the same records in the same order and decodes and resizes them on as many
+    threads; it neither shuffles, nor batches, nor keeps a position that can be restored.
+
+    Arguments:
+      config: the resolved config.
+      seconds: length of each of the `ROUNDS` rounds a side.
+      others: name -> (what reads the example of a number, how many there are).
+    """
+    from jaxcxr import task
+    from jaxcxr.data import pipeline
+
+    source = task.create(config).source("train")
+    stream = pipeline.train_iterator(source, config)
+    first = next(stream)  # starts the threads
+    bytes_each = sum(value[0].nbytes for value in first.values())
+    found = timing.interleaved(
+        {
+            "pipeline": lambda: _rate(stream, config.data.prefetch, seconds),
+            "bare": lambda: _bare_rate(source.__getitem__, len(source), config, seconds),
+            **{
+                name: lambda read=read, count=count: _bare_rate(read, count, config, seconds)
+                for name, (read, count) in others.items()
+            },
+        },
+        ROUNDS,
+    )
+    ours, bare = timing.median(found, "pipeline"), timing.median(found, "bare")
+    ratio = timing.ratio(found, "pipeline", "bare")
+    print(f"{config.data.source}: {len(source):,} examples of {bytes_each:,} bytes decoded, "
+          f"{config.data.threads} threads")
+    print(f"pipeline  {ours:10,.1f} examples/s (median of {ROUNDS} rounds)")
+    print(f"bare loop {bare:10,.1f} examples/s")
+    print(f"ratio     {ratio:10.2f} (median of the pairs)")
+    for name in others:
+        rate, ratio = timing.median(found, name), timing.ratio(found, "pipeline", name)
+        ratios = [sides["pipeline"] / sides[name] for sides in found]
+        print(f"{name:<10}{rate:10,.1f} examples/s, pipeline {ratio:.2f} times as many "
+              f"({min(ratios):.2f} to {max(ratios):.2f})")
+
+
+def _rate(stream, prefetch: int, seconds: float) -> float:
+    """Examples per second of a stream, without what it read ahead while other sides ran."""
+    for _ in range(prefetch + 1):
+        next(stream)
+    clock, count = time.perf_counter(), 0
+    while time.perf_counter() - clock < seconds:
+        count += len(next(stream)["index"])
+    return count / (time.perf_counter() - clock)
+
+
+def _bare_rate(read: Callable[[int], object], size: int, config, seconds: float) -> float:
+    """Examples per second of `read` in random order, on the threads of the pipeline."""
+    import numpy as np
+
+    order = itertools.cycle(np.random.default_rng(config.seed).permutation(size))
+    threads = max(1, config.data.threads)
+
+    def loop(_thread) -> int:
+        end, count = time.perf_counter() + seconds, 0
+        while time.perf_counter() < end:
+            read(int(next(order)))
+            count += 1
+        return count
+
+    clock = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        total = sum(pool.map(loop, range(threads)))
+    return total / (time.perf_counter() - clock)
+
+
+def originals(folder: str, config) -> dict[str, tuple[Callable[[int], object], int]]:
+    """The loops over original files.
+
+    Raises:
+      UserError: no image there.
+    """
+    import cv2
+    import numpy as np
+    from PIL import Image
+
+    paths = sorted(p for p in pathlib.Path(folder).rglob("*") if p.suffix.lower() in _ENDINGS)
+    if not paths:
+        raise UserError(f"--raw {folder}: no file there ends in {', '.join(_ENDINGS)}.")
+    side = config.data.image_size
+
+    def decoded(index: int) -> np.ndarray:
+        return cv2.imdecode(np.fromfile(paths[index], np.uint8), cv2.IMREAD_GRAYSCALE)
+
+    def by_pil(index: int) -> np.ndarray:
+        with Image.open(paths[index]) as image:
+            small = image.convert("L").resize((side, side), Image.Resampling.BILINEAR)
+        return np.asarray(small, np.float32) / np.float32(255)
+
+    cv2.setNumThreads(1)
+    return {"decode": (decoded, len(paths)), "PIL": (by_pil, len(paths))}

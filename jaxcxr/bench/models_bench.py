@@ -1,0 +1,221 @@
+"""`jaxcxr bench models`: a config's transformer with each kind of attention, in one table.
+
+    jaxcxr bench models --config=configs/cxr15_vit_flex.py --config.dtype=float32
+    jaxcxr bench models --config=F --attention "2*global+4*fixed(8)" --attention mha --measure
+
+FLOPs are counted by XLA, loops as often as they run; see `bench.compiled`. A layer is a whole block
+with its MLP, the mean over the depth. Memory is what XLA's plan for this device needs for the
+gradient of a batch of one beside parameters and gradients; nothing of that is run. Times are those
+of one layer at the length of the model, forward and forward with backward, the kinds in turn.
+On a CPU give `--config.dtype=float32`: XLA computes bfloat16 there in float32, with copies.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxcxr import models
+from jaxcxr.bench.attention_layers import PASSES, Layer
+from jaxcxr.plan import compiled, timing
+from jaxcxr.errors import UserError
+from jaxcxr.models.attention.layers import layers, shares
+from jaxcxr.models.sequence import transformer
+
+TAKES_CONFIG = True
+PLAIN = "mha"
+KINDS = (
+    "local_global(window=8)", "adaptive_span(ramp=4)", "dynamic_span(ramp=4)", "local(block=128)",
+    "longformer(window=256)", "strided", "fixed", "reformer", "linformer(rank=256)", "performer",
+    "fnet", "fastformer", "transformer_xl", "shared",
+)
+OF_IMAGES = ("local_2d(block=8,before=8,after=8)",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What a model with one kind of attention costs.
+
+    Arguments:
+      parameters: of the model.
+      flops: of the model for one example, forward.
+      layer_flops: of a block, the mean over the depth.
+      memory: bytes for the gradient of one example, beside parameters and gradients.
+    """
+
+    parameters: int
+    flops: float
+    layer_flops: float
+    memory: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the kinds; `--config=FILE[:ARG]` and its overrides are as for training."""
+    parser.add_argument("--attention", action="append", metavar="KIND",
+                        help="what a config's `attention` may be; repeat it for several (default: "
+                        "the config's own and every kind that fits); plain heads come first")
+    parser.add_argument("--measure", action="store_true", help="also time one layer")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of --measure")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure and print.
+
+    Raises:
+      UserError: a mistake in the config or a kind, or a model that is no ViT or `pose_temporal`.
+    """
+    from jaxcxr import main
+
+    config = main.load_config(args.config)
+    subject = Subject(config)
+    kinds = [PLAIN, *(args.attention or [subject.own, *KINDS, *subject.more])]
+    kinds = list(dict.fromkeys(kinds))
+    for kind in kinds:
+        subject.blocks(kind)  # a mistake is told before anything is compiled
+    print(f"{jax.devices()[0].device_kind}: {config.model.name}, {subject.tokens:,} tokens, "
+          f"{jnp.dtype(config.dtype).name}, remat={subject.model(PLAIN).remat}")
+    width = max(map(len, kinds)) + 1
+    print(f"{'attention':<{width}}{'parameters':>12}{'GFLOP':>9}{'of plain':>10}"
+          f"{'GFLOP/layer':>13}{'of plain':>10}{'gradient MB':>13}")
+    rows = {}
+    for kind in kinds:
+        row = rows[kind] = subject.row(kind)
+        plain = rows[PLAIN]
+        print(f"{kind:<{width}}{row.parameters:>12,}{row.flops / 1e9:>9.1f}"
+              f"{row.flops / plain.flops:>10.1%}{row.layer_flops / 1e9:>13.2f}"
+              f"{row.layer_flops / plain.layer_flops:>10.1%}{row.memory / 1e6:>13,.0f}",
+              flush=True)
+    if args.measure:
+        _print_times(subject, kinds, width, args.rounds)
+
+
+class Subject:
+    """The model of a config, whose attention is exchanged.
+
+    Arguments:
+      config: the resolved config.
+      more: kinds that fit it beside `KINDS`.
+      tokens: length of the sequences in its blocks.
+
+    Raises:
+      UserError: a model without one stack of encoder blocks.
+    """
+
+    def __init__(self, config):
+        self.name, self.dtype = config.model.name, jnp.dtype(config.dtype)
+        self.options = dict(config.model.options)
+        self.layout: dict[str, Any] = {}
+        self.more: tuple[str, ...] = ()
+        if self.name.startswith("vit"):
+            size = config.data.image_size
+            self.input = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
+            side, prefix = size // self.options["patch"], int(self.options["pool"] == "token")
+            self.tokens = prefix + side**2
+            self.layout, self.more = {"grid": (side, side), "global_tokens": prefix}, OF_IMAGES
+        elif self.name == "pose_temporal":
+            self.tokens = config.data.frames
+            self.input = jax.ShapeDtypeStruct((1, self.tokens, 17, 3), jnp.float32)
+        else:
+            raise UserError(
+                f"bench models takes a config of a ViT or of pose_temporal, not {self.name!r}."
+            )
+        own = self.options["attention"]
+        self.own = own if isinstance(own, str) else "|".join(own)
+
+    def model(self, kind: str):
+        """The model with that attention."""
+        return models.create(self.name, dtype=self.dtype, **self.options | {"attention": kind})
+
+    def blocks(self, kind: str) -> dict[Any, tuple[Callable[..., Any], int]]:
+        """The different attentions of the model: module -> (what makes it, how many blocks)."""
+        model = self.model(kind)
+        makers = layers(kind, model.depth, heads=model.heads, dropout=0.0, dtype=self.dtype,
+                        **self.layout)
+        found: dict[Any, tuple[Callable[..., Any], int]] = {}
+        for make in makers:
+            module = make(parent=None)
+            found[module] = (make, found.get(module, (make, 0))[1] + 1)
+        return found
+
+    def layers(self, kind: str) -> list[tuple[Layer, int]]:
+        """The different blocks of the model, and how many there are of each."""
+        return [(self._layer(self.model(kind), make), count)
+                for make, count in self.blocks(kind).values()]
+
+    def _layer(self, model, make: Callable[..., Any]) -> Layer:
+        norm = getattr(model, "norm", "pre")
+        block = transformer.encoder_block(False, shares(make))(
+            make, model.mlp_ratio, dtype=self.dtype, norm=norm, layers=model.depth, parent=None
+        )
+        follows = shares(make) and not make(parent=None).leads
+
+        def weights():
+            shape = (1, model.heads, self.tokens, self.tokens)
+            return (jnp.full(shape, 1 / self.tokens, jnp.float32),) if follows else ()
+
+        def call(variables, x):
+            return block.apply(variables, x, None, None, False, *weights())
+
+        tokens = jax.ShapeDtypeStruct((1, self.tokens, model.dim), self.dtype)
+        shapes = jax.eval_shape(
+            lambda key, x: block.init(key, x, None, None, False, *weights()),
+            jax.random.key(0), tokens,
+        )
+        return Layer(call, shapes, tokens)
+
+    def row(self, kind: str) -> Row:
+        """Compiles the model and its layers, without running them."""
+        model = self.model(kind)
+        variables = jax.eval_shape(model.init, jax.random.key(0), self.input)
+        forward = compiled.compile_(lambda v, x: model.apply(v, x), variables, self.input)
+
+        def loss(variables, x, key):
+            out, _ = model.apply(variables, x, train=True, rngs={"dropout": key},
+                                 mutable=["losses"])
+            return jnp.square(out).mean()
+
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        gradient = jax.jit(jax.grad(loss)).lower(variables, self.input, key).compile()
+        flops = sum(count * compiled.compile_(layer.function, *layer.shapes).flops
+                    for layer, count in self.layers(kind))
+        return Row(
+            sum(leaf.size for leaf in jax.tree.leaves(variables)),
+            forward.flops,
+            flops / model.depth,
+            gradient.memory_analysis().temp_size_in_bytes,
+        )
+
+
+def _print_times(subject: Subject, kinds: list[str], width: int, rounds: int) -> None:
+    """Print the time of a layer of each kind, forward and with the backward pass."""
+    sides: dict[str, Callable[[], float]] = {}
+    for kind in kinds:
+        for name, make in PASSES.items():
+            sides[f"{kind} {name}"] = _Timer(subject.layers(kind), make).measure
+    timing.interleaved(sides, 1)  # the first call is slower
+    measured = timing.interleaved(sides, rounds)
+    heading = "".join(f"{name + ' ms':>15}{'of plain':>10}" for name in PASSES)
+    print(f"\n{'one layer':<{width}}{heading}   median of {rounds} rounds")
+    for kind in kinds:
+        cells = "".join(
+            f"{timing.median(measured, f'{kind} {name}') * 1e3:>15,.1f}"
+            f"{timing.ratio(measured, f'{kind} {name}', f'{PLAIN} {name}'):>10.2f}"
+            for name in PASSES
+        )
+        print(f"{kind:<{width}}{cells}")
+
+
+class _Timer:
+    """Seconds of a layer, the mean over the blocks of the model."""
+
+    def __init__(self, blocks: list[tuple[Layer, int]], make: Callable[[Layer], Any]):
+        self._blocks = [(compiled.compile_(make(layer), *layer.shapes), layer.values(), count)
+                        for layer, count in blocks]
+
+    def measure(self) -> float:
+        """Runs every block once."""
+        total = sum(count for *_, count in self._blocks)
+        return sum(b.seconds(*values) * count for b, values, count in self._blocks) / total

@@ -1,0 +1,193 @@
+"""`jaxcxr bench stream`: a pose model frame by frame, and what waiting for later frames is worth.
+
+    jaxcxr bench stream --config=F
+    jaxcxr bench stream --workdir=RUN [--config=F]
+
+Every row is the same weights in a stream of a latency: time of the compiled step for one frame of
+one stream, its output on the host, median and 99th percentile; the batch model on a window of
+`config.data.frames` frames, in turn with the steps, and the ratio of both. With a run, also the
+errors of its best checkpoint on the test split, evaluated in such windows under the mask of that
+latency, and last as it was trained. Without a run the weights are random: they take as long.
+
+Only transformers choose their latency; convolutions have that of their receptive field.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from jaxcxr.plan import timing
+from jaxcxr.errors import UserError
+
+LATENCIES = (0, 1, 2, 4, 8)
+# Steps between two calls of the batch model.
+_STEPS = 20
+TAKES_CONFIG = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What a stream costs.
+
+    Attributes:
+      latency: frames by which a pose comes later than its frame.
+      median, p99: milliseconds of a step.
+      batch: milliseconds of the batch model on a window, median.
+      ratio: of a step to the window, median over the rounds.
+    """
+
+    latency: int
+    median: float
+    p99: float
+    batch: float
+    ratio: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the run and the time of each row; `--config=FILE[:ARG]` is as for training."""
+    parser.add_argument("--workdir", type=pathlib.Path, metavar="RUN",
+                        help="a trained run: also its errors at each latency")
+    parser.add_argument("--seconds", type=float, default=5.0, help="time of each row")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure and print.
+
+    Raises:
+      UserError: a mistake in the config, no pose model, a model that needs whole sequences, or no
+        run.
+    """
+    from jaxcxr import config as config_lib
+    from jaxcxr import main, models
+    from jaxcxr.train import checkpoint
+
+    given = getattr(args, "config", [])
+    if args.workdir is None or given:
+        config = main.load_config(given)
+    else:
+        config = config_lib.from_saved(checkpoint.load_config(args.workdir))
+    if config.task != "pose":
+        raise UserError(f"bench stream takes models of poses, not of the task {config.task!r}.")
+    model = models.create(config.model.name, **config.model.options.to_dict())
+    variants = streamed(model, config.data.frames)
+    print(f"{config.model.name}, 1 stream, windows of {config.data.frames} frames")
+    print(f"{'latency':>8}{'ms a frame':>12}{'p99':>8}{'ms a window':>13}{'frame/window':>14}")
+    for variant in variants:
+        row = measure(variant, config.data.frames, args.seconds)
+        print(f"{row.latency:>8}{row.median:>12.3f}{row.p99:>8.3f}{row.batch:>13.3f}"
+              f"{row.ratio:>14.3f}")
+    if args.workdir is not None:
+        print_curve(config, args.workdir, model, variants)
+
+
+def streamed(model: Any, frames: int) -> list[Any]:
+    """The forms of a model that run on a stream, of rising latency.
+
+    Arguments:
+      model: Linen module.
+      frames: of a window; no latency is as long.
+
+    Raises:
+      UserError: it needs whole sequences.
+    """
+    from jaxcxr.models.pose import streaming
+
+    if hasattr(model, "latency"):
+        variants = [model.clone(causal=True, latency=k) for k in LATENCIES if k < frames]
+    else:
+        variants = [model]
+    streaming.start(variants[0], {}, 1, frames=frames)
+    return variants
+
+
+def measure(model: Any, frames: int, seconds: float) -> Row:
+    """Times a stream beside the batch model, with random weights."""
+    import jax
+    import numpy as np
+
+    from jaxcxr.models.pose import streaming
+
+    rng = np.random.default_rng(0)
+    clip = rng.normal(size=(1, frames, 17, 3)).astype(np.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), clip)
+    variables = jax.tree.map(lambda s: rng.uniform(0.01, 0.1, s.shape).astype(s.dtype), shapes)
+    variables = jax.device_put(variables)
+    stream, carry = streaming.start(model, variables, 1, frames=frames)
+    step = jax.jit(
+        lambda variables, carry, frame: dataclasses.replace(stream, variables=variables).step(
+            carry, frame
+        )
+    )
+    whole = jax.jit(model.apply)
+    taken: list[float] = []
+
+    def by_frame() -> float:
+        nonlocal carry
+        for number in range(_STEPS):
+            clock = time.perf_counter()
+            carry, pose = step(variables, carry, clip[:, number % frames])
+            jax.device_get(pose)
+            taken.append(time.perf_counter() - clock)
+        return float(np.median(taken[-_STEPS:]))
+
+    def by_window() -> float:
+        clock = time.perf_counter()
+        jax.device_get(whole(variables, clip))
+        return time.perf_counter() - clock
+
+    by_frame(), by_window()  # compile; not counted
+    taken.clear()
+    rounds = timing.within({"stream": by_frame, "batch": by_window}, seconds, least=5)
+    return Row(
+        stream.latency,
+        float(np.median(taken)) * 1e3,
+        float(np.quantile(taken, 0.99)) * 1e3,
+        timing.median(rounds, "batch") * 1e3,
+        timing.ratio(rounds, "stream", "batch"),
+    )
+
+
+def print_curve(config, workdir: pathlib.Path, model: Any, variants: Sequence[Any]) -> None:
+    """Print the errors of a run on its test split at each latency, and as it was trained."""
+    print(f"{'latency':>10}{'MPJPE mm':>10}{'P-MPJPE mm':>12}")
+    for name, metrics in curve(config, workdir, model, variants):
+        print(f"{name:>10}{metrics['mpjpe']:>10.1f}{metrics['p_mpjpe']:>12.1f}")
+
+
+def curve(
+    config, workdir: pathlib.Path, model: Any, variants: Sequence[Any]
+) -> list[tuple[str, dict[str, float]]]:
+    """Metrics of the best checkpoint of a run on the test split.
+
+    Arguments:
+      config: of the run.
+      workdir: its folder.
+      model: as trained.
+      variants: of `streamed`.
+
+    Returns:
+      Pairs of the latency, at last "trained", and the metrics of `PoseTask.evaluate`.
+
+    Raises:
+      UserError: no checkpoint, or unprepared data.
+    """
+    from jaxcxr.train import checkpoint, loop, setup
+
+    checkpoint.load_config(workdir)
+    run_ = setup.make(config)
+    with run_.mesh_context(), contextlib.closing(
+        checkpoint.Checkpoints(workdir, config)
+    ) as checkpoints:
+        _, state = run_.best_state(checkpoints, workdir)
+        found = []
+        named = [(str(getattr(v, "latency", "of kind")), v) for v in variants if v != model]
+        for name, variant in [*named, ("trained", model)]:
+            # The mask is another, and the model computes in the dtype of the run.
+            same = dataclasses.replace(run_, model=variant.clone(dtype=run_.model.dtype))
+            metrics = run_.task.evaluate("test", loop.predict(same, state, "test")).metrics
+            found.append((name, metrics))
+    return found

@@ -1,0 +1,1 @@
+"""The commands of `jaxcxr`: one file each, arguments and printing only."""

@@ -1,0 +1,1 @@
+"""A trained model at work: bundles, exports, predictions, a local server."""

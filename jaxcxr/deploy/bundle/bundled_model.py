@@ -1,0 +1,334 @@
+"""A trained model in one file, ready to use: no run, no prepared data, nothing executed."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax import traverse_util
+
+from jaxcxr import config as config_lib
+from jaxcxr import models
+from jaxcxr.deploy.bundle import archive
+from jaxcxr.deploy.bundle.guard import Guard
+from jaxcxr.errors import UserError
+from jaxcxr.xray.evaluation.calibration import Calibration
+from jaxcxr.xray.images import image_files as images_lib
+
+BATCH = 32  # images at once, unless the caller says otherwise
+_SIDES = (8, 4096)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """From a radiograph to the input of the model, as the training data were prepared.
+
+    Attributes:
+      stored_size: side in pixels to which the prepared data were resized.
+      equalize: what was done to their gray values there, of `images.EQUALIZE`.
+      image_size: side in pixels of the model's input.
+      mean, std: of gray values between 0 and 1; the model sees (x / 255 - mean) / std.
+    """
+
+    stored_size: int
+    equalize: str
+    image_size: int
+    mean: float
+    std: float
+
+    def pixels(self, image: np.ndarray) -> np.ndarray:
+        """Pixels uint8 `[image_size, image_size]` of a radiograph uint8 `[height, width]`."""
+        stored = images_lib.equalize(images_lib.resize(image, self.stored_size), self.equalize)
+        return images_lib.resize(stored, self.image_size)
+
+    def normalized(self, pixels: Any) -> jax.Array:
+        """Input of the model, float32 `[n, S, S, 1]`, of pixels uint8 `[n, S, S]`; traceable."""
+        unit = jnp.asarray(pixels)[..., None].astype(jnp.float32) / 255.0
+        return (unit - self.mean) / self.std
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """A model with all that its outputs need to mean something.
+
+        bundle = Bundle.load("model.jaxcxr")
+        pixels = np.stack([bundle.preprocess(images.read(path)) for path in paths])
+        logits = bundle.logits(pixels)                   # [n, classes]
+        probabilities = bundle.probabilities(logits)     # calibrated
+        found = bundle.findings(probabilities)           # at the thresholds shipped
+
+    Of a bundle of the task "pose", `jaxcxr.commands.predict.Lifter(path)` makes poses; the methods for
+    images are not for it.
+
+    Attributes:
+      path: the file.
+      facts: of its `bundle.json`: model, training data, preprocessing, licence, versions.
+      config: of the run, as `config.from_saved`.
+      variables: `params` and `batch_stats`, NumPy arrays.
+      metrics: of the test split: `scalars`, and with `report` the figures with intervals.
+      licence: text of the licence of the weights.
+      calibration: probabilities and thresholds; None of poses.
+      guard: tells what is no frontal chest radiograph; None of poses.
+      digest: SHA-256 that names this bundle.
+    """
+
+    path: pathlib.Path
+    facts: Mapping[str, Any]
+    config: Any
+    variables: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    licence: str
+    calibration: Calibration | None
+    guard: Guard | None
+    digest: str
+
+    @classmethod
+    def load(cls, path: str | pathlib.Path) -> "Bundle":
+        """Reads a bundle; versions, hashes, sizes, names and shapes are checked.
+
+        Arguments:
+          path: of a file that `jaxcxr bundle` wrote.
+
+        Raises:
+          UserError: it is no bundle, of another version, or damaged.
+        """
+        path = pathlib.Path(path).expanduser()
+        found = archive.read(path)
+        facts = found.facts
+        try:
+            bundle = cls(
+                path=path, facts=facts, config=_config(found, path),
+                variables=_variables(found), metrics=found.json("metrics.json"),
+                licence=found.files["LICENSE.txt"].decode("utf-8", "replace"),
+                calibration=_calibration(found, path),
+                guard=_guard(found),
+                digest=found.digest,
+            )
+            if bundle.task == "cxr":
+                bundle._check()
+        except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+            raise UserError(
+                f"{path} is damaged ({type(error).__name__}: {error}); make it again by "
+                "`jaxcxr bundle`"
+            ) from error
+        return bundle
+
+    @property
+    def task(self) -> str:
+        """"cxr" or "pose"."""
+        return self.config.task
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the model's outputs; none of poses."""
+        return tuple(self.facts["classes"])
+
+    @property
+    def model_name(self) -> str:
+        """Name of the architecture."""
+        return self.config.model.name
+
+    @functools.cached_property
+    def preprocessing(self) -> Preprocessing:
+        """What is done to an image before the model sees it; of radiographs only."""
+        if self.task != "cxr":
+            raise UserError(f"{self.path} is a model of the task {self.task!r}, not of images")
+        return Preprocessing(**self.facts["preprocessing"])
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the model's input."""
+        return self.preprocessing.image_size
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """Probabilities from which a finding is said to be there, float64 `[classes]`."""
+        return self.calibration.thresholds
+
+    @property
+    def description(self) -> str:
+        """The model in one line."""
+        training = self.facts["training"]
+        return (f"{self.model_name} of {training['run']}, step {training['step']}, trained on "
+                f"{training['source']} (bundle {self.digest[:12]})")
+
+    @functools.cached_property
+    def model(self) -> Any:
+        """The Linen module."""
+        return models.create(
+            self.model_name, dtype=jnp.dtype(self.config.dtype),
+            **{**self.config.model.options.to_dict(),
+               **({"classes": len(self.classes)} if self.classes else {})},
+        )
+
+    def version_differences(self) -> list[str]:
+        """Packages whose version is not that of the training, as "jax 0.10.2 -> 0.11.0"."""
+        now = config_lib.provenance()["packages"]
+        return [
+            f"{name} {version} -> {now[name]}"
+            for name, version in self.facts["versions"]["packages"].items()
+            if name in now and now[name] != version
+        ]
+
+    def preprocess(self, image: np.ndarray) -> np.ndarray:
+        """Pixels uint8 `[S, S]` for the model, of a radiograph uint8 `[height, width]`."""
+        return self.preprocessing.pixels(image)
+
+    def apply(self, variables: Any, pixels: Any) -> tuple[jax.Array, jax.Array]:
+        """Logits and penultimate features of pixels uint8 `[n, S, S]`; traceable.
+
+        Returns:
+          float32 `[n, classes]` and float32 `[n, channels]`.
+        """
+        inputs = self.preprocessing.normalized(pixels)
+
+        def both(module, x):
+            features = module.backbone(x.astype(module.dtype), False)
+            return module.head(features, train=False), features.astype(jnp.float32)
+
+        return self.model.apply(variables, inputs, method=both)
+
+    @functools.cached_property
+    def forward(self) -> Any:
+        """The compiled `pixels uint8 [n, S, S] -> (logits, features)` on the device, for one n."""
+        placed, compiled = jax.device_put(self.variables), jax.jit(self.apply)
+        return lambda pixels: compiled(placed, pixels)
+
+    def outputs(self, pixels: np.ndarray, batch: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
+        """Logits `[n, classes]` and features `[n, channels]`, float32, of preprocessed images.
+
+        Arguments:
+          pixels: uint8 `[n, S, S]`, as `preprocess` returns them.
+          batch: images at once; the last batch is padded, so that nothing is compiled again.
+
+        Errors:
+          ValueError: the images are of another type or size.
+        """
+        size = self.image_size
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size):
+            raise ValueError(
+                f"{pixels.dtype} {list(pixels.shape)} must be uint8 [n, {size}, {size}]"
+            )
+        parts = [
+            jax.device_get(jax.tree.map(lambda x, n=n: x[:n], self.forward(part)))
+            for n, part in _batches(pixels, batch)
+        ]
+        if not parts:
+            shapes = jax.eval_shape(self.apply, self.variables, pixels)
+            return tuple(np.zeros(shape.shape, np.float32) for shape in shapes)
+        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+    def logits(self, pixels: np.ndarray, batch: int = BATCH) -> np.ndarray:
+        """Logits float32 `[n, classes]`; see `outputs`."""
+        return self.outputs(pixels, batch)[0]
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities float64 `[n, classes]` of logits."""
+        return self.calibration.probabilities(logits)
+
+    def findings(self, probabilities: np.ndarray) -> np.ndarray:
+        """Which findings are said to be there, bool `[n, classes]`."""
+        return self.calibration.findings(probabilities)
+
+    @functools.cached_property
+    def explainer(self) -> Any:
+        """Heat maps of the model: `explainer.maps(method, inputs, classes)`."""
+        from jaxcxr.xray.explain import saliency
+
+        black = float(-self.preprocessing.mean / self.preprocessing.std)
+        return saliency.Explainer(self.model, self.variables, black)
+
+    def heatmaps(self, method: str, pixels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """Maps float32 `[n, S, S]` of preprocessed images for one class each.
+
+        Arguments:
+          method: of `analysis.saliency.METHODS`, such as "grad_cam".
+          pixels: uint8 `[n, S, S]`.
+          classes: int `[n]`.
+
+        Raises:
+          UserError: the method does not explain this model.
+        """
+        return self.explainer.maps(method, self.preprocessing.normalized(pixels), classes)
+
+    def _check(self) -> None:
+        """What a loaded file must agree on, before anything is computed."""
+        size = self.image_size
+        if not isinstance(size, int) or not _SIDES[0] <= size <= _SIDES[1]:
+            raise ValueError(f"image_size {size!r}")
+        if self.preprocessing.equalize not in images_lib.EQUALIZE:
+            raise ValueError(f"equalize {self.preprocessing.equalize!r}")
+        if self.calibration is None or self.guard is None:
+            raise ValueError("calibration or guard is missing")
+        if self.calibration.names != self.classes:
+            raise ValueError("the calibration is of other classes")
+        images = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
+        check_shapes(self.variables, jax.eval_shape(self.model.init, jax.random.key(0), images))
+        pixels = jax.ShapeDtypeStruct((1, size, size), jnp.uint8)
+        logits, features = jax.eval_shape(self.apply, self.variables, pixels)
+        if logits.shape[1] != len(self.classes) or features.shape[1] != self.guard.channels:
+            raise ValueError("classes or guard are those of another model")
+
+
+def check_shapes(variables: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Checks that variables are those of a model.
+
+    Arguments:
+      variables: arrays.
+      wanted: what `model.init` gives, or its shapes; collections beside `params` and
+        `batch_stats` do not count.
+
+    Errors:
+      ValueError: a name is missing or unknown, or has another shape.
+    """
+    have = {k: v.shape for k, v in traverse_util.flatten_dict(dict(variables), sep="/").items()}
+    need = {
+        k: v.shape for k, v in traverse_util.flatten_dict(dict(wanted), sep="/").items()
+        if k.startswith(("params/", "batch_stats/"))
+    }
+    wrong = [name for name in {**need, **have} if have.get(name) != need.get(name)]
+    if wrong:
+        raise ValueError(f"{len(wrong)} weights do not fit the model: {', '.join(wrong[:3])}")
+
+
+def flat_weights(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Weights by name, such as "params/head/logits/kernel", as a bundle stores them."""
+    flat = traverse_util.flatten_dict(jax.device_get(dict(variables)), sep="/")
+    return {name: np.ascontiguousarray(value) for name, value in flat.items()}
+
+
+def _batches(pixels: np.ndarray, batch: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Parts of `batch` images each, and how many images of a part are not padding."""
+    for begin in range(0, len(pixels), batch):
+        part = pixels[begin : begin + batch]
+        count = len(part)
+        yield count, np.concatenate([part, np.zeros((batch - count, *part.shape[1:]), part.dtype)])
+
+
+def _variables(found: archive.Archive) -> dict[str, Any]:
+    flat = safetensors.numpy.load(found.files["weights.safetensors"])
+    return {"batch_stats": {}, **traverse_util.unflatten_dict(flat, sep="/")}
+
+
+def _config(found: archive.Archive, path: pathlib.Path) -> Any:
+    try:
+        return config_lib.from_saved(found.json("config.json"))
+    except AttributeError as error:
+        raise UserError(f"{path} is damaged: config.json is none ({error})") from error
+
+
+def _guard(found: archive.Archive) -> Guard | None:
+    content = found.files.get("guard.safetensors")
+    return None if content is None else Guard.from_bytes(content)
+
+
+def _calibration(found: archive.Archive, path: pathlib.Path) -> Calibration | None:
+    if "calibration.json" not in found.files:
+        return None
+    return Calibration.from_json(found.json("calibration.json"), f"{path}: calibration.json")

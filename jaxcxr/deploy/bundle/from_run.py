@@ -1,0 +1,203 @@
+"""From the best checkpoint of a run to the file of a bundle."""
+
+import contextlib
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors.numpy
+
+from jaxcxr import __version__
+from jaxcxr import config as config_lib
+from jaxcxr.deploy.bundle import archive
+from jaxcxr.deploy.bundle.bundled_model import Bundle, flat_weights
+from jaxcxr.deploy.bundle.guard import Guard
+from jaxcxr.errors import UserError
+from jaxcxr.pose.geometry.skeletons import HUMAN36M
+from jaxcxr.xray.evaluation import calibration, calibration_fit
+from jaxcxr.xray.images import manifest
+
+TRAINING_IMAGES = 4000  # at most, on which the guard is fitted
+NO_LICENCE = (
+    "No licence is stated: ask who made this bundle. The licences of the training data apply.\n"
+)
+
+
+def make(
+    workdir: pathlib.Path, out: pathlib.Path, licence: str, say: Callable[[str], None]
+) -> Bundle:
+    """Writes the bundle of a run and reads it back.
+
+    Arguments:
+      workdir: folder of the run.
+      out: the file to write.
+      licence: text of the licence of the weights, "" if none is stated.
+      say: told in a line what was done.
+
+    Raises:
+      UserError: no run, no checkpoint, no figures of the test split, or data that are not there.
+    """
+    from jaxcxr.train import checkpoint
+
+    config = config_lib.from_saved(checkpoint.load_config(workdir))
+    saved = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+    files = _radiographs if config.task == "cxr" else _poses
+    with contextlib.closing(checkpoint.Checkpoints(workdir, config)) as checkpoints:
+        facts, contents = files(config, workdir, checkpoints, say)
+    facts |= {
+        "task": config.task, "model": config.model.name,
+        "versions": {key: saved[key] for key in ("python", "packages", "git") if key in saved},
+        "made_with": f"jaxcxr {__version__}",
+    }
+    facts["training"] |= {
+        "run": workdir.resolve().name, "source": config.data.source,
+        "options": json.loads(config.data.options.to_json_best_effort()),
+    }
+    contents |= {
+        "config.json": _json(saved["config"]),
+        "metrics.json": _json(_metrics(workdir, facts["training"]["step"])),
+        "LICENSE.txt": (licence or NO_LICENCE).encode(),
+    }
+    archive.write(out, facts, contents)
+    return Bundle.load(out)
+
+
+def _radiographs(config, workdir, checkpoints, say) -> tuple[dict, dict[str, bytes]]:
+    """Facts and files of a run of radiographs."""
+    from jaxcxr.data import preparation
+    from jaxcxr.train import setup
+    from jaxcxr.xray import task as xray_task
+
+    run = setup.make(config)
+    with run.mesh_context():
+        step, state = run.best_state(checkpoints, workdir)
+        variables = jax.device_get(
+            {"params": state.eval_params, "batch_stats": state.batch_stats}
+        )
+    options = config.data.options
+    preprocessing = {
+        "stored_size": int(options.get("size", config.data.image_size)),
+        "equalize": options.get("equalize", "none"), "image_size": config.data.image_size,
+        "mean": xray_task.GRAY_MEAN, "std": xray_task.GRAY_STD,
+    }
+    facts = {
+        "classes": list(run.task.classes), "preprocessing": preprocessing,
+        "training": {"step": step, **_data(run.task)},
+    }
+    directory = preparation.find_or_generate(config)
+    facts["training"]["manifest"] = {
+        "file": manifest.NAME, "sha256": _sha256(directory / manifest.NAME),
+    }
+    fitted, guard = _fitted(run, variables, facts, workdir, say)
+    return facts, {
+        "weights.safetensors": safetensors.numpy.save(flat_weights(variables)),
+        "calibration.json": _json(fitted.to_json()),
+        "guard.safetensors": guard.to_bytes(),
+    }
+
+
+def _data(task) -> dict[str, dict[str, int]]:
+    rows = {split: task.source(split).manifest for split in manifest.SPLITS}
+    return {
+        "images": {split: len(part) for split, part in rows.items()},
+        "patients": {split: len(np.unique(part.patient_id)) for split, part in rows.items()},
+    }
+
+
+def _fitted(run, variables, facts, workdir, say) -> tuple[calibration.Calibration, Guard]:
+    """Calibration (that of the run where it has one) and guard."""
+    unfinished = Bundle(
+        path=workdir, facts=facts, config=run.config, variables=variables, metrics={}, licence="",
+        calibration=None, guard=None, digest="",
+    )
+    seen = {}
+    for split in ("train", "validation"):
+        source = run.task.source(split)
+        index = np.unique(np.linspace(0, len(source) - 1, min(len(source), TRAINING_IMAGES),
+                                      dtype=int)) if split == "train" else np.arange(len(source))
+        pixels = source.read(index)["image"][..., 0]
+        seen[split] = pixels, *unfinished.outputs(pixels)
+    guard = Guard.fit(*((pixels, features) for pixels, _, features in seen.values()))
+    say(f"guard: fitted on {len(seen['train'][0]):,} training images, threshold "
+        f"{guard.threshold:.3f} keeps 99 % of {len(seen['validation'][0]):,} validation images")
+    path, step = workdir / calibration.NAME, facts["training"]["step"]
+    if path.exists():
+        fitted = calibration.Calibration.load(path).select(run.task.classes)
+        of = fitted.about.get("step", step)
+        if of != step:
+            raise UserError(
+                f"{path} was fitted on the checkpoint of step {of}, but the best is that of step "
+                f"{step}; run `jaxcxr evaluate --workdir={workdir}` first."
+            )
+        say(f"calibration: {path}")
+        return fitted, guard
+    settings, rows = run.config.calibration, run.task.source("validation").manifest
+    fitted = calibration_fit.fit(
+        rows.labels, calibration.sigmoid(seen["validation"][1]), rows.classes, settings.method,
+        settings.threshold, settings.target,
+        {"fitted_on": "validation", "patients": len(np.unique(rows.patient_id)), "step": step,
+         "source": run.config.data.source},
+    )
+    say(f"calibration: fitted on the validation split ({settings.method}); the run has no "
+        f"{calibration.NAME}")
+    return fitted, guard
+
+
+def _poses(config, workdir, checkpoints, say) -> tuple[dict, dict[str, bytes]]:
+    """Facts and files of a run of poses; its prepared data may be absent."""
+    from jaxcxr.data import preparation
+    from jaxcxr.deploy.predict import lifter
+
+    fps = lifter.training_fps(config)
+    run = lifter.setup_of(config, fps)
+    step, state = lifter.restore(workdir, run, checkpoints)
+    variables = jax.device_get({"params": state.eval_params, "batch_stats": state.batch_stats})
+    facts = {
+        "classes": [],
+        "pose": {
+            "joints": list(HUMAN36M.joints), "frames": config.data.frames,
+            "fps": fps, "nominal_scale": lifter.nominal_scale(config) is not None,
+        },
+        "training": {"step": step, "manifest": None},
+    }
+    try:
+        info = preparation.find(
+            config.data.source, dict(config.data.options), config.data.dir or None
+        ) / "dataset_info.json"
+        facts["training"]["manifest"] = {"file": info.name, "sha256": _sha256(info)}
+    except UserError:
+        say("the prepared data are not here: the bundle names them, without a hash")
+    return facts, {"weights.safetensors": safetensors.numpy.save(flat_weights(variables))}
+
+
+def _metrics(workdir: pathlib.Path, step: int) -> dict[str, Any]:
+    """Figures of the test split at a step."""
+    path, found = workdir / "metrics.jsonl", None
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):  # an interruption may have cut the last
+            record = json.loads(line)
+            if record.get("kind") == "test" and record.get("step") == step:
+                found = {k: v for k, v in record.items() if k not in ("kind", "step")}
+    if found is None:
+        raise UserError(
+            f"{path} has no figures of the test split at step {step}; run `jaxcxr evaluate "
+            f"--workdir={workdir}` first."
+        )
+    result = {"split": "test", "step": step, "scalars": found}
+    whole = workdir / "report" / "metrics.json"
+    if whole.exists():
+        result["report"] = json.loads(whole.read_text(encoding="utf-8"))
+    return result
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()

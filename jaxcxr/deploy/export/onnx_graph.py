@@ -1,0 +1,227 @@
+"""A JAX function as an ONNX graph, equation by equation of its jaxpr.
+
+The function is traced with a symbolic batch, so that the graph takes any. Equations of constants
+alone are computed while converting (weights are folded with their BatchNorm scales, for instance).
+Broadcasts are left to ONNX's elementwise operators where these do the same.
+
+`onnx_ops` says what each primitive becomes; one that is not there is refused by name.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import onnx
+from jax.extend import core
+from onnx import helper, numpy_helper
+
+from jaxcxr.errors import UserError
+
+OPSET = 18
+IR_VERSION = 9
+_FOLDED = 2**16  # elements up to which a broadcast of constants is computed here
+
+
+@dataclasses.dataclass(eq=False)
+class Value:
+    """A tensor of the graph.
+
+    Attributes:
+      shape: as JAX has it; dimensions may be symbolic.
+      dtype: NumPy's.
+      name: in the graph; "" of a constant that nothing has needed yet.
+      constant: its value where it is known.
+      have: shape of the tensor called `name`, which broadcasts to `shape`.
+    """
+
+    shape: tuple
+    dtype: Any
+    name: str = ""
+    constant: np.ndarray | None = None
+    have: tuple = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether the tensor in the graph has the shape that JAX says."""
+        return self.constant is not None or tuple(self.have) == tuple(self.shape)
+
+
+class Graph:
+    """Nodes and constants, as they are added."""
+
+    def __init__(self):
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {}
+        self._count, self._source, self._batch = 0, "", ""
+
+    def fresh(self) -> str:
+        """A name that is not taken."""
+        self._count += 1
+        return f"t{self._count}"
+
+    def node(self, operator: str, *inputs: str, count: int = 1, **attributes: Any) -> Any:
+        """Adds a node; returns the name of its output, or the names of its `count` outputs."""
+        outputs = [self.fresh() for _ in range(count)]
+        self.nodes.append(helper.make_node(operator, list(inputs), outputs, **attributes))
+        return outputs[0] if count == 1 else outputs
+
+    def constant(self, array: Any, dtype: Any = None) -> str:
+        """Name of a constant."""
+        array = np.asarray(array, dtype)
+        name = self.fresh()
+        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(array).reshape(
+            array.shape), name)
+        return name
+
+    def integers(self, values: Sequence[int]) -> str:
+        """Name of a constant vector of int64."""
+        return self.constant(list(values), np.int64)
+
+    def batch_from(self, name: str) -> None:
+        """Takes the size of the batch from the first axis of an input."""
+        self._source = name
+
+    def batch(self) -> str:
+        """Name of the size of the batch, int64 `[1]`."""
+        if not self._batch:
+            shape = self.node("Shape", self._source)
+            self._batch = self.node("Gather", shape, self.integers([0]), axis=0)
+        return self._batch
+
+    def ref(self, value: Value) -> str:
+        """Name of a value as it is in the graph, perhaps not yet broadcast."""
+        if not value.name:
+            value.name = self.constant(value.constant)
+        return value.name
+
+    def full(self, value: Value) -> str:
+        """Name of a value in its own shape."""
+        if value.whole:
+            return self.ref(value)
+        value.name = self.node("Expand", value.name, self.sizes(value.shape))
+        value.have = value.shape
+        return value.name
+
+    def sizes(self, shape: Sequence) -> str:
+        """Name of a shape, int64 `[rank]`, in which the batch may stand as it is."""
+        if all(isinstance(size, int) for size in shape):
+            return self.integers(shape)
+        parts = []
+        for size in shape:
+            if not isinstance(size, int) and str(size) != "b":
+                raise UserError(f"ONNX export: a tensor has {size} elements along an axis")
+            parts.append(self.integers([size]) if isinstance(size, int) else self.batch())
+        return self.node("Concat", *parts, axis=0)
+
+    def value(self, name: str, var: Any) -> Value:
+        """A value that a node computed, of the shape and type of a variable of the jaxpr."""
+        return Value(tuple(var.aval.shape), var.aval.dtype, name, None, tuple(var.aval.shape))
+
+
+def model(function: Callable, inputs: Sequence[jax.ShapeDtypeStruct], names: Sequence[str]):
+    """The ONNX model of a function.
+
+    Arguments:
+      function: of the inputs, returns a dict of arrays.
+      inputs: shapes and dtypes; the first axis of each is the batch, `b`.
+      names: of the inputs.
+
+    Returns:
+      `onnx.ModelProto`, its outputs in the order of their names.
+
+    Raises:
+      UserError: the function computes something that is not in `onnx_ops`.
+    """
+    traced = jax.jit(function).trace(*inputs)
+    closed, tree = traced.jaxpr, traced.out_info
+    graph = Graph()
+    given = [
+        Value(tuple(s.shape), s.dtype, name, None, tuple(s.shape))
+        for name, s in zip(names, inputs, strict=True)
+    ]
+    graph.batch_from(names[0])
+    found = evaluate(graph, closed.jaxpr, closed.consts, given)
+    outputs = []
+    for name, value in zip(sorted(tree), found, strict=True):
+        graph.nodes.append(helper.make_node("Identity", [graph.full(value)], [name]))
+        outputs.append(_info(name, value))
+    proto = helper.make_graph(
+        graph.nodes, "jaxcxr", [_info(v.name, v) for v in given], outputs,
+        list(graph.constants.values()),
+    )
+    return helper.make_model(
+        proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+    )
+
+
+def evaluate(graph: Graph, jaxpr: Any, consts: Sequence, inputs: Sequence[Value]) -> list[Value]:
+    """Adds the equations of a jaxpr to a graph.
+
+    Arguments:
+      graph: to add to.
+      jaxpr: an open one.
+      consts: its constants, arrays or values.
+      inputs: its inputs.
+
+    Returns:
+      its outputs.
+    """
+    from jaxcxr.deploy.export import onnx_ops
+
+    known = dict(zip(jaxpr.invars, inputs, strict=True))
+
+    def read(atom) -> Value:
+        if isinstance(atom, core.Literal):
+            return constant(np.asarray(atom.val, atom.aval.dtype))
+        return known[atom]
+
+    known |= {
+        var: value if isinstance(value, Value) else constant(np.asarray(value))
+        for var, value in zip(jaxpr.constvars, consts, strict=True)
+    }
+    for equation in jaxpr.eqns:
+        values = [read(atom) for atom in equation.invars]
+        name = equation.primitive.name
+        if name in onnx_ops.INLINED:
+            found = onnx_ops.INLINED[name](graph, equation, values)
+        elif _foldable(equation, values):
+            found = _computed(equation, values)
+        elif name in onnx_ops.OPERATORS:
+            found = onnx_ops.OPERATORS[name](graph, equation, values)
+        else:
+            raise UserError(
+                f"ONNX export: the model computes {name!r}, which has no translation here; "
+                "export stablehlo instead."
+            )
+        known |= zip(equation.outvars, found, strict=True)
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def constant(array: np.ndarray) -> Value:
+    """A known value."""
+    return Value(tuple(array.shape), array.dtype, "", array, tuple(array.shape))
+
+
+def _foldable(equation: Any, values: Sequence[Value]) -> bool:
+    static = all(
+        isinstance(size, int) for var in equation.outvars for size in var.aval.shape
+    )
+    if not static or any(value.constant is None for value in values):
+        return False
+    if equation.primitive.name != "broadcast_in_dim":
+        return True
+    return max(var.aval.size for var in equation.outvars) <= _FOLDED
+
+
+def _computed(equation: Any, values: Sequence[Value]) -> list[Value]:
+    found = equation.primitive.bind(*(v.constant for v in values), **equation.params)
+    found = found if equation.primitive.multiple_results else [found]
+    return [constant(np.asarray(value)) for value in found]
+
+
+def _info(name: str, value: Value) -> onnx.ValueInfoProto:
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(value.dtype))
+    shape = [size if isinstance(size, int) else "batch" for size in value.shape]
+    return helper.make_tensor_value_info(name, kind, shape)

@@ -1,0 +1,398 @@
+"""`jaxcxr prune`: a smaller run from one whose model has flexible heads.
+
+    jaxcxr prune --workdir=RUN --out=NEW
+    jaxcxr evaluate --workdir=NEW
+    jaxcxr train --config=NEW/config.py --workdir=NEW
+
+Takes the checkpoint that `evaluate` takes. Heads whose static gates are closed go, the other
+static gates become part of the output weights. Learned spans that reach all tokens become global,
+and those that can be computed by windows `ramped`, which is no longer learned; heads of equal
+spans are a group. Outputs agree but for rounding, unless `--round-spans` makes spans longer, so
+that more of them are equal. What is printed is measured on examples of the validation split.
+
+NEW is a run at step 0. Trained, it goes through the last stage of RUN, or as long as `--duration`
+says, with a fresh optimiser.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import pathlib
+import time
+from typing import Any
+
+import numpy as np
+
+from jaxcxr.errors import RunError, UserError
+
+# Rounding may not differ by more, relative to outputs of 1; what is more is a mistake.
+WRONG = 1e-4
+
+_CONFIG_FILE = '''"""The config of this run, jaxcxr train --config=THIS --workdir=ITS_FOLDER."""
+
+import json
+import pathlib
+
+from jaxcxr import config, registry
+
+
+def get_config():
+    path = pathlib.Path(__file__).with_name("config.json")
+    return config.from_saved(json.loads(path.read_text())["config"])
+'''
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("--workdir", required=True, metavar="RUN", help="folder of the run")
+    parser.add_argument("--out", required=True, metavar="NEW", help="folder of the smaller run")
+    parser.add_argument(
+        "--duration", metavar="D",
+        help="how long the smaller run trains if it is trained, such as '2 epochs' (default: as "
+        "the last stage of RUN)",
+    )
+    parser.add_argument(
+        "--round-spans", type=float, default=0.0, metavar="W",
+        help="round learned spans up to multiples of W, which changes outputs (default: do not)",
+    )
+    parser.add_argument(
+        "--examples", type=int, default=8, help="of the validation split to measure on (default: 8)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=30, help="in which both are timed in turn (default: 30)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prune, measure, write and print.
+
+    Raises:
+      UserError: no run, no checkpoint, no flexible heads, or `--out` exists.
+      RunError: the smaller model computes something else.
+    """
+    for name in ("examples", "rounds"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} is {getattr(args, name)}; give a number of at least 1.")
+    if args.round_spans < 0:
+        raise UserError(f"--round-spans is {args.round_spans}; give a number of at least 0.")
+    workdir, out = (pathlib.Path(path).expanduser() for path in (args.workdir, args.out))
+    result = prune(
+        workdir, out, args.duration, args.round_spans, args.examples, args.rounds
+    )
+    print(result.to_text())
+    print(f"\nwritten: {out}\nto go on: jaxcxr evaluate --workdir={out}, or jaxcxr train "
+          f"--config={out / 'config.py'} --workdir={out}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What pruning did.
+
+    Attributes:
+      layers: (name, heads before, heads after, the attention now) of each flexible layer.
+      parameters: before and after.
+      flops: of the compiled forward pass of one example, by XLA's cost analysis.
+      seconds: of the forward pass of `examples`, median over rounds in which both take turns.
+      ratio: median over the rounds of the time after over the time before.
+      difference: largest difference of an output, in float32.
+      largest: largest absolute value of an output.
+      examples: so many at once.
+    """
+
+    layers: tuple[tuple[str, int, int, str], ...]
+    parameters: tuple[int, int]
+    flops: tuple[float, float]
+    seconds: tuple[float, float]
+    ratio: float
+    difference: float
+    largest: float
+    examples: int
+
+    def to_text(self) -> str:
+        """The tables that are printed."""
+        rows = [("layer", "heads", "attention")]
+        rows += [(name, f"{old} -> {new}", text) for name, old, new, text in self.layers]
+        widths = [max(len(row[i]) for row in rows) for i in range(2)]
+        lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows]
+        lines += ["", f"{'':<24}{'before':>14}{'after':>14}{'ratio':>8}"]
+        milliseconds = tuple(1e3 * value for value in self.seconds)
+        for name, (old, new), form, ratio in (
+            ("parameters", self.parameters, ",d", None),
+            ("FLOPs an example", self.flops, ",.0f", None),
+            (f"ms for {self.examples} examples", milliseconds, ",.2f", self.ratio),
+        ):
+            ratio = new / old if ratio is None else ratio
+            lines.append(f"{name:<24}{old:>14{form}}{new:>14{form}}{ratio:>8.3f}")
+        lines.append(f"outputs, up to {self.largest:.3g}, differ by at most {self.difference:.1e}")
+        return "\n".join(lines)
+
+
+def prune(
+    workdir: pathlib.Path,
+    out: pathlib.Path,
+    duration: str | None = None,
+    round_spans: float = 0.0,
+    examples: int = 8,
+    rounds: int = 30,
+) -> Result:
+    """Make a smaller run of a run; `out` is written only once both were seen to agree.
+
+    Arguments:
+      workdir: folder of the run.
+      out: folder to make.
+      duration: of its training, or None for that of the last stage.
+      round_spans: learned spans become multiples of this; 0 leaves them.
+      examples: of the validation split to measure on.
+      rounds: in which both are timed.
+
+    Returns:
+      What it did.
+
+    Raises:
+      UserError, RunError: as `run`.
+    """
+    from jaxcxr import config as config_lib
+    from jaxcxr.models.attention import pruning as analysis
+    from jaxcxr.train import checkpoint, setup
+
+    config = config_lib.from_saved(checkpoint.load_config(workdir))
+    stacks = _stacks(config)
+    if not any(stack.flexible for stack in stacks):
+        kinds = ", ".join(sorted({kind for stack in stacks for kind in stack.kinds}))
+        raise UserError(
+            f"the model {config.model.name!r} of {workdir} has no flexible heads to prune"
+            + (f"; its attention: {kinds}." if kinds else ".")
+        )
+    if out.exists():
+        raise UserError(f"{out} exists; give another --out, or remove it.")
+    before, state = _trained(config, workdir)
+    plans = {
+        (stack.prefix, layer): analysis.plan(
+            groups, cost, _attention(state.eval_params, stack.prefix, layer), stack.dim,
+            stack.where, stack.tokens, round_spans,
+        )
+        for stack in stacks for layer, (groups, cost) in stack.flexible.items()
+    }
+    after = setup.make(_config(config, stacks, plans, duration))
+    params = _apply(plans, state.params)
+    ema = None if state.ema is None else _apply(plans, state.ema)
+    new_state = _first_state(after, params, state.batch_stats, ema)
+    measured = _measure(before, after, state, new_state, examples, rounds)
+    heads = tuple(
+        (f"{prefix}_{layer}", sum(g.count for g in plan.groups),
+         sum(len(part.heads) for part in plan.parts if not part.silent), plan.text)
+        for (prefix, layer), plan in plans.items()
+    )
+    result = Result(heads, **measured)
+    if not round_spans and not result.difference <= WRONG * max(1.0, result.largest):
+        raise RunError(
+            f"the outputs of the smaller model differ by {result.difference:.1e}, which is more "
+            "than rounding; nothing was written."
+        )
+    _write(out, after, new_state)
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stack:
+    """Blocks of a model that share an option.
+
+    Attributes:
+      option: of the model, "attention" or "joint_attention".
+      prefix: of the blocks' names.
+      kinds: attention of each block, as text.
+      flexible: number of a block -> its groups and their cost.
+      where: its tokens stand.
+      tokens: their number.
+      dim: width of the tokens.
+    """
+
+    option: str
+    prefix: str
+    kinds: tuple[str, ...]
+    flexible: dict[int, tuple]
+    where: Any
+    tokens: int
+    dim: int
+
+
+def _stacks(config) -> list[_Stack]:
+    from jaxcxr import models
+    from jaxcxr.models import attention
+    from jaxcxr.models.attention.geometry import Grid, Line, Tree
+
+    options = {**registry.model_options(config.model.name), **config.model.options.to_dict()}
+    if "attention" not in options:
+        return []
+    joints = "joint_attention" in options
+    if "patch" in options:
+        side, prefix = config.data.image_size // options["patch"], int(options["pool"] == "token")
+        place = Grid(side, side, prefix), side**2 + prefix
+    else:
+        place = Line(), config.data.frames
+    found = [("attention", "frames" if joints else "blocks", *place)]
+    if joints:
+        parents = tuple(options["parents"])
+        found.append(("joint_attention", "joints", Tree(parents), len(parents)))
+    stacks = []
+    for option, prefix, where, tokens in found:
+        value = options[option]
+        names = value.split("|") if isinstance(value, str) else value
+        kinds = tuple(names[i % len(names)].strip() for i in range(options["depth"]))
+        flexible = {}
+        for i, kind in enumerate(kinds):
+            if kind.partition("(")[0].strip() not in attention.KINDS:
+                made = attention.factory(
+                    kind, heads=options["heads"], dropout=0.0, dtype=np.float32
+                ).keywords
+                flexible[i] = (made["groups"], made["cost"])
+        stacks.append(_Stack(option, prefix, kinds, flexible, where, tokens, options["dim"]))
+    return stacks
+
+
+def _trained(config, workdir: pathlib.Path):
+    """The run and the state that `evaluate` would take; a loop over layers is unrolled."""
+    import jax
+
+    from jaxcxr.models.sequence import scanned
+    from jaxcxr.train import checkpoint, setup
+
+    run_ = setup.make(config)
+    with run_.mesh_context(), contextlib.closing(
+        checkpoint.Checkpoints(workdir, config)
+    ) as checkpoints:
+        state = jax.device_get(run_.best_state(checkpoints, workdir)[1])
+    if not config.model.options.get("scan", False):
+        return run_, state
+    config.model.options.scan = False  # layers that are pruned are no longer equal
+    unrolled = {
+        name: scanned.unrolled(run_.model, {"params": tree})[1]["params"]
+        for name, tree in (("params", state.params), ("ema", state.ema)) if tree is not None
+    }
+    return setup.make(config), state.replace(**unrolled)
+
+
+def _attention(params, prefix: str, layer: int) -> dict[str, Any]:
+    return params["backbone"][f"{prefix}_{layer}"]["attention"]
+
+
+def _apply(plans, params):
+    """All parameters, those of flexible layers replaced."""
+    from jaxcxr.models.attention import pruning as analysis
+
+    backbone = dict(params["backbone"])
+    for (prefix, layer), plan in plans.items():
+        name = f"{prefix}_{layer}"
+        small = analysis.apply(plan, _attention(params, prefix, layer))
+        backbone[name] = {**backbone[name], "attention": small}
+    return {**params, "backbone": backbone}
+
+
+def _config(config, stacks, plans, duration: str | None):
+    from jaxcxr import config as config_lib
+
+    new = config.copy_and_resolve_references()
+    with new.unlocked():
+        for stack in stacks:
+            if stack.flexible:
+                texts = (
+                    plans[stack.prefix, i].text if i in stack.flexible else kind
+                    for i, kind in enumerate(stack.kinds)
+                )
+                new.model.options[stack.option] = "|".join(texts)
+        new.model.pretrained = ""
+        last = new.stage_order[-1]
+        new.stage_order = (last,)
+        for name in [name for name in new.stages if name != last]:
+            del new.stages[name]
+        if duration is not None:
+            new.stages[last].duration = duration
+    config_lib.validate(new)
+    return new
+
+
+def _first_state(run_, params, batch_stats, ema):
+    """A state at step 0 with these parameters, in the shards of the run."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxcxr.train import state as state_lib
+
+    stage = run_.stages[0]
+    with run_.mesh_context():
+        variables = {"params": params, "batch_stats": batch_stats}
+        state = state_lib.create(jax.tree.map(jnp.asarray, variables), stage, ema=False)
+        state = state.replace(ema=ema)
+        return jax.tree.map(
+            lambda leaf, shape: jax.device_put(leaf, shape.sharding),
+            state, run_.abstract_state(stage),
+        )
+
+
+def _measure(before, after, old, new, examples: int, rounds: int) -> dict[str, Any]:
+    """Fields of `Result`."""
+    import jax
+
+    from jaxcxr.plan import timing
+
+    source = before.task.source("validation")
+    count = min(examples, len(source))
+    batch = {key: np.asarray(value) for key, value in source.read(np.arange(count)).items()}
+    inputs, options = before.task.inputs(batch)
+    params = [jax.device_get(state.eval_params) for state in (old, new)]
+    stats = jax.device_get(old.batch_stats)
+    outputs, compiled, flops = [], [], []
+    for run_, own in zip((before, after), params, strict=True):
+        exact = _forward(run_, "float32")
+        with jax.default_matmul_precision("highest"):
+            outputs.append(np.asarray(jax.jit(exact)(own, stats, inputs, options), np.float64))
+        made = jax.jit(_forward(run_, run_.config.dtype)).lower(own, stats, inputs, options)
+        compiled.append(made.compile())
+        flops.append(compiled[-1].cost_analysis()["flops"] / count)
+    placed = [jax.device_put((own, stats, inputs, options)) for own in params]
+
+    def seconds(side: int) -> float:
+        begun = time.perf_counter()
+        jax.block_until_ready(compiled[side](*placed[side]))
+        return time.perf_counter() - begun
+
+    sides = {name: functools.partial(seconds, i) for i, name in enumerate(("before", "after"))}
+    timing.interleaved(sides, 1)
+    times = timing.interleaved(sides, rounds)
+    return {
+        "parameters": tuple(sum(leaf.size for leaf in jax.tree.leaves(own)) for own in params),
+        "flops": tuple(flops),
+        "seconds": tuple(timing.median(times, name) for name in sides),
+        "ratio": timing.ratio(times, "after", "before"),
+        "difference": float(np.abs(outputs[0] - outputs[1]).max()),
+        "largest": float(np.abs(outputs[0]).max()),
+        "examples": count,
+    }
+
+
+def _forward(run_, dtype: str):
+    from jaxcxr.train import setup
+
+    config = run_.config.copy_and_resolve_references()
+    config.dtype = dtype
+    model = setup.make_model(config, run_.task)
+
+    def forward(params, batch_stats, inputs, options):
+        variables = {"params": params, "batch_stats": batch_stats}
+        return model.apply(variables, inputs, train=False, **options)
+
+    return forward
+
+
+def _write(out: pathlib.Path, run_, state) -> None:
+    from jaxcxr.data import pipeline
+    from jaxcxr.train import checkpoint
+
+    checkpoint.check_workdir(out, run_.config)
+    data = pipeline.train_iterator(run_.task.source("train"), run_.config, run_.task.sampling())
+    with contextlib.closing(checkpoint.Checkpoints(out, run_.config)) as checkpoints:
+        checkpoints.save(0, state, data)
+        checkpoints.wait()
+    (out / "config.py").write_text(_CONFIG_FILE, encoding="utf-8")
+    checkpoint.write_config(out, run_.config)  # last: with it the folder is a run

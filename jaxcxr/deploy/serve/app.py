@@ -1,0 +1,210 @@
+"""The web application: routes, answers to errors, headers, start and end."""
+
+import base64
+import contextlib
+import hashlib
+import importlib.resources
+import math
+import re
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, Literal
+
+import fastapi
+import pydantic
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from jaxcxr import __version__
+from jaxcxr.deploy.bundle.bundled_model import Bundle
+from jaxcxr.deploy.serve import limits as limits_lib
+from jaxcxr.deploy.serve.limits import Limits
+from jaxcxr.deploy.serve.request_context import NOTICE, House
+
+_ASSETS = {"page.css": "text/css", "page.js": "text/javascript"}
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Model(pydantic.BaseModel):
+    """The model that answers."""
+
+    notice: str = NOTICE
+    task: Literal["cxr", "pose"]
+    description: str
+    model: str = pydantic.Field(description="SHA-256 of the bundle")
+    licence: str
+    training: dict[str, Any]
+    test: dict[str, float | None] = pydantic.Field(description="figures of the test split")
+    service: dict[str, Any] = pydantic.Field(description="what is particular to the task")
+    upload: int = pydantic.Field(description="bytes that a file may have")
+
+
+class Health(pydantic.BaseModel):
+    """Whether it works."""
+
+    status: Literal["ok"] = "ok"
+    requests: int = pydantic.Field(description="being worked on", ge=0)
+
+
+def create(
+    bundle: Bundle, limits: Limits, *, batch: int = 8, hosts: list[str] | None = None,
+    ready: Callable[[], None] = lambda: None,
+) -> fastapi.FastAPI:
+    """The application of a bundle; nothing is compiled before it starts.
+
+    Arguments:
+      bundle: of radiographs or of poses.
+      limits: of requests.
+      batch: radiographs that the model sees at once.
+      hosts: names by which it may be asked for; None: any.
+      ready: called when it can answer.
+    """
+    house = House.of(limits)
+    service = _service(bundle, house, batch)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: fastapi.FastAPI):
+        await house.decoders.start()
+        await house.worker.run(service.warm)
+        ready()
+        try:
+            yield
+        finally:
+            house.worker.close()
+            await house.decoders.stop()
+
+    app = fastapi.FastAPI(
+        title="jaxcxr", version=__version__, description=f"{bundle.description}. {NOTICE}",
+        docs_url=None, redoc_url=None, lifespan=lifespan,  # their pages load scripts from elsewhere
+    )
+    _add_errors(app)
+    _add_common(app, bundle, house, service)
+    service.add_routes(app)
+    _add_page(app)
+    if hosts is not None:  # a name that an attacker's DNS points here is no name of ours
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    app.add_middleware(_Headers)
+    return app
+
+
+def _service(bundle: Bundle, house: House, batch: int):
+    if bundle.task == "pose":
+        from jaxcxr.deploy.serve.pose_routes import Lifting
+
+        return Lifting(bundle, house)
+    from jaxcxr.deploy.serve.xray_routes import Radiographs
+
+    return Radiographs(bundle, house, batch)
+
+
+def _add_common(app: fastapi.FastAPI, bundle: Bundle, house: House, service) -> None:
+    @app.get("/api/model", response_model=Model)
+    async def model():
+        """What the model is, was trained on and is licensed as."""
+        numbers = {
+            name: value if value is not None and math.isfinite(value) else None
+            for name, value in bundle.metrics["scalars"].items()
+            if value is None or isinstance(value, int | float)
+        }
+        return Model(
+            task=bundle.task, description=bundle.description, model=bundle.digest,
+            licence=bundle.licence, training=bundle.facts["training"],
+            test=numbers, service=service.facts(), upload=house.limits.upload,
+        )
+
+    @app.get("/api/health", response_model=Health)
+    async def health():
+        """Whether the server works."""
+        return Health(requests=house.gate.inside)
+
+
+def _add_page(app: fastapi.FastAPI) -> None:
+    files = importlib.resources.files("jaxcxr.deploy.serve")
+    page = files.joinpath("page.html").read_text(encoding="utf-8").replace("@NOTICE@", NOTICE)
+    policy = _policy()
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def index():
+        return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+
+    def add(name: str, media_type: str) -> None:
+        content = files.joinpath(name).read_bytes()
+
+        @app.get(f"/{name}", include_in_schema=False)
+        async def asset():
+            return fastapi.Response(content, media_type=media_type)
+
+    for name, media_type in _ASSETS.items():
+        add(name, media_type)
+
+
+def _policy() -> str:
+    """Scripts and styles of this server alone, and those of the player, which lie in its page."""
+    player = importlib.resources.files("jaxcxr.pose.player").joinpath("player.html").read_text("utf-8")
+
+    def hashes(tag: str) -> str:
+        found = re.findall(rf"<{tag}>(.*?)</{tag}>", player, re.DOTALL)
+        digests = [hashlib.sha256(text.encode()).digest() for text in found]
+        return " ".join(f"'sha256-{base64.b64encode(one).decode()}'" for one in digests)
+
+    return (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        f"connect-src 'self'; img-src data: blob:; script-src 'self' {hashes('script')}; "
+        f"style-src 'self' {hashes('style')}"
+    )
+
+
+class _Headers:
+    """Adds headers that every answer has, unless it has its own."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, sending)
+
+
+def _add_errors(app: fastapi.FastAPI) -> None:
+    @app.exception_handler(limits_lib.Problem)
+    async def problem(_, error: limits_lib.Problem):
+        return _problem(error.status, error.title, error.detail, error.retry)
+
+    @app.exception_handler(RequestValidationError)
+    async def parameters(_, error: RequestValidationError):
+        wrong = [f"{one['loc'][-1]}: {one['msg']}" for one in error.errors()]
+        return _problem(422, "cannot be used", "; ".join(wrong))
+
+    @app.exception_handler(HTTPException)
+    async def of_http(_, error: HTTPException):
+        answer = _problem(error.status_code, error.detail, f"{error.detail}; see /openapi.json.")
+        answer.headers.update(error.headers or {})
+        return answer
+
+    @app.exception_handler(Exception)
+    async def unexpected(*_):
+        return _problem(500, "failed", "a fault of the server, which its own output describes.")
+
+
+def _problem(status: int, title: str, detail: str, retry: int = 0) -> JSONResponse:
+    return JSONResponse(
+        {"type": "about:blank", "title": title or HTTPStatus(status).phrase, "status": status,
+         "detail": detail},
+        status, {"Retry-After": str(retry)} if retry else None, "application/problem+json",
+    )

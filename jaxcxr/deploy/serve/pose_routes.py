@@ -1,0 +1,143 @@
+"""3D poses of 2D keypoints, as numbers and as a page to turn and play."""
+
+import asyncio
+from typing import Annotated, Literal
+
+import fastapi
+import numpy as np
+import pydantic
+from fastapi import Query, Request
+from fastapi.responses import HTMLResponse
+
+from jaxcxr.deploy.bundle.bundled_model import Bundle
+from jaxcxr.deploy.predict.lifter import Lifter
+from jaxcxr.deploy.serve.model_thread import Job
+from jaxcxr.deploy.serve.request_context import NOTICE, RESPONSES, House, body_of
+from jaxcxr.pose.formats.prediction_files import AXES, MM, Person
+from jaxcxr.pose.geometry import joint_sets
+from jaxcxr.pose.geometry.skeletons import HUMAN36M
+from jaxcxr.pose.keypoints.keypoint_files import Track, Video
+from jaxcxr.pose.player import viewer_page
+from jaxcxr.pose.player.motions import Take
+
+_LARGEST = 100_000  # pixels a side
+_BODY = body_of(
+    "the content of a JSON file of 2D keypoints of a whole video: COCO's results or annotations, "
+    "or AlphaPose's", "application/json", "application/octet-stream",
+)
+Point = Annotated[list[float], pydantic.Field(min_length=3, max_length=3)]
+Fps = Annotated[float, Query(ge=1, le=1000, description="frames per second of the video")]
+Side = Annotated[
+    int | None, Query(ge=1, le=_LARGEST, description="of the image, pixels, if the file has none")
+]
+Joints = Annotated[
+    Literal["", *joint_sets.JOINT_SETS],
+    Query(description="joint set of the points; told by their number if left out"),
+]
+
+
+class Pose(pydantic.BaseModel):
+    """One person."""
+
+    person: str
+    start: int = pydantic.Field(description="first frame of the poses", ge=0)
+    poses: list[Annotated[list[Point], pydantic.Field(min_length=17, max_length=17)]]
+
+
+class Poses(pydantic.BaseModel):
+    """What the model makes of a video."""
+
+    notice: str = NOTICE
+    model: str = pydantic.Field(description="SHA-256 of the bundle")
+    fps: float
+    unit: Literal["mm"] = "mm"
+    axes: str = AXES
+    joints: list[str] = list(HUMAN36M.joints)
+    people: list[Pose]
+
+
+class Lifting:
+    """The service of a bundle of poses.
+
+    Arguments:
+      bundle: the model.
+      house: what requests share.
+    """
+
+    def __init__(self, bundle: Bundle, house: House):
+        self._bundle, self._house = bundle, house
+        self._lifter = Lifter(bundle)
+        self._job = Job(self._lift)
+
+    def warm(self) -> None:
+        """Compiles the model."""
+        blank = Track("0", 0, np.zeros((1, 17, 2)), np.zeros((1, 17), np.float32))
+        self._lift([Video("", self._fps, (1, 1), "human36m", (blank,))])
+
+    def facts(self) -> dict:
+        """What the page and clients need to know beside the bundle."""
+        return {"frames": self._lifter.about["training_frames"], "fps": self._fps,
+                "joint_sets": list(joint_sets.JOINT_SETS)}
+
+    @property
+    def _fps(self) -> float:
+        return self._lifter.about["training_fps"]
+
+    def add_routes(self, app: fastapi.FastAPI) -> None:
+        """Adds `/api/poses` and `/api/player`."""
+
+        @app.post("/api/poses", response_model=Poses, responses=RESPONSES, openapi_extra=_BODY)
+        async def poses(
+            request: Request, fps: Fps, width: Side = None, height: Side = None,
+            joints: Joints = "",
+        ):
+            """3D poses of every person, in millimetres about the hip."""
+            async with self._house.gate.enter():
+                video = await self._read(request, fps, width, height, joints)
+                people = await self._house.worker.call(self._job, video)
+            return Poses(model=self._bundle.digest, fps=video.fps, people=[
+                Pose(person=one.track.person, start=one.track.start,
+                     poses=np.round(one.joints * MM, 2).tolist())
+                for one in people
+            ])
+
+        @app.post(
+            "/api/player", response_class=HTMLResponse, responses=RESPONSES, openapi_extra=_BODY,
+        )
+        async def player(
+            request: Request, fps: Fps, width: Side = None, height: Side = None,
+            joints: Joints = "",
+        ):
+            """The same as a page that shows and plays them."""
+            async with self._house.gate.enter():
+                video = await self._read(request, fps, width, height, joints)
+                people = await self._house.worker.call(self._job, video)
+                return HTMLResponse(await asyncio.to_thread(_page, video, people))
+
+    async def _read(self, request, fps, width, height, joints) -> Video:
+        content = await self._house.body(request)
+        size = None if width is None or height is None else (width, height)
+        about, arrays = await self._house.decoded(
+            content, kind="keypoints", fps=fps, size=size, joints=joints, training_fps=self._fps
+        )
+        tracks = tuple(
+            Track(person, start, arrays[f"keypoints{i}"], arrays[f"confidence{i}"])
+            for i, (person, start) in enumerate(about["tracks"])
+        )
+        return Video("", fps, tuple(about["size"]), about["joint_set"], tracks)
+
+    def _lift(self, videos: list[Video]) -> list[list[Person]]:
+        return [self._lifter.lift(video, video.tracks) for video in videos]
+
+
+def _page(video: Video, people: list[Person]) -> str:
+    takes = []
+    for person in people:
+        track = person.track
+        points = np.concatenate([track.keypoints, track.confidence[..., None]], -1)
+        takes.append(Take(
+            f"person {track.person}", video.fps, track.start,
+            (person.joints * MM).astype(np.float32), keypoints=points.astype(np.float32),
+            size=video.size,
+        ))
+    return viewer_page.page(takes, "3D poses")

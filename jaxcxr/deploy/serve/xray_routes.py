@@ -1,0 +1,192 @@
+"""Findings and heat maps of a radiograph."""
+
+import asyncio
+import base64
+from typing import Annotated, Literal
+
+import cv2
+import fastapi
+import numpy as np
+import pydantic
+from fastapi import Query, Request, Response
+
+from jaxcxr.deploy.bundle.bundled_model import Bundle
+from jaxcxr.deploy.predict import xray_predictor
+from jaxcxr.deploy.predict.xray_rows import Row
+from jaxcxr.deploy.serve.decoding_process import kind_of
+from jaxcxr.deploy.serve.limits import unsupported
+from jaxcxr.deploy.serve.model_thread import Job
+from jaxcxr.deploy.serve.request_context import NOTICE, RESPONSES, House, Probability, body_of
+from jaxcxr.xray.explain import cases
+from jaxcxr.xray.images import image_files
+from jaxcxr.xray.images.dicom import Dicom
+
+_SHOWN = 1024  # greatest side in pixels of a picture that is sent back
+_BODY = body_of(
+    "the content of a PNG, JPEG or DICOM file",
+    "image/png", "image/jpeg", "application/dicom", "application/octet-stream",
+)
+
+
+class Finding(pydantic.BaseModel):
+    """One class of the model."""
+
+    name: str
+    probability: Probability
+    calibrated: bool = pydantic.Field(
+        description="whether validation images were enough to calibrate the probability"
+    )
+    threshold: float = pydantic.Field(description="from which the finding is said to be there")
+    found: bool
+
+
+class Header(pydantic.BaseModel):
+    """What a DICOM header says; who the patient is is not repeated."""
+
+    view: str
+    modality: str
+    body_part: str
+    photometric: str
+
+
+class Radiograph(pydantic.BaseModel):
+    """What the model says of an image."""
+
+    notice: str = NOTICE
+    model: str = pydantic.Field(description="SHA-256 of the bundle")
+    status: Literal["ok", "flagged"] = pydantic.Field(
+        description="flagged: unlike the frontal chest radiographs of the training"
+    )
+    reason: str = pydantic.Field(description="why it is flagged")
+    unusual: float = pydantic.Field(description="how unlike the training images it is")
+    findings: list[Finding]
+    dicom: Header | None
+    picture: str | None = pydantic.Field(description="data URL of a PNG, if asked for")
+
+
+class Radiographs:
+    """The service of a bundle of radiographs.
+
+    Arguments:
+      bundle: the model.
+      house: what requests share.
+      batch: images at once. One alone goes as it is, more are padded to the batch, so that nothing
+        compiles again.
+    """
+
+    def __init__(self, bundle: Bundle, house: House, batch: int):
+        self._bundle, self._house, self._batch = bundle, house, batch
+        self._rows = Job(self._predict, batch)
+        self._maps = Job(self._draw)
+        blank = bundle.preprocessing.normalized(self._blank(1))
+        self._method = cases.method_for(bundle.explainer, blank)
+
+    def warm(self) -> None:
+        """Compiles everything."""
+        (blank,) = self._blank(1)
+        for count in {1, min(2, self._batch)}:
+            self._predict([xray_predictor.Reading("", blank)] * count)
+        self._draw([(blank, 0)])
+
+    def facts(self) -> dict:
+        """What the page and clients need to know beside the bundle."""
+        return {"heatmap": self._method, "thresholds": dict(
+            zip(self._bundle.classes, self._bundle.thresholds.tolist(), strict=True)
+        )}
+
+    def add_routes(self, app: fastapi.FastAPI) -> None:
+        """Adds `/api/findings` and `/api/heatmap`."""
+        classes = Literal[self._bundle.classes]
+
+        @app.post(
+            "/api/findings", response_model=Radiograph, responses=RESPONSES, openapi_extra=_BODY,
+        )
+        async def findings(
+            request: Request,
+            picture: Annotated[bool, Query(description="send the image back as well")] = False,
+        ):
+            """Findings in a radiograph, with their probabilities."""
+            async with self._house.gate.enter():
+                reading, image = await self._read(request)
+                row = await self._house.worker.call(self._rows, reading)
+                shown = await asyncio.to_thread(_picture, image) if picture else None
+            return self._answer(row, shown)
+
+        @app.post(
+            "/api/heatmap", responses={
+                200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+                      "description": "PNG with transparency, to lie over the image"},
+                **RESPONSES,
+            }, response_class=Response, openapi_extra=_BODY,
+        )
+        async def heatmap(
+            request: Request,
+            finding: Annotated[classes, Query(description="class that is explained")],
+        ):
+            """Where the model looks for a finding."""
+            async with self._house.gate.enter():
+                reading, _ = await self._read(request)
+                item = reading.pixels, self._bundle.classes.index(finding)
+                one = await self._house.worker.call(self._maps, item)
+                return Response(await asyncio.to_thread(_colours, one), media_type="image/png")
+
+    async def _read(self, request: Request) -> tuple[xray_predictor.Reading, np.ndarray]:
+        """A file as the model wants it, and as it is."""
+        content = await self._house.body(request)
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = kind_of(content, media_type)
+        if not kind:
+            raise unsupported(
+                "the body is no PNG, JPEG or DICOM file. Send the content of the file itself, as "
+                "`curl --data-binary @FILE` does, not a form."
+            )
+        about, arrays = await self._house.decoded(content, kind=kind)
+        header = Dicom(**about["header"]) if about["header"] else None
+        pixels = await asyncio.to_thread(self._bundle.preprocess, arrays["image"])
+        return xray_predictor.Reading("", pixels, header), arrays["image"]
+
+    def _answer(self, row: Row, picture: str | None) -> Radiograph:
+        calibrated = [one.method != "identity" for one in self._bundle.calibration.classes]
+        values = zip(
+            self._bundle.classes, row.probabilities, calibrated, self._bundle.thresholds,
+            row.findings, strict=True,
+        )
+        return Radiograph(
+            model=self._bundle.digest, status=row.status, reason=row.reason, unusual=row.unusual,
+            findings=[Finding(name=n, probability=p, calibrated=c, threshold=t, found=f)
+                      for n, p, c, t, f in values],
+            dicom=row.header and Header(**{k: row.header[k] for k in Header.model_fields}),
+            picture=picture,
+        )
+
+    def _blank(self, count: int) -> np.ndarray:
+        size = self._bundle.image_size
+        return np.zeros((count, size, size), np.uint8)
+
+    def _predict(self, readings: list[xray_predictor.Reading]) -> list[Row]:
+        pixels = self._blank(1 if len(readings) == 1 else self._batch)
+        pixels[: len(readings)] = [reading.pixels for reading in readings]
+        launched = pixels[: len(readings)], self._bundle.forward(pixels)
+        return [row for row, _ in xray_predictor.rows(self._bundle, readings, launched, False)]
+
+    def _draw(self, items: list[tuple[np.ndarray, int]]) -> list[np.ndarray]:
+        pixels, classes = zip(*items, strict=True)
+        return list(self._bundle.heatmaps(self._method, np.stack(pixels), np.array(classes)))
+
+
+def _picture(image: np.ndarray) -> str:
+    """A data URL."""
+    scale = min(1.0, _SHOWN / max(image.shape))
+    if scale < 1:
+        size = [max(1, round(side * scale)) for side in image.shape[::-1]]
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return f"data:image/png;base64,{base64.b64encode(image_files.encode(image, 'png')).decode()}"
+
+
+def _colours(heatmap: np.ndarray) -> bytes:
+    """PNG, as opaque as the map is high."""
+    low, high = float(heatmap.min()), float(heatmap.max())
+    share = (heatmap - low) / (high - low) if high > low else np.zeros_like(heatmap)
+    gray = np.round(255 * share).astype(np.uint8)
+    colours = cv2.applyColorMap(gray, cv2.COLORMAP_INFERNO)
+    return cv2.imencode(".png", np.dstack([colours, gray]))[1].tobytes()

@@ -1,1 +1,0 @@
-"""Metrics of both tasks: NumPy and scikit-learn only, no framework."""

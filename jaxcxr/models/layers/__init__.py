@@ -1,0 +1,1 @@
+"""What the layers of every model share: sharding, rematerialisation, taps."""

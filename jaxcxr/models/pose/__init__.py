@@ -1,0 +1,1 @@
+"""Lifters: sequences of 2D keypoints to 3D joints."""

@@ -1,0 +1,115 @@
+"""The transformer lifter of two streams: joints before frames, and frames before joints."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxcxr.models.pose.transformers import PARENTS, JointsBackbone, lift_joints
+from jaxcxr.models.sequence import transformer
+
+
+class DualStreamBackbone(JointsBackbone):
+    """Arguments as in `PoseDualStream`."""
+
+    @nn.compact
+    def __call__(self, keypoints: jax.Array, mask: jax.Array | None, train: bool) -> jax.Array:
+        """Returns joint features `[batch, frames, joints, dim]`."""
+        x = self.tokens(keypoints, mask, train)
+        masks = self.joint_masks(mask, *keypoints.shape[1:3])
+        parents = tuple(self.parents)
+        of_joints = self.blocks(
+            self.joint_attention, 2 * self.depth, frames=False, parents=parents
+        )
+        of_frames = self.blocks(self.attention, 2 * self.depth)
+        shared: dict[str, Any] = {}
+
+        def joints(index: int, x: jax.Array, rate: float, stream: str) -> jax.Array:
+            name = f"{stream}joints"
+            x, shared[name] = self.along_joints(
+                of_joints[index], x, shared.get(name), rate=rate, name=f"{name}_{index}",
+                train=train,
+            )
+            return x
+
+        def frames(index: int, x: jax.Array, rate: float, stream: str) -> jax.Array:
+            name = f"{stream}frames"
+            x, shared[name] = self.along_frames(
+                index, of_frames[index], x, masks, shared.get(name),
+                rate=rate, name=f"{name}_{index}", train=train,
+            )
+            return x
+
+        for index, rate in enumerate(transformer.drop_path_rates(self.drop_path, self.depth)):
+            first = frames(index, joints(index, x, rate, ""), rate, "")
+            second = joints(index, frames(index, x, rate, "other_"), rate, "other_")
+            # Softmax of zeros: an untrained layer takes the mean of both.
+            fuse = nn.Dense(
+                2, dtype=jnp.float32, kernel_init=nn.initializers.zeros, name=f"fuse_{index}"
+            )
+            both = jnp.concatenate([first, second], -1).astype(jnp.float32)
+            share = jax.nn.softmax(fuse(both)).astype(self.dtype)
+            x = share[..., :1] * first + share[..., 1:] * second
+        return self.normed(x)
+
+
+class PoseDualStream(nn.Module):
+    """Transformer lifter of two streams with learned fusion (DSTformer, Zhu et al., ICCV 2023).
+
+    Layer i computes F_st = T1(S1(F)) and F_ts = S2(T2(F)), S and T being blocks over the joints
+    of a frame and over the frames of a joint, each with weights of its own, and goes on with
+    a_st F_st + a_ts F_ts, where (a_st, a_ts) = softmax(W [F_st, F_ts]) for every token.
+
+    Arguments:
+      dim: width of the tokens.
+      depth: number of layers, each of four blocks.
+      heads: attention heads.
+      mlp_ratio: hidden units of the MLPs over `dim`.
+      dropout: rate after the positions, on the attention outputs and in the MLPs.
+      attention_dropout: rate on the attention weights.
+      drop_path: stochastic-depth rate of the last layer; rises linearly from 0.
+      attention: kind of attention over frames, or the kinds that the layers take in turn, in both
+        streams; see `attention.layers.layers`.
+      joint_attention: kind or kinds of attention over joints.
+      parents: index of each joint's parent, -1 for the root; by default those of Human3.6M.
+      positions: "sinusoidal" (any number of frames), "learned" (up to `max_length`) or "none".
+      max_length: rows of the learned positions.
+      causal: a frame sees no later frame, so that the model can run on a stream.
+      latency: frames after its own that a frame of a causal model sees, in the first layer.
+      norm: "pre", "post" or "tfixup"; see `transformer.Block`.
+      remat: what the backward pass computes again of each block: "none", "full", "dots" or
+        "weight_dots"; see `remat.rematerialized`.
+      uncertainty: also a log variance for each joint.
+      trajectory: also where the root stands; see `pose_outputs.Outputs.read` for both.
+      decode: each call gets the next frame; see `streaming`, which sets it.
+      dtype: of the computation; parameters, LayerNorm, softmax and output are float32.
+    """
+
+    dim: int = 128
+    depth: int = 3
+    heads: int = 8
+    mlp_ratio: float = 2.0
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path: float = 0.1
+    attention: str | tuple[str, ...] = "mha"
+    joint_attention: str | tuple[str, ...] = "mha"
+    parents: tuple[int, ...] = PARENTS
+    positions: str = "sinusoidal"
+    max_length: int = 243
+    causal: bool = False
+    latency: int = 0
+    norm: str = "pre"
+    remat: str = "none"
+    uncertainty: bool = False
+    trajectory: bool = False
+    decode: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, keypoints: jax.Array, *, mask: jax.Array | None = None, train: bool = False
+    ) -> Any:
+        """Lifts sequences; arguments, shapes and units as in `pose.PoseTemporal.__call__`."""
+        return lift_joints(self, DualStreamBackbone, keypoints, mask, train)

@@ -1,0 +1,395 @@
+"""Transformers that lift sequences of 2D keypoints to 3D joints."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxcxr.errors import UserError
+from jaxcxr.models.attention.layers import layers, shares
+from jaxcxr.models.pose import frame_cache
+from jaxcxr.models.pose.outputs import HEAD_INIT, Outputs
+from jaxcxr.models.pose.standardization import standardize
+from jaxcxr.models.sequence import scanned, transformer
+
+# Parent of each joint in the order of Human3.6M, -1 for the root.
+PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15)
+
+
+class Backbone(nn.Module):
+    """What transformers over frames share; fields as the arguments of `PoseSpatioTemporal`."""
+
+    dim: int
+    depth: int
+    heads: int
+    mlp_ratio: float
+    dropout: float
+    attention_dropout: float
+    drop_path: float
+    attention: str | tuple[str, ...]
+    positions: str
+    max_length: int
+    causal: bool
+    latency: int
+    norm: str
+    remat: str
+    decode: bool
+    dtype: Any
+
+    def blocks(
+        self, kinds: str | tuple[str, ...], stack: int, frames: bool = True, **layout: Any
+    ) -> list[Callable[..., nn.Module]]:
+        """What makes each block, from its drop-path rate and name.
+
+        Arguments:
+          kinds: of attention.
+          stack: blocks of the residual stack.
+          frames: whether the tokens are frames, which may come one by one.
+          **layout: facts about the tokens.
+        """
+        makers = layers(
+            kinds,
+            self.depth,
+            heads=self.heads,
+            dropout=self.attention_dropout,
+            dtype=self.dtype,
+            **layout,
+        )
+        if frames and self.decode:
+            makers = [
+                frame_cache.stepwise(make, 0 if index else self.latency)
+                for index, make in enumerate(makers)
+            ]
+        return [
+            functools.partial(
+                transformer.encoder_block("none" if self.decode else self.remat, shares(make)),
+                make,
+                self.mlp_ratio,
+                self.dropout,
+                dtype=self.dtype,
+                norm=self.norm,
+                layers=stack,
+            )
+            for make in makers
+        ]
+
+    def positioned(self, x: jax.Array, train: bool) -> jax.Array:
+        """Tokens `[..., frames, dim]` with their positions."""
+        std = transformer.position_std(self.norm, self.dim)
+        options = (self.positions, self.max_length, std, self.decode)
+        x = frame_cache.Positions(*options, name="positions")(x)
+        return nn.Dropout(self.dropout)(x, deterministic=not train)
+
+    def masks(self, mask: jax.Array | None, frames: int) -> tuple[jax.Array | None, ...]:
+        """What frames see in the first block over frames, and in all after it.
+
+        Each is bool `[batch or 1, 1, frames or 1, frames]`, or None where all is seen.
+
+        Raises:
+          UserError: a latency that makes no sense.
+        """
+        if self.latency < 0 or (self.latency and not self.causal):
+            raise UserError(
+                f"latency={self.latency} and causal={self.causal}: only a causal model has a "
+                "latency, of 0 frames or more."
+            )
+        keys = None if mask is None else transformer.key_mask(mask)
+        if self.decode:
+            if self.is_initializing():
+                return None, None
+            # The blocks after the first begin with tokens of frames before the first one.
+            late = jnp.arange(self.latency + 1) >= self.latency
+            return keys if self.latency else None, late[None, None, None] if self.latency else None
+        if not self.causal:
+            return keys, keys
+        table = jnp.ones((frames, frames), bool)
+        past = (jnp.tril(table, self.latency)[None, None], jnp.tril(table)[None, None])
+        return past if keys is None else tuple(keys & seen for seen in past)
+
+    def over_frames(
+        self,
+        index: int,
+        make: Callable[..., nn.Module],
+        x: jax.Array,
+        masks: tuple[jax.Array | None, ...],
+        weights: jax.Array | None,
+        *,
+        rate: float,
+        name: str,
+        train: bool,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Runs a block over frames, the `index`-th of its stream, and returns what it shares."""
+        ahead = self.decode and self.latency and not index
+        if ahead:
+            x = frame_cache.Latest(self.latency + 1, name=f"latest_{name}")(x)
+        block = make(drop_path=rate, name=name)
+        x, weights = transformer.run_block(block, x, masks[min(index, 1)], train, weights)
+        return x[:, :1] if ahead and not self.is_initializing() else x, weights
+
+    def normed(self, x: jax.Array) -> jax.Array:
+        """What the stack gives, normalised where the blocks do it before their branches."""
+        return transformer.LayerNorm(self.dtype, name="norm")(x) if self.norm == "pre" else x
+
+
+class TemporalBackbone(Backbone):
+    """Encoder over frame tokens; arguments as in `PoseTemporal`."""
+
+    scan: bool = False
+
+    @nn.compact
+    def __call__(self, keypoints: jax.Array, mask: jax.Array | None, train: bool) -> jax.Array:
+        """Returns frame features `[batch, frames, dim]`."""
+        batch, frames = keypoints.shape[:2]
+        pose, place = standardize(keypoints, mask)
+        x = jnp.concatenate([pose.reshape(batch, frames, -1), place], -1).astype(self.dtype)
+        x = self.positioned(nn.Dense(self.dim, dtype=self.dtype, name="embed")(x), train)
+        masks = self.masks(mask, frames)
+        if self.scan:
+            return self.normed(self._scanned(x, masks, train))
+        makers = self.blocks(self.attention, self.depth)
+        rates, weights = transformer.drop_path_rates(self.drop_path, self.depth), None
+        for index, (make, rate) in enumerate(zip(makers, rates, strict=True)):
+            x, weights = self.over_frames(
+                index, make, x, masks, weights, rate=rate, name=f"blocks_{index}", train=train
+            )
+        return self.normed(x)
+
+    def _scanned(self, x: jax.Array, masks: tuple, train: bool) -> jax.Array:
+        if self.latency:
+            raise UserError("scan=True needs equal blocks, and with a latency the first differs.")
+        options = {"heads": self.heads, "dropout": self.attention_dropout, "dtype": self.dtype}
+        return scanned.run(
+            layers(self.attention, self.depth, **options), x, masks[0], train=train,
+            drop_path=self.drop_path, remat=self.remat, mlp_ratio=self.mlp_ratio,
+            dropout=self.dropout, dtype=self.dtype, norm=self.norm,
+        )
+
+
+def options_of(model: nn.Module, fields: type[Backbone]) -> dict[str, Any]:
+    """The options of a model that its backbone has too."""
+    names = [field.name for field in dataclasses.fields(fields) if field.init]
+    return {name: getattr(model, name) for name in names if name not in ("parent", "name")}
+
+
+class PoseTemporal(nn.Module):
+    """Temporal transformer lifter: one token holds all joints of a frame.
+
+    The output is what the target is: with root-relative targets the root of the output is only
+    near 0, and subtracting the predicted root is the caller's choice.
+
+    Arguments:
+      dim: width of the tokens.
+      depth: number of blocks.
+      heads: attention heads.
+      mlp_ratio: hidden units of the MLPs over `dim`.
+      dropout: rate after the positions, on the attention outputs and in the MLPs.
+      attention_dropout: rate on the attention weights.
+      drop_path: stochastic-depth rate of the last block; rises linearly from 0.
+      attention: kind of attention, or the kinds that the blocks take in turn; see
+        `attention.layers.layers`.
+      positions: "sinusoidal" (any number of frames), "learned" (up to `max_length`) or "none"
+        (for attention that tells distances itself).
+      max_length: rows of the learned positions.
+      causal: a frame sees no later frame, so that the model can run on a stream.
+      latency: frames after its own that a frame of a causal model sees, in the first block; the
+        weights are those of any other latency.
+      norm: "pre", "post" or "tfixup"; see `transformer.Block`.
+      remat: what the backward pass computes again of each block: "none", "full", "dots" or
+        "weight_dots"; see `remat.rematerialized`.
+      scan: compile the blocks, which must be equal, as one loop; see `scanned`.
+      uncertainty: also a log variance for each joint.
+      trajectory: also where the root stands; see `pose_outputs.Outputs.read` for both.
+      decode: each call gets the next frame; see `streaming`, which sets it.
+      dtype: of the computation; parameters, LayerNorm, softmax and output are float32.
+    """
+
+    dim: int = 256
+    depth: int = 6
+    heads: int = 8
+    mlp_ratio: float = 2.0
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path: float = 0.1
+    attention: str | tuple[str, ...] = "mha"
+    positions: str = "sinusoidal"
+    max_length: int = 243
+    causal: bool = False
+    latency: int = 0
+    norm: str = "pre"
+    remat: str = "none"
+    scan: bool = False
+    uncertainty: bool = False
+    trajectory: bool = False
+    decode: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, keypoints: jax.Array, *, mask: jax.Array | None = None, train: bool = False
+    ) -> Any:
+        """Lifts sequences.
+
+        Arguments:
+          keypoints: float `[batch, frames, joints, 3]` as (x, y, confidence), x in [-1, 1].
+          mask: bool `[batch, frames]`, False at padded frames; these change no other frame, and
+            the output there has no meaning.
+          train: applies dropout and stochastic depth (needs the rng `dropout`).
+
+        Returns:
+          float32 `[batch, frames, joints, 3]` in metres; with `uncertainty` or `trajectory` a
+          dict, see `pose_outputs.Outputs.read`.
+        """
+        backbone = TemporalBackbone(**options_of(self, TemporalBackbone), name="backbone")
+        outputs = Outputs(keypoints.shape[2], self.uncertainty, self.trajectory)
+        head = nn.Dense(outputs.width, dtype=self.dtype, kernel_init=HEAD_INIT, name="head")
+        return outputs.of_frames(head(backbone(keypoints, mask, train)))
+
+
+class JointsBackbone(Backbone):
+    """What transformers over joint tokens share; fields as in `PoseSpatioTemporal`."""
+
+    joint_attention: str | tuple[str, ...]
+    parents: tuple[int, ...]
+
+    def tokens(self, keypoints: jax.Array, mask: jax.Array | None, train: bool) -> jax.Array:
+        """A token for each joint of each frame, `[batch, frames, joints, dim]`."""
+        pose, place = standardize(keypoints, mask)
+        x = jnp.concatenate([pose, jnp.broadcast_to(place[:, :, None], pose.shape)], -1)
+        x = nn.Dense(self.dim, dtype=self.dtype, name="embed")(x.astype(self.dtype))
+        # As large as the embedded keypoints: at 0.02 a token hardly says which joint it is.
+        init = nn.initializers.normal(0.5)
+        names = self.param("joint_embed", init, (keypoints.shape[2], self.dim), jnp.float32)
+        x = (x + names.astype(self.dtype)).swapaxes(1, 2)
+        return self.positioned(x, train).swapaxes(1, 2)
+
+    def joint_masks(self, mask: jax.Array | None, frames: int, joints: int) -> tuple:
+        """The masks over frames, for a batch of joints."""
+        return tuple(
+            seen if seen is None or seen.shape[0] == 1 else jnp.repeat(seen, joints, axis=0)
+            for seen in self.masks(mask, frames)
+        )
+
+    def along_joints(
+        self, make: Callable[..., nn.Module], x: jax.Array, weights: Any, *, rate: float,
+        name: str, train: bool,
+    ) -> tuple[jax.Array, Any]:
+        """A block over the joints of each frame; `x` `[batch, frames, joints, dim]` and back."""
+        batch, frames, joints, dim = x.shape
+        x = x.reshape(batch * frames, joints, dim)
+        block = make(drop_path=rate, name=name)
+        x, weights = transformer.run_block(block, x, None, train, weights)
+        return x.reshape(batch, frames, joints, dim), weights
+
+    def along_frames(
+        self, index: int, make: Callable[..., nn.Module], x: jax.Array, masks: tuple,
+        weights: Any, **options: Any,
+    ) -> tuple[jax.Array, Any]:
+        """A block over the frames of each joint; `x` `[batch, frames, joints, dim]` and back."""
+        batch, _, joints, dim = x.shape
+        x = x.swapaxes(1, 2).reshape(batch * joints, -1, dim)
+        x, weights = self.over_frames(index, make, x, masks, weights, **options)
+        return x.reshape(batch, joints, -1, dim).swapaxes(1, 2), weights
+
+
+class SpatioTemporalBackbone(JointsBackbone):
+    """Blocks over joints and over frames in turn; arguments as in `PoseSpatioTemporal`."""
+
+    @nn.compact
+    def __call__(self, keypoints: jax.Array, mask: jax.Array | None, train: bool) -> jax.Array:
+        """Returns joint features `[batch, frames, joints, dim]`."""
+        x = self.tokens(keypoints, mask, train)
+        masks = self.joint_masks(mask, *keypoints.shape[1:3])
+        # Both directions are blocks of one residual stack.
+        of_joints = self.blocks(
+            self.joint_attention, 2 * self.depth, frames=False, parents=tuple(self.parents)
+        )
+        of_frames = self.blocks(self.attention, 2 * self.depth)
+        joint_weights = frame_weights = None
+        for index, rate in enumerate(transformer.drop_path_rates(self.drop_path, self.depth)):
+            x, joint_weights = self.along_joints(
+                of_joints[index], x, joint_weights, rate=rate, name=f"joints_{index}", train=train
+            )
+            x, frame_weights = self.along_frames(
+                index, of_frames[index], x, masks, frame_weights,
+                rate=rate, name=f"frames_{index}", train=train,
+            )
+        return self.normed(x)
+
+
+class PoseSpatioTemporal(nn.Module):
+    """Spatio-temporal transformer lifter: one token for each joint of each frame.
+
+    Attention over the joints of a frame alternates with attention over the frames of a joint (the
+    idea of MixSTE, Zhang et al. 2022). The output is what the target is: subtracting the predicted
+    root is the caller's choice.
+
+    Arguments:
+      dim: width of the tokens.
+      depth: number of pairs of blocks (joints, then frames).
+      heads: attention heads.
+      mlp_ratio: hidden units of the MLPs over `dim`.
+      dropout: rate after the positions, on the attention outputs and in the MLPs.
+      attention_dropout: rate on the attention weights.
+      drop_path: stochastic-depth rate of the last pair; rises linearly from 0.
+      attention: kind of attention over frames, or the kinds that the pairs take in turn; see
+        `attention.layers.layers`.
+      joint_attention: kind or kinds of attention over joints.
+      parents: index of each joint's parent, -1 for the root, for attention over joints that asks
+        how many bones lie between them; by default those of Human3.6M.
+      positions: "sinusoidal" (any number of frames), "learned" (up to `max_length`) or "none"
+        (for attention that tells distances itself).
+      max_length: rows of the learned positions.
+      causal: a frame sees no later frame, so that the model can run on a stream.
+      latency: frames after its own that a frame of a causal model sees, in the first block; the
+        weights are those of any other latency.
+      norm: "pre", "post" or "tfixup"; see `transformer.Block`.
+      remat: what the backward pass computes again of each block: "none", "full", "dots" or
+        "weight_dots"; see `remat.rematerialized`.
+      uncertainty: also a log variance for each joint.
+      trajectory: also where the root stands; see `pose_outputs.Outputs.read` for both.
+      decode: each call gets the next frame; see `streaming`, which sets it.
+      dtype: of the computation; parameters, LayerNorm, softmax and output are float32.
+    """
+
+    dim: int = 128
+    depth: int = 4
+    heads: int = 8
+    mlp_ratio: float = 2.0
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path: float = 0.1
+    attention: str | tuple[str, ...] = "mha"
+    joint_attention: str | tuple[str, ...] = "mha"
+    parents: tuple[int, ...] = PARENTS
+    positions: str = "sinusoidal"
+    max_length: int = 243
+    causal: bool = False
+    latency: int = 0
+    norm: str = "pre"
+    remat: str = "none"
+    uncertainty: bool = False
+    trajectory: bool = False
+    decode: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, keypoints: jax.Array, *, mask: jax.Array | None = None, train: bool = False
+    ) -> Any:
+        """Lifts sequences; arguments, shapes and units as in `PoseTemporal.__call__`."""
+        return lift_joints(self, SpatioTemporalBackbone, keypoints, mask, train)
+
+
+def lift_joints(
+    model: nn.Module, kind: type[JointsBackbone], keypoints: jax.Array, mask: jax.Array | None,
+    train: bool,
+) -> Any:
+    """What a model of joint tokens gives, from inside its compact method."""
+    backbone = kind(**options_of(model, kind), name="backbone")
+    outputs = Outputs(keypoints.shape[2], model.uncertainty, model.trajectory)
+    head = nn.Dense(outputs.joint_width, dtype=model.dtype, kernel_init=HEAD_INIT, name="head")
+    return outputs.of_joints(head(backbone(keypoints, mask, train)))

@@ -1,0 +1,194 @@
+"""The encoder-decoder transformer, on features: one-hot tokens, poses or anything continuous."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxcxr.errors import UserError
+from jaxcxr.models.attention.alignments import wide
+from jaxcxr.models.attention.layers import layers, shares
+from jaxcxr.models.sequence import transformer
+from jaxcxr.models.sequence.decoder import DecoderBlock, FeatureEmbedding
+from jaxcxr.models.sequence.decoding import shift_right
+
+
+class EncoderDecoder(nn.Module):
+    """Encoder-decoder transformer (Vaswani et al. 2017) with the interface of `decoding`.
+
+    Its memory is the mask of the source and, for each decoder block, the keys and values of the
+    encoded source; its carry the number of steps so far, the positions of all steps, and what the
+    self-attention of each block keeps. The input of the first step is learned, and begins at zero.
+
+    Arguments:
+      out_features: of targets and outputs.
+      dim: width of the tokens.
+      encoder_depth: number of encoder blocks.
+      decoder_depth: number of decoder blocks.
+      heads: attention heads.
+      mlp_ratio: hidden units of the MLPs over `dim`.
+      dropout: rate after the positions, on the attention outputs and in the MLPs.
+      attention_dropout: rate on the attention weights.
+      attention: kind of attention of the encoder, or the kinds that its blocks take in turn; see
+        `attention.layers.layers`.
+      decoder_attention: of the decoder's self-attention, kinds that take causal masks. Step by
+        step "mha" and flexible heads decode.
+      shared_memory: decoder blocks in a group of neighbours of which the first alone attends to
+        the encoded source; the others take what it mixed. 1: each attends itself.
+      norm: "pre", "post" or "tfixup"; see `transformer.Block`.
+      positions: "sinusoidal" (any length) or "learned" (up to `max_length`).
+      max_length: rows of the learned positions.
+      remat: what the backward pass computes again of each encoder block: "none", "full", "dots"
+        or "weight_dots"; see `remat.rematerialized`.
+      dtype: of the computation; parameters, LayerNorm, softmax and outputs are float32.
+    """
+
+    out_features: int
+    dim: int = 128
+    encoder_depth: int = 3
+    decoder_depth: int = 3
+    heads: int = 4
+    mlp_ratio: float = 4.0
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    attention: str | tuple[str, ...] = "mha"
+    decoder_attention: str | tuple[str, ...] = "mha"
+    shared_memory: int = 1
+    norm: str = "pre"
+    positions: str = "sinusoidal"
+    max_length: int = 243
+    remat: str = "none"
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        """Makes both stacks, and what leads into and out of them."""
+        if self.shared_memory < 1:
+            raise UserError(f"shared_memory={self.shared_memory}; a group has at least 1 block.")
+        embedding = FeatureEmbedding(self.dim, self.norm, self.decoder_depth, self.dtype)
+        std = transformer.position_std(self.norm, self.dim)
+        positions = transformer.TimePositions(self.positions, self.max_length, std)
+        self.source_embed, self.target_embed = embedding, embedding.copy()
+        self.source_positions, self.target_positions = positions, positions.copy()
+        self.drop = nn.Dropout(self.dropout)
+        options = {"heads": self.heads, "dropout": self.attention_dropout, "dtype": self.dtype}
+        self.encoder = [
+            transformer.encoder_block(self.remat, shares(make))(
+                make,
+                self.mlp_ratio,
+                self.dropout,
+                dtype=self.dtype,
+                norm=self.norm,
+                layers=self.encoder_depth,
+            )
+            for make in layers(self.attention, self.encoder_depth, **options)
+        ]
+        self.decoder = [
+            DecoderBlock(
+                make,
+                self.dim,
+                self.heads,
+                self.mlp_ratio,
+                self.dropout,
+                self.attention_dropout,
+                self.dtype,
+                self.norm,
+                self.decoder_depth,
+                leads=index % self.shared_memory == 0,
+            )
+            for index, make in enumerate(
+                layers(self.decoder_attention, self.decoder_depth, **options)
+            )
+        ]
+        if self.norm == "pre":
+            self.encoder_norm = transformer.LayerNorm(self.dtype)
+            self.decoder_norm = transformer.LayerNorm(self.dtype)
+        self.first = self.param("first", nn.initializers.zeros, (self.out_features,), jnp.float32)
+        self.head = nn.Dense(self.out_features, dtype=self.dtype)
+
+    def _encoded(self, source: jax.Array, mask: jax.Array | None, train: bool) -> jax.Array:
+        """Features of the source, `[batch, n, dim]`."""
+        if mask is not None:
+            # What stands at padding must not matter, not even where it is NaN.
+            source = jnp.where(mask[..., None], source, jnp.zeros((), source.dtype))
+        x = self.drop(self.source_positions(self.source_embed(source)), deterministic=not train)
+        seen = None if mask is None else transformer.key_mask(mask)
+        weights = None
+        for block in self.encoder:
+            x, weights = transformer.run_block(block, x, seen, train, weights)
+        return self.encoder_norm(x) if self.norm == "pre" else x
+
+    def _output(self, x: jax.Array) -> jax.Array:
+        x = self.decoder_norm(x) if self.norm == "pre" else x
+        return self.head(x).astype(wide(self.dtype))
+
+    def __call__(
+        self,
+        source: jax.Array,
+        target: jax.Array,
+        *,
+        source_mask: jax.Array | None = None,
+        target_mask: jax.Array | None = None,
+        train: bool = False,
+    ) -> jax.Array:
+        """Predicts each target from the source and the targets before it.
+
+        Arguments:
+          source: `[batch, n, in]`.
+          target: `[batch, m, out]`; shifted right inside.
+          source_mask: bool `[batch, n]`, False at padding.
+          target_mask: bool `[batch, m]`, False at padding, where the output has no meaning.
+          train: applies dropout (needs the rng `dropout`).
+
+        Returns:
+          float32 `[batch, m, out]`; the output at t does not depend on the target from t on.
+        """
+        memory = self._encoded(source, source_mask, train)
+        memory_mask = None if source_mask is None else transformer.key_mask(source_mask)
+        inputs = shift_right(target.astype(wide(self.dtype)), self.first)
+        seen = transformer.causal_mask(target.shape[1])
+        if target_mask is not None:
+            # The input at t is the target before: the mask moves with it.
+            start = jnp.ones_like(target_mask[:, :1])
+            given = jnp.concatenate([start, target_mask[:, :-1]], axis=1)
+            inputs = jnp.where(given[..., None], inputs, jnp.zeros((), inputs.dtype))
+            seen = seen & transformer.key_mask(given)
+        x = self.target_positions(self.target_embed(inputs))
+        x = self.drop(x, deterministic=not train)
+        mixed = None
+        for block in self.decoder:
+            x, mixed = block(x, memory, seen, memory_mask, train, mixed)
+        return self._output(x)
+
+    def encode(
+        self, source: jax.Array, source_mask: jax.Array | None = None, train: bool = False
+    ) -> dict[str, Any]:
+        """Memory of the source; see `decoding`."""
+        encoded = self._encoded(source, source_mask, train)
+        mask = None if source_mask is None else transformer.key_mask(source_mask)
+        keys_values = tuple(block.memory_keys_values(encoded) for block in self.decoder)
+        return {"mask": mask, "keys_values": keys_values}
+
+    def start(self, memory: dict[str, Any], steps: int) -> tuple[dict[str, Any], jax.Array]:
+        """Carry before the first of `steps` steps, and its input; see `decoding`."""
+        batch = memory["keys_values"][0][0].shape[0]
+        cache = tuple(block.cache(batch, steps) for block in self.decoder)
+        first = jnp.broadcast_to(self.first, (batch, self.out_features))
+        positions = self.target_positions(jnp.zeros((steps, self.dim), self.dtype))
+        carry = {"index": jnp.zeros((), jnp.int32), "positions": positions, "cache": cache}
+        return carry, first.astype(wide(self.dtype))
+
+    def step(
+        self, carry: dict[str, Any], previous: jax.Array, memory: dict[str, Any]
+    ) -> tuple[dict[str, Any], jax.Array]:
+        """One of the steps that `start` made room for; see `decoding`."""
+        index = carry["index"]
+        x = self.target_embed(previous[:, None])
+        x = x + jax.lax.dynamic_slice_in_dim(carry["positions"], index, 1)
+        filled, mixed = [], None
+        for block, cache, keys_values in zip(
+            self.decoder, carry["cache"], memory["keys_values"], strict=True
+        ):
+            x, cache, mixed = block.step(x, cache, index, keys_values, memory["mask"], mixed)
+            filled.append(cache)
+        return {**carry, "index": index + 1, "cache": tuple(filled)}, self._output(x)[:, 0]

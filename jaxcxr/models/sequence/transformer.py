@@ -1,0 +1,330 @@
+"""Transformer encoder parts: blocks with three styles of normalisation, positions, masks."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxcxr.errors import UserError
+from jaxcxr.models.layers import gradients
+from jaxcxr.models.layers.remat import rematerialized
+from jaxcxr.models.layers.sharding import by_example
+
+_DENSE_INIT = nn.initializers.xavier_uniform()
+
+NORMS = ("pre", "post", "tfixup")
+
+# Parts of attention and MLP that T-Fixup scales: values, outputs, and both Dense of the MLP.
+_SCALED = re.compile(r"(^|_)(value|out|fc1|fc2)$")
+
+
+def key_mask(valid: jax.Array) -> jax.Array:
+    """Attention mask `[batch, 1, 1, keys]` of the bool `valid` `[batch, keys]`."""
+    return valid[:, None, None, :]
+
+
+def causal_mask(length: int) -> jax.Array:
+    """Attention mask `[1, 1, length, length]`: a position sees itself and those before it."""
+    return jnp.tril(jnp.ones((1, 1, length, length), bool))
+
+
+def sinusoidal(positions: np.ndarray, dim: int) -> np.ndarray:
+    """Position codes of Vaswani et al. 2017, section 3.5.
+
+    Arguments:
+      positions: `[...]`, any real unit.
+      dim: width, even.
+
+    Returns:
+      float32 `[..., dim]`; element 2i is sin(p / 10000^(2i/dim)), element 2i+1 the cosine.
+
+    Raises:
+      UserError: `dim` is odd.
+    """
+    if dim % 2:
+        raise UserError(f"sinusoidal positions need an even width, not {dim}; change the width.")
+    angles = np.asarray(positions)[..., None] / 10000.0 ** (np.arange(0, dim, 2) / dim)
+    codes = np.stack([np.sin(angles), np.cos(angles)], axis=-1)
+    return codes.reshape(*angles.shape[:-1], dim).astype(np.float32)
+
+
+def sinusoidal_2d(height: int, width: int, dim: int) -> np.ndarray:
+    """Codes float32 `[height * width, dim]` of a grid in row order; half for rows, half columns."""
+    if dim % 4:
+        raise UserError(
+            f"2-D sinusoidal positions need a width divisible by 4, not {dim}; change the width."
+        )
+    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    codes = [sinusoidal(axis.ravel(), dim // 2) for axis in (rows, columns)]
+    return np.concatenate(codes, axis=-1)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation computed in float32 and returned in `dtype`; epsilon 1e-6 as in ViT."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises the last axis of `x`, with parameters `scale` and `bias`."""
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
+        return gradients.layer_norm(x.astype(jnp.float32), scale, bias).astype(self.dtype)
+
+
+class TimePositions(nn.Module):
+    """Adds the position along the second to last axis of `[..., length, dim]`.
+
+    Arguments:
+      kind: "sinusoidal" (any length) or "learned" (up to `max_length`).
+      max_length: rows of the learned table.
+      std: of the learned table at initialisation.
+    """
+
+    kind: str = "sinusoidal"
+    max_length: int = 243
+    std: float = 0.02
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns `x` plus its positions, in the dtype of `x`."""
+        length, dim = x.shape[-2:]
+        if self.kind == "sinusoidal":
+            return x + jnp.asarray(sinusoidal(np.arange(length), dim), x.dtype)
+        if self.kind != "learned":
+            raise UserError(f"positions={self.kind!r} is not known; use 'sinusoidal' or 'learned'.")
+        if length > self.max_length:
+            raise UserError(
+                f"a sequence of {length} is longer than max_length={self.max_length} of the "
+                "learned positions; raise max_length or use positions='sinusoidal'."
+            )
+        init = nn.initializers.normal(self.std)
+        table = self.param("embedding", init, (self.max_length, dim), jnp.float32)
+        return x + table[:length].astype(x.dtype)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016): drops the whole branch of an example while training.
+
+    Arguments:
+      rate: probability of dropping; kept branches are scaled by 1 / (1 - rate).
+    """
+
+    rate: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, *, train: bool, rate: jax.Array | None = None
+    ) -> jax.Array:
+        """Returns `x` `[batch, ...]` with whole examples set to 0, at `rate` where one is given."""
+        if rate is not None and train:
+            shape = (x.shape[0], *(1,) * (x.ndim - 1))
+            kept = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - rate, shape)
+            return jnp.where(kept, x / (1.0 - rate).astype(x.dtype), jnp.zeros((), x.dtype))
+        broadcast = tuple(range(1, x.ndim))
+        return nn.Dropout(self.rate, broadcast_dims=broadcast)(x, deterministic=not train)
+
+
+class MLP(nn.Module):
+    """Dense -> exact GELU -> Dense, back to the width of the input.
+
+    Arguments:
+      width: hidden units.
+      dropout: rate after each Dense.
+      dtype: of the computation.
+    """
+
+    width: int
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps `[..., dim]` to `[..., dim]`."""
+        y = nn.Dense(self.width, dtype=self.dtype, kernel_init=_DENSE_INIT, name="fc1")(x)
+        y = nn.Dropout(self.dropout)(gradients.gelu(y), deterministic=not train)
+        y = nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=_DENSE_INIT, name="fc2")(y)
+        return nn.Dropout(self.dropout)(y, deterministic=not train)
+
+
+def check_norm(norm: str) -> None:
+    """Raises a UserError where there is no such style of normalisation."""
+    if norm not in NORMS:
+        raise UserError(f"norm={norm!r} is not known; use one of {', '.join(NORMS)}.")
+
+
+def position_std(norm: str, dim: int) -> float:
+    """Standard deviation of learned positions: dim^-1/2 with T-Fixup, otherwise as in ViT."""
+    return dim**-0.5 if norm == "tfixup" else 0.02
+
+
+def tfixup_scale(layers: int, *, decoder: bool = False) -> float:
+    """Factor of T-Fixup (Huang et al. 2020, section 3.2) in a stack of `layers` blocks.
+
+    Returns:
+      0.67 N^-1/4 for an encoder, (9N)^-1/4 for a decoder and its embeddings.
+    """
+    return (9 * layers) ** -0.25 if decoder else 0.67 * layers**-0.25
+
+
+def call_scaled(scale: float, module: nn.Module, *args: Any, **options: Any) -> Any:
+    """Calls a module; where that initialises it, scales its kernels as T-Fixup does.
+
+    Arguments:
+      scale: factor of the kernels of values, outputs and MLP; queries and keys keep theirs.
+      module: attention of any kind, or an `MLP`.
+      *args: of the call, arrays.
+      **options: of the call.
+
+    Returns:
+      What the module returns; while it initialises, computed before the scaling.
+    """
+    if scale == 1.0 or not module.is_initializing():
+        return module(*args, **options)
+    known = set()
+
+    def remember(tree: Any) -> Any:
+        known.update(path for path, _ in jax.tree_util.tree_leaves_with_path(tree))
+        return tree
+
+    def scaled(path: tuple, leaf: jax.Array) -> jax.Array:
+        names = [key.key for key in path]
+        fits = names[-1] == "kernel" and any(_SCALED.search(name) for name in names)
+        return leaf * scale if fits and path not in known else leaf
+
+    return nn.map_variables(
+        lambda module, *args: module(*args, **options),
+        "params",
+        trans_in_fn=remember,
+        trans_out_fn=lambda tree: jax.tree_util.tree_map_with_path(scaled, tree),
+        mutable=True,
+    )(module, *args)
+
+
+class Block(nn.Module):
+    """What encoder and decoder blocks share: residual branches and where they are normalised.
+
+    Arguments:
+      attention: makes the attention when called with `name=`; see `attention.factory`.
+      mlp_ratio: hidden units of the MLP over the width.
+      dropout: rate on the outputs of the attention and in the MLP.
+      drop_path: stochastic-depth rate of the branches.
+      dtype: of the computation.
+      norm: "pre" is x + F(LN(x)), the stack ends with a LayerNorm of its own; "post" is
+        LN(x + F(x)) (Vaswani et al. 2017), which needs a warm-up of the learning rate; "tfixup"
+        is x + F(x) with kernels scaled at initialisation (Huang et al. 2020), without warm-up.
+      layers: blocks of the stack, for the scale of T-Fixup.
+    """
+
+    attention: Callable[..., nn.Module]
+    mlp_ratio: float = 4.0
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    dtype: Any = jnp.float32
+    norm: str = "pre"
+    layers: int = 1
+
+    def _before(self, x: jax.Array, name: str) -> jax.Array:
+        """Input of the branch that the norm `name` belongs to."""
+        check_norm(self.norm)
+        return LayerNorm(self.dtype, name=name)(x) if self.norm == "pre" else x
+
+    def _after(
+        self, x: jax.Array, y: jax.Array, name: str, train: bool, rate: jax.Array | None = None
+    ) -> jax.Array:
+        """`x` with the branch `y`, dropped at `rate` where it is not the block's own."""
+        x = gradients.kept(x + DropPath(self.drop_path)(y, train=train, rate=rate))
+        return LayerNorm(self.dtype, name=name)(x) if self.norm == "post" else x
+
+    def _attended(
+        self, x: jax.Array, y: jax.Array, name: str, train: bool, rate: jax.Array | None = None
+    ) -> jax.Array:
+        """`x` with the attention's output `y`."""
+        y = nn.Dropout(self.dropout)(y, deterministic=not train)
+        return self._after(x, y, name, train, rate)
+
+    def _with_mlp(
+        self, x: jax.Array, name: str, train: bool, rate: jax.Array | None = None
+    ) -> jax.Array:
+        """`x` with the branch of the MLP."""
+        mlp = MLP(round(x.shape[-1] * self.mlp_ratio), self.dropout, self.dtype, name="mlp")
+        y = self._call(mlp, self._before(x, name), train=train)
+        return self._after(x, y, name, train, rate)
+
+    def _call(self, module: nn.Module, *args: Any, **options: Any) -> Any:
+        """Output of the module of a branch, whose kernels T-Fixup scales."""
+        scale = tfixup_scale(self.layers) if self.norm == "tfixup" else 1.0
+        return call_scaled(scale, module, *args, **options)
+
+
+class EncoderBlock(Block):
+    """Self-attention, then an MLP, each a residual branch; arguments as in `Block`."""
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        mask: jax.Array | None = None,
+        distance: jax.Array | None = None,
+        train: bool = False,
+    ) -> jax.Array:
+        """Encodes `[batch, length, dim]`; `mask` and `distance` go to the attention."""
+        y = self._before(x, "norm1")
+        attend = self.attention(name="attention")
+        y = self._call(attend, y, mask=mask, distance=distance, train=train)
+        return self._with_mlp(self._attended(x, y, "norm1", train), "norm2", train)
+
+
+class SharingBlock(EncoderBlock):
+    """A block around `SharedAttention`; arguments as in `Block`."""
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        mask: jax.Array | None = None,
+        distance: jax.Array | None = None,
+        train: bool = False,
+        weights: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Encodes as `EncoderBlock`; takes the weights of the block before and returns its own."""
+        y = self._before(x, "norm1")
+        attend = self.attention(name="attention")
+        y, weights = self._call(
+            attend, y, mask=mask, distance=distance, train=train, weights=weights
+        )
+        return self._with_mlp(self._attended(x, y, "norm1", train), "norm2", train), weights
+
+
+def encoder_block(remat: str | bool, sharing: bool = False) -> type[EncoderBlock]:
+    """The block class.
+
+    Arguments:
+      remat: what the backward pass computes again, see `remat.rematerialized`.
+      sharing: for attention that shares weights.
+    """
+    block = SharingBlock if sharing else EncoderBlock
+    return rematerialized(block, remat, static_argnums=(4,))
+
+
+def run_block(
+    block: EncoderBlock,
+    x: jax.Array,
+    mask: jax.Array | None,
+    train: bool,
+    weights: jax.Array | None,
+) -> tuple[jax.Array, jax.Array | None]:
+    """Output of a block of either class, and the weights that the next block may share."""
+    x = by_example(x)
+    if isinstance(block, SharingBlock):
+        return block(x, mask, None, train, weights)
+    return block(x, mask, None, train), None
+
+
+def drop_path_rates(rate: float, depth: int) -> list[float]:
+    """Stochastic-depth rate of each block, rising linearly from 0 to `rate`."""
+    return [rate * i / max(depth - 1, 1) for i in range(depth)]

@@ -1,0 +1,198 @@
+"""Vision transformers in timm's structure (Dosovitskiy et al. 2021, arXiv:2010.11929)."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxcxr.errors import UserError
+from jaxcxr.models.attention.layers import layers, shares
+from jaxcxr.models.sequence import scanned, transformer
+from jaxcxr.models.vision.classifier import ClassifierHead
+
+
+class ViTBackbone(nn.Module):
+    """Patches -> positions -> encoder -> pooled features; arguments as in `ViT`."""
+
+    dim: int
+    depth: int
+    heads: int
+    patch: int = 16
+    mlp_ratio: float = 4.0
+    pool: str = "token"
+    positions: str = "learned"
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path: float = 0.0
+    attention: str | tuple[str, ...] = "mha"
+    norm: str = "pre"
+    remat: str = "none"
+    scan: bool = False
+    dtype: Any = jnp.float32
+
+    def _patches(self, images: jax.Array) -> jax.Array:
+        """Embedded patches `[batch, rows, columns, dim]`."""
+        height, width = images.shape[1:3]
+        if height % self.patch or width % self.patch:
+            raise UserError(
+                f"images of {height}x{width} do not divide into patches of {self.patch}; "
+                "change the image size or the option patch."
+            )
+        size = (self.patch, self.patch)
+        return nn.Conv(
+            self.dim, size, size, padding="VALID", dtype=self.dtype, name="patch_embed"
+        )(images)
+
+    def _with_positions(self, grid: jax.Array) -> jax.Array:
+        """Tokens `[batch, prefix + rows * columns, dim]`, the class token first if there is one."""
+        batch, rows, columns, dim = grid.shape
+        tokens = grid.reshape(batch, rows * columns, dim)
+        prefix, std = int(self.pool == "token"), transformer.position_std(self.norm, dim)
+        if prefix:
+            init = nn.initializers.normal(std) if self.norm == "tfixup" else nn.initializers.zeros
+            token = self.param("cls_token", init, (1, 1, dim), jnp.float32)
+            token = jnp.broadcast_to(token.astype(self.dtype), (batch, 1, dim))
+            tokens = jnp.concatenate([token, tokens], axis=1)
+        if self.positions == "sinusoidal":
+            codes = jnp.asarray(transformer.sinusoidal_2d(rows, columns, dim), self.dtype)
+            return tokens.at[:, prefix:].add(codes)
+        if self.positions != "learned":
+            raise UserError(
+                f"positions={self.positions!r} is not known; use 'learned' or 'sinusoidal'."
+            )
+        shape = (1, prefix + rows * columns, dim)
+        table = self.param("pos_embed", nn.initializers.normal(std), shape, jnp.float32)
+        return tokens + table.astype(self.dtype)
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        """Returns features `[batch, dim]` of images `[batch, height, width, 1 or 3]`."""
+        if self.pool not in ("token", "mean"):
+            raise UserError(f"pool={self.pool!r} is not known; use 'token' or 'mean'.")
+        grid = self._patches(images)
+        x = self._with_positions(grid)
+        x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        makers = layers(
+            self.attention,
+            self.depth,
+            heads=self.heads,
+            dropout=self.attention_dropout,
+            dtype=self.dtype,
+            grid=grid.shape[1:3],
+            global_tokens=int(self.pool == "token"),
+        )
+        if self.scan:
+            x = scanned.run(
+                makers, x, None, train=train, drop_path=self.drop_path, remat=self.remat,
+                mlp_ratio=self.mlp_ratio, dropout=self.dropout, dtype=self.dtype, norm=self.norm,
+            )
+            makers = []
+        rates, weights = transformer.drop_path_rates(self.drop_path, len(makers)), None
+        for index, (make, rate) in enumerate(zip(makers, rates, strict=True)):
+            block = transformer.encoder_block(self.remat, shares(make))(
+                make,
+                self.mlp_ratio,
+                self.dropout,
+                rate,
+                self.dtype,
+                self.norm,
+                self.depth,
+                name=f"blocks_{index}",
+            )
+            x, weights = transformer.run_block(block, x, None, train, weights)
+        if self.norm == "pre":
+            x = transformer.LayerNorm(self.dtype, name="norm")(x)
+        if self.pool == "token":
+            return x[:, 0]
+        return x.astype(jnp.float32).mean(1).astype(self.dtype)
+
+
+class ViT(nn.Module):
+    """Vision transformer classifier of radiographs.
+
+    The learned positions belong to the grid of the images given at initialisation;
+    `pretrained.load` resamples those of a weight file to it.
+
+    Arguments:
+      classes: number of logits.
+      dim: width of the tokens.
+      depth: number of blocks.
+      heads: attention heads.
+      patch: side of a patch in pixels; must divide both sides of the image.
+      mlp_ratio: hidden units of the MLPs over `dim`.
+      pool: "token" (a class token) or "mean" (of all patches, without class token).
+      positions: "learned" or "sinusoidal" (2-D, no parameters).
+      dropout: rate after the positions, on the attention outputs and in the MLPs.
+      attention_dropout: rate on the attention weights.
+      drop_path: stochastic-depth rate of the last block; rises linearly from 0.
+      attention: kind of attention, or the kinds that the blocks take in turn; see
+        `attention.layers.layers`. The class token is global where a kind has global tokens.
+      norm: "pre", "post" or "tfixup"; see `transformer.Block`. Weight files are of "pre".
+      head_width: hidden units of the head, 0 for a single Dense.
+      head_dropout: dropout rate of the head.
+      remat: what the backward pass computes again of each block: "none", "full", "dots" or
+        "weight_dots"; see `remat.rematerialized`.
+      scan: compile the blocks, which must be equal, as one loop; see `scanned`.
+      dtype: of the computation; parameters, LayerNorm, softmax and logits are float32.
+    """
+
+    classes: int = 15
+    dim: int = 768
+    depth: int = 12
+    heads: int = 12
+    patch: int = 16
+    mlp_ratio: float = 4.0
+    pool: str = "token"
+    positions: str = "learned"
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path: float = 0.0
+    attention: str | tuple[str, ...] = "mha"
+    norm: str = "pre"
+    head_width: int = 0
+    head_dropout: float = 0.0
+    remat: str = "none"
+    scan: bool = False
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        """Names the two parts `backbone` and `head`, as the training stages expect."""
+        self.backbone = ViTBackbone(
+            dim=self.dim,
+            depth=self.depth,
+            heads=self.heads,
+            patch=self.patch,
+            mlp_ratio=self.mlp_ratio,
+            pool=self.pool,
+            positions=self.positions,
+            dropout=self.dropout,
+            attention_dropout=self.attention_dropout,
+            drop_path=self.drop_path,
+            attention=self.attention,
+            norm=self.norm,
+            remat=self.remat,
+            scan=self.scan,
+            dtype=self.dtype,
+        )
+        self.head = ClassifierHead(
+            self.classes, width=self.head_width, dropout=self.head_dropout, dtype=self.dtype
+        )
+
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Scores radiographs.
+
+        Arguments:
+          images: float `[batch, height, width, 1 or 3]`, normalised as the weights expect.
+          train: applies dropout and stochastic depth (needs the rng `dropout`).
+
+        Returns:
+          float32 logits `[batch, classes]`.
+        """
+        return self.head(self.backbone(images.astype(self.dtype), train), train=train)
+
+
+vit_tiny = functools.partial(ViT, dim=192, heads=3)
+vit_small = functools.partial(ViT, dim=384, heads=6)
+vit_base = functools.partial(ViT, dim=768, heads=12)

@@ -1,0 +1,1 @@
+"""What a training step costs: FLOPs, memory, collectives, and time at best."""

@@ -1,0 +1,201 @@
+"""Random access to windows of motion sequences.
+
+A whole data set of sequences fits in memory (Human3.6M with four cameras: 0.6 GB), so windows of
+any length and stride are cut from arrays, not from records.
+"""
+
+import dataclasses
+import pathlib
+import re
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxcxr.pose.geometry import cameras
+
+_NO_FRAMES = np.zeros((0, 17, 3), np.float32)
+
+TARGETS = ("sequence", "center")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequence:
+    """One motion seen by one camera.
+
+    Attributes:
+      sequence_id, subject, action, camera: names.
+      inputs: float32 `[frames, joints, 3]`: screen-normalised x and y, and the confidence; a joint
+        that was not seen is all zeros.
+      joints: float32 `[frames, joints, 3]`, metres, relative to the first joint (the hip).
+      root: float32 `[frames, 3]`, where the first joint stands, metres in the camera frame (x
+        right, y down, z forward); None where that is not known.
+      fps: frames per second.
+      scale: float32 `[frames]`, metres per unit of the poses that a model is to give; None: 1.
+    """
+
+    sequence_id: str
+    subject: str
+    action: str
+    camera: str
+    inputs: np.ndarray
+    joints: np.ndarray
+    root: np.ndarray | None = None
+    fps: float = 50.0
+    scale: np.ndarray | None = None
+
+    @property
+    def take(self) -> str:
+        """What was recorded without a break, of which a camera shows one view."""
+        return self.sequence_id.removesuffix(f"_{self.camera}")
+
+    @property
+    def motion(self) -> str:
+        """The recording, of which a take may be a chunk."""
+        return re.sub(r"_chunk\d+$", "", self.take)
+
+    @classmethod
+    def from_record(cls, record) -> "Sequence":
+        """From a record of `schema.pose_features`."""
+        width, height = record["image_size"]
+        screen = cameras.normalize_screen(record["keypoints"], width, height)
+        confidence = np.asarray(record["confidence"], np.float32)[..., None]
+        inputs = np.concatenate([np.where(confidence > 0, screen, 0.0), confidence], -1)
+        joints = np.asarray(record["joints"], np.float32)
+        names = (record[key] for key in ("sequence_id", "subject", "action", "camera"))
+        return cls(
+            *(name.decode() if isinstance(name, bytes) else str(name) for name in names),
+            inputs=inputs.astype(np.float32),
+            joints=joints - joints[:, :1],
+            # Poses in the image say nothing of where the root stands.
+            root=None if "scale" in record else joints[:, 0],
+            fps=float(record["fps"]),
+            scale=record.get("scale"),
+        )
+
+
+def read_sequences(directory: pathlib.Path, split: str) -> list[Sequence]:
+    """All sequences of a split of a prepared data set."""
+    records = tfds.builder_from_directory(directory).as_data_source(split)
+    return [Sequence.from_record(record) for record in records]
+
+
+class Clips:
+    """Windows of fixed length over sequences.
+
+    Arguments:
+      sequences: the sequences of one split.
+      frames: frames per window.
+      stride: frames between the starts of neighbouring windows; with `stride == frames` every
+        frame stands in exactly one window. The last window of a sequence is padded with zeros and
+        its `mask` is False there.
+      target: "sequence": all frames of a window are to be lifted. "center": only that in the
+        middle, number `frames // 2`; the windows stand about every `stride`-th frame from the
+        first to the last, and reach over the ends of a sequence by repeating its first and last
+        frame.
+
+    Attributes:
+      windows: pairs of the number of a sequence and the first frame to be lifted.
+    """
+
+    def __init__(
+        self, sequences: list[Sequence], frames: int, stride: int, target: str = "sequence"
+    ):
+        self.sequences = sorted(sequences, key=lambda sequence: sequence.sequence_id)
+        self.frames = frames
+        self.center = target == "center"
+        lifted = 1 if self.center else frames
+        self.windows = [
+            (which, start)
+            for which, sequence in enumerate(self.sequences)
+            for start in range(0, max(1, len(sequence.joints) - lifted + stride), stride)
+            if start < len(sequence.joints)
+        ]
+
+        lengths = [len(sequence.joints) for sequence in self.sequences]
+        first = np.concatenate([[0], np.cumsum(lengths)])
+        which, start = np.array(self.windows, np.int64).reshape(-1, 2).T
+        self._begin = first[which] + start
+        self._length = np.minimum(first[which + 1] - self._begin, frames)
+        self._ends = np.stack([first[which], first[which + 1] - 1], 1)
+        self._fps = np.array([s.fps for s in self.sequences], np.float32)[which]
+        self._inputs = np.concatenate([s.inputs for s in self.sequences] or [_NO_FRAMES])
+        targets = [s.joints if s.scale is None else s.joints / s.scale[:, None, None]
+                   for s in self.sequences]
+        self._joints = np.concatenate(targets or [_NO_FRAMES])
+        roots = [s.root for s in self.sequences]
+        known = roots and all(root is not None for root in roots)
+        self._root = np.concatenate(roots).astype(np.float32) if known else None
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    @property
+    def rate(self) -> float | None:
+        """Frames per second of the sequences; None where they have several."""
+        rates = {sequence.fps for sequence in self.sequences}
+        return rates.pop() if len(rates) == 1 else None
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {name: value[0] for name, value in self.read(np.array([index])).items()}
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Several windows at once.
+
+        Arguments:
+          indices: `[n]` positions among the windows.
+
+        Returns:
+          `keypoints` and `joints` `[n, frames, joints, 3]`, the latter over the sequences' scale,
+          `mask` bool `[n, frames]`, `fps` float32 `[n]`, and where all sequences know it `root`
+          `[n, frames, 3]`; with the target "center" joints and root of one frame.
+        """
+        indices = np.asarray(indices)
+        if self.center:
+            return self._read_centers(indices)
+        mask = np.arange(self.frames) < self._length[indices, None]
+        frame = np.where(mask, self._begin[indices, None] + np.arange(self.frames), 0)
+        padded = ~mask[..., None, None]
+        found = {
+            "keypoints": np.where(padded, np.float32(0), self._inputs[frame]),
+            "joints": np.where(padded, np.float32(0), self._joints[frame]),
+            "mask": mask,
+            "fps": self._fps[indices],
+        }
+        if self._root is not None:
+            found["root"] = np.where(padded[..., 0], np.float32(0), self._root[frame])
+        return found
+
+    def _read_centers(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        center = self._begin[indices, None]
+        first, last = self._ends[indices].T[..., None]
+        around = np.clip(center + np.arange(self.frames) - self.frames // 2, first, last)
+        found = {
+            "keypoints": self._inputs[around],
+            "joints": self._joints[center],
+            "mask": np.ones(around.shape, bool),
+            "fps": self._fps[indices],
+        }
+        if self._root is not None:
+            found["root"] = self._root[center]
+        return found
+
+    def stitch(self, values: np.ndarray) -> list[np.ndarray]:
+        """Per-window values back to per-sequence ones, padding dropped.
+
+        Arguments:
+          values: lengths `[windows, frames, ...]` in the order of the windows; needs
+            `stride == frames`, or the target "center", one frame in each window and a stride of 1.
+
+        Returns:
+          One `[sequence frames, ...]` array per sequence, times its scale: in metres.
+        """
+        parts: list[list[np.ndarray]] = [[] for _ in self.sequences]
+        for (which, start), value in zip(self.windows, values, strict=True):
+            left = len(self.sequences[which].joints) - start
+            parts[which].append(value[:left])
+        whole = [np.concatenate(pieces) for pieces in parts]
+        return [
+            part if sequence.scale is None
+            else part * sequence.scale.reshape(-1, *[1] * (part.ndim - 1))
+            for part, sequence in zip(whole, self.sequences, strict=True)
+        ]

@@ -1,0 +1,140 @@
+"""`jaxcxr compare` of runs that lift poses: MPJPE, paired over whole motions."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxcxr.report import tables
+from jaxcxr.errors import UserError
+from jaxcxr.pose.evaluation import pose_arrays, pose_errors, pose_statistics
+from jaxcxr.statistics import intervals, paired
+from jaxcxr.xray.evaluation import compared_files, scored_files
+from jaxcxr.xray.evaluation.metrics_table import interval_or_none, number, span, value_or_none
+
+MM = 1000.0
+NOTE = (
+    "MPJPE in mm over all frames of the runs' own test split. [95 %] and p: bootstrap of whole "
+    "motions with all their cameras, n - 1 of n, paired."
+)
+
+
+def are_poses(models: Mapping[str, Sequence[str]], split: str) -> bool:
+    """Whether the first path is a workdir of poses."""
+    first = next(iter(models.values()))[0]
+    file = compared_files.predictions_of(first, split)
+    return file.with_name(f"{split}_labels.npz").is_file()
+
+
+def compare(
+    models: Mapping[str, Sequence[str]], split: str, resamples: int = 1000, seed: int = 0
+) -> dict:
+    """MPJPE of all models, and the difference of each from the first.
+
+    Arguments:
+      models: name -> workdirs of its seeds.
+      split: whose predictions.
+      resamples, seed: of the bootstrap.
+
+    Returns:
+      `models` and `differences` as `compare.compare` has them, `counts`, `settings`.
+
+    Raises:
+      UserError: a run has no predictions, or is of other sequences or labels than the first.
+    """
+    truth, first_path, columns = None, None, []
+    for paths in models.values():
+        for path in paths:
+            labels, predictions = (
+                pose_arrays.read(compared_files.predictions_of(path, name, "npz")).sequences
+                for name in (f"{split}_labels", split)
+            )
+            if truth is None:
+                truth, first_path = labels, path
+            _check_same(labels, truth, path, first_path)
+            columns.append([
+                pose_errors.joint_errors(predictions[key][1] * MM, truth[key][1] * MM).sum()
+                for key in truth
+            ])
+    joints = [truth[key][1].shape[0] * truth[key][1].shape[1] for key in truth]
+    sums = np.array(columns, np.float64).T
+    counts = np.repeat(np.array(joints, np.float64)[:, None], sums.shape[1], axis=1)
+    strata, motions = np.zeros(len(truth)), np.array([key.motion for key in truth])
+    values = pose_statistics.estimate(sums, counts, strata)
+    drawn = pose_statistics.bootstrap(
+        sums, counts, strata, motions, resamples=resamples, seed=seed
+    )
+    entries, differences = _entries(models, values, drawn)
+    return {
+        "task": "pose", "metric": "mpjpe", "unit": "mm", "of_models": entries,
+        "differences": differences,
+        "counts": {"sequences": len(truth), "motions": len(set(motions.tolist()))},
+        "settings": {"resamples": resamples, "seed": seed, "level": intervals.LEVEL},
+    }
+
+
+def lines(result: Mapping) -> list[tuple[str, ...]]:
+    """Cells of the table."""
+    found = [("model", "seeds", "MPJPE mm [95 %]", "- A [95 %]", "p")]
+    for name, entry in result["of_models"].items():
+        one = result["differences"].get(name)
+        mean = number(entry["mean"], ".2f")
+        if entry["deviation"] is not None:
+            mean += f" +- {number(entry['deviation'], '.2f')}"
+        cells = [name, str(len(entry["values"])), f"{mean} {span(entry['interval'], '.2f')}"]
+        if one is None:
+            cells += ["", ""]
+        else:
+            difference = number(one["difference"], "+.2f")
+            cells += [f"{difference} {span(one['interval'], '+.2f')}", number(one["p"])]
+        found.append(tuple(cells))
+    return found
+
+
+def rows(result: Mapping) -> list[dict]:
+    """Of metrics.csv: one for each model."""
+    empty = {"difference": None, "interval": None, "p": None}
+    return [
+        tables.flat({
+            "metric": "mpjpe", "model": name, "mean": entry["mean"],
+            "deviation": entry["deviation"], "mean_interval": entry["interval"],
+            "difference": of["difference"], "difference_interval": of["interval"], "p": of["p"],
+        })
+        for name, entry in result["of_models"].items()
+        for of in [result["differences"].get(name, empty)]
+    ]
+
+
+def _entries(models, values, drawn) -> tuple[dict, dict]:
+    """Models and their differences from the first, of columns of runs."""
+    entries, differences, start, first = {}, {}, 0, None
+    for name, paths in models.items():
+        mine = slice(start, start + len(paths))
+        start += len(paths)
+        mean, draws = values[mine].mean(), drawn[:, mine].mean(axis=1)
+        entries[name] = {
+            "values": values[mine].tolist(), "mean": float(mean),
+            "deviation": float(values[mine].std(ddof=1)) if len(paths) > 1 else None,
+            "interval": interval_or_none(intervals.percentile_interval(draws)),
+        }
+        if first is None:
+            first = (mean, draws)
+            continue
+        found = paired.resampled(mean - first[0], draws - first[1])
+        differences[name] = {
+            "difference": float(found.value), "interval": interval_or_none(found.interval),
+            "p": value_or_none(found.p),
+        }
+    return entries, differences
+
+
+def _check_same(labels, truth, path: str, first_path: str) -> None:
+    other = set(labels) ^ set(truth)
+    if other:
+        raise UserError(
+            f"{path}: not the sequences of {first_path}; {len(other)} are in one of both only: "
+            f"{scored_files.some(map(str, sorted(other)))}"
+        )
+    for key, (_, poses) in truth.items():
+        found = labels[key][1]
+        if found.shape != poses.shape or not np.allclose(found, poses, atol=1e-6):
+            raise UserError(f"{path}: not the labels of {first_path}; {key} differs")

@@ -1,0 +1,305 @@
+"""Where and when a pose model errs: tables and figures in the report of a run.
+
+`errors.md` and `errors.csv` (action x joint), and the figures `errors_actions.png`,
+`errors_time.png` and `errors_worst.png`, each described in `errors.md`.
+"""
+
+import csv
+import dataclasses
+import math
+import pathlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from jaxcxr.report import tables
+from jaxcxr.report.canvas import save
+from jaxcxr.pose import clips
+from jaxcxr.pose.evaluation import pose_errors as metrics_pose
+from jaxcxr.pose.geometry.skeletons import Skeleton
+from jaxcxr.pose.report import error_figures
+
+MM = 1000.0
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+# Sequences: drawn, listed in the table, and shown over time.
+DRAWN, LISTED, SHOWN = 4, 10, 40
+_MOST_BINS = 120  # of time
+_FEWEST = 4  # sequences whose median is drawn
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Errors of an action.
+
+    Attributes:
+      name: of the action.
+      sequences, frames: their numbers.
+      joints: mean error of each joint, mm, `[joints]`.
+    """
+
+    name: str
+    sequences: int
+    frames: int
+    joints: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        """MPJPE, mm."""
+        return float(self.joints.mean())
+
+
+@dataclasses.dataclass(frozen=True)
+class OverTime:
+    """Errors of frames along time, mm.
+
+    Attributes:
+      window: `QUANTILES` at each place in a window, `[5, frames]`; None where a window lifts its
+        middle frame alone.
+      bin: length of a bin, seconds.
+      sequences: mean error of each sequence in each bin, `[sequences, bins]`, NaN after its end.
+      means: of each whole sequence, `[sequences]`.
+      quantiles: `QUANTILES` over sequences, `[5, bins]`, NaN where fewer than a tenth, or than four
+        (of fewer: than all), still run.
+    """
+
+    window: np.ndarray | None
+    bin: float
+    sequences: np.ndarray
+    means: np.ndarray
+    quantiles: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Worst:
+    """A sequence on which a model errs much, and its worst frame.
+
+    Attributes:
+      sequence: the sequence.
+      predicted: joints, mm, `[frames, joints, 3]`.
+      errors: of each frame and joint, mm, `[frames, joints]`.
+    """
+
+    sequence: clips.Sequence
+    predicted: np.ndarray
+    errors: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        """MPJPE, mm."""
+        return float(self.errors.mean())
+
+    @property
+    def frame(self) -> int:
+        """The frame of the largest error."""
+        return int(self.errors.mean(-1).argmax())
+
+
+def write(
+    source: clips.Clips,
+    predicted: Sequence[np.ndarray],
+    skeleton: Skeleton,
+    split: str,
+    folder: pathlib.Path,
+) -> None:
+    """Writes the tables and the figures.
+
+    Arguments:
+      source: the windows of the split, each frame lifted once.
+      predicted: of each of its sequences, metres, `[frames, joints, 3]`.
+      skeleton: of the joints.
+      split: its name.
+      folder: to write into.
+    """
+    predicted = [values * MM for values in predicted]
+    errors = [
+        metrics_pose.joint_errors(values, sequence.joints * MM)
+        for values, sequence in zip(predicted, source.sequences, strict=True)
+    ]
+    rows = by_action(errors, [sequence.action for sequence in source.sequences])
+    time = over_time(
+        [e.mean(-1) for e in errors], [s.fps for s in source.sequences],
+        None if source.center else source.frames,
+    )
+    listed = worst(source.sequences, predicted, errors)
+    _write_csv(rows, skeleton.joints, folder / "errors.csv")
+    text = _markdown(rows, time, listed, skeleton.joints, split)
+    (folder / "errors.md").write_text(text, encoding="utf-8")
+    save(error_figures.actions_figure(rows, skeleton.joints), folder / "errors_actions.png")
+    names = [sequence.sequence_id for sequence in source.sequences]
+    save(error_figures.time_figure(time, names, SHOWN), folder / "errors_time.png")
+    figure = error_figures.worst_figure(listed[:DRAWN], skeleton, rows[-1].mean)
+    save(figure, folder / "errors_worst.png")
+
+
+def by_action(errors: Sequence[np.ndarray], actions: Sequence[str]) -> list[Row]:
+    """Mean errors of each action and joint.
+
+    Arguments:
+      errors: of each sequence, mm, `[frames, joints]`.
+      actions: of each sequence.
+
+    Returns:
+      A row for each action, in alphabetic order, and at last one of all frames.
+    """
+    def row(name: str, chosen: Iterable[np.ndarray]) -> Row:
+        parts = list(chosen)
+        values = np.concatenate(parts)
+        return Row(name, len(parts), len(values), values.mean(0))
+
+    rows = [
+        row(name, (e for e, action in zip(errors, actions, strict=True) if action == name))
+        for name in sorted(set(actions))
+    ]
+    return [*rows, row("all frames", errors)]
+
+
+def over_time(
+    errors: Sequence[np.ndarray], fps: Sequence[float], window: int | None
+) -> OverTime:
+    """Errors by the place in a window and by the time since a sequence began.
+
+    Arguments:
+      errors: of each frame of each sequence, mm, `[frames]`.
+      fps: frames per second of each sequence.
+      window: frames of the windows that are lifted side by side; None: every frame has its own.
+    """
+    place = None
+    if window is not None:
+        # NaN after the end of a sequence.
+        padded = [np.pad(e, (0, -len(e) % window), constant_values=np.nan) for e in errors]
+        place = _quantiles(np.concatenate(padded).reshape(-1, window))
+    seconds = max(len(e) / rate for e, rate in zip(errors, fps, strict=True))
+    width = max(seconds / _MOST_BINS, 1 / min(fps))
+    binned = np.full((len(errors), math.ceil(seconds / width - 1e-9)), np.nan)
+    for row, e, rate in zip(binned, errors, fps, strict=True):
+        bins = np.floor(np.arange(len(e)) / (rate * width) + 1e-9).astype(int)
+        counts = np.bincount(bins)
+        sums = np.bincount(bins, weights=e)
+        row[: len(counts)] = np.divide(
+            sums, counts, out=np.full(len(counts), np.nan), where=counts > 0
+        )
+    enough = np.isfinite(binned).sum(0) >= max(min(_FEWEST, len(errors)), len(errors) / 10)
+    quantiles = np.full((len(QUANTILES), binned.shape[1]), np.nan)
+    quantiles[:, enough] = _quantiles(binned[:, enough])
+    means = np.array([e.mean() for e in errors])
+    return OverTime(place, width, binned, means, quantiles)
+
+
+def _quantiles(values: np.ndarray) -> np.ndarray:
+    """`QUANTILES` of each column over what is not NaN; NaN where nothing is."""
+    result = np.full((len(QUANTILES), values.shape[1]), np.nan)
+    for out, column in zip(result.T, values.T, strict=True):
+        known = column[~np.isnan(column)]
+        if len(known):
+            out[:] = np.quantile(known, QUANTILES)
+    return result
+
+
+def worst(
+    sequences: Sequence[clips.Sequence],
+    predicted: Sequence[np.ndarray],
+    errors: Sequence[np.ndarray],
+) -> list[Worst]:
+    """The sequences of the largest MPJPE, the largest first, of each take one camera.
+
+    Arguments:
+      sequences: of a split.
+      predicted: of each, mm, `[frames, joints, 3]`.
+      errors: of each, mm, `[frames, joints]`.
+
+    Returns:
+      at most `LISTED` of them.
+    """
+    every = [Worst(*parts) for parts in zip(sequences, predicted, errors, strict=True)]
+    chosen: dict[str, Worst] = {}
+    for one in sorted(every, key=lambda one: -one.mean):
+        chosen.setdefault(one.sequence.take, one)
+    return list(chosen.values())[:LISTED]
+
+
+def _write_csv(rows: Sequence[Row], joints: Sequence[str], path: pathlib.Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        columns = [f"{name}_mm" for name in joints]
+        writer.writerow(("action", "sequences", "frames", "mpjpe_mm", *columns))
+        for row in rows:
+            values = (row.mean, *row.joints)
+            writer.writerow((row.name, row.sequences, row.frames, *(f"{v:.3f}" for v in values)))
+
+
+def _markdown(rows, time: OverTime, listed: Sequence[Worst], joints, split: str) -> str:
+    *actions, every = rows
+    table = [("joint", *(row.name for row in rows))]
+    table += [
+        (name.replace("_", " "), *(f"{row.joints[j]:.1f}" for row in rows))
+        for j, name in enumerate(joints)
+    ]
+    table += [
+        ("all joints", *(f"{row.mean:.1f}" for row in rows)),
+        ("frames", *(f"{row.frames:,}" for row in rows)),
+        ("sequences", *(str(row.sequences) for row in rows)),
+    ]
+    ranking = [("sequence", "action", "frames", "MPJPE", "worst frame", "its error", "worst joint")]
+    ranking += [
+        (one.sequence.sequence_id, one.sequence.action, f"{len(one.errors):,}", f"{one.mean:.1f}",
+         str(one.frame), f"{one.errors[one.frame].mean():.1f}",
+         joints[one.errors.mean(0).argmax()].replace("_", " "))
+        for one in listed
+    ]
+    blocks = [
+        f"# Errors on the {split} split",
+        f"MPJPE {every.mean:.1f} mm over {every.frames:,} frames of {every.sequences} sequences; "
+        "the mean of the actions' means is "
+        f"{metrics_pose.action_mean({row.name: row.mean for row in actions}):.1f} mm.",
+        "## By action and joint, mm", *_block(table),
+        "## By the place of a frame in its window, mm", *_places(time),
+        "## Worst sequences, mm", "Of each take the camera of the largest error.",
+        *_block(ranking),
+        "## Figures", *_block(_figures(rows, time, listed, joints), left=2),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _block(lines, left: int = 1) -> list[str]:
+    return ["\n".join(tables.markdown(lines, left))]
+
+
+def _places(time: OverTime) -> list[str]:
+    if time.window is None:
+        return ["Every frame is lifted from a window of its own, in whose middle it stands."]
+    frames = time.window.shape[1]
+    lines = [("frame", *(f"{q:.0%}" if q != 0.5 else "median" for q in QUANTILES))]
+    for name, place in {"first": 0, "middle": frames // 2, "last": frames - 1}.items():
+        lines.append((f"{name} ({place + 1})", *(f"{x:.1f}" for x in time.window[:, place])))
+    return _block(lines)
+
+
+def _figures(rows, time: OverTime, listed: Sequence[Worst], joints) -> list[tuple[str, ...]]:
+    """What each figure shows, for those who do not see it."""
+    *actions, every = rows
+    hard, easy = (pick(actions, key=lambda row: row.mean) for pick in (max, min))
+    joint = int(every.joints.argmax())
+    median = time.quantiles[2]
+    known = median[~np.isnan(median)]
+    drawn = listed[:DRAWN]
+    window = "" if time.window is None else (
+        f"Median error by place in the window: {time.window[2].min():.0f} to "
+        f"{time.window[2].max():.0f} mm. "
+    )
+    return [
+        ("file", "what it shows"),
+        ("errors_actions.png",
+         "Table of colours with a number in each cell: mean position error in mm, a row for each "
+         f"action, a column for each joint. Largest for {hard.name} ({hard.mean:.0f} mm), smallest "
+         f"for {easy.name} ({easy.mean:.0f} mm); worst joint {joints[joint].replace('_', ' ')} "
+         f"({every.joints[joint]:.0f} mm)."),
+        ("errors_time.png",
+         f"{window}Median over sequences by time since their beginning: {known.min():.0f} to "
+         f"{known.max():.0f} mm. Bands hold half and nine tenths. Below, a row of colours for each "
+         "sequence, the worst first."),
+        ("errors_worst.png",
+         "Worst frame of "
+         + ", ".join(f"{one.sequence.sequence_id} ({one.mean:.0f} mm)" for one in drawn)
+         + ": 2D input, true and predicted skeleton as the camera sees them and from the side, and "
+         "the error over time."),
+    ]

@@ -1,0 +1,144 @@
+"""Pose metrics of many sequences: sums first, so that groups and resamples cost next to nothing.
+
+Every metric is a mean over joints (of frames, differences or angles), that is a sum over a count.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxcxr.pose.evaluation import pose_errors
+
+METRICS = (
+    "mpjpe", "p_mpjpe", "n_mpjpe", "mpjve", "acceleration_error", "pck3d", "auc3d", "mjae",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Sums and counts of one sequence.
+
+    Attributes:
+      sums, counts: of `METRICS`, `[8]`.
+      joint_sums, joint_counts: of MPJPE and P-MPJPE, `[2, joints]`.
+    """
+
+    sums: np.ndarray
+    counts: np.ndarray
+    joint_sums: np.ndarray
+    joint_counts: np.ndarray
+
+
+def statistics(
+    prediction: np.ndarray,
+    target: np.ndarray,
+    runs: np.ndarray | None = None,
+    *,
+    parents: Sequence[int],
+    scored: Sequence[int] = (),
+    inclusive: bool = True,
+) -> Statistics:
+    """Sums and counts of the metrics of one sequence.
+
+    Arguments:
+      prediction: `[frames, joints, 3]`, millimetres, as they are to be compared.
+      target: `[frames, joints, 3]`; joints that are not finite are left out.
+      runs: `[frames]`, a number for each run of frames that follow each other; none: one run.
+      parents: of the joints, which define the angles.
+      scored: joints of 3DPCK and its area; empty: all.
+      inclusive: see `pose.pck3d`.
+    """
+    known = pose_errors.known(target)
+    # What is left out must still be a number, for sums of products with 0.
+    target = np.where(known[..., None], target, 0.0)
+    prediction = np.where(known[..., None], prediction, 0.0)
+    weights = known.astype(np.float64)
+    errors = pose_errors.joint_errors(prediction, target)
+    aligned = pose_errors.joint_errors(pose_errors.procrustes(prediction, target, weights), target)
+    scaled = pose_errors.joint_errors(pose_errors.best_scale(prediction, target, weights), target)
+    chosen = list(scored) or slice(None)
+    near = pose_errors.share_within(errors[:, chosen], (pose_errors.PCK3D_THRESHOLD,), inclusive)
+    area = pose_errors.share_within(errors[:, chosen], pose_errors.AUC3D_THRESHOLDS, inclusive)
+    angles = pose_errors.bone_angles(parents)
+    pairs = [
+        (errors, weights), (aligned, weights), (scaled, weights),
+        *(pose_errors.difference_errors(prediction, target, weights, runs, order) for order in (1, 2)),
+        (near, weights[:, chosen]), (area, weights[:, chosen]),
+        pose_errors.angle_errors(prediction, target, angles, weights),
+    ]
+    sums = [np.where(light > 0, values, 0.0).sum() for values, light in pairs]
+    both = [np.where(known, values, 0.0).sum(axis=0) for values in (errors, aligned)]
+    count = weights.sum(axis=0)
+    return Statistics(
+        np.array(sums), np.array([light.sum() for _, light in pairs]), np.array(both),
+        np.array([count, count]),
+    )
+
+
+def estimate(sums: np.ndarray, counts: np.ndarray, strata: np.ndarray) -> np.ndarray:
+    """Mean in each stratum, then the unweighted mean over strata that have one.
+
+    Arguments:
+      sums, counts: `[sequences, metrics]`.
+      strata: `[sequences]`, such as the action of each.
+
+    Returns:
+      `[metrics]`; NaN where nothing counts.
+    """
+    parts = [_ratio(sums[s].sum(axis=0), counts[s].sum(axis=0)) for s in _masks(strata)]
+    return _mean(np.array(parts))
+
+
+def bootstrap(
+    sums: np.ndarray,
+    counts: np.ndarray,
+    strata: np.ndarray,
+    clusters: np.ndarray,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> np.ndarray:
+    """`estimate` of resamples of whole clusters, drawn within each stratum.
+
+    Of n clusters n - 1 are drawn, with replacement: the variance of a mean of n of n would be too
+    small by (n - 1) / n, which matters with the four motions of an action. A stratum of one
+    cluster stays as it is.
+
+    Arguments:
+      sums, counts, strata: as in `estimate`.
+      clusters: `[sequences]`, the motion of each; those of one cluster are drawn together.
+      resamples: number of resamples.
+      seed: of NumPy's PCG64.
+
+    Returns:
+      `[resamples, metrics]`; NaN throughout if no stratum has two clusters.
+
+    Source: Rao and Wu, "Resampling inference with complex survey data", 1988.
+    """
+    random = np.random.default_rng(seed)
+    parts, varies = [], False
+    for mask in _masks(strata):
+        names, index = np.unique(clusters[mask], return_inverse=True)
+        n = len(names)
+        varies |= n > 1
+        member = (index == np.arange(n)[:, None]).astype(np.float64)
+        drawn = random.multinomial(max(n - 1, 1), np.full(n, 1 / n), size=resamples)
+        weight = drawn.astype(np.float64) @ member
+        parts.append(_ratio(weight @ sums[mask], weight @ counts[mask]))
+    values = _mean(np.array(parts))
+    return values if varies else np.full_like(values, np.nan)
+
+
+def _masks(strata: np.ndarray) -> list[np.ndarray]:
+    return [strata == name for name in np.unique(strata)]
+
+
+def _ratio(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    return np.where(counts > 0, sums / np.where(counts > 0, counts, 1.0), np.nan)
+
+
+def _mean(parts: np.ndarray) -> np.ndarray:
+    """Mean over the first axis of what is not NaN."""
+    there = ~np.isnan(parts)
+    return _ratio(np.where(there, parts, 0.0).sum(axis=0), there.sum(axis=0))

@@ -1,0 +1,252 @@
+"""`jaxcxr score --task=keypoints`: 2D keypoints against COCO's or MPII's labels, with intervals.
+
+    jaxcxr score --task keypoints --labels person_keypoints_val2017.json \
+        --predictions results.json --out scores
+    jaxcxr score --task keypoints --labels gt_valid.mat --predictions pred.mat --out scores
+
+What files there are: `jaxcxr.pose.evaluation.coco_keypoints` and `keypoint_mpii`. COCO's detections are
+scored by AP and AR over object keypoint similarities (OKS), MPII's people by PCKh; both by PCK, PDJ
+and PCP. Intervals are percentiles over resamples of whole images.
+"""
+
+import argparse
+import hashlib
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+import jaxcxr
+from jaxcxr.report import tables
+from jaxcxr.errors import UserError
+from jaxcxr.pose.evaluation import coco_keypoints, keypoint_ap, mpii_keypoints
+from jaxcxr.pose.evaluation import keypoint_statistics as statistics
+from jaxcxr.pose.evaluation.annotated_people import Figures
+from jaxcxr.statistics import intervals
+
+OPTIONS = ("category", "sigmas", "head_boxes", "origin")
+_TITLES = {
+    "pckh": "PCKh@0.5", "pckh_auc": "PCKh AUC", "pck": "PCK@0.2", "pdj": "PDJ@0.2", "pcp": "PCP",
+    "pcp_loose": "PCP loose", "oks": "OKS",
+}
+_NOTES = {
+    "AP": "as COCO's evaluation; resamples tend to lie above, since detections of an image drawn "
+          "twice stand together in the ranking",
+    "pckh": "within 0.5 heads, a head being 0.6 times the diagonal of its box; pelvis and thorax "
+            "are not in the mean (MPII)",
+    "pckh_auc": "area under PCKh over 0 to 0.5 heads, divided by 0.5",
+    "pck": "within 0.2 times the longer side of the person's box (MPII: 200 times scale)",
+    "pdj": "within less than 0.2 times the distance of the left shoulder from the right hip",
+    "pcp": "both ends of a limb within half its length; loose: the mean of both distances",
+    "oks": "mean over annotated figures, 0 for those that were missed",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of 2D keypoints."""
+    group = parser.add_argument_group("2D keypoints (--task keypoints)")
+    group.add_argument("--category", metavar="NAME", help="COCO: score this category only")
+    group.add_argument(
+        "--sigmas", metavar="LIST", help="COCO: standard deviations of the joints, as in "
+        "0.026,0.025,...; default: COCO's, of its 17"
+    )
+    group.add_argument("--head-boxes", metavar="MAT", help="MPII: file with the boxes of heads")
+    group.add_argument(
+        "--origin", type=int, choices=(0, 1),
+        help="MPII: number of the first pixel in the predictions (default: 1)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Scores, writes metrics.json, metrics.csv and metrics.md, prints the tables.
+
+    Raises:
+      UserError: a file or an option does not fit.
+    """
+    figures = _read(args)
+    result = score(figures, args.resamples, args.seed)
+    result |= {
+        "inputs": {name: _fingerprint(getattr(args, name)) for name in ("labels", "predictions")},
+        "jaxcxr_version": jaxcxr.__version__,
+    }
+    out = pathlib.Path(args.out)
+    rows = [{"group": "overall", "name": "", **tables.flat(result["overall"])}]
+    for group in ("joint", "limb"):
+        rows += [{"group": group, "name": name, **tables.flat(entry)}
+                 for name, entry in result[f"per_{group}"].items()]
+    blocks = _tables(result)
+    remarks = [*figures.remarks, *_remarks(result)]
+    tables.write_result(
+        out, result, rows,
+        [_title(result), *("\n".join(tables.markdown(lines)) for lines in blocks), *remarks],
+    )
+    print("\n\n".join([_title(result), *("\n".join(tables.aligned(lines)) for lines in blocks)]))
+    for remark in remarks:
+        print(remark)
+    print("Written: " + ", ".join(str(out / f"metrics.{end}") for end in ("json", "csv", "md")))
+
+
+def _read(args: argparse.Namespace) -> Figures:
+    """The figures of files of either form, told apart by the labels."""
+    labels = pathlib.Path(args.labels)
+    coco = labels.suffix != ".mat" and _starts_with(labels, b"{")
+    for name, of_coco in (("category", True), ("sigmas", True), ("head_boxes", False),
+                          ("origin", False)):
+        if getattr(args, name) is not None and of_coco != coco:
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} is of {'COCO' if of_coco else 'MPII'}'s labels; leave it "
+                            "out")
+    images = None if args.split_list is None else _list(pathlib.Path(args.split_list))
+    if coco:
+        return coco_keypoints.read(
+            args.labels, args.predictions, args.category or "", _sigmas(args.sigmas), images
+        )
+    origin = 1 if args.origin is None else args.origin
+    return mpii_keypoints.read(args.labels, args.predictions, args.head_boxes, origin, images)
+
+
+def _starts_with(path: pathlib.Path, first: bytes) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(first)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
+
+
+def _list(path: pathlib.Path) -> frozenset[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as a list of images ({error}).") from error
+    return frozenset(line.strip() for line in lines if line.strip())
+
+
+def _sigmas(text: str | None) -> tuple[float, ...]:
+    try:
+        values = tuple(float(word) for word in text.split(",")) if text else ()
+    except ValueError:
+        values = (math.nan,)
+    if not all(0 < value < math.inf for value in values):
+        raise UserError(f"--sigmas {text}: numbers above 0 are wanted, with commas between them")
+    return values
+
+
+def _fingerprint(name: str) -> dict[str, str]:
+    path = pathlib.Path(name)
+    with path.open("rb") as file:
+        return {"name": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def score(figures: Figures, resamples: int = 1000, seed: int = 0) -> dict:
+    """Metrics with intervals, in the form of metrics.json.
+
+    Arguments:
+      figures: labels and predictions.
+      resamples, seed: of the bootstrap over images.
+
+    Returns:
+      `overall` (metric -> value, `METRIC_interval` -> [low, high]; of COCO also `AP` ... `ARl`),
+      `per_joint` and `per_limb` alike, `counts`, `settings`. What is undefined is None: an interval
+      where fewer than two images define the metric.
+    """
+    found = statistics.outcomes(
+        figures.prediction, figures.target, figures.visible, boxes=figures.boxes,
+        heads=figures.heads, areas=figures.areas, torso=figures.torso,
+        limbs=tuple(figures.limbs.values()), sigmas=figures.sigmas,
+    )
+    columns = list(_columns(figures, found))
+    drawn = statistics.bootstrap(
+        [(of.sums[:, parts].sum(1), of.counts[:, parts].sum(1)) for *_, of, parts in columns],
+        figures.images, resamples, seed,
+    )
+    result: dict = {"task": "keypoints", "form": figures.form, "overall": {}, "per_joint": {},
+                    "per_limb": {}}
+    if figures.matched is not None:
+        values, ranges = keypoint_ap.summary(figures.matched), keypoint_ap.bootstrap(
+            figures.matched, resamples, seed)
+        for metric, value in values.items():
+            result["overall"] |= _entry(metric, value, ranges[metric])
+    for (group, name, metric, of, parts), values in zip(columns, drawn, strict=True):
+        entry = result[group].setdefault(name, {}) if name else result[group]
+        entry |= _entry(metric, statistics.share(of, parts), values)
+    result["counts"] = {**figures.counts, "joints": int(figures.visible.sum())}
+    result["settings"] = {
+        **figures.settings, "resamples": resamples, "seed": seed, "level": intervals.LEVEL,
+        "resampled": "images",
+        "notes": {name: note for name, note in _NOTES.items() if name in result["overall"]},
+    }
+    return result
+
+
+def _columns(figures: Figures, found: Mapping[str, statistics.Outcomes]):
+    """Every share: its group, the name of its part, its metric, its outcomes and parts."""
+    for metric, of in found.items():
+        parts = list(range(of.sums.shape[1]))
+        group, names = None, ()
+        if metric in statistics.OF_JOINTS:
+            group, names = "per_joint", figures.joints
+        elif metric in statistics.OF_LIMBS:
+            group, names = "per_limb", tuple(figures.limbs)
+        for part, name in enumerate(names):
+            yield group, name, metric, of, [part]
+        if metric in ("pckh", "pckh_auc"):
+            parts = [part for part in parts if part not in figures.excluded]
+        yield "overall", "", metric, of, parts
+
+
+def _entry(metric: str, value: float, resampled: np.ndarray) -> dict:
+    low, high = intervals.percentile_interval(resampled)
+    return {
+        metric: None if math.isnan(value) else value,
+        f"{metric}_interval": None if math.isnan(low) else [low, high],
+    }
+
+
+def _title(result: Mapping) -> str:
+    counts = result["counts"]
+    kind = {"coco": "COCO", "mpii": "MPII"}[result["form"]]
+    return (f"{kind}: {counts['figures']:,} figures with {counts['joints']:,} joints in "
+            f"{counts['images']:,} images")
+
+
+def _tables(result: Mapping) -> list[list[tuple[str, ...]]]:
+    """The whole, joint by joint, and limb by limb."""
+    lines = [("metric", "value", "95% interval")]
+    for metric in (*keypoint_ap.METRICS, *statistics.METRICS):
+        if metric in result["overall"]:
+            value, interval = (result["overall"][f"{metric}{end}"] for end in ("", "_interval"))
+            lines.append((_TITLES.get(metric, metric), _number(value), _range(interval)))
+    found = [lines]
+    for group, metrics in (("joint", statistics.OF_JOINTS), ("limb", statistics.OF_LIMBS)):
+        entries = result[f"per_{group}"]
+        shown = [metric for metric in metrics if any(metric in e for e in entries.values())]
+        if shown:
+            header = (group, *(_TITLES[metric] for metric in shown))
+            found.append([header, *((name, *(_cell(entry, metric) for metric in shown))
+                                    for name, entry in entries.items())])
+    return found
+
+
+def _cell(entry: Mapping, metric: str) -> str:
+    return f"{_number(entry[metric])} {_range(entry[f'{metric}_interval'])}"
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def _range(interval: Sequence[float] | None) -> str:
+    return "[n/a]" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def _remarks(result: Mapping) -> list[str]:
+    remarks = []
+    if result["form"] == "coco" and result["counts"]["figures_missed"]:
+        remarks.append(
+            f"{result['counts']['figures_missed']:,} figures have no detection left for them: "
+            "their joints count as wrong"
+        )
+    if result["counts"]["images"] < 2:
+        remarks.append("No intervals: they take two images.")
+    return remarks

@@ -1,0 +1,293 @@
+"""`jaxcxr score --task=pose`: 3D poses of any framework by a protocol, with 95% intervals.
+
+    jaxcxr score --task pose --protocol vp3d-cpn --labels labels.npz \
+        --predictions predictions.npz --out scores
+
+The files are described in `jaxcxr.pose.evaluation.pose_arrays`, the protocols in
+`jaxcxr.pose.evaluation.protocols`. What the labels hold beyond the protocol's test set is left out.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+import jaxcxr
+from jaxcxr.report import tables
+from jaxcxr.errors import UserError
+from jaxcxr.pose.evaluation import pose_arrays, pose_pairs, pose_statistics, protocols
+from jaxcxr.pose.evaluation.pose_arrays import Key
+from jaxcxr.pose.evaluation.pose_pairs import Pair
+from jaxcxr.pose.evaluation.protocols import Protocol
+from jaxcxr.statistics import intervals
+from jaxcxr.xray.evaluation.scored_files import some
+
+OPTIONS = ("protocol", "sequence", "labels_unit", "predictions_unit", "compare")
+METRICS = pose_statistics.METRICS
+_TITLES = ("MPJPE", "P-MPJPE", "N-MPJPE", "MPJVE", "accel", "3DPCK", "AUC", "MJAE")
+# On the screen and in Markdown; metrics.json and metrics.csv have the intervals of all.
+_WITH_INTERVAL = ("mpjpe", "p_mpjpe", "mpjve")
+_UNITS = ("mm", "mm", "mm", "mm/frame", "mm/frame^2", "share", "share", "degrees")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of poses."""
+    group = parser.add_argument_group("poses (--task pose)")
+    group.add_argument("--protocol", metavar="NAME", help=", ".join(protocols.PROTOCOLS))
+    group.add_argument("--sequence", metavar="KEY", help="which subject/action/camera a .npy is of")
+    for name in ("labels", "predictions"):
+        group.add_argument(
+            f"--{name}-unit", choices=("m", "mm"),
+            help=f"of the {name}; default: as the file says, or else the protocol's",
+        )
+    group.add_argument(
+        "--compare", nargs="+", default=[], metavar="JSON",
+        help="metrics.json of other results of the protocol, to stand in one table",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Scores, writes metrics.json, metrics.csv and metrics.md, prints the tables.
+
+    Raises:
+      UserError: a file, its unit, or a result to compare with does not fit the protocol.
+    """
+    if args.protocol is None:
+        raise UserError(f"--protocol is missing; name one of {', '.join(protocols.PROTOCOLS)}")
+    protocol = protocols.get(args.protocol)
+    others = {name: _read_result(name) for name in args.compare}
+    labels = pose_arrays.read(args.labels, args.sequence)
+    predictions = pose_arrays.read(args.predictions, args.sequence)
+    pairs, left_out, ignored = pose_pairs.join(
+        labels, predictions, protocol, args.labels_unit, args.predictions_unit
+    )
+    fps = pose_pairs.rate(labels, predictions, protocol)
+    result = score(pairs, dataclasses.replace(protocol, fps=fps), args.resamples, args.seed)
+    result["test_set"] |= {"labels_left_out": left_out, "predictions_ignored": ignored}
+    result |= {
+        "inputs": {"labels": labels.fingerprint, "predictions": predictions.fingerprint},
+        "jaxcxr_version": jaxcxr.__version__,
+    }
+    compared = {**others, "this": result} if others else {}
+    if compared:
+        protocols.same(compared)
+    out = pathlib.Path(args.out)
+    _write(result, compared, out)
+    print(to_text(result, compared))
+    for remark in _remarks(result):
+        print(remark)
+    print("Written: " + ", ".join(str(out / f"metrics.{end}") for end in ("json", "csv", "md")))
+
+
+def score(
+    pairs: Mapping[Key, Pair],
+    protocol: Protocol,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict:
+    """Metrics with intervals, in the form of metrics.json.
+
+    Arguments:
+      pairs: true and predicted poses of each sequence, as `pose_pairs.join` gives them; a joint of
+        the labels that is not finite is missing, and left out.
+      protocol: how they are counted.
+      resamples, seed: of the bootstrap. It draws whole motions, with all cameras, within each
+        action where the average is over actions; n - 1 of n motions (Rao and Wu, 1988), since with
+        few motions drawing n of n is too narrow.
+
+    Returns:
+      `protocol`, `overall` (metric -> value, `METRIC_interval` -> [low, high], none where fewer
+      than two motions define it), `per_action`, `per_subject`, `per_camera` and `per_joint` alike,
+      `counts`, `test_set`, `units`, `settings`. What is undefined is None.
+    """
+    keys = list(pairs)
+    numbers = [_statistics(pairs[key], protocol) for key in keys]
+    sums = np.stack([entry.sums for entry in numbers])
+    counts = np.stack([entry.counts for entry in numbers])
+    motions = np.array([key.motion for key in keys])
+    strata = np.array([_stratum(key, protocol) for key in keys])
+
+    def entry(rows, names=METRICS, of=(sums, counts)):
+        chosen = (of[0][rows], of[1][rows], strata[rows], motions[rows])
+        values = pose_statistics.estimate(*chosen[:3])
+        ranges = pose_statistics.bootstrap(*chosen, resamples=resamples, seed=seed)
+        return _entry(names, values, ranges)
+
+    def grouped(names):
+        names = np.array(names)
+        return {str(name): entry(names == name) for name in np.unique(names)}
+
+    every = np.ones(len(keys), bool)
+    overall = entry(every)
+    if protocol.fps is not None:
+        overall |= _per_second(overall, protocol.fps)
+    joint_sums = np.stack([one.joint_sums for one in numbers])
+    joint_counts = np.stack([one.joint_counts for one in numbers])
+    per_joint = {
+        name: entry(every, METRICS[:2], (joint_sums[..., j], joint_counts[..., j]))
+        for j, name in enumerate(protocol.joints)
+    }
+    missing = sum(int((~np.isfinite(pair.truth).all(-1)).sum()) for pair in pairs.values())
+    return {
+        "task": "pose",
+        "protocol": protocol.name,
+        "overall": overall,
+        "per_action": grouped([key.kind for key in keys]),
+        "per_subject": grouped([key.subject for key in keys]),
+        "per_camera": grouped([key.camera for key in keys]),
+        "per_joint": per_joint,
+        "counts": {
+            "sequences": len(keys), "motions": len(set(motions)), "joints_missing": missing,
+            "frames": sum(len(pair.frames) for pair in pairs.values()),
+        },
+        "test_set": {"absent": pose_pairs.absent(keys, protocol)},
+        "units": dict(zip(METRICS, _UNITS, strict=True)),
+        "settings": {
+            "definition": dataclasses.asdict(protocol), "resamples": resamples, "seed": seed,
+            "level": intervals.LEVEL, "resampled": "motions, with all cameras",
+        },
+    }
+
+
+def to_text(result: Mapping, compared: Mapping[str, Mapping] | None = None) -> str:
+    """The result of `score` as aligned tables."""
+    blocks = [
+        "\n".join(tables.aligned(lines)) for lines in _tables(result, compared or {}).values()
+    ]
+    return "\n\n".join([_title(result), *blocks])
+
+
+def _stratum(key: Key, protocol: Protocol) -> str:
+    names = {"frame": "", "action": key.kind, "subject-action": f"{key.subject}/{key.kind}"}
+    return names[protocol.average]
+
+
+def _statistics(pair: Pair, protocol: Protocol) -> pose_statistics.Statistics:
+    frames, truth = pair.frames, pair.truth
+    guess = pair.guess.copy()
+    truth = truth - truth[:, [protocol.root]]
+    if protocol.root_rule == "subtract":
+        guess = guess - guess[:, [protocol.root]]
+    elif protocol.root_rule == "zero":
+        guess[:, protocol.root] = 0.0
+    return pose_statistics.statistics(
+        guess, truth, np.concatenate([[0], np.cumsum(np.diff(frames) != 1)]),
+        parents=protocol.parents, scored=protocol.scored, inclusive=protocol.inclusive,
+    )
+
+
+def _entry(names, values: np.ndarray, ranges: np.ndarray) -> dict:
+    entry: dict = {}
+    for i, name in enumerate(names):
+        entry[name] = None if math.isnan(values[i]) else float(values[i])
+        interval = intervals.percentile_interval(ranges[:, i])
+        entry[f"{name}_interval"] = None if math.isnan(interval[0]) else list(interval)
+    return entry
+
+
+def _per_second(overall: Mapping, fps: float) -> dict:
+    value, interval = overall["mpjve"], overall["mpjve_interval"]
+    return {
+        "mpjve_per_second": None if value is None else value * fps,
+        "mpjve_per_second_interval": interval and [bound * fps for bound in interval],
+    }
+
+
+def _title(result: Mapping) -> str:
+    counts = result["counts"]
+    return (
+        f"protocol {result['protocol']}: {counts['frames']:,} frames of {counts['sequences']} "
+        f"sequences, {counts['motions']} motions"
+    )
+
+
+def _tables(result: Mapping, compared: Mapping[str, Mapping]) -> dict[str, list[tuple[str, ...]]]:
+    metrics = tuple(
+        title if unit == "share" else f"{title} {unit}"
+        for title, unit in zip(_TITLES, _UNITS, strict=True)
+    )
+    lines = [("", *metrics)]
+    for group in ("action", "subject", "camera"):
+        lines += [
+            (f"{group} {name}", *_cells(entry, METRICS))
+            for name, entry in result[f"per_{group}"].items()
+        ]
+    average = result["settings"]["definition"]["average"]
+    lines.append((f"all ({average} mean)", *_cells(result["overall"], METRICS)))
+    joints = [("joint", *metrics[:2])]
+    joints += [(n, *_cells(e, METRICS[:2])) for n, e in result["per_joint"].items()]
+    found = {"groups": lines, "joints": joints}
+    if compared:
+        rows = [(name, *_cells(one["overall"], METRICS)) for name, one in compared.items()]
+        found["compared"] = [(result["protocol"], *metrics), *rows]
+    return found
+
+
+def _cells(entry: Mapping, names: Sequence[str]) -> list[str]:
+    cells = []
+    for name in names:
+        form = ".3f" if name in ("pck3d", "auc3d") else ".2f"
+        value = entry.get(name)
+        interval = entry.get(f"{name}_interval") if name in _WITH_INTERVAL else None
+        text = "n/a" if value is None else format(value, form)
+        cells.append(
+            text if not interval else f"{text} [{interval[0]:{form}}, {interval[1]:{form}}]"
+        )
+    return cells
+
+
+def _remarks(result: Mapping) -> list[str]:
+    remarks, test_set = [], result["test_set"]
+    own, fps = protocols.get(result["protocol"]).fps, result["settings"]["definition"]["fps"]
+    if own is not None and fps != own:
+        rate = "several rates" if fps is None else f"{fps:g} frames per second"
+        remarks.append(
+            f"The sequences have {rate}, the protocol {own:g}: errors per frame of velocities and "
+            "accelerations are not comparable."
+        )
+    for names, fact in (
+        (test_set["absent"], "parts of the protocol's test set have no label; this is not its "
+         "number"),
+        (test_set["labels_left_out"], "labelled sequences are not of the test set: left out"),
+        (test_set["predictions_ignored"], "predicted sequences are not scored: ignored"),
+    ):
+        if names:
+            remarks.append(f"{len(names)} {fact}: {some(names)}")
+    if result["counts"]["joints_missing"]:
+        remarks.append(
+            f"{result['counts']['joints_missing']:,} joints are missing in the labels and left out"
+        )
+    if result["overall"]["mpjpe_interval"] is None:
+        remarks.append("No interval: it takes two motions, which the average does not keep apart.")
+    return remarks
+
+
+def _read_result(name: str) -> dict:
+    try:
+        result = json.loads(pathlib.Path(name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{name} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"{name}: no JSON ({error})") from error
+    if not isinstance(result, dict) or not isinstance(result.get("overall"), dict):
+        raise UserError(f"{name}: not the metrics.json of jaxcxr score --task=pose")
+    return result
+
+
+def _write(result: Mapping, compared: Mapping[str, Mapping], out: pathlib.Path) -> None:
+    rows = [{"group": "overall", "name": "", **tables.flat(result["overall"])}]
+    for group in ("action", "subject", "camera", "joint"):
+        rows += [
+            {"group": group, "name": name, **tables.flat(entry)}
+            for name, entry in result[f"per_{group}"].items()
+        ]
+    parts = [_title(result)]
+    for lines in _tables(result, compared).values():
+        parts.append("\n".join(tables.markdown(lines)))
+    tables.write_result(
+        out, result, [{"protocol": result["protocol"], **row} for row in rows], parts
+    )

@@ -1,0 +1,1 @@
+"""Files of motion capture and of pose data sets."""

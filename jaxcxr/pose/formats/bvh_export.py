@@ -1,0 +1,238 @@
+"""Joint positions to a BVH motion: constant bone lengths and inverse kinematics, bone by bone.
+
+The joints are named as MotionBuilder names them, so that `bvh_bodies` and animation programs know
+them. Each rotation directs one bone; where bones branch (hip, thorax) each branch has a joint of
+its own at the same place, for positions of 17 joints make no rigid pelvis or shoulder girdle. So
+every pose is met exactly as far as its bones have the constant lengths.
+
+The lengths are medians over time. A bone swings by the smallest rotation from where its parent
+carries it; about the bone itself nothing is measured and nothing turns, but the spine turns with
+the shoulders. The wrists, the ankles and what lies beyond them have no rotation.
+"""
+
+import dataclasses
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from jaxcxr.errors import UserError
+from jaxcxr.pose.formats import bvh
+from jaxcxr.pose.geometry.skeletons import HUMAN36M
+
+CM = 100.0  # file units per metre
+_TURNS = ("Zrotation", "Yrotation", "Xrotation")
+_MOVES = ("Xposition", "Yposition", "Zposition")
+_BEYOND = 0.05  # metres; hands and feet, of which no point is known, go on so far
+_TINY = 1e-9
+
+# name: (parent, joint where it stands, joint to which its rotation directs a bone, rest direction
+# of the bone by which it hangs). A person at rest faces +z with the arms out; left is +x.
+_UP, _DOWN, _LEFT, _RIGHT = (0, 1, 0), (0, -1, 0), (1, 0, 0), (-1, 0, 0)
+
+
+def _leg(side: str, word: str, out) -> dict:
+    short = word[0]
+    return {
+        f"{short}HipJoint": ("Hips", "hip", f"{side}_hip", None),
+        f"{word}UpLeg": (f"{short}HipJoint", f"{side}_hip", f"{side}_knee", out),
+        f"{word}Leg": (f"{word}UpLeg", f"{side}_knee", f"{side}_ankle", _DOWN),
+        f"{word}Foot": (f"{word}Leg", f"{side}_ankle", None, _DOWN),
+    }
+
+
+def _arm(side: str, word: str, out) -> dict:
+    return {
+        f"{word}Shoulder": ("Spine", "thorax", f"{side}_shoulder", _UP),
+        f"{word}Arm": (f"{word}Shoulder", f"{side}_shoulder", f"{side}_elbow", out),
+        f"{word}ForeArm": (f"{word}Arm", f"{side}_elbow", f"{side}_wrist", out),
+        f"{word}Hand": (f"{word}ForeArm", f"{side}_wrist", None, out),
+    }
+
+
+_TREE = {
+    "Hips": (None, "hip", None, None),
+    **_leg("left", "Left", _LEFT),
+    **_leg("right", "Right", _RIGHT),
+    "LowerBack": ("Hips", "hip", "spine", None),
+    "Spine": ("LowerBack", "spine", "thorax", _UP),
+    "Neck": ("Spine", "thorax", "neck", _UP),
+    "Head": ("Neck", "neck", "head", _UP),
+    **_arm("left", "Left", _LEFT),
+    **_arm("right", "Right", _RIGHT),
+}
+# Ends of chains: the joint above, the joint of Human3.6M at the end, and its direction at rest.
+_ENDS = {
+    "Head": ("head", _UP), "LeftFoot": (None, _DOWN), "RightFoot": (None, _DOWN),
+    "LeftHand": (None, _LEFT), "RightHand": (None, _RIGHT),
+}
+_STANDS = {joint: name for name, (_, joint, _, _) in _TREE.items()} | {"head": "Head_End"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fit:
+    """A motion, and how far it is from the positions that it was made of.
+
+    Attributes:
+      motion: centimetres, y up, right-handed; x is to the camera's right, z towards the camera.
+      residual: float64 `[frames, 17]`, millimetres.
+      lengths: the constant lengths of `HUMAN36M.bones`, metres.
+    """
+
+    motion: bvh.Motion
+    residual: np.ndarray
+    lengths: np.ndarray
+
+
+def fit(joints: np.ndarray, fps: float, symmetric: bool = False) -> Fit:
+    """A motion with constant bone lengths that follows joint positions.
+
+    Arguments:
+      joints: `[frames, 17, 3]` metres in the camera frame (x right, y down, z forward).
+      fps: frames per second.
+      symmetric: left and right bones have the same length, the mean of both.
+
+    Raises:
+      UserError: no frame, another number of joints, or a position that is not finite.
+    """
+    joints = np.asarray(joints, np.float64)
+    if joints.ndim != 3 or joints.shape[1:] != (HUMAN36M.num_joints, 3) or not len(joints):
+        raise UserError(
+            f"positions {list(joints.shape)} are not [frames, {HUMAN36M.num_joints}, 3] with at "
+            "least one frame: no BVH motion can be made of them."
+        )
+    if not np.isfinite(joints).all():
+        frame = int(np.argwhere(~np.isfinite(joints))[0][0])
+        raise UserError(f"a position in frame {frame} is not finite: no BVH motion from it.")
+    lengths = _lengths(joints, symmetric)
+    motion = _motion(_upright(joints), lengths, fps)
+    residual = np.linalg.norm(positions(motion) - joints, axis=-1) * 1000
+    return Fit(motion, residual, lengths)
+
+
+def positions(motion: bvh.Motion) -> np.ndarray:
+    """The 17 joints of a motion of `fit`, `[frames, 17, 3]` metres in the camera frame."""
+    places = bvh.forward_kinematics(motion)
+    return _upright(np.stack([places[_STANDS[name]] for name in HUMAN36M.joints], 1) / CM)
+
+
+def to_text(motion: bvh.Motion) -> str:
+    """A motion as the text of a BVH file, whose angles have no jumps over time."""
+    return bvh.to_text(motion)
+
+
+def _upright(points: np.ndarray) -> np.ndarray:
+    """Camera frame to y up and back: half a turn about x."""
+    return points * np.array([1.0, -1.0, -1.0])
+
+
+def _lengths(joints: np.ndarray, symmetric: bool) -> np.ndarray:
+    lengths = np.median(HUMAN36M.bone_lengths(joints), axis=0)
+    if symmetric:
+        other = [HUMAN36M.swap[child] - 1 for _, child in HUMAN36M.bones]
+        lengths = (lengths + lengths[other]) / 2
+    return lengths
+
+
+def _motion(joints: np.ndarray, lengths: np.ndarray, fps: float) -> bvh.Motion:
+    """The motion; `joints` and `lengths` in metres, y up."""
+    known = _skeleton(lengths)
+    at = {name: joints[:, i] for i, name in enumerate(HUMAN36M.joints)}
+    facing = {"Hips": _pelvis(at)}
+    rotations = {"Hips": Rotation.from_matrix(facing["Hips"])}
+    for joint in known[1:]:
+        if not joint.channels:
+            continue
+        parent = facing[known[joint.parent].name]
+        towards = _TREE[joint.name][2]
+        local = np.broadcast_to(np.eye(3), parent.shape)
+        if towards is not None:
+            bone = at[towards] - at[_TREE[joint.name][1]]
+            wanted = np.einsum("fji,fj->fi", parent, bone)
+            local = swing(_rest(joint.name), wanted)
+            if joint.name == "Spine":
+                local = local @ _with_shoulders(parent @ local, at)
+        facing[joint.name] = parent @ local
+        rotations[joint.name] = Rotation.from_matrix(local)
+    times = np.arange(len(joints)) / fps
+    return bvh.Motion(known, times, rotations, {"Hips": at["hip"] * CM})
+
+
+def _rest(name: str) -> np.ndarray:
+    """Direction at rest of the bone that a joint's rotation directs."""
+    target = _TREE[name][2]
+    if name in ("LHipJoint", "RHipJoint"):
+        return np.array(_LEFT if name[0] == "L" else _RIGHT, float)
+    if name == "LowerBack":
+        return np.array(_UP, float)
+    hung = [rest for parent, joint, _, rest in _TREE.values() if parent == name and joint == target]
+    return np.array(hung[0] if hung else _ENDS[name][1], float)
+
+
+def _skeleton(lengths: np.ndarray) -> tuple[bvh.Joint, ...]:
+    """The joints with their offsets in centimetres, in the order of a BVH file."""
+    into = {HUMAN36M.joints[child]: lengths[child - 1] for _, child in HUMAN36M.bones}
+    joints: list[bvh.Joint] = []
+    index: dict[str, int] = {}
+
+    def add(name: str) -> None:
+        parent, stands, _, rest = _TREE[name]
+        offset = np.zeros(3) if rest is None else np.array(rest, float) * into[stands] * CM
+        index[name] = len(joints)
+        channels = _TURNS if parent else (*_MOVES, *_TURNS)
+        joints.append(bvh.Joint(name, index.get(parent, -1), offset, channels))
+        for child in (n for n, (above, *_) in _TREE.items() if above == name):
+            add(child)
+        if name in _ENDS:
+            end, direction = _ENDS[name]
+            length = into[end] if end else _BEYOND
+            offset = np.array(direction, float) * length * CM
+            joints.append(bvh.Joint(f"{name}_End", index[name], offset, ()))
+
+    add("Hips")
+    return tuple(joints)
+
+
+def swing(rest: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The smallest rotations that carry a direction to others.
+
+    Arguments:
+      rest: unit vector `[3]`.
+      wanted: `[frames, 3]`, of any length; where it is zero, the rotation is none.
+
+    Returns:
+      Rotation matrices `[frames, 3, 3]`. Opposite directions: half a turn about an axis that is
+      perpendicular to `rest`.
+    """
+    length = np.linalg.norm(wanted, axis=-1, keepdims=True)
+    unit = np.where(length > _TINY, wanted / np.maximum(length, _TINY), rest)
+    axis, cosine = np.cross(rest, unit), unit @ rest
+    sine = np.linalg.norm(axis, axis=-1)
+    across = np.cross(rest, np.eye(3)[np.argmin(np.abs(rest))])
+    straight = sine[:, None] < _TINY
+    across = across / np.linalg.norm(across)
+    axis = np.where(straight, across, axis / np.maximum(sine, _TINY)[:, None])
+    return Rotation.from_rotvec(axis * np.arctan2(sine, cosine)[:, None]).as_matrix()
+
+
+def _pelvis(at: dict[str, np.ndarray]) -> np.ndarray:
+    """Frames `[frames, 3, 3]` of the pelvis: x along the hips, y as near the spine as can be."""
+    x = at["left_hip"] - at["right_hip"]
+    y = at["thorax"] - at["hip"]
+    turn = np.empty((len(x), 3, 3))
+    last = np.eye(3)
+    for frame, (across, up) in enumerate(zip(x, y, strict=True)):
+        forward = np.cross(across, up)
+        if np.linalg.norm(forward) > _TINY * max(1.0, np.linalg.norm(across)):
+            forward = forward / np.linalg.norm(forward)
+            side = across / np.linalg.norm(across)
+            last = np.stack([side, np.cross(forward, side), forward], axis=-1)
+        turn[frame] = last
+    return turn
+
+
+def _with_shoulders(spine: np.ndarray, at: dict[str, np.ndarray]) -> np.ndarray:
+    """Turns about the spine `[frames, 3, 3]` that bring its x axis along the shoulders."""
+    across = at["left_shoulder"] - at["right_shoulder"]
+    own = np.einsum("fji,fj->fi", spine, across)
+    angle = np.where(np.hypot(own[:, 0], own[:, 2]) > _TINY, np.arctan2(-own[:, 2], own[:, 0]), 0.0)
+    return Rotation.from_euler("y", angle[:, None]).as_matrix().reshape(-1, 3, 3)

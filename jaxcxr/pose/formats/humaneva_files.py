@@ -1,0 +1,115 @@
+"""HumanEva-I as VideoPose3D's files hold it: `data_3d_humaneva15.npz`, `data_2d_humaneva15_*.npz`.
+
+A chunk, "Walking 1 chunk0", is a run of frames in which the motion capture saw everything.
+"""
+
+import functools
+import pathlib
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from jaxcxr.errors import UserError
+from jaxcxr.pose.formats import human36m_files, object_arrays
+from jaxcxr.pose.geometry import joint_sets
+
+NAME = "data_3d_humaneva15.npz"
+CAMERAS = ("C1", "C2", "C3")
+SIZE = (640, 480)
+PEOPLE = ("S1", "S2", "S3")
+SUBJECTS = tuple(f"{part}/{person}" for part in ("Train", "Validate") for person in PEOPLE)
+_LARGEST = 1e6  # of all numbers in a file, metres
+_JOINTS = joint_sets.joint_set("humaneva15").joints
+
+# The calibration of the data set: for each camera the rotation from the camera to the world as a
+# unit quaternion (w, x, y, z), and the position in the world in millimetres. S3 was recorded with
+# the cameras as they stood for S1.
+_FIRST = (
+    ((0.424207, -0.4983646, -0.5802981, 0.4847012), (4062.227, 663.2477, 1528.397)),
+    ((0.6503354, -0.7481602, -0.0919284, 0.0941766), (844.8131, -3805.2092, 1504.9929)),
+    ((0.0664734, -0.0690535, 0.7416416, -0.6639132), (-797.6738, 3916.3174, 1433.6602)),
+)
+_SECOND = (
+    ((0.4214752, -0.4961493, -0.5838273, 0.4851187), (4112.9121, 626.4929, 1545.2988)),
+    ((0.6501393, -0.7476588, -0.0954617, 0.0959808), (923.5740, -3877.9243, 1504.5518)),
+    ((0.0699353, -0.0712403, 0.7421637, -0.662742), (-781.4915, 3838.8853, 1444.9929)),
+)
+_EXTRINSICS = {"S1": _FIRST, "S2": _SECOND, "S3": _FIRST}
+
+
+def person(subject: str) -> str:
+    """Who "Train/S1" and "Validate/S1" are."""
+    return subject.rsplit("/", 1)[-1]
+
+
+@functools.cache
+def _frames_of(who: str) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    return tuple(
+        (Rotation.from_quat((*quaternion[1:], quaternion[0])).inv().as_matrix(),
+         np.array(position) / 1000)
+        for quaternion, position in _EXTRINSICS[who]
+    )
+
+
+def to_camera(world: np.ndarray, subject: str, camera: str) -> np.ndarray:
+    """World positions in the frame of a camera.
+
+    Arguments:
+      world: `[..., 3]` in metres.
+      subject: of `SUBJECTS`.
+      camera: of `CAMERAS`.
+
+    Returns:
+      `[..., 3]` in metres: x right, y down, z forward.
+    """
+    rotation, position = _frames_of(person(subject))[CAMERAS.index(camera)]
+    return (world - position) @ rotation.T
+
+
+def read_positions(path: str | pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
+    """World positions of every subject and chunk, subjects without cameras (S4) left out.
+
+    Arguments:
+      path: `data_3d_humaneva15.npz`.
+
+    Returns:
+      subject -> chunk -> float32 `[frames, 15, 3]` in metres, z up.
+
+    Raises:
+      UserError: absent, damaged, of another form or unit, or a chunk with frames unseen.
+    """
+    path = pathlib.Path(path).expanduser()
+    content = human36m_files.mapping(
+        human36m_files.entry(path, "positions_3d"), path, "positions_3d"
+    )
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for subject, chunks in content.items():
+        for chunk, values in human36m_files.mapping(chunks, path, subject).items():
+            if subject in SUBJECTS:
+                checked = _checked(object_arrays.as_array(values), f"{path}: {subject}, {chunk!r}")
+                found.setdefault(subject, {})[chunk] = checked
+    return found
+
+
+def _checked(values: np.ndarray, where: str) -> np.ndarray:
+    if values.ndim != 3 or values.shape[1:] != (len(_JOINTS), 3) or values.dtype.kind != "f":
+        raise UserError(
+            f"{where}: an array {values.dtype} {values.shape}; expected real numbers "
+            f"[frames, {len(_JOINTS)}, 3], as in data_3d_humaneva15.npz."
+        )
+    if not len(values):
+        raise UserError(f"{where}: no frames in it; make the file anew.")
+    fine = (np.abs(values) < _LARGEST).all((1, 2))
+    if not fine.all():
+        raise UserError(
+            f"{where}: frame {np.argmin(fine)} is not finite; a chunk is a run of frames in which "
+            "all joints were seen: split it there."
+        )
+    top, foot = _JOINTS.index("head"), _JOINTS.index("left_ankle")
+    stature = np.linalg.norm(values[:, top] - values[:, foot], axis=-1).max()
+    if not 0.5 < stature < 3:
+        raise UserError(
+            f"{where}: head and foot are {stature:.3g} m apart; the file is in metres, and its "
+            "joints are those of VideoPose3D's humaneva15."
+        )
+    return values.astype(np.float32)

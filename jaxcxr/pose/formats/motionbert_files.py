@@ -1,0 +1,249 @@
+"""MotionBERT's pickles of Human3.6M (Zhu et al., ICCV 2023), whose poses are in the image.
+
+`h36m_sh_conf_cam_source_final.pkl` and `h36m_cpn_cam_source.pkl` hold two parts, "train" and
+"test", each of one row per frame. A pose has x and y in pixels and a depth scaled to pixels; the
+`2.5d_factor` of the test's frames says how many millimetres a pixel is at the depth of the hip (the
+lambda of Ci et al., "Locally connected network for monocular 3D human pose estimation", TPAMI 2020,
+section 6.2.1). The training part has none.
+"""
+
+import dataclasses
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+
+from jaxcxr.errors import UserError
+from jaxcxr.pose.formats import object_arrays
+from jaxcxr.pose.geometry.cameras import HUMAN36M_INTRINSICS
+from jaxcxr.pose.geometry.skeletons import HUMAN36M
+
+PARTS = ("train", "test")
+# Human3.6M's numbers of actions begin with 2.
+_ACTIONS = (
+    "Directions", "Discussion", "Eating", "Greeting", "Phoning", "Posing", "Purchases", "Sitting",
+    "SittingDown", "Smoking", "Photo", "Waiting", "Walking", "WalkDog", "WalkTogether",
+)
+_SOURCE = re.compile(r"s_(\d+)_act_(\d+)_subact_(\d+)_ca_(\d+)$")
+# The 16 bones of an adult of 1.75 m together, metres, in the proportions of Human3.6M's S1.
+_ALL_BONES = 4.1
+# Shares that poses times their factor may differ from those in millimetres, and of the image's
+# width that keypoints may be from the true joints: more says that the two do not belong together.
+_FACTOR_TOLERANCE, _PIXEL_TOLERANCE = 0.1, 0.1
+_LARGEST = 1e6  # of all numbers in a file
+_FACTORS = (0.1, 100.0)  # millimetres per pixel; people are at 2 to 8
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """One take seen by one camera.
+
+    Attributes:
+      subject, take, camera: such as "S9", "Greeting 2" and "54138969".
+      keypoints: float32 `[frames, 17, 2]`, pixels.
+      confidence: float32 `[frames, 17]`.
+      joints: float32 `[frames, 17, 3]`, metres about the hip.
+      scale: float32 `[frames]`, metres per half width of the image, the unit of the network.
+    """
+
+    subject: str
+    take: str
+    camera: str
+    keypoints: np.ndarray
+    confidence: np.ndarray
+    joints: np.ndarray
+    scale: np.ndarray
+
+
+def parse_source(name: str) -> tuple[str, str, str] | None:
+    """Subject, take and camera of a source such as "s_09_act_05_subact_02_ca_01".
+
+    Returns:
+      ("S9", "Greeting 2", "54138969"); None if it is no such name.
+    """
+    found = _SOURCE.search(name)
+    if not found:
+        return None
+    subject, act, take, camera = (int(number) for number in found.groups())
+    cameras = tuple(HUMAN36M_INTRINSICS)
+    if not (2 <= act < 2 + len(_ACTIONS) and 1 <= camera <= len(cameras)):
+        return None
+    return f"S{subject}", f"{_ACTIONS[act - 2]} {take}", cameras[camera - 1]
+
+
+def nominal_scale(joints: np.ndarray) -> np.ndarray:
+    """Metres per unit of poses whose scale is not known, as if the person were 1.75 m tall.
+
+    Arguments:
+      joints: `[frames, 17, 3]` in any unit.
+
+    Returns:
+      `[frames]`; infinite for a pose that has collapsed into a point.
+    """
+    total = HUMAN36M.bone_lengths(joints).sum(axis=-1)
+    with np.errstate(divide="ignore"):
+        return _ALL_BONES / total
+
+
+def read(path: str | pathlib.Path, keypoints: str) -> dict[str, list[View]]:
+    """Both parts of a file.
+
+    Arguments:
+      path: the pickle.
+      keypoints: "sh" (with confidences), "cpn", or "gt" for the true x and y as keypoints.
+
+    Returns:
+      "train" and "test" to their views, in the order of the file. Of the training part the scale
+      is `nominal_scale`, for lack of a factor.
+
+    Raises:
+      UserError: absent, damaged, of another form, or values that contradict each other.
+    """
+    path = pathlib.Path(path).expanduser()
+    content = object_arrays.read_pickle(path)
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(part), dict) for part in PARTS
+    ):
+        raise UserError(f"{path}: no parts 'train' and 'test' in it; it is none of MotionBERT's.")
+    if keypoints == "sh" and "confidence" not in content["test"]:
+        raise UserError(
+            f"{path}: no confidences in it, which the stacked hourglass's file has; if these are "
+            "of the cascaded pyramid network, say --keypoints cpn."
+        )
+    return {part: _part(content[part], f"{path}: {part}", part, keypoints) for part in PARTS}
+
+
+def _part(content: dict, where: str, part: str, keypoints: str) -> list[View]:
+    image = _numbers(content, "joint3d_image", where, (17, 3))
+    pixels = _numbers(content, "joint_2d", where, (17, 2), len(image))
+    confidence = np.ones(pixels.shape[:2], np.float32)
+    if keypoints == "gt":
+        pixels = image[..., :2]
+    elif "confidence" in content:
+        confidence = _numbers(content, "confidence", where, (17,), len(image))
+    factor = metric = None
+    if part == "test":
+        factor = _factor(content, where, len(image))
+        if "joints_2.5d_image" in content:
+            metric = _numbers(content, "joints_2.5d_image", where, (17, 3), len(image))
+    names, cameras = (_texts(content, key, where, len(image)) for key in ("source", "camera_name"))
+    borders = np.flatnonzero(names[1:] != names[:-1]) + 1
+    views, seen = [], set()
+    for rows in np.split(np.arange(len(names)), borders):
+        frames, name = slice(rows[0], rows[-1] + 1), str(names[rows[0]])
+        if name in seen:
+            raise UserError(f"{where}: the frames of {name} do not stand together.")
+        seen.add(name)
+        subject, take, camera = _parsed(name, cameras[frames], where)
+        scale, joints = _metric(
+            image[frames], None if factor is None else factor[frames],
+            None if metric is None else metric[frames], camera, f"{where}: {name}",
+        )
+        _check_pixels(pixels[frames], image[frames], camera, f"{where}: {name}")
+        views.append(View(
+            subject, take, camera, pixels[frames], np.maximum(confidence[frames], 0), joints, scale
+        ))
+    return views
+
+
+def _parsed(name: str, cameras: np.ndarray, where: str) -> tuple[str, str, str]:
+    found = parse_source(name)
+    if found is None:
+        raise UserError(
+            f"{where}: {name!r} is no source; they are called like s_09_act_05_subact_02_ca_01."
+        )
+    other = cameras[cameras != found[2]]
+    if len(other):
+        raise UserError(
+            f"{where}: {name} is of camera {found[2]}, but camera_name says {other[0]}."
+        )
+    return found
+
+
+def _factor(content: dict, where: str, count: int) -> np.ndarray:
+    if "2.5d_factor" not in content:
+        raise UserError(
+            f"{where}: no '2.5d_factor', without which poses in the image have no millimetres; "
+            "fetch the published file anew."
+        )
+    factor = _numbers(content, "2.5d_factor", where, (), count)
+    wrong = np.flatnonzero(~((factor >= _FACTORS[0]) & (factor <= _FACTORS[1])))
+    if len(wrong):
+        raise UserError(
+            f"{where}: '2.5d_factor' of frame {wrong[0]} is {factor[wrong[0]]:g}; it is in "
+            "millimetres per pixel, 2 to 8 for people in a hall."
+        )
+    return factor
+
+
+def _metric(
+    image: np.ndarray, factor: np.ndarray | None, metric: np.ndarray | None, camera: str, where: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scale `[frames]` in metres per half width, and joints `[frames, 17, 3]` in metres."""
+    half = HUMAN36M_INTRINSICS[camera].width / 2
+    local = image - image[:, :1]
+    if factor is None:
+        scale = nominal_scale(local / half)
+        if not np.isfinite(scale).all():
+            raise UserError(f"{where}: all joints of a pose are at one point; fetch it anew.")
+        return scale.astype(np.float32), local / half * scale[:, None, None].astype(np.float32)
+    joints = local * factor[:, None, None]
+    if metric is not None:
+        true = metric - metric[:, :1]
+        off = np.linalg.norm(joints - true, axis=(1, 2))
+        allowed = _FACTOR_TOLERANCE * np.linalg.norm(true, axis=(1, 2))
+        wrong = np.flatnonzero(off > allowed)
+        if len(wrong):
+            raise UserError(
+                f"{where}: in frame {wrong[0]} joint3d_image times 2.5d_factor "
+                f"({factor[wrong[0]]:g}) is not joints_2.5d_image; the factor is wrong, or the "
+                "rows of the file are shifted."
+            )
+        joints = true
+    return (factor * half / 1000).astype(np.float32), (joints / 1000).astype(np.float32)
+
+
+def _check_pixels(pixels: np.ndarray, image: np.ndarray, camera: str, where: str) -> None:
+    off = np.median(np.linalg.norm(pixels - image[..., :2], axis=-1))
+    if off > _PIXEL_TOLERANCE * HUMAN36M_INTRINSICS[camera].width:
+        raise UserError(
+            f"{where}: keypoints are {off:.0f} pixels from the true joints in the median; they are "
+            "of another take or camera."
+        )
+
+
+def _numbers(
+    content: dict, key: str, where: str, shape: tuple[int, ...], count: int | None = None
+) -> np.ndarray:
+    """float32 `[frames, *shape]`; MotionBERT leaves what stands beyond the last axis unread."""
+    values = object_arrays.as_array(_there(content, key, where))
+    if values.dtype.kind in "fiu" and values.ndim == len(shape) + 2 and values.shape[-1] == 1:
+        values = values[..., 0]  # confidences and factors may have an axis of one
+    wanted = f"{where}: {key!r} is {values.dtype} {values.shape}; expected real numbers "
+    fits = values.ndim == len(shape) + 1 and values.dtype.kind in "fiu" and len(values)
+    if fits and shape[1:] and values.shape[-1] > shape[-1]:
+        values = values[..., : shape[-1]]
+    if not fits or values.shape[1:] != shape or len(values) != (count or len(values)):
+        frames = "frames" if count is None else count
+        raise UserError(wanted + f"[{', '.join(map(str, (frames, *shape)))}].")
+    fine = (np.abs(values) < _LARGEST).reshape(len(values), -1).all(axis=1)
+    if not fine.all():
+        raise UserError(
+            f"{where}: {key!r} of frame {np.argmin(fine)} is not finite, or absurdly large; fetch "
+            "the file anew."
+        )
+    return values.astype(np.float32)
+
+
+def _texts(content: dict, key: str, where: str, count: int) -> np.ndarray:
+    values = object_arrays.as_array(_there(content, key, where))
+    if values.shape != (count,):
+        raise UserError(f"{where}: {key!r} has the shape {values.shape}; expected [{count}].")
+    return values.astype(str)
+
+
+def _there(content: dict, key: str, where: str) -> Any:
+    if key not in content:
+        raise UserError(f"{where} has no {key!r} but {', '.join(map(str, content)) or 'nothing'}.")
+    return content[key]

@@ -1,0 +1,153 @@
+"""What `jaxcxr predict` writes of the people of a video: `.npz`, `.csv` and `.bvh`."""
+
+import csv
+import dataclasses
+import pathlib
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from jaxcxr import __version__
+from jaxcxr.pose.formats import bvh_export
+from jaxcxr.pose.geometry.skeletons import HUMAN36M
+from jaxcxr.pose.keypoints.keypoint_files import Track, Video
+
+AXES = "x right, y down, z forward, as the camera sees it; relative to the hip"
+MM = 1000.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Person:
+    """One person of a video, lifted.
+
+    Attributes:
+      track: the 2D keypoints.
+      joints: `[frames, 17, 3]`, metres, relative to the hip, in the frames of the track.
+      root: `[frames, 3]`, metres, where the hip stands before the camera, of models that say it.
+      sigma: `[frames, 17]`, metres, standard deviation of each coordinate, of models that say it.
+    """
+
+    track: Track
+    joints: np.ndarray
+    root: np.ndarray | None = None
+    sigma: np.ndarray | None = None
+
+
+def sequence_id(stem: str, person: str) -> str:
+    """Name of a sequence in the form subject/action/camera, which `jaxcxr score` reads."""
+    return f"{stem.replace('/', '_')}/person {person.replace('/', '_')}/camera"
+
+
+def write_npz(
+    out: pathlib.Path, video: Video, people: Sequence[Person], about: dict[str, str | float]
+) -> pathlib.Path:
+    """`STEM.npz`: one row for each person and frame.
+
+    `poses` float32 `[N, 17, 3]` (mm), `sequence`, `frame` (of the video, from 0), `keypoints`
+    float32 `[N, 17, 2]` (pixels) and `confidence` `[N, 17]` as given; `fps`, `unit`, `axes`,
+    `joints` (names), `image_size`, `source`, `source_joints` and what `about` holds. `root`
+    `[N, 3]` and `sigma` `[N, 17]` (mm) where the model says them.
+
+    Arguments:
+      out: the file to write, whole or not at all.
+      video: what was read.
+      people: its people.
+      about: more facts, such as the run that predicted.
+    """
+    frames = [person.track.start + np.arange(len(person.joints)) for person in people]
+    names = [sequence_id(out.stem, person.track.person) for person in people]
+    content = {
+        "poses": np.concatenate([person.joints for person in people]).astype(np.float32)
+        * np.float32(MM),
+        "sequence": np.repeat(names, [len(f) for f in frames]),
+        "frame": np.concatenate(frames).astype(np.int64),
+        "keypoints": np.concatenate([p.track.keypoints for p in people]).astype(np.float32),
+        "confidence": np.concatenate([p.track.confidence for p in people]).astype(np.float32),
+        "fps": np.float64(video.fps), "unit": "mm", "axes": AXES,
+        "joints": np.array(HUMAN36M.joints), "image_size": np.array(video.size),
+        "source": video.path.name, "source_joints": video.joint_set,
+        "jaxcxr_version": __version__, **about,
+    }
+
+    for name in ("root", "sigma"):
+        parts = [getattr(person, name) for person in people]
+        if all(part is not None for part in parts):
+            content[name] = (np.concatenate(parts) * MM).astype(np.float32)
+
+    def write(path: pathlib.Path) -> None:
+        with path.open("wb") as file:  # NumPy would append .npz to the name of a partial file
+            np.savez_compressed(file, **content)
+
+    return _whole(out, write)
+
+
+def write_csv(out: pathlib.Path, video: Video, people: Sequence[Person]) -> pathlib.Path:
+    """`STEM.csv`: the columns of a run's `predictions/test.csv`, in mm, without the true joints."""
+
+    def write(path: pathlib.Path) -> None:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            columns = [f"predicted_{name}_{axis}" for name in HUMAN36M.joints for axis in "xyz"]
+            first = ("id", "sequence_id", "subject", "action", "frame", "seconds")
+            writer.writerow((*first, *columns))
+            for person in people:
+                name = sequence_id(out.stem, person.track.person)
+                for i, row in enumerate((person.joints * MM).reshape(len(person.joints), -1)):
+                    frame = person.track.start + i
+                    writer.writerow((
+                        f"{name}@{frame}", name, f"person {person.track.person}", "", frame,
+                        f"{frame / video.fps:.4f}", *(f"{value:.1f}" for value in row),
+                    ))
+
+    return _whole(out, write)
+
+
+def write_bvh(
+    out: pathlib.Path, video: Video, person: Person, symmetric: bool
+) -> tuple[pathlib.Path, bvh_export.Fit]:
+    """`STEM_PERSON.bvh`: centimetres, y up; and how far it is from the poses of `person`.
+
+    The hip is at the origin, or where the model says that it stands; the camera is then there.
+
+    Arguments:
+      out: the file to write.
+      video: what was read.
+      person: one of its people.
+      symmetric: left and right bones get the same length.
+    """
+    joints = person.joints
+    if person.root is not None:
+        joints = joints - joints[:, :1] + person.root[:, None]
+    fit = bvh_export.fit(joints, video.fps, symmetric)
+    text = bvh_export.to_text(fit.motion)
+    return _whole(out, lambda path: path.write_text(text, encoding="utf-8")), fit
+
+
+def file_name(text: str) -> str:
+    """Text without what is no part of a file's name."""
+    return re.sub(r"[^\w.-]+", "_", text) or "_"
+
+
+class Names:
+    """Names of files to write for files that were read; equal ones get numbers."""
+
+    def __init__(self):
+        self._used: set[str] = set()
+        self._next: dict[str, int] = {}
+
+    def new(self, path: str | pathlib.Path) -> str:
+        """A name for a file that none before has, without folder and ending."""
+        stem = name = file_name(pathlib.Path(path).stem)
+        while name in self._used:
+            number = self._next.get(stem, 2)
+            name, self._next[stem] = f"{stem}_{number}", number + 1
+        self._used.add(name)
+        return name
+
+
+def _whole(out: pathlib.Path, write: Callable[[pathlib.Path], object]) -> pathlib.Path:
+    partial = out.with_name(out.name + ".partial")
+    write(partial)
+    partial.replace(out)
+    return out

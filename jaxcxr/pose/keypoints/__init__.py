@@ -1,0 +1,1 @@
+"""2D keypoints: files of detectors, tracks, windows, and a simulated detector."""

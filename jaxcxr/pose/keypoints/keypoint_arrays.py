@@ -1,0 +1,133 @@
+"""`.npz` files of 2D keypoints: one array, or VideoPose3D's videos of one's own."""
+
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxcxr.errors import UserError
+from jaxcxr.pose.formats import object_arrays
+from jaxcxr.pose.keypoints.keypoint_points import LONGEST, Found, named_set, numbers, points_of
+
+# Sets told by their number of points; 17 may be COCO's or Human3.6M's.
+_IN_ARRAYS = {25: "openpose25", 26: "halpe26", 24: "smpl24", 16: "mpii", 15: "humaneva15"}
+
+
+def read_npz(path: pathlib.Path, joints: str) -> Found:
+    """What an `.npz` file holds.
+
+    Arguments:
+      path: the file.
+      joints: name of the joint set; "": what the file says, or the number of its points.
+
+    Raises:
+      UserError: damaged, in neither form, or with points that are none.
+    """
+    content = object_arrays.read_npz(path)
+    if "positions_2d" in content:
+        return _videopose3d(path, content, joints)
+    if "keypoints" not in content:
+        raise UserError(
+            f"{path}: neither keypoints nor VideoPose3D's positions_2d in it; found "
+            f"{', '.join(content) or 'nothing'}."
+        )
+    values = _with_confidence(path, content["keypoints"], content.get("confidence"))
+    values = values[None] if values.ndim == 3 else values
+    joints = joints or _text(content.get("joint_set"))
+    count = values.shape[2]
+    if not joints and count not in _IN_ARRAYS:
+        raise UserError(
+            f"{path}: {count} points may be of several joint sets; name theirs by --joints, such "
+            "as coco or human36m."
+        )
+    name = named_set(path, joints or _IN_ARRAYS[count], count)
+    people = [str(person) for person in np.ravel(content.get("people", np.arange(len(values))))]
+    if len(set(people)) != len(values):
+        raise UserError(f"{path}: {len(values)} people, but the ids {', '.join(people)}.")
+    size = content.get("image_size")
+    fps = content.get("fps")
+    return Found(
+        name, _by_frame(people, values),
+        set() if size is None else {_pair(path, size)},
+        None if fps is None else float(numbers(fps, f"{path}, fps").ravel()[0]),
+    )
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _pair(path, size: Any) -> tuple[int, int]:
+    values = numbers(size, f"{path}, image_size").ravel()
+    if len(values) != 2 or not np.isfinite(values).all():
+        raise UserError(f"{path}: image_size must be width and height.")
+    return int(values[0]), int(values[1])
+
+
+def _with_confidence(path, keypoints: Any, confidence: Any) -> np.ndarray:
+    """Points `[..., frames, joints, 3]`, confidence 1 where the file has none."""
+    values = numbers(keypoints, f"{path}, keypoints")
+    if values.ndim not in (3, 4) or values.shape[-1] not in (2, 3) or not values.size:
+        raise UserError(
+            f"{path}: keypoints have the shape {list(values.shape)}; give [frames, joints, 2 or 3] "
+            "or [people, frames, joints, 2 or 3], with at least one frame."
+        )
+    if values.shape[-3] > LONGEST:
+        raise UserError(f"{path}: {values.shape[-3]:,} frames; at most {LONGEST:,} are read.")
+    if values.shape[-1] == 2:
+        known = np.ones(values.shape[:-1])
+        if confidence is not None:
+            known = numbers(confidence, f"{path}, confidence")
+        if known.shape != values.shape[:-1]:
+            raise UserError(
+                f"{path}: confidence has the shape {list(known.shape)}, keypoints "
+                f"{list(values.shape)}."
+            )
+        values = np.concatenate([values, known[..., None]], -1)
+    return points_of(values, f"{path}, keypoints")
+
+
+def _by_frame(people: Sequence[str], values: np.ndarray) -> dict[int, list]:
+    return {
+        frame: [(person, points[frame]) for person, points in zip(people, values, strict=True)
+                if frame < len(points)]
+        for frame in range(values.shape[1])
+    }
+
+
+def _videopose3d(path, content: Mapping, joints: str) -> Found:
+    """VideoPose3D's file of videos of one's own: each camera of each video is a person here."""
+    metadata = content.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    tracks = dict(_videopose3d_tracks(path, content["positions_2d"]))
+    counts = {points.shape[1] for points in tracks.values()}
+    if len(counts) != 1:
+        raise UserError(f"{path}: no video, or videos with different numbers of points.")
+    (count,) = counts
+    joints = joints or _text(metadata.get("layout_name"))
+    if not joints:
+        raise UserError(f"{path}: its metadata names no layout; name the joint set by --joints.")
+    videos = metadata.get("video_metadata")
+    sizes = {
+        _pair(path, (video.get("w"), video.get("h")))
+        for video in (videos.values() if isinstance(videos, dict) else ())
+        if isinstance(video, dict)
+    }
+    frames: dict[int, list] = {}
+    for person, points in tracks.items():
+        for frame, found in enumerate(points):
+            frames.setdefault(frame, []).append((person, found))
+    return Found(named_set(path, joints, count), frames, sizes)
+
+
+def _videopose3d_tracks(path, positions: Any) -> Iterable[tuple[str, np.ndarray]]:
+    for name, actions in positions.items() if isinstance(positions, dict) else ():
+        for action, cameras in actions.items() if isinstance(actions, dict) else ():
+            cameras = cameras if isinstance(cameras, list | tuple | np.ndarray) else ()
+            for camera, points in enumerate(cameras):
+                person = f"{name}" if len(cameras) == 1 else f"{name} {action} {camera}"
+                values = _with_confidence(path, points, None)
+                if values.ndim != 3:
+                    raise UserError(f"{path}: points of {person!r} are not [frames, joints, 2].")
+                yield person, values

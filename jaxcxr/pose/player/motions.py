@@ -1,0 +1,225 @@
+"""Motions to be shown: from the files of `jaxcxr predict`, of a run, or of any framework."""
+
+import dataclasses
+import pathlib
+import zipfile
+from collections.abc import Iterator
+
+import numpy as np
+
+from jaxcxr.errors import UserError
+from jaxcxr.pose.evaluation import pose_arrays
+from jaxcxr.pose.geometry.skeletons import HUMAN36M
+
+_COLUMNS = {
+    kind: [f"{kind}_{name}_{axis}" for name in HUMAN36M.joints for axis in "xyz"]
+    for kind in ("predicted", "true")
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Take:
+    """One sequence.
+
+    Attributes:
+      name: its name.
+      fps: frames per second.
+      start: number of its first frame.
+      joints: float32 `[frames, 17, 3]`, millimetres about the hip: x right, y down, z forward.
+      truth: the same, NaN where unknown; or None.
+      keypoints: float32 `[frames, 17, 3]`, pixels and confidence, 0 where unseen; or None.
+      size: width and height of the image that the keypoints are in; or None.
+    """
+
+    name: str
+    fps: float
+    start: int
+    joints: np.ndarray
+    truth: np.ndarray | None = None
+    keypoints: np.ndarray | None = None
+    size: tuple[int, int] | None = None
+
+    def errors(self) -> np.ndarray | None:
+        """Mean distance of predicted and true joints, mm, `[frames]`; NaN where none is known."""
+        if self.truth is None:
+            return None
+        distance = np.linalg.norm(self.joints - self.truth, axis=-1)
+        known = np.isfinite(distance)
+        total = np.where(known, distance, 0.0).sum(1)
+        count = known.sum(1)
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    def every(self, step: int) -> "Take":
+        """Every so many frames of it, at the same speed."""
+        parts = {
+            name: None if (value := getattr(self, name)) is None else value[::step]
+            for name in ("joints", "truth", "keypoints")
+        }
+        return dataclasses.replace(self, fps=self.fps / step, **parts)
+
+
+def read(path: str | pathlib.Path, fps: float | None = None) -> list[Take]:
+    """The sequences of a file.
+
+    Arguments:
+      path: `.npz` of `jaxcxr predict` or in one of the forms of `pose_files`, or the `.csv` of a
+        run's predictions or of `jaxcxr predict`.
+      fps: frames per second; None: what the file says.
+
+    Raises:
+      UserError: no such file, another form, a number of joints other than 17, a pose that is not
+        finite, or a frame rate that nothing tells.
+    """
+    path = pathlib.Path(path).expanduser()
+    if not path.is_file():
+        raise UserError(f"no predictions at {path}; check the path.")
+    if fps is not None and not 0 < fps <= 1000:
+        raise UserError(f"--fps {fps:g}: above 0 and up to 1,000 are possible.")
+    if path.suffix not in (".npz", ".csv"):
+        raise UserError(f"{path}: .npz and .csv are read.")
+    takes = list((_npz if path.suffix == ".npz" else _csv)(path, fps))
+    for take in takes:
+        if not np.isfinite(take.joints).all():
+            raise UserError(f"{path}: sequence {take.name} holds a pose that is not finite.")
+    return takes
+
+
+def with_labels(takes: list[Take], path: str | pathlib.Path) -> list[Take]:
+    """The same takes with the true poses of a file in one of the forms of `pose_files`.
+
+    Arguments:
+      takes: of `read`.
+      path: the file; its sequences have the names of the takes, or both are of one sequence.
+
+    Raises:
+      UserError: no sequence of that name, or poses of other joints.
+    """
+    labels = pose_arrays.read(path)
+    known = {str(key): value for key, value in labels.sequences.items()}
+    if len(known) == len(takes) == 1:
+        known = {takes[0].name: next(iter(known.values()))}
+    shown = []
+    for take in takes:
+        if take.name not in known:
+            raise UserError(
+                f"{path}: no sequence {take.name!r}; its sequences: {', '.join(list(known)[:5])}."
+            )
+        numbers, poses = known[take.name]
+        poses = _about_hip(_millimetres(poses, labels.about.get("unit")), path)
+        truth = np.full_like(take.joints, np.nan)
+        wanted = take.start + np.arange(len(truth))
+        place = np.clip(np.searchsorted(numbers, wanted), 0, len(numbers) - 1)
+        found = numbers[place] == wanted
+        truth[found] = poses[place[found]]
+        shown.append(dataclasses.replace(take, truth=truth))
+    return shown
+
+
+def _millimetres(poses: np.ndarray, unit: str | None) -> np.ndarray:
+    """Poses in mm; where no unit is said, people are less than 20 m and more than 20 mm large."""
+    poses = poses.astype(np.float32)
+    if unit is None:
+        unit = "m" if np.nanmax(np.abs(poses), initial=0.0) < 20 else "mm"
+    return poses * np.float32(1000 if unit == "m" else 1)
+
+
+def _about_hip(poses: np.ndarray, path) -> np.ndarray:
+    if poses.shape[1:] != (HUMAN36M.num_joints, 3):
+        raise UserError(
+            f"{path}: poses of {poses.shape[1]} joints; the {HUMAN36M.num_joints} of Human3.6M "
+            "are shown."
+        )
+    return poses - poses[:, :1]
+
+
+def _npz(path: pathlib.Path, fps: float | None) -> Iterator[Take]:
+    content = pose_arrays.read(path)
+    seen, size, own_fps = _input(path)
+    fps = own_fps if fps is None else fps
+    if fps is None:
+        raise UserError(f"{path} does not say its frames per second; give --fps, such as 50.")
+    for key, (numbers, poses) in content.sequences.items():
+        poses = _about_hip(_millimetres(poses, content.about.get("unit")), path)
+        yield Take(
+            str(key), fps, int(numbers[0]), poses, keypoints=seen.get(key), size=size
+        )
+
+
+def _input(path: pathlib.Path) -> tuple[dict, tuple[int, int] | None, float | None]:
+    """The 2D keypoints by sequence, the size of the image and the frame rate, where a file says."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = {"keypoints", "confidence", "sequence", "frame", "image_size", "fps"}
+            content = {name: file[name] for name in names & set(file.files)}
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: damaged ({error}); predict anew.") from error
+    fps = float(content.get("fps", 0)) or None  # 0 says: several
+    if not {"keypoints", "confidence", "sequence", "frame", "image_size"} <= content.keys():
+        return {}, None, fps
+    count = len(content["sequence"])
+    joints = (count, HUMAN36M.num_joints)
+    if content["keypoints"].shape != (*joints, 2) or content["confidence"].shape != joints:
+        raise UserError(
+            f"{path}: keypoints {list(content['keypoints'].shape)} are not those of {count} poses."
+        )
+    points = np.concatenate([content["keypoints"], content["confidence"][..., None]], -1)
+    seen = {}
+    for name in np.unique(content["sequence"]):
+        rows = np.flatnonzero(content["sequence"] == name)
+        rows = rows[np.argsort(content["frame"][rows], kind="stable")]
+        seen[pose_arrays.parse_key(str(name), path)] = points[rows].astype(np.float32)
+    width, height = (int(side) for side in content["image_size"])
+    return seen, (width, height), fps
+
+
+def _csv(path: pathlib.Path, fps: float | None) -> Iterator[Take]:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    try:
+        table = csv.read_csv(path)
+        names = set(table.column_names)
+    except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path} is no table ({str(error).splitlines()[0]}).") from error
+    lacking = [n for n in ("sequence_id", "frame", *_COLUMNS["predicted"]) if n not in names]
+    if lacking or not len(table):
+        raise UserError(
+            f"{path}: " + (f"no column {lacking[0]!r}" if lacking else "no row")
+            + "; the predictions of a pose run or of jaxcxr predict are shown."
+        )
+    fps = fps or _rate(path, table)
+    sequences = np.array(table["sequence_id"].to_pylist(), dtype=str)
+    frames = _column(path, table, "frame").astype(int)
+    predicted = _poses(path, table, "predicted")
+    true = _poses(path, table, "true") if _COLUMNS["true"][0] in names else None
+    for name in dict.fromkeys(sequences.tolist()):
+        rows = np.flatnonzero(sequences == name)
+        rows = rows[np.argsort(frames[rows], kind="stable")]
+        truth = None if true is None else true[rows]
+        yield Take(str(name), fps, int(frames[rows[0]]), predicted[rows], truth)
+
+
+def _column(path: pathlib.Path, table, name: str) -> np.ndarray:
+    if name not in table.column_names:
+        raise UserError(f"{path}: no column {name!r}.")
+    try:
+        return table[name].to_numpy().astype(np.float64)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: column {name!r} holds something other than numbers.") from error
+
+
+def _poses(path: pathlib.Path, table, kind: str) -> np.ndarray:
+    columns = np.stack([_column(path, table, name) for name in _COLUMNS[kind]], -1)
+    if not np.isfinite(columns).all():
+        row, column = np.argwhere(~np.isfinite(columns))[0]
+        raise UserError(f"{path}, line {row + 2}: {_COLUMNS[kind][column]} is not a number.")
+    return _about_hip(columns.reshape(-1, HUMAN36M.num_joints, 3).astype(np.float32), path)
+
+
+def _rate(path: pathlib.Path, table) -> float:
+    """Frames per second by the column `seconds`, which `jaxcxr predict` writes."""
+    if "seconds" in table.column_names:
+        seconds, frames = (_column(path, table, name) for name in ("seconds", "frame"))
+        if seconds.max() > 0:
+            return float(frames[seconds.argmax()] / seconds.max())
+    raise UserError(f"{path} does not say its frames per second; give --fps, such as 50.")

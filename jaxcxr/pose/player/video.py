@@ -1,0 +1,196 @@
+"""Motions as films, GIF or MP4: the 2D input, and the skeleton from two sides beside the truth."""
+
+import math
+import pathlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from jaxcxr.report.canvas import BLUE, GRAY, GREEN, ORANGE, new_figure, styled
+from jaxcxr.errors import RunError
+from jaxcxr.pose.geometry.skeletons import HUMAN36M
+from jaxcxr.pose.player.motions import Take
+
+FASTEST = 25.0  # frames per second of a film
+MOST_FRAMES = 1500
+_WIDTH, _HEIGHT, _DPI = 9.0, 3.9, 80
+# Panels: title, turn about the vertical (degrees), tilt.
+_SIDES = (("three-quarter view", 35, 10), ("from the side", 90, 0))
+# The first of these that OpenCV can write: VP9, which browsers play, and MPEG-4 part 2.
+_CODECS = ("vp09", "mp4v")
+
+
+def thinned(take: Take) -> tuple[Take, str]:
+    """The frames of a take that a film shows, at the same speed, and a note where they are few.
+
+    Returns:
+      Every so many frames: at most 25 per second, and at most 1,500 in all.
+    """
+    step = max(1, math.ceil(take.fps / FASTEST - 1e-6))
+    fewer = max(step, math.ceil(len(take.joints) / MOST_FRAMES))
+    note = ""
+    if fewer > step:
+        note = (f"{take.name} is long: {take.fps / fewer:.3g} frames per second are shown of "
+                f"{take.fps:g}; the .html shows more")
+    return take.every(fewer), note
+
+
+def frames(take: Take) -> Iterator[np.ndarray]:
+    """The pictures of a film, uint8 `[height, width, 3]` with even sides."""
+    draw = _drawer(take)
+    for frame in range(len(take.joints)):
+        yield draw(frame)
+
+
+def write_gif(take: Take, out: pathlib.Path) -> None:
+    """Writes a film as GIF, whole or not at all."""
+    from PIL import Image
+
+    # One palette for all frames, else colours flicker.
+    pictures = [Image.fromarray(picture) for picture in frames(take)]
+    palette = pictures[0].quantize(colors=64, method=Image.Quantize.MAXCOVERAGE)
+    pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    # GIF counts hundredths of a second; rounding must not add up.
+    times = np.rint(np.arange(len(pictures) + 1) * 100 / take.fps).astype(int) * 10
+    partial = out.with_name(out.name + ".partial")
+    pictures[0].save(
+        partial, format="GIF", save_all=True, append_images=pictures[1:],
+        duration=np.maximum(np.diff(times), 20).tolist(), loop=0, optimize=False, disposal=1,
+    )
+    partial.replace(out)
+
+
+def write_mp4(take: Take, out: pathlib.Path) -> str:
+    """Writes a film as MP4, whole or not at all.
+
+    Returns:
+      The codec.
+
+    Raises:
+      RunError: this build of OpenCV has no codec for it.
+    """
+    import cv2
+
+    partial = out.with_name(out.stem + ".partial.mp4")
+    for codec in _CODECS:
+        film = None
+        for picture in frames(take):
+            if film is None:
+                film = cv2.VideoWriter(
+                    str(partial), cv2.VideoWriter.fourcc(*codec), take.fps,
+                    (picture.shape[1], picture.shape[0]),
+                )
+                if not film.isOpened():
+                    break
+            film.write(picture[..., ::-1])
+        opened = film.isOpened()
+        film.release()
+        if opened and partial.exists() and partial.stat().st_size:
+            partial.replace(out)
+            return codec
+        partial.unlink(missing_ok=True)
+    raise RunError(
+        f"this build of OpenCV has none of the codecs {', '.join(_CODECS)} for {out.name}; write "
+        "a .gif or a .html."
+    )
+
+
+@styled
+def _drawer(take: Take) -> Callable[[int], np.ndarray]:
+    """A function that draws a frame; the figure is made once and its lines are moved."""
+    figure = new_figure(_WIDTH, _HEIGHT)
+    figure.set_dpi(_DPI)
+    panels = figure.subplots(1, 3)
+    moves = [_input_panel(panels[0], take)]
+    shown = [poses for poses in (take.truth, take.joints) if poses is not None]
+    reach = 1.08 * max(float(np.nanmax(np.abs(poses))) for poses in shown)
+    for axes, (title, turn, tilt) in zip(panels[1:], _SIDES, strict=True):
+        axes.set_title(title)
+        axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
+        moves.append(_pose_lines(axes, take, turn, tilt))
+    for axes in panels:
+        axes.set(aspect="equal", xticks=(), yticks=())
+        axes.grid(False)
+    figure.legend(
+        handles=_legend(take), loc="outside lower center", ncols=3, fontsize=10,
+    )
+    heading = figure.suptitle(" ", fontsize=11)
+    errors = take.errors()
+
+    def draw(frame: int) -> np.ndarray:
+        for move in moves:
+            move(frame)
+        text = f"{take.name}   {frame / take.fps:6.2f} s"
+        if errors is not None and np.isfinite(errors[frame]):
+            text += f"   error {errors[frame]:4.0f} mm"
+        heading.set_text(text)
+        figure.canvas.draw()
+        if frame == 0:
+            figure.set_layout_engine("none")  # what is laid out once need not be for every frame
+        picture = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+        return picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2].copy()
+
+    return draw
+
+
+def _legend(take: Take) -> list:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=ORANGE, lw=2.5, label="predicted")]
+    if take.truth is not None:
+        handles.append(Line2D([], [], color=BLUE, lw=1.6, linestyle="--", label="truth"))
+    if take.keypoints is not None:
+        handles.append(Line2D([], [], color=GREEN, lw=2.5, label="2D input"))
+    return handles
+
+
+def _bones(points: np.ndarray) -> np.ndarray:
+    """Ends of the bones `[16, 2, 2]` of points `[17, 2]`; bones without an end are left out."""
+    lines = points[np.array(HUMAN36M.bones)]
+    return lines[np.isfinite(lines).all((1, 2))]
+
+
+def _input_panel(axes, take: Take) -> Callable[[int], None]:
+    from matplotlib.collections import LineCollection
+
+    if take.keypoints is None or take.size is None:
+        axes.set_title("as the camera sees it")
+        shown = [poses for poses in (take.truth, take.joints) if poses is not None]
+        reach = 1.08 * max(float(np.nanmax(np.abs(poses))) for poses in shown)
+        axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
+        return _pose_lines(axes, take, 0, 0)
+    points = np.where(take.keypoints[..., 2:] > 0, take.keypoints[..., :2], np.nan)
+    found = points[np.isfinite(points).all(-1)]
+    found = found if len(found) else np.array([[0, 0], take.size])
+    low, high = found.min(0), found.max(0)
+    half = 0.56 * max(float((high - low).max()), 10.0)
+    (x, y) = (low + high) / 2
+    axes.set_title("2D input")
+    axes.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
+    lines = axes.add_collection(LineCollection([], color=GREEN, lw=2.5, capstyle="round"))
+    return lambda frame: lines.set_segments(_bones(points[frame]))
+
+
+def _pose_lines(axes, take: Take, turn: float, tilt: float) -> Callable[[int], None]:
+    """Lines of the truth and of the prediction, as seen from a side."""
+    from matplotlib.collections import LineCollection
+
+    a, b = np.radians([turn, tilt])
+    # Rows: to the right of the picture, and up in it.
+    view = np.array([
+        [np.cos(a), 0, np.sin(a)],
+        [-np.sin(a) * np.sin(b), -np.cos(b), np.cos(a) * np.sin(b)],
+    ])
+    kinds = [(take.joints, {"color": ORANGE, "lw": 2.5, "linestyle": "-"})]
+    if take.truth is not None:
+        kinds.insert(0, (take.truth, {"color": BLUE, "lw": 1.6, "linestyle": "--"}))
+    drawn = [
+        (poses @ view.T, axes.add_collection(LineCollection([], **style))) for poses, style in kinds
+    ]
+    axes.axhline(0, color=GRAY, lw=0.3)
+
+    def move(frame: int) -> None:
+        for flat, lines in drawn:
+            lines.set_segments(_bones(flat[frame]))
+
+    return move

@@ -1,0 +1,74 @@
+"""Motions as one HTML page that needs nothing but itself: a 3D skeleton to turn, and a time slider.
+
+The page holds positions as 16-bit numbers: of 0.1 mm while nobody reaches beyond 3 m from the hip,
+else of 1 mm or more; keypoints of a quarter of a pixel, or more in large images.
+"""
+
+import base64
+import html
+import importlib.resources
+import json
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxcxr.pose.geometry.skeletons import HUMAN36M
+from jaxcxr.pose.player.motions import Take
+
+NONE = -32768  # stands for what is unknown
+_LARGEST = 32767
+MOST_FRAMES = 20_000  # on one page, about 6 MB
+
+
+def page(takes: Sequence[Take], title: str, most_frames: int = MOST_FRAMES) -> str:
+    """The page.
+
+    Arguments:
+      takes: the sequences that can be chosen.
+      title: heading.
+      most_frames: of all sequences together; with more, only every second, third ... frame of
+        each is on the page, which says so.
+    """
+    step = max(1, math.ceil(sum(len(take.joints) for take in takes) / most_frames))
+    note = "" if step == 1 else f"Long motions: every {_ordinal(step)} frame is shown."
+    content = {
+        "joints": HUMAN36M.joints, "parents": HUMAN36M.parents, "left": HUMAN36M.left,
+        "right": HUMAN36M.right, "none": NONE, "note": note,
+        "takes": [_take(take.every(step)) for take in takes],
+    }
+    # "<" could end the element that holds the data.
+    data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
+    template = importlib.resources.files("jaxcxr.pose.player").joinpath("player.html")
+    text = template.read_text(encoding="utf-8")
+    return text.replace("@TITLE@", html.escape(title)).replace("@DATA@", data)
+
+
+def _ordinal(number: int) -> str:
+    return {2: "second", 3: "third"}.get(number, f"{number}th")
+
+
+def _take(take: Take) -> dict:
+    reach = max(np.nanmax(np.abs(a)) for a in (take.joints, take.truth) if a is not None)
+    scale = max(0.1, float(reach) / _LARGEST)
+    entry = {
+        "name": take.name, "fps": take.fps, "frames": len(take.joints), "scale": scale,
+        "predicted": encode(take.joints, scale),
+        "truth": None if take.truth is None else encode(take.truth, scale),
+        "input": None,
+    }
+    if take.keypoints is not None and take.size is not None:
+        unseen = take.keypoints[..., 2:] <= 0
+        places = np.where(unseen, np.nan, take.keypoints[..., :2])
+        reach = np.nanmax(np.abs(places), initial=0.0)
+        entry["pixel"] = max(0.25, float(reach) / _LARGEST)
+        entry["input"] = encode(places, entry["pixel"])
+        entry["size"] = take.size
+    return entry
+
+
+def encode(values: np.ndarray, scale: float) -> str:
+    """Base64 of little-endian int16 of `value / scale`; `NONE` for what is not finite."""
+    known = np.isfinite(values)
+    whole = np.clip(np.rint(np.where(known, values, 0) / scale), -_LARGEST, _LARGEST)
+    return base64.b64encode(np.where(known, whole, NONE).astype("<i2").tobytes()).decode()

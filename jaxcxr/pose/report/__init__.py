@@ -1,0 +1,1 @@
+"""The report of a pose run: its page and its figures."""

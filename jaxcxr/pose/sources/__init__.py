@@ -1,0 +1,1 @@
+"""The pose data sets: one TFDS builder each."""

@@ -1,0 +1,239 @@
+"""Motion capture in BVH files, seen by virtual cameras.
+
+    jaxcxr prepare bvh_mocap --raw DIR
+
+Skeletons named as MotionBuilder's (CMU's clips by cgspeed, whose lost vectors are restored), Daz's
+or Bandai-Namco's are known, see `jaxcxr.pose.formats.bvh_bodies`. For CMU's motion the ASF and AMC files
+(`cmu_mocap`) are the better source.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxcxr.data import schema, staging
+from jaxcxr.errors import UserError
+from jaxcxr.pose import records as capture
+from jaxcxr.pose.formats import bvh, bvh_bodies
+from jaxcxr.pose.keypoints.detector import Detector
+from jaxcxr.pose.sources import virtual
+from jaxcxr.xray.images import image_files
+
+FPS = virtual.FPS
+_SHARES = {"test": 0.15, "validation": 0.15}
+_RUN = {"variant": False}  # an option that does not change what is prepared
+
+
+@dataclasses.dataclass(eq=False)
+class BvhMocapConfig(virtual.VirtualConfig):
+    """Options of the BVH clips; those that change the records name the variant.
+
+    Attributes:
+      subject: regular expression whose group in a file's path below `raw` is the subject; by
+        default the digits before `_` in CMU's names, NN_MM.bvh, or else the folder.
+      test_subjects: subjects for the test, e.g. "03,11"; empty: 15 % of the subjects, chosen by a
+        hash of their names, or of the clips where fewer than 3 subjects are told apart.
+      validation_subjects: the same for validation.
+      unit: metres per unit of the files; 0: what the kind of skeleton has.
+      raw: folder of the files, searched at any depth, or one file.
+      workers: number of processes; 0 works in this one.
+      max_bad: how many malformed clips are tolerated.
+    """
+
+    name: str = ""
+    subject: str = ""
+    test_subjects: str = ""
+    validation_subjects: str = ""
+    unit: float = 0.0
+    raw: str = dataclasses.field(default="", metadata=_RUN)
+    workers: int = dataclasses.field(default=0, metadata=_RUN)
+    max_bad: int = dataclasses.field(default=0, metadata=_RUN)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.unit >= 0:
+            raise UserError(f"bvh_mocap: unit is {self.unit}; give metres per unit, or 0.")
+        try:
+            groups = re.compile(self.subject).groups
+        except re.error as error:
+            raise UserError(f"bvh_mocap: subject={self.subject!r}: {error}.") from error
+        if self.subject and groups != 1:
+            raise UserError(f"bvh_mocap: subject={self.subject!r} needs one group, as in (\\d+)_.")
+        told = "_".join(
+            re.sub(r"[^\w-]+", "-", value) or "auto"
+            for value in (self.subject, self.validation_subjects, self.test_subjects)
+        )
+        self.name = self.name or (
+            f"{self.rig}_{told}_unit{self.unit:g}_{self.detector.label}"
+            f"_seed{self.seed}{self.rate}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """One motion file.
+
+    Attributes:
+      name: its path below `raw` without the ending, `/` replaced by `-`.
+      subject: who moves.
+      path: of the file.
+      bytes: its size, which tells a changed file from the one prepared before.
+    """
+
+    name: str
+    subject: str
+    path: str
+    bytes: int
+
+
+def find_clips(raw: str | pathlib.Path, subject: str = "") -> list[Clip]:
+    """All BVH files below a folder, in order of their names.
+
+    Raises:
+      UserError: none there, or a name in which `subject` finds nothing.
+    """
+    raw = pathlib.Path(raw).expanduser().absolute()
+    paths = [raw] if raw.is_file() else sorted(raw.rglob("*.[bB][vV][hH]"))
+    if not paths:
+        raise UserError(f"no BVH file in {raw}; give the folder of the motion capture.")
+    clips = []
+    for path in paths:
+        inner = path.name if path == raw else path.relative_to(raw).as_posix()
+        found = re.search(subject or r"(?:^|/)(\d+)_\d+\.bvh$", inner, re.IGNORECASE)
+        if subject and not found:
+            raise UserError(f"bvh_mocap: subject={subject!r} finds no subject in {inner!r}.")
+        who = found[1] if found else path.parent.name
+        name = inner.rsplit(".", 1)[0].replace("/", "-")
+        clips.append(Clip(name, who, str(path), path.stat().st_size))
+    return clips
+
+
+def split_clips(clips: list[Clip], config: BvhMocapConfig) -> dict[str, list[Clip]]:
+    """Clips of each split; no subject stands in two where subjects can be told apart.
+
+    Raises:
+      UserError: a subject that is absent or named twice, or an empty split.
+    """
+    subjects = sorted({clip.subject for clip in clips})
+    named = {
+        split: [name.strip() for name in value.split(",") if name.strip()]
+        for split, value in (
+            ("test", config.test_subjects), ("validation", config.validation_subjects),
+        )
+    }
+    for name in (*named["test"], *named["validation"]):
+        if name not in subjects:
+            raise UserError(f"bvh_mocap: no subject {name!r}; there are {', '.join(subjects)}.")
+        if name in named["test"] and name in named["validation"]:
+            raise UserError(f"bvh_mocap: subject {name!r} is named for two splits; choose one.")
+    by_subject = len(subjects) >= 3
+    units = subjects if by_subject else [clip.name for clip in clips]
+    free = sorted(
+        (unit for unit in units if unit not in (*named["test"], *named["validation"])),
+        key=lambda unit: hashlib.sha256(unit.encode()).digest(),
+    )
+    chosen: dict[str, str] = {}
+    for split, names in named.items():
+        if not names:
+            count = max(1, round(_SHARES[split] * len(units)))
+            names, free = free[:count], free[count:]
+        chosen |= dict.fromkeys(names, split)
+    splits: dict[str, list[Clip]] = {"train": [], "validation": [], "test": []}
+    for clip in clips:
+        split = chosen.get(clip.subject) or chosen.get(clip.name) or "train"
+        splits[split].append(clip)
+    for split, found in splits.items():
+        if not found:
+            raise UserError(
+                f"bvh_mocap: {len(clips)} clips of {', '.join(subjects)} leave none for the "
+                f"{split} split; add clips, or name other subjects."
+            )
+    return splits
+
+
+def load_clip(path: str | pathlib.Path, unit: float = 0.0, fps: float = FPS) -> np.ndarray:
+    """World positions of one clip.
+
+    Arguments:
+      path: the file.
+      unit: metres per unit; 0: what the kind of skeleton has.
+      fps: frames per second wanted.
+
+    Returns:
+      `[frames, 17, 3]` in metres, z up. A first frame in the pose at rest is left out.
+
+    Raises:
+      UserError: the file is malformed or its skeleton unknown.
+    """
+    path = pathlib.Path(path)
+    motion = bvh.parse(path.read_text(encoding="latin-1"), path.name)
+    if bvh_bodies.starts_at_rest(motion):
+        motion = bvh.without_first_frame(motion)
+    return bvh_bodies.human36m_joints(bvh.resample(motion, fps), path.name, unit)
+
+
+def encode(
+    clip: Clip, rig: str, detector: Detector, seed: int, unit: float, fps: float = FPS
+) -> tuple[str, dict]:
+    """Records of one clip, one per camera, by their ids.
+
+    Raises:
+      images.BadImage: the clip is malformed.
+    """
+    try:
+        world = load_clip(clip.path, unit, fps)
+    except UserError as error:
+        raise image_files.BadImage(str(error).rstrip(".")) from error
+    key = int.from_bytes(hashlib.sha256(clip.name.encode()).digest()[:8], "big")
+    rng = np.random.default_rng([seed, key])
+    # The files do not say what is done in them.
+    action = f"subject {clip.subject}"
+    return clip.name, capture.records(
+        world, rig, detector, rng, name=clip.name, subject=clip.subject, action=action, fps=fps
+    )
+
+
+class BvhMocap(tfds.core.GeneratorBasedBuilder):
+    """BVH clips; records of `schema.pose_features`."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIG_CLASS = BvhMocapConfig
+    builder_config_class = BvhMocapConfig
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Motion capture from BVH files, 17 joints in Human3.6M order, "
+            f"{self.builder_config.fps:g} frames per second, seen by virtual cameras with lens "
+            "distortion.",
+            features=schema.pose_features(),
+        )
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        del dl_manager
+        config = self.builder_config
+        if not config.raw:
+            raise UserError("bvh_mocap: where is the data? Give --raw DIR with BVH files.")
+        splits = staging.staged_splits(
+            split_clips(find_clips(config.raw, config.subject), config),
+            functools.partial(
+                encode, rig=config.rig, detector=config.detector, seed=config.seed,
+                unit=config.unit, fps=config.fps,
+            ),
+            directory=staging.directory_of(self),
+            workers=config.workers,
+            chunk=4,
+            label="bvh_mocap",
+            max_bad=config.max_bad,
+        )
+        return {split: self._generate_examples(clips) for split, clips in splits.items()}
+
+    def _generate_examples(self, clips: staging.Staged) -> Iterator[tuple[str, dict]]:
+        for _, records in clips:
+            yield from records.items()

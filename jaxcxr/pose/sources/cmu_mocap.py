@@ -1,0 +1,342 @@
+"""CMU's motion capture (mocap.cs.cmu.edu, NSF EIA-0196217), seen by virtual cameras.
+
+Reads `allasfamc.zip` as it was downloaded, or its unpacked tree `subjects/NN/NN.asf, NN_MM.amc`.
+The 17 joints are Human3.6M's in order, not in shape (the CMU hip joints lie 0.08 m from the hip,
+Human3.6M's 0.13 m): errors of the two data sets do not belong in one column.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import pathlib
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxcxr.data import schema, staging
+from jaxcxr.errors import UserError
+from jaxcxr.pose import records as capture
+from jaxcxr.pose.formats import asf_amc
+from jaxcxr.pose.geometry.skeletons import HUMAN36M
+from jaxcxr.pose.keypoints.detector import Detector
+from jaxcxr.pose.sources import subjects, virtual
+from jaxcxr.xray.images import image_files
+
+FPS = virtual.FPS
+RAW_FPS = 120.0
+
+# End of which bone each joint is. The hip is the middle of both hip joints, because CMU's root
+# lies 0.1 m above it; the spine, which CMU does not have, is halfway from the hip to the thorax.
+_BONE_ENDS = {
+    "right_hip": "rhipjoint",
+    "right_knee": "rfemur",
+    "right_ankle": "rtibia",
+    "left_hip": "lhipjoint",
+    "left_knee": "lfemur",
+    "left_ankle": "ltibia",
+    "thorax": "thorax",
+    "neck": "upperneck",
+    "head": "head",
+    "left_shoulder": "lclavicle",
+    "left_elbow": "lhumerus",
+    "left_wrist": "lwrist",
+    "right_shoulder": "rclavicle",
+    "right_elbow": "rhumerus",
+    "right_wrist": "rwrist",
+}
+
+_CLIP = re.compile(r"(?:^|/)(\d+)/(\d+_\d+)\.amc$", re.IGNORECASE)
+_VALIDATION_SHARE = 0.15
+_RUN = {"variant": False}  # an option that does not change what is prepared
+
+
+@dataclasses.dataclass(eq=False)
+class CmuMocapConfig(virtual.VirtualConfig):
+    """Options of the CMU clips; those that change the records name the variant.
+
+    Attributes:
+      train_subjects: subjects for training, e.g. ("01", "02"); empty: all that are in no other
+        split.
+      validation_subjects: subjects for validation; empty: 15 % of the training subjects' clips,
+        chosen by a hash of the clip's name.
+      test_subjects: subjects for the test; empty: those whose number leaves 3 when divided by 8
+        (03, 11, 19, ...). CMU gave some people several numbers, and does not say which.
+      raw: `allasfamc.zip`, or a folder that holds it or its unpacked tree.
+      workers: number of processes; 0 works in this one.
+      max_bad: how many malformed clips are tolerated.
+    """
+
+    name: str = ""
+    train_subjects: tuple[str, ...] = ()
+    validation_subjects: tuple[str, ...] = ()
+    test_subjects: tuple[str, ...] = ()
+    raw: str = dataclasses.field(default="", metadata=_RUN)
+    workers: int = dataclasses.field(default=0, metadata=_RUN)
+    max_bad: int = dataclasses.field(default=0, metadata=_RUN)
+
+    def __post_init__(self):
+        for field in ("train_subjects", "validation_subjects", "test_subjects"):
+            setattr(self, field, _subjects(getattr(self, field)))
+        super().__post_init__()
+        self.name = self.name or (
+            f"{self.rig}_train{_joined(self.train_subjects)}_val{_joined(self.validation_subjects)}"
+            f"_test{_joined(self.test_subjects)}"
+            f"_{self.detector.label}_seed{self.seed}{self.rate}"
+        )
+
+
+def _subjects(value: str | tuple) -> tuple[str, ...]:
+    """("1", "02") or "1,02" to ("01", "02"), the archive's names."""
+    names = subjects.listed(value)
+    wrong = [name for name in names if not name.isdigit()]
+    if wrong:
+        raise UserError(f"cmu_mocap: {wrong[0]!r} is no subject; subjects are numbers such as 01.")
+    return tuple(sorted({f"{int(name):02d}" for name in names}))
+
+
+def _joined(names: tuple[str, ...]) -> str:
+    return "".join(f"-{name}" for name in names) or "-auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """One motion file.
+
+    Attributes:
+      name: e.g. "01_03".
+      subject: e.g. "01".
+      archive: the zip file, or the folder.
+      asf: the skeleton's path within it.
+      amc: the motion's path within it.
+      bytes: size of the motion file, which tells a changed file from the one prepared before.
+    """
+
+    name: str
+    subject: str
+    archive: str
+    asf: str
+    amc: str
+    bytes: int
+
+
+def find_clips(raw: str | os.PathLike) -> list[Clip]:
+    """All clips of an archive or a tree, in order of their names.
+
+    Arguments:
+      raw: `allasfamc.zip`, or a folder that holds it or the unpacked tree at any depth.
+
+    Returns:
+      The clips.
+
+    Raises:
+      UserError: nothing there, or a subject's skeleton is missing.
+    """
+    raw = pathlib.Path(raw).expanduser().absolute()
+    if raw.is_dir() and (raw / "allasfamc.zip").is_file():
+        raw = raw / "allasfamc.zip"
+    members = _members(raw)
+    lower = {member.lower(): member for member in members}
+    clips = []
+    for member in sorted(members):
+        found = _CLIP.search(member)
+        if not found:
+            continue
+        folder, clip = member.rsplit("/", 1)[0] if "/" in member else "", found[2]
+        asf = lower.get(f"{folder}/{found[1]}.asf".lower())
+        if asf is None:
+            raise UserError(f"{raw}: {member} has no skeleton {folder}/{found[1]}.asf beside it.")
+        clips.append(
+            Clip(clip, f"{int(found[1]):02d}", str(raw), asf, member, members[member])
+        )
+    if not clips:
+        raise UserError(
+            f"{raw}: no clip subjects/NN/NN_MM.amc in it; give allasfamc.zip of mocap.cs.cmu.edu "
+            "or the folder it was unpacked to."
+        )
+    return sorted(clips, key=lambda clip: tuple(int(part) for part in clip.name.split("_")))
+
+
+def _members(raw: pathlib.Path) -> dict[str, int]:
+    """Path within the archive or the tree to size in bytes."""
+    if raw.is_dir():
+        files = raw.rglob("*.[aA][sSmM][fFcC]")
+        return {path.relative_to(raw).as_posix(): path.stat().st_size for path in files}
+    if not raw.is_file():
+        raise UserError(
+            f"no motion capture at {str(raw)!r}; give the path of CMU's allasfamc.zip."
+        )
+    try:
+        with zipfile.ZipFile(raw) as archive:
+            return {member.filename: member.file_size for member in archive.infolist()}
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{raw} is no whole zip file ({error}); fetch it anew.") from error
+
+
+def split_clips(clips: list[Clip], config: CmuMocapConfig) -> dict[str, list[Clip]]:
+    """Clips of each split; no subject stands in both training and test.
+
+    Arguments:
+      clips: all clips.
+      config: the subjects of the splits.
+
+    Returns:
+      "train", "validation" and "test" to their clips.
+
+    Raises:
+      UserError: a subject is named twice or absent, or a split is empty.
+    """
+    present = {clip.subject for clip in clips}
+    validation, test = set(config.validation_subjects), set(config.test_subjects)
+    train = set(config.train_subjects)
+    _check_subjects(present, {"train": train, "validation": validation, "test": test})
+    if not test:
+        test = {name for name in present if int(name) % 8 == 3} - train - validation
+    train = train or present - test - validation
+    splits: dict[str, list[Clip]] = {"train": [], "validation": [], "test": []}
+    for clip in clips:
+        held_out = not validation and _share(clip.name) < _VALIDATION_SHARE
+        if clip.subject in test:
+            splits["test"].append(clip)
+        elif clip.subject in validation or (clip.subject in train and held_out):
+            splits["validation"].append(clip)
+        elif clip.subject in train:
+            splits["train"].append(clip)
+    for split, chosen in splits.items():
+        if not chosen:
+            raise UserError(
+                f"cmu_mocap: no clip for the {split} split among subjects "
+                f"{', '.join(sorted(present))}; name {split}_subjects."
+            )
+    return splits
+
+
+def _check_subjects(present: set[str], splits: Mapping[str, set[str]]) -> None:
+    for split, names in splits.items():
+        for other, others in splits.items():
+            if split < other and names & others:
+                raise UserError(
+                    f"cmu_mocap: subjects {', '.join(sorted(names & others))} stand in both "
+                    f"{split}_subjects and {other}_subjects."
+                )
+        if names - present:
+            raise UserError(
+                f"cmu_mocap: {split}_subjects names {', '.join(sorted(names - present))}, but "
+                f"the data hold {', '.join(sorted(present))}."
+            )
+
+
+def _share(name: str) -> float:
+    """A number in [0, 1) that depends on the name alone."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
+
+
+def human36m_joints(ends: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The 17 joints from the bones' ends.
+
+    Arguments:
+      ends: bone name to `[frames, 3]`.
+
+    Returns:
+      `[frames, 17, 3]` in the same unit and frame, Human3.6M order.
+    """
+    joints = {joint: ends[bone] for joint, bone in _BONE_ENDS.items()}
+    joints["hip"] = (joints["right_hip"] + joints["left_hip"]) / 2
+    joints["spine"] = (joints["hip"] + joints["thorax"]) / 2
+    return np.stack([joints[name] for name in HUMAN36M.joints], axis=1)
+
+
+def load_clip(clip: Clip, fps: float = FPS) -> np.ndarray:
+    """World positions of one clip.
+
+    Arguments:
+      clip: the clip.
+      fps: frames per second wanted; the files' 120 are resampled by `asf_amc.resample`.
+
+    Returns:
+      `[frames, 17, 3]` in metres, z up.
+
+    Raises:
+      UserError: a file is malformed; the message names it and the line.
+    """
+    asf, amc = (_read(clip.archive, member) for member in (clip.asf, clip.amc))
+    skeleton = asf_amc.parse_asf(asf, clip.asf)
+    lacking = set(_BONE_ENDS.values()) - set(skeleton.names)
+    if lacking:
+        raise UserError(f"{clip.asf}: no bone called {', '.join(sorted(lacking))}.")
+    motion = asf_amc.resample(asf_amc.parse_amc(amc, skeleton, clip.amc, RAW_FPS), fps)
+    joints = human36m_joints(asf_amc.forward_kinematics(skeleton, motion))
+    # y up to z up: a quarter turn about x.
+    return np.stack([joints[..., 0], -joints[..., 2], joints[..., 1]], axis=-1)
+
+
+def _read(archive: str, member: str) -> str:
+    if os.path.isdir(archive):
+        return pathlib.Path(archive, member).read_text(encoding="latin-1")
+    with zipfile.ZipFile(archive) as container:
+        return container.read(member).decode("latin-1")
+
+
+def encode(
+    clip: Clip, rig: str, detector: Detector, seed: int, fps: float = FPS
+) -> tuple[str, dict]:
+    """Records of one clip, one per camera, by their ids.
+
+    Raises:
+      images.BadImage: the clip is malformed.
+    """
+    try:
+        world = load_clip(clip, fps)
+    except UserError as error:
+        raise image_files.BadImage(str(error).rstrip(".")) from error
+    rng = np.random.default_rng([seed, *(int(part) for part in clip.name.split("_"))])
+    # The archive does not say what is done in a clip.
+    action = f"subject {clip.subject}"
+    return clip.name, capture.records(
+        world, rig, detector, rng, name=clip.name, subject=clip.subject, action=action, fps=fps
+    )
+
+
+class CmuMocap(tfds.core.GeneratorBasedBuilder):
+    """CMU clips; records of `schema.pose_features`."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIG_CLASS = CmuMocapConfig
+    builder_config_class = CmuMocapConfig
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="CMU motion capture, 17 joints in Human3.6M order, "
+            f"{self.builder_config.fps:g} frames per second, seen by virtual cameras with lens "
+            "distortion.",
+            features=schema.pose_features(),
+            homepage="http://mocap.cs.cmu.edu",
+            citation="The data used in this project was obtained from mocap.cs.cmu.edu. The "
+            "database was created with funding from NSF EIA-0196217.",
+        )
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        del dl_manager
+        config = self.builder_config
+        if not config.raw:
+            raise UserError("cmu_mocap: where is the data? Give --raw PATH of allasfamc.zip.")
+        splits = staging.staged_splits(
+            split_clips(find_clips(config.raw), config),
+            functools.partial(
+                encode, rig=config.rig, detector=config.detector, seed=config.seed, fps=config.fps
+            ),
+            directory=staging.directory_of(self),
+            workers=config.workers,
+            chunk=4,
+            label="cmu_mocap",
+            max_bad=config.max_bad,
+        )
+        return {split: self._generate_examples(clips) for split, clips in splits.items()}
+
+    def _generate_examples(self, clips: staging.Staged) -> Iterator[tuple[str, dict]]:
+        for _, records in clips:
+            yield from records.items()

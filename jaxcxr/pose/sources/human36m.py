@@ -1,0 +1,140 @@
+"""Human3.6M (Ionescu et al. 2014, vision.imar.ro/human3.6m), with each of VideoPose3D's 2D files.
+
+    jaxcxr prepare human36m --raw DIR --keypoints cpn_ft_h36m_dbb
+
+DIR holds the positions, `data_3d_h36m.npz` or the original CDF files or the h5 files of Martinez
+et al. 2017, and `data_2d_h36m_KEYPOINTS.npz`. The licence of the data is the user's to obtain.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxcxr.data import schema
+from jaxcxr.errors import UserError
+from jaxcxr.pose import records
+from jaxcxr.pose.formats import human36m_cameras, human36m_files
+from jaxcxr.pose.geometry import frame_rates, joint_sets
+from jaxcxr.pose.keypoints.detector import Detector
+from jaxcxr.pose.sources import subjects
+
+FPS = 50.0
+PROJECTED = "projected"
+_RUN = {"variant": False}  # an option that does not change what is prepared
+
+
+@dataclasses.dataclass(eq=False)
+class Human36mConfig(subjects.SubjectConfig):
+    """Options of Human3.6M; those that change the records name the variant.
+
+    Attributes:
+      keypoints: which 2D file: "cpn_ft_h36m_dbb", "detectron_ft_h36m", "sh_ft_h36m", "gt" or
+        any other NAME of a `data_2d_h36m_NAME.npz` in `raw`; "projected" needs no file: the true
+        joints as the four cameras see them.
+      train_subjects: the published protocol's five by default, but for the one that validates.
+      raw: folder of the files, or `data_3d_h36m.npz` with the 2D files beside it.
+    """
+
+    name: str = ""
+    keypoints: str = "cpn_ft_h36m_dbb"
+    train_subjects: tuple[str, ...] = ("S1", "S5", "S6", "S7")
+    validation_subjects: tuple[str, ...] = ("S8",)
+    test_subjects: tuple[str, ...] = ("S9", "S11")
+    raw: str = dataclasses.field(default="", metadata=_RUN)
+
+    def __post_init__(self):
+        told = self.settle("human36m", human36m_cameras.SUBJECTS)
+        self.name = self.name or f"{self.keypoints}_{told}"
+
+
+class Human36m(tfds.core.GeneratorBasedBuilder):
+    """Human3.6M, 17 joints; records of `schema.pose_features`."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIG_CLASS = Human36mConfig
+    builder_config_class = Human36mConfig
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Human3.6M: 17 joints in the camera frame and their keypoints from each "
+            f"of four cameras, {self.builder_config.fps:g} frames per second.",
+            features=schema.pose_features(),
+            homepage="http://vision.imar.ro/human3.6m",
+            citation="C. Ionescu, D. Papava, V. Olaru, C. Sminchisescu: Human3.6M: Large Scale "
+            "Datasets and Predictive Methods for 3D Human Sensing in Natural Environments. "
+            "IEEE TPAMI 36(7), 2014.",
+        )
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        del dl_manager
+        config = self.builder_config
+        if not config.raw:
+            raise UserError("human36m: where is the data? Give --raw DIR with data_3d_h36m.npz.")
+        positions = human36m_files.read_positions(config.raw)
+        takes: dict[str, list] = {split: [] for split in subjects.SPLITS}
+        for subject, actions in positions.items():
+            for take, world in sorted(actions.items()):
+                split = config.split_of(subject, take)
+                if split:
+                    takes[split].append((subject, take, world))
+        subjects.check_splits("human36m", takes, positions)
+        keypoints = _Keypoints(config)
+        return {
+            split: self._generate_examples(chosen, keypoints) for split, chosen in takes.items()
+        }
+
+    def _generate_examples(self, takes: list, keypoints: "_Keypoints") -> Iterator:
+        """One record per camera of each take."""
+        for subject, take, world in takes:
+            cameras = human36m_cameras.cameras_of(subject)
+            views = keypoints.of(subject, take, world)
+            for camera, arrays in zip(cameras, views, strict=True):
+                name = f"{subject}_{take.replace(' ', '_')}_{camera.name}"
+                record = {
+                    "sequence_id": name,
+                    "subject": subject,
+                    "action": human36m_files.action_name(take),
+                    "camera": camera.name,
+                    "fps": FPS,
+                    **arrays,
+                }
+                yield name, frame_rates.resample(record, self.builder_config.fps)
+
+
+class _Keypoints:
+    """Gives the keypoints of each take and camera in Human3.6M's 17 joints."""
+
+    def __init__(self, config: Human36mConfig):
+        self._file = None
+        if config.keypoints == PROJECTED:
+            return
+        folder = pathlib.Path(config.raw).expanduser()
+        folder = folder if folder.is_dir() else folder.parent
+        self._path = human36m_files.keypoint_path(
+            folder, "data_2d_h36m", config.keypoints, f", and {PROJECTED!r}, which needs no file"
+        )
+        self._file = human36m_files.read_keypoints(self._path)
+        layout = self._file.layout or {17: "h36m", 16: "mpii"}.get(self._file.joints, "")
+        self._convert = joint_sets.to_human36m(layout or f"{self._file.joints} joints")
+
+    def of(self, subject: str, take: str, world: np.ndarray) -> list[dict]:
+        """`keypoints`, `confidence`, `joints`, `image_size` and `intrinsics` for each camera."""
+        cameras = human36m_cameras.cameras_of(subject)
+        exact = Detector()
+        found = [records.capture(world, camera, exact, np.random.default_rng(0))
+                 for camera in cameras]
+        if self._file is None:
+            return found
+        views = human36m_files.views(
+            self._file, self._path, subject, take, [c.name for c in cameras], len(world)
+        )
+        for record, view in zip(found, views, strict=True):
+            pixels, seen = self._convert(view)
+            record["keypoints"] = np.where(seen[..., None], pixels, 0).astype(np.float32)
+            record["confidence"] = seen.astype(np.float32)
+        return found
+

@@ -1,0 +1,106 @@
+"""Drawn human motion seen by Human3.6M-like cameras: no raw data, made in seconds."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxcxr.data import schema
+from jaxcxr.errors import UserError
+from jaxcxr.pose import records as capture
+from jaxcxr.pose.phantom import actions, body, placement
+from jaxcxr.pose.sources import virtual
+
+FPS = virtual.FPS
+_TEST_SUBJECTS = 2
+
+
+@dataclasses.dataclass(eq=False)
+class MotionPhantomConfig(virtual.VirtualConfig):
+    """Options of the motion phantoms; together they name the variant.
+
+    Attributes:
+      subjects: number of people S1, S2, ...; the last two are the test subjects, the one before
+        them is held out of the training subjects for validation.
+      sequences: sequences per subject and action.
+      seconds: length of a sequence.
+      seed: seed of the movements, the cameras' shifts, the noise and the misses.
+    """
+
+    name: str = ""
+    subjects: int = 7
+    sequences: int = 3
+    seconds: float = 4.0
+    noise: float = 2.0
+    dropout: float = 0.02
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.subjects < _TEST_SUBJECTS + 2:
+            raise UserError(
+                f"motion_phantom: subjects is {self.subjects}; at least {_TEST_SUBJECTS + 2} are "
+                "needed for training, validation and test."
+            )
+        if self.sequences < 1 or self.seconds * self.fps < 2:
+            raise UserError(
+                f"motion_phantom: sequences is {self.sequences} and seconds is {self.seconds}; "
+                f"at least 1 sequence of {2 / self.fps:g} s is needed."
+            )
+        self.name = self.name or (
+            f"{self.rig}_{self.subjects}x{self.sequences}x{self.seconds:g}s"
+            f"_{self.detector.label}_seed{self.seed}{self.rate}"
+        )
+
+
+def subjects_of_splits(subjects: int) -> dict[str, range]:
+    """Numbers of the people in each split."""
+    test = subjects - _TEST_SUBJECTS + 1
+    return {
+        "train": range(1, test - 1),
+        "validation": range(test - 1, test),
+        "test": range(test, subjects + 1),
+    }
+
+
+class MotionPhantom(tfds.core.GeneratorBasedBuilder):
+    """Walk, run, turn, squat, wave, sit and jump; records of `schema.pose_features`."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIG_CLASS = MotionPhantomConfig
+    builder_config_class = MotionPhantomConfig
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Drawn human motion with constant bone lengths, 17 joints in Human3.6M "
+            f"order, {self.builder_config.fps:g} frames per second, seen by cameras with lens "
+            "distortion.",
+            features=schema.pose_features(),
+        )
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        del dl_manager
+        groups = subjects_of_splits(self.builder_config.subjects)
+        return {split: self._generate_examples(people) for split, people in groups.items()}
+
+    def _generate_examples(self, people: range) -> Iterator[tuple[str, dict]]:
+        config = self.builder_config
+        for person in people:
+            for number, action in enumerate(actions.ACTIONS):
+                for take in range(config.sequences):
+                    yield from _records(config, person, number, action, take)
+
+
+def _records(config, person, number, action, take) -> Iterator[tuple[str, dict]]:
+    """One record per camera of one sequence."""
+    rng = np.random.default_rng([config.seed, person, number, take])
+    who = body.make_body(person)
+    t = np.arange(round(config.seconds * config.fps)) / config.fps
+    world = placement.place(who, actions.ACTIONS[action](rng, who, t), config.fps)
+    world[..., :2] += rng.uniform(-0.3, 0.3, 2)
+    records = capture.records(
+        world, config.rig, config.detector, rng,
+        name=f"{who.name}_{action}_{take}", subject=who.name, action=action, fps=config.fps,
+    )
+    yield from records.items()

@@ -1,0 +1,226 @@
+"""SURREAL (Varol et al. 2017, www.di.ens.fr/willow/research/surreal): rendered SMPL bodies, 30 fps.
+
+    jaxcxr prepare surreal --raw SURREAL/data/cmu
+
+DIR holds train/ and test/, as published, with run0/ to run2/ of `*_info.mat`. The licence is the
+user's to obtain. The motions are CMU's, so a model trained here has seen people on whom other
+sources of CMU's motion capture test. The published val/ is a part of test/ and is left aside;
+models are chosen on training subjects that are held out.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxcxr.data import schema, staging
+from jaxcxr.errors import UserError
+from jaxcxr.pose import records as capture
+from jaxcxr.pose.formats import surreal_files
+from jaxcxr.pose.geometry import frame_rates
+from jaxcxr.pose.keypoints.detector import Detector
+from jaxcxr.pose.sources import virtual
+from jaxcxr.xray.images import image_files
+
+FPS = surreal_files.FPS
+KEYPOINTS = ("joints2D", "projected")
+_SHARE = 0.1
+_RUN = {"variant": False}  # an option that does not change what is prepared
+_NAME = re.compile(r"(ung_)?(\d+)_(\d+)_c(\d+)_info\.mat$")
+
+
+@dataclasses.dataclass(eq=False)
+class SurrealConfig(virtual.DetectedConfig):
+    """Options of SURREAL; those that change the records name the variant.
+
+    Attributes:
+      keypoints: "joints2D", the file's whole pixels, or "projected", exactly where joints appear.
+      runs: which renderings, of run0, run1 and run2; clips of one overlap by 50, 30 or 70 %.
+      validation_subjects: CMU's numbers of subjects, as "01,35", who choose models instead of
+        training them; none: a tenth of the training subjects, by a hash of their numbers.
+      fps: frames per second; 0: the files', 30.
+      raw: folder with train/ and test/.
+      workers: number of processes; 0 works in this one.
+      max_bad: how many malformed clips are tolerated.
+    """
+
+    name: str = ""
+    keypoints: str = "joints2D"
+    runs: tuple[str, ...] = ("run0", "run1", "run2")
+    validation_subjects: tuple[str, ...] = ()
+    fps: float = 0.0
+    raw: str = dataclasses.field(default="", metadata=_RUN)
+    workers: int = dataclasses.field(default=0, metadata=_RUN)
+    max_bad: int = dataclasses.field(default=0, metadata=_RUN)
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.fps = frame_rates.check("surreal", self.fps, native=True)
+        if self.keypoints not in KEYPOINTS:
+            raise UserError(
+                f"surreal: keypoints is {self.keypoints!r}; allowed: {', '.join(KEYPOINTS)}."
+            )
+        for field in ("runs", "validation_subjects"):
+            value = getattr(self, field)
+            names = value.split(",") if isinstance(value, str) else value
+            setattr(self, field, tuple(str(name).strip() for name in names if str(name).strip()))
+        self.name = self.name or (
+            f"{self.keypoints}_{'-'.join(self.runs)}_"
+            f"val-{'-'.join(self.validation_subjects) or 'auto'}_{self.detector.label}"
+            f"_seed{self.seed}{frame_rates.label(self.fps, 0.0)}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """One file of a clip.
+
+    Attributes:
+      part: "train" or "test". subject: CMU's number. take: of the subject, "ung" before those of
+        the ungrouped clips. number: of the clip in all runs of the take.
+      path: of the file.
+      bytes: its size, which tells a changed file from the one prepared before.
+    """
+
+    part: str
+    subject: str
+    take: str
+    number: int
+    path: str
+    bytes: int
+
+
+def find_clips(raw: str | pathlib.Path, runs: tuple[str, ...]) -> list[Clip]:
+    """The clips of the published parts and the runs wanted.
+
+    Raises:
+      UserError: none, or a subject of whom both parts have clips.
+    """
+    raw = pathlib.Path(raw).expanduser()
+    clips = []
+    for part in ("train", "test"):
+        for run in runs:
+            for path in sorted(raw.glob(f"{part}/{run}/*/*_info.mat")):
+                match = _NAME.match(path.name)
+                if match is None:
+                    raise UserError(f"surreal: {path} is not named as 104_46_c0021_info.mat.")
+                ungrouped, subject, take, clip = match.groups()
+                digits = re.sub(r"\D", "", run) or "0"
+                clips.append(Clip(part, subject, f"{'ung' if ungrouped else ''}{take}",
+                                  int(digits) * 10_000 + int(clip), str(path),
+                                  path.stat().st_size))
+    parts = {part: {clip.subject for clip in clips if clip.part == part}
+             for part in ("train", "test")}
+    for part, subjects in parts.items():
+        if not subjects:
+            raise UserError(
+                f"surreal: no clip in {raw}/{part}/{'|'.join(runs)}/*/*_info.mat; give the folder "
+                "that holds train and test."
+            )
+    both = sorted(parts["train"] & parts["test"])
+    if both:
+        raise UserError(
+            f"surreal: subject {both[0]} is in train and in test, which no published copy has."
+        )
+    return clips
+
+
+def split_clips(clips: list[Clip], wanted: tuple[str, ...]) -> dict[str, list[Clip]]:
+    """Clips of each split; no subject stands in two.
+
+    Raises:
+      UserError: a subject for validation whom train does not have, or nobody left to train on.
+    """
+    subjects = sorted({clip.subject for clip in clips if clip.part == "train"})
+    unknown = [name for name in wanted if name not in subjects]
+    if unknown:
+        raise UserError(f"surreal: no subject {unknown[0]!r} in train: {', '.join(subjects)}.")
+    ranked = sorted(subjects, key=lambda name: hashlib.sha256(name.encode()).digest())
+    chosen = set(wanted or ranked[: max(1, round(_SHARE * len(subjects)))])
+    if len(chosen) == len(subjects):
+        raise UserError(
+            f"surreal: {len(subjects)} subjects in train, all for validation; nobody to train on."
+        )
+    splits: dict[str, list[Clip]] = {"train": [], "validation": [], "test": []}
+    for clip in clips:
+        held_out = clip.part == "train" and clip.subject in chosen
+        splits["validation" if held_out else clip.part].append(clip)
+    return splits
+
+
+def encode(
+    clip: Clip, keypoints: str, detector: Detector, seed: int, fps: float
+) -> tuple[str, dict]:
+    """Records of one clip, one for each run of frames that were rendered.
+
+    Raises:
+      images.BadImage: the clip is malformed.
+    """
+    try:
+        found = surreal_files.read(clip.path)
+    except UserError as error:
+        raise image_files.BadImage(str(error).rstrip(".")) from error
+    pixels = found.keypoints if keypoints == "joints2D" else found.projected
+    lens = surreal_files.LENS
+    seen = np.all((pixels >= 0) & (pixels < (lens.width, lens.height)), axis=-1)
+    name = f"{clip.subject}_motion_{clip.take}"
+    key = int.from_bytes(hashlib.sha256(f"{name} {clip.number}".encode()).digest()[:8], "big")
+    rng = np.random.default_rng([seed, key])
+    edges = np.flatnonzero(np.diff(np.r_[False, found.there, False]))
+    records = {}
+    for part, (start, end) in enumerate(edges.reshape(-1, 2)):
+        chosen = slice(start, end)
+        # Overlapping clips and runs of one take are chunks of one motion for intervals.
+        sequence = f"{name}_chunk{clip.number:05d}{part}_camera"
+        record = {
+            "sequence_id": sequence, "subject": clip.subject, "action": "motion",
+            "camera": "camera", "fps": FPS,
+            **capture.observed(found.joints[chosen], pixels[chosen], seen[chosen], lens, detector,
+                               rng, FPS),
+        }
+        records[sequence] = frame_rates.resample(record, fps)
+    return f"{name} {clip.number}", records
+
+
+class Surreal(tfds.core.GeneratorBasedBuilder):
+    """SURREAL, 17 joints in the order of Human3.6M; records of `schema.pose_features`."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIG_CLASS = SurrealConfig
+    builder_config_class = SurrealConfig
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="SURREAL: rendered SMPL bodies, 17 joints in Human3.6M order in the camera "
+            "frame and in the image, 30 frames per second.",
+            features=schema.pose_features(),
+            homepage="https://www.di.ens.fr/willow/research/surreal/",
+            citation="G. Varol, J. Romero, X. Martin, N. Mahmood, M. J. Black, I. Laptev, "
+            "C. Schmid: Learning from Synthetic Humans. CVPR 2017.",
+        )
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        del dl_manager
+        config = self.builder_config
+        if not config.raw:
+            raise UserError("surreal: where is the data? Give --raw DIR with train and test.")
+        splits = staging.staged_splits(
+            split_clips(find_clips(config.raw, config.runs), config.validation_subjects),
+            functools.partial(
+                encode, keypoints=config.keypoints, detector=config.detector, seed=config.seed,
+                fps=config.fps,
+            ),
+            directory=staging.directory_of(self), workers=config.workers, label="surreal",
+            max_bad=config.max_bad,
+        )
+        return {split: self._generate_examples(clips) for split, clips in splits.items()}
+
+    def _generate_examples(self, clips: staging.Staged) -> Iterator[tuple[str, dict]]:
+        for _, records in clips:
+            yield from records.items()

@@ -1,0 +1,197 @@
+"""What a config can name, and where it lives: tasks, data sources and models.
+
+Modules are imported only when they are asked for, so that `config` and `train` know every name and
+none of the rooms behind them. To add one of your own, add its line here.
+"""
+
+import dataclasses
+import difflib
+import functools
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
+from jaxcxr.errors import UserError
+
+# name -> module:class, see `jaxcxr.task.Task`.
+TASKS = {"cxr": "jaxcxr.xray.task:XrayTask", "pose": "jaxcxr.pose.task:PoseTask"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A data source.
+
+    Attributes:
+      builder: module:class of its TFDS builder.
+      task: that it serves.
+      generated: it draws its own data and needs no raw files.
+    """
+
+    builder: str
+    task: str
+    generated: bool = False
+
+
+SOURCES = {
+    "chest_phantom": Source("jaxcxr.xray.sources.chest_phantom:ChestPhantom", "cxr", True),
+    "chestxray14": Source("jaxcxr.xray.sources.chestxray14:ChestXray14", "cxr"),
+    "covid_chestxray": Source("jaxcxr.xray.sources.covid_chestxray:CovidChestXray", "cxr"),
+    "figure1": Source("jaxcxr.xray.sources.figure1:Figure1", "cxr"),
+    "actualmed": Source("jaxcxr.xray.sources.actualmed:Actualmed", "cxr"),
+    "covid19_radiography": Source(
+        "jaxcxr.xray.sources.covid19_radiography:Covid19Radiography", "cxr"
+    ),
+    "covid19_image_repository": Source(
+        "jaxcxr.xray.sources.covid19_image_repository:Covid19ImageRepository", "cxr"
+    ),
+    "rsna_pneumonia": Source("jaxcxr.xray.sources.rsna_pneumonia:RsnaPneumonia", "cxr"),
+    "siim_covid19": Source("jaxcxr.xray.sources.siim_covid19:SiimCovid19", "cxr"),
+    "covidx": Source("jaxcxr.xray.sources.covidx:Covidx", "cxr"),
+    "cxr15": Source("jaxcxr.xray.sources.cxr15:Cxr15", "cxr"),
+    "tbx11k": Source("jaxcxr.xray.sources.tbx11k:Tbx11k", "cxr"),
+    "motion_phantom": Source("jaxcxr.pose.sources.motion_phantom:MotionPhantom", "pose", True),
+    "cmu_mocap": Source("jaxcxr.pose.sources.cmu_mocap:CmuMocap", "pose"),
+    "bvh_mocap": Source("jaxcxr.pose.sources.bvh_mocap:BvhMocap", "pose"),
+    "human36m": Source("jaxcxr.pose.sources.human36m:Human36m", "pose"),
+    "humaneva": Source("jaxcxr.pose.sources.humaneva:Humaneva", "pose"),
+    "mpi_inf_3dhp": Source("jaxcxr.pose.sources.mpi_inf_3dhp:MpiInf3dhp", "pose"),
+    "motionbert": Source("jaxcxr.pose.sources.motionbert:Motionbert", "pose"),
+    "totalcapture": Source("jaxcxr.pose.sources.totalcapture:Totalcapture", "pose"),
+    "surreal": Source("jaxcxr.pose.sources.surreal:Surreal", "pose"),
+    "jta": Source("jaxcxr.pose.sources.jta:Jta", "pose"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model.
+
+    Attributes:
+      module: module:attribute, a Linen class or a `functools.partial` of one, whose keywords
+        replace the class's own defaults.
+      task: that it serves.
+    """
+
+    module: str
+    task: str
+
+
+MODELS = {
+    "resnet18": Model("jaxcxr.models.vision.resnet:resnet18", "cxr"),
+    "resnet26": Model("jaxcxr.models.vision.resnet:resnet26", "cxr"),
+    "resnet50": Model("jaxcxr.models.vision.resnet:resnet50", "cxr"),
+    "resnet101": Model("jaxcxr.models.vision.resnet:resnet101", "cxr"),
+    "densenet121": Model("jaxcxr.models.vision.densenet:densenet121", "cxr"),
+    "vit_tiny": Model("jaxcxr.models.vision.vit:vit_tiny", "cxr"),
+    "vit_small": Model("jaxcxr.models.vision.vit:vit_small", "cxr"),
+    "vit_base": Model("jaxcxr.models.vision.vit:vit_base", "cxr"),
+    "pose_temporal": Model("jaxcxr.models.pose.transformers:PoseTemporal", "pose"),
+    "pose_convolution": Model("jaxcxr.models.pose.convolutions:PoseConvolution", "pose"),
+    "pose_frame": Model("jaxcxr.models.pose.convolutions:PoseFrame", "pose"),
+    "pose_spatiotemporal": Model("jaxcxr.models.pose.transformers:PoseSpatioTemporal", "pose"),
+    "pose_dual_stream": Model("jaxcxr.models.pose.dual_stream:PoseDualStream", "pose"),
+    "pose_recurrent": Model("jaxcxr.models.pose.recurrent_lifter:PoseRecurrent", "pose"),
+    "pose_seq2seq": Model("jaxcxr.models.pose.seq2seq_lifters:PoseSeq2Seq", "pose"),
+    "pose_encoder_decoder": Model(
+        "jaxcxr.models.pose.seq2seq_lifters:PoseEncoderDecoder", "pose"
+    ),
+}
+
+# Fields of a model that are not choices of an experiment: Linen's own, what the trainer decides,
+# and `decode`, with which `streaming` runs a trained model.
+_NOT_OPTIONS = {"parent", "name", "dtype", "axis_name", "decode"}
+
+
+def nearest(word: str, known: Iterable, cutoff: float = 0.6) -> str:
+    """The end of a message about a word that is not among the known ones; "" if none is near."""
+    close = difflib.get_close_matches(word, [str(k) for k in known], n=1, cutoff=cutoff)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def task(name: str) -> type:
+    """Class of a task.
+
+    Raises:
+      UserError: no such task.
+    """
+    if name not in TASKS:
+        raise UserError(f"task is {name!r}; allowed: {', '.join(TASKS)}.")
+    return _resolve(TASKS[name])
+
+
+def source(name: str) -> Source:
+    """The entry of a data source.
+
+    Raises:
+      UserError: no such source; the message names the nearest.
+    """
+    if name not in SOURCES:
+        raise UserError(
+            f"no data source is called {name!r}.{nearest(name, SOURCES)} "
+            f"Sources: {', '.join(SOURCES)}."
+        )
+    return SOURCES[name]
+
+
+def builder_class(name: str) -> type:
+    """TFDS builder class of a source.
+
+    Returns:
+      A `tfds.core.GeneratorBasedBuilder` subclass with `Config`, the dataclass of its options, as
+      attribute `builder_config_class`.
+
+    Raises:
+      UserError: no such source; the message names the nearest.
+    """
+    return _resolve(source(name).builder)
+
+
+def source_fields(name: str) -> tuple[dataclasses.Field, ...]:
+    """Options of a source: the fields which its config adds to TFDS's own.
+
+    A field with `metadata={"variant": False}` does not change what is prepared (where the raw
+    files lie, how many processes work); all others name the variant.
+    """
+    config = builder_class(name).builder_config_class
+    base = next(cls for cls in config.__mro__ if cls.__module__.startswith("tensorflow_datasets"))
+    inherited = {field.name for field in dataclasses.fields(base)}
+    return tuple(field for field in dataclasses.fields(config) if field.name not in inherited)
+
+
+def source_options(name: str) -> dict[str, Any]:
+    """Options that name a prepared variant of a source, with their defaults."""
+    fields = source_fields(name)
+    return {field.name: field.default for field in fields if field.metadata.get("variant", True)}
+
+
+def model(name: str) -> functools.partial:
+    """The Linen class of a model with its own defaults.
+
+    Raises:
+      UserError: no such model; the message names the nearest.
+    """
+    if name not in MODELS:
+        raise UserError(
+            f"no model is called {name!r}.{nearest(name, MODELS)} Models: {', '.join(MODELS)}."
+        )
+    found = _resolve(MODELS[name].module)
+    return found if isinstance(found, functools.partial) else functools.partial(found)
+
+
+def model_options(name: str) -> dict[str, Any]:
+    """Every option of a model with its default.
+
+    Returns:
+      Option name -> default; numbers, booleans, strings and tuples only.
+
+    Raises:
+      UserError: no such model; the message names the nearest.
+    """
+    made = model(name)
+    fields = (f for f in dataclasses.fields(made.func) if f.name not in _NOT_OPTIONS)
+    return {f.name: made.keywords.get(f.name, f.default) for f in fields}
+
+
+def _resolve(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,1 @@
+"""Parts of every report: page frame, charts, tables, matplotlib figures."""

@@ -1,0 +1,107 @@
+"""Whether two models differ on the same examples, and two sets of seeds beyond their spread."""
+
+import dataclasses
+import math
+
+import numpy as np
+from scipy import stats
+
+from jaxcxr.statistics import intervals
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """Second minus first: its value, interval (low, high) and two-sided p; NaN where undefined."""
+
+    value: float
+    interval: tuple[float, float]
+    p: float
+
+
+NONE = Difference(math.nan, (math.nan, math.nan), math.nan)
+
+
+def delong(
+    labels: np.ndarray, first: np.ndarray, second: np.ndarray, level: float = intervals.LEVEL
+) -> Difference:
+    """Difference of two AUROCs by DeLong's test, as if the examples were independent.
+
+    With several scores for a model (its seeds) their AUROCs are averaged; the variance is of the
+    examples alone, as if no other seeds had been possible.
+
+    Arguments:
+      labels: integers `[N]` in {1, 0, -1 unknown}; unknown ones are left out.
+      first, second: scores `[N]` or `[seeds, N]`.
+      level: coverage of the interval, which is normal.
+
+    Returns:
+      the difference; interval and p are NaN with fewer than two positives or negatives. Equal
+      AUROCs without variance, such as of the same scores, have p = 1.
+
+    Source: DeLong et al., "Comparing the areas under two or more correlated receiver operating
+      characteristic curves: a nonparametric approach", 1988.
+    """
+    first, second = np.atleast_2d(first), np.atleast_2d(second)
+    aurocs, covariance = intervals.delong_covariance(labels, np.concatenate([first, second]))
+    contrast = np.concatenate([
+        np.full(len(first), -1 / len(first)), np.full(len(second), 1 / len(second)),
+    ])
+    value, variance = float(contrast @ aurocs), float(contrast @ covariance @ contrast)
+    if math.isnan(variance):
+        return Difference(value, (math.nan, math.nan), math.nan)
+    # Equal scores differ by nothing but rounding.
+    deviation = math.sqrt(max(variance, 0.0)) if variance > 1e-18 else 0.0
+    if not deviation:
+        return Difference(value, (value, value), 1.0 if abs(value) < 1e-12 else 0.0)
+    half = stats.norm.ppf((1 + level) / 2) * deviation
+    p = 2 * stats.norm.sf(abs(value) / deviation)
+    return Difference(value, (value - half, value + half), float(p))
+
+
+def resampled(
+    value: float, differences: np.ndarray, level: float = intervals.LEVEL
+) -> Difference:
+    """Difference with the percentile interval and p of its resamples.
+
+    p is twice the smaller share of resamples on either side of 0, each side counted one more, so
+    that it is never 0 (Davison and Hinkley, "Bootstrap methods and their application", 1997,
+    section 4.4).
+
+    Arguments:
+      value: in the full set.
+      differences: `[resamples]`, of the same draws for both; NaN ones are left out, and with too
+        many of them (`intervals.percentile_interval`) there is neither interval nor p.
+      level: of the interval.
+    """
+    ends = intervals.percentile_interval(differences, level)
+    if math.isnan(value) or math.isnan(ends[0]):
+        return Difference(float(value), (math.nan, math.nan), math.nan)
+    known = differences[~np.isnan(differences)]
+    side = min((known <= 0).sum(), (known >= 0).sum())
+    p = min(1.0, 2 * (side + 1) / (len(known) + 1))
+    return Difference(float(value), ends, float(p))
+
+
+def seeds(
+    first: np.ndarray, second: np.ndarray, level: float = intervals.LEVEL
+) -> Difference:
+    """Difference of means over seeds by Welch's t test; seeds of both are independent.
+
+    Arguments:
+      first, second: the metric of each seed.
+      level: of the interval.
+
+    Returns:
+      the difference; NONE unless both have two seeds and a spread.
+    """
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if min(len(first), len(second)) < 2:
+        return NONE
+    if not min(np.ptp(first), np.ptp(second)) > 1e-12:  # NaN, or no spread but of rounding
+        return NONE
+    test = stats.ttest_ind(second, first, equal_var=False)
+    ends = test.confidence_interval(level)
+    return Difference(
+        float(second.mean() - first.mean()), (float(ends.low), float(ends.high)),
+        float(test.pvalue),
+    )

@@ -1,0 +1,235 @@
+"""The table of poses of a study: errors of every row on every data set, intervals over motions.
+
+A row's error is the mean over all frames of the test split and over its seeds. Its interval is that
+of other motions: the bootstrap draws whole motions, with all cameras and seeds. Differences from
+the reference are of the same resamples. What a seed does is shown beside it, as the standard
+deviation over seeds; the t intervals of `study_table` are about that alone.
+"""
+
+import csv
+import dataclasses
+import io
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxcxr.pose.evaluation import pose_arrays, pose_statistics
+from jaxcxr.pose.geometry.skeletons import HUMAN36M
+from jaxcxr.statistics import intervals
+
+METRICS = ("mpjpe", "p_mpjpe", "mpjve")
+TITLES = ("MPJPE", "P-MPJPE", "MPJVE")
+RESAMPLES = 2000
+_MM = 1000.0
+_PLACES = [pose_statistics.METRICS.index(name) for name in METRICS]
+Sums = Mapping[str, Mapping[str, Sequence[float]]]
+
+
+def sequence_sums(folder: pathlib.Path, split: str = "test") -> dict[str, dict[str, list[float]]]:
+    """Sums of the errors of each sequence, from the predictions in the workdir of a run.
+
+    Arguments:
+      folder: workdir of a finished run of the pose task.
+      split: whose predictions.
+
+    Returns:
+      "subject/action/camera" -> metric of `METRICS` -> [sum in mm, count].
+
+    Raises:
+      UserError: a file is missing or damaged.
+    """
+    truth, guess = (
+        pose_arrays.read(folder / "predictions" / f"{split}{end}.npz").sequences
+        for end in ("_labels", "")
+    )
+    found = {}
+    for key, (_, joints) in truth.items():
+        one = pose_statistics.statistics(
+            guess[key][1].astype(np.float64) * _MM, joints.astype(np.float64) * _MM,
+            parents=HUMAN36M.parents,
+        )
+        found[str(key)] = {
+            name: [float(one.sums[place]), float(one.counts[place])]
+            for name, place in zip(METRICS, _PLACES, strict=True)
+        }
+    return found
+
+
+def overall(sequences: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, np.ndarray]:
+    """Metric of `METRICS` -> its mean over all frames, and the ends of its 95 % interval, mm.
+
+    Arguments:
+      sequences: of `sequence_sums`.
+    """
+    names = sorted(sequences)
+    values, drawn = _estimates(*_summed([{"sequences": sequences}], names), names)
+    ends = [intervals.percentile_interval(column) for column in drawn.T]
+    return {name: np.array([value, *range_])
+            for name, value, range_ in zip(METRICS, values, ends, strict=True)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row on one data set.
+
+    Attributes:
+      data, row: names.
+      frames: of a window.
+      seeds: number of finished runs.
+      values: of `METRICS`, mm, MPJVE mm per frame.
+      ranges: their 95 % intervals over motions, `[3, 2]`; NaN with fewer than two motions.
+      spread: standard deviation of MPJPE over seeds, mm; NaN with one.
+      validation: MPJPE of the validation split, mm.
+      difference, difference_range: of MPJPE from the reference's; NaN for itself.
+      reference: whether it is the reference.
+      parameters: number.
+      flops: of a forward pass over one window.
+      milliseconds: of the same, the median over calls and seeds.
+      seconds: of the training steps, the mean over seeds.
+    """
+
+    data: str
+    row: str
+    frames: int
+    seeds: int
+    values: np.ndarray
+    ranges: np.ndarray
+    spread: float
+    validation: float
+    difference: float
+    difference_range: tuple[float, float]
+    reference: bool
+    parameters: int
+    flops: float
+    milliseconds: float
+    seconds: float
+
+
+def make(
+    data: str, frames: int, results: Mapping[str, Mapping[int, Mapping]], reference: str
+) -> list[Row]:
+    """The rows of one data set, the best on the validation split first.
+
+    Arguments:
+      data: its name.
+      frames: of a window.
+      results: row -> seed -> result with `sequences` as `sequence_sums` gives it, `validation`,
+        `parameters`, `flops`, `milliseconds`, `steps`, `batch_size`, `examples_per_second`.
+      reference: name of the row compared with, "" for none.
+    """
+    names = sorted({n for runs in results.values() for run in runs.values()
+                    for n in run["sequences"]})
+    of_row = {row: _summed(runs.values(), names) for row, runs in results.items() if runs}
+    rows = [
+        _row(data, frames, row, results[row], of_row, reference, names) for row in of_row
+    ]
+    return sorted(rows, key=lambda row: row.validation)
+
+
+def _row(data, frames, row, runs, of_row, reference, names) -> Row:
+    values, resamples = _estimates(*of_row[row], names)
+    difference, range_ = math.nan, (math.nan, math.nan)
+    if reference in of_row and row != reference:
+        other, others = _estimates(*of_row[reference], names)
+        difference = float(values[0] - other[0])
+        range_ = intervals.percentile_interval(resamples[:, 0] - others[:, 0])
+    by_seed = [_estimates(*_summed([run], names), names, 0)[0][0] for run in runs.values()]
+
+    def mean(key: str) -> float:
+        return float(np.mean([run[key] for run in runs.values()]))
+
+    pace = [run["steps"] * run["batch_size"] / run["examples_per_second"] for run in runs.values()]
+    return Row(
+        data, row, frames, len(runs), values,
+        np.array([intervals.percentile_interval(column) for column in resamples.T]),
+        float(np.std(by_seed, ddof=1)) if len(runs) > 1 else math.nan,
+        float(np.mean([run["validation"]["mpjpe"] for run in runs.values()])),
+        difference, tuple(map(float, range_)), row == reference, round(mean("parameters")),
+        mean("flops"), float(np.median([run["milliseconds"] for run in runs.values()])),
+        float(np.mean(pace)),
+    )
+
+
+def _summed(runs, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Sums and counts over seeds, each `[sequences, 3]`."""
+    both = np.array([
+        [[run["sequences"][name][metric] for metric in METRICS] for name in names] for run in runs
+    ])
+    return tuple(both.sum(axis=0).transpose(2, 0, 1))
+
+
+def _estimates(
+    sums: np.ndarray, counts: np.ndarray, names: Sequence[str], resamples: int = RESAMPLES
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means over all frames `[3]`, and those of resamples of motions `[resamples, 3]`."""
+    one = np.zeros(len(names))
+    motions = np.array([pose_arrays.parse_key(name, "the study").motion for name in names])
+    values = pose_statistics.estimate(sums, counts, one)
+    if not resamples:
+        return values, np.empty((0, len(METRICS)))
+    # The same seed draws the same motions for every row.
+    return values, pose_statistics.bootstrap(
+        sums, counts, one, motions, resamples=resamples, seed=0
+    )
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """One line for each row; what is not known is empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    ends = [f"{name}{end}" for name in METRICS for end in ("", "_low", "_high")]
+    writer.writerow((
+        "data", "row", "frames", "seeds", *ends, "mpjpe_seed_sd", "validation_mpjpe",
+        "difference", "difference_low", "difference_high", "reference", "parameters", "flops",
+        "milliseconds", "training_seconds",
+    ))
+    for row in rows:
+        numbers = [
+            *np.column_stack([row.values, row.ranges]).ravel(), row.spread, row.validation,
+            row.difference, *row.difference_range, int(row.reference), row.parameters, row.flops,
+            row.milliseconds, row.seconds,
+        ]
+        writer.writerow((
+            row.data, row.row, row.frames, row.seeds,
+            *("" if math.isnan(number) else f"{number:.8g}" for number in numbers),
+        ))
+    return out.getvalue()
+
+
+def to_markdown(rows: Sequence[Row]) -> str:
+    """The table for people, with what its columns mean."""
+    head = ("data", "row", "T", "seeds", *(f"{title} mm" for title in TITLES),
+            "from the reference", "sd of seeds", "parameters", "MFLOPs", "ms", "training s")
+    lines = ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * (len(head) - 2)]
+    for row in rows:
+        errors = [_shown(value, ends, 1 if name != "mpjve" else 2)
+                  for name, value, ends in zip(METRICS, row.values, row.ranges, strict=True)]
+        compared = "reference" if row.reference else _shown(
+            row.difference, row.difference_range, 1, "+")
+        cells = (
+            row.data, row.row, row.frames, row.seeds, *errors, compared, _number(row.spread, 1),
+            f"{row.parameters:,}", _number(row.flops / 1e6, 1), _number(row.milliseconds, 1),
+            _number(row.seconds, 0),
+        )
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    lines += ["", (
+        "Means over all frames and seeds [95 % interval, bootstrap of whole motions with all "
+        "cameras]; MPJVE in mm per frame. From the reference: difference of MPJPE, on the same "
+        "resamples. Rows are in the order of MPJPE on validation. MFLOPs and ms (median): "
+        "forward pass of one window of T frames. Training s: the steps alone, at the median pace. "
+        "Times compare rows only where nothing else ran on the machine."
+    )]
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float, digits: int, sign: str = "") -> str:
+    return "" if math.isnan(value) else f"{value:{sign},.{digits}f}"
+
+
+def _shown(value: float, ends: Sequence[float], digits: int, sign: str = "") -> str:
+    if math.isnan(value):
+        return ""
+    low, high = (_number(end, digits, sign) for end in ends)
+    return f"{_number(value, digits, sign)} [{low}, {high}]"

@@ -1,0 +1,1 @@
+"""The chest X-ray task: multi-label detection of findings."""

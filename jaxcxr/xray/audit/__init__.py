@@ -1,0 +1,1 @@
+"""Leaks, copies and shortcuts in radiograph data sets."""

@@ -1,0 +1,379 @@
+"""The checks of `jaxcxr audit`: each looks at all data sets at once and returns findings."""
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import scipy.sparse
+
+from jaxcxr.errors import UserError
+from jaxcxr.statistics import association
+from jaxcxr.xray.audit import duplicates
+from jaxcxr.xray.audit.audited_files import UNSPLIT, DataSet, concatenate
+from jaxcxr.xray.images import image_files, manifest
+
+LEAK, WARNING = "leak", "warning"
+ATTRIBUTES = ("source", "view", "sex", "age")
+# AUROC from which discrimination is "acceptable": Hosmer, Lemeshow, Sturdivant, 2013, section 5.2.4
+SHORTCUT = 0.7
+TOGETHER = "all data sets"
+_FEWEST = 10  # positives and negatives, below which an attribute tells a label by chance
+
+ADVICE = {
+    "patient_in_two_splits": "move all images of a patient to one split, or leave them out of one",
+    "identical_across_splits": "leave the images out of the split that is trained on",
+    "near_duplicate_across_splits": "look at the pairs; leave the copies out of training",
+    "near_duplicate_candidates": "audit the prepared data sets: their pixels decide",
+    "patient_in_unsplit": "give the split of each row, or take the patients out of one data set",
+    "identical_in_unsplit": "give the split of each row, or take the images out of one data set",
+    "identical_within_split": "keep one of the copies: each counts as often as it occurs",
+    "label_conflict": "decide on one label, or set it to unknown",
+    "shortcut": "evaluate within each group, or state this figure as the baseline",
+    "no_patients": "give patient ids: without them nobody can tell whether patients are split",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The rows of one split of one data set: indices into all rows."""
+
+    data_set: str
+    split: str
+    rows: np.ndarray
+    folder: object = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Everything:
+    """All data sets one after another, and where each split is."""
+
+    rows: manifest.Manifest
+    identity: np.ndarray
+    parts: tuple[Part, ...]
+
+
+def join(data_sets: Sequence[DataSet]) -> Everything:
+    """Puts the data sets together."""
+    rows = concatenate([data_set.rows for data_set in data_sets])
+    parts, start = [], 0
+    for data_set in data_sets:
+        for split in (*manifest.SPLITS, UNSPLIT):
+            place = np.flatnonzero(data_set.rows.split == split) + start
+            if len(place):
+                parts.append(Part(data_set.name, split, place, data_set.folder))
+        start += len(data_set.rows)
+    identity = np.concatenate([data_set.identity for data_set in data_sets])
+    return Everything(rows, identity, tuple(parts))
+
+
+def finding(kind: str, severity: str, between: Sequence[dict], count: int, text: str,
+            items: Sequence[str]) -> dict:
+    """A finding as it stands in the JSON: what, how bad, where, how often, which, what to do."""
+    return {
+        "kind": kind, "severity": severity, "count": int(count), "text": text,
+        "between": list(between), "advice": ADVICE[kind], "items": list(items),
+    }
+
+
+def patients(everything: Everything) -> Iterator[dict]:
+    """Patients with images in two splits, of one data set or of two; and data sets without."""
+    ids = everything.rows.patient_id
+    for first, second, severity in _across(everything):
+        shared = np.intersect1d(ids[first.rows], ids[second.rows])
+        shared = shared[shared != ""]
+        if len(shared):
+            sides = [_side(part, np.isin(ids[part.rows], shared)) for part in (first, second)]
+            kind = "patient_in_two_splits" if severity == LEAK else "patient_in_unsplit"
+            text = f"{len(shared):,} patients stand in both, with {_shares(sides)}"
+            yield finding(kind, severity, sides, len(shared), text, shared.tolist())
+    for part in everything.parts:
+        unknown = ids[part.rows] == ""
+        if unknown.any():
+            side = _side(part, unknown)
+            text = f"the patient of {side['images']:,} of {side['of']:,} images is not known"
+            yield finding("no_patients", WARNING, [side], unknown.sum(), text, ())
+
+
+def identical(everything: Everything) -> Iterator[dict]:
+    """Images that are the same by name, by a map or by the SHA-256 of their pixels."""
+    for first, second, severity in _across(everything):
+        kind = "identical_across_splits" if severity == LEAK else "identical_in_unsplit"
+        yield from _identical(everything, first, second, kind, severity)
+    for first, second in itertools.combinations(everything.parts, 2):
+        if first.split == second.split != UNSPLIT:
+            yield from _identical(everything, first, second, "identical_within_split", WARNING)
+    for part in everything.parts:
+        group = groups(everything, part.rows)
+        members = np.bincount(group)[group]
+        copies = members > 1
+        if copies.any():
+            names = [", ".join(names) for names in _members(everything, part.rows, group, copies)]
+            text = f"{copies.sum():,} images of the split are {len(names):,} different ones"
+            yield finding("identical_within_split", WARNING, [_side(part, copies)], copies.sum(),
+                          text, names)
+
+
+def _identical(everything, first: Part, second: Part, kind: str, severity: str) -> Iterator[dict]:
+    matches: dict[int, int] = {}
+    matched = [np.zeros(len(part.rows), bool) for part in (first, second)]
+    for key in (everything.identity, everything.rows.sha256):
+        left, right = key[first.rows], key[second.rows]
+        shared = np.intersect1d(left, right)
+        shared = shared[shared != ""]
+        matched[0] |= np.isin(left, shared)
+        matched[1] |= np.isin(right, shared)
+        place = {name: i for i, name in enumerate(right.tolist())}
+        for i in np.flatnonzero(np.isin(left, shared)).tolist():
+            matches.setdefault(i, place[left[i]])
+    if not matches:
+        return
+    sides = [_side(part, matched[i]) for i, part in enumerate((first, second))]
+    names = everything.rows.image_id
+    items = [f"{names[first.rows[i]]} = {names[second.rows[j]]}" for i, j in matches.items()]
+    text = f"the same images are {_shares(sides)}"
+    yield finding(kind, severity, sides, max(side["images"] for side in sides), text, items)
+
+
+def near(everything: Everything, bits: int) -> tuple[list[dict], np.ndarray]:
+    """Images across splits whose hashes are near, and whose pixels are too where they are there.
+
+    Arguments:
+      everything: all data sets.
+      bits: of the 64 that may differ.
+
+    Returns:
+      Findings, and the confirmed pairs as indices `[k, 2]` of all rows.
+    """
+    rows = everything.rows
+    hashed = (rows.sha256 != "") | (rows.phash != 0)
+    searched = []
+    for first, second, severity in _across(everything):
+        left, right = first.rows[hashed[first.rows]], second.rows[hashed[second.rows]]
+        pairs, ended = duplicates.near_pairs(rows.phash[left], rows.phash[right], bits)
+        pairs = np.stack([left[pairs[:, 0]], right[pairs[:, 1]]], axis=1)
+        same = (rows.sha256[pairs] == rows.sha256[pairs[:, ::-1]]) & (rows.sha256[pairs] != "")
+        same |= everything.identity[pairs] == everything.identity[pairs[:, ::-1]]
+        pairs = pairs[~same[:, 0]]
+        if len(pairs):
+            searched.append((first, second, severity, pairs, ended, len(left) * len(right)))
+    correlation = _Correlation(everything, [
+        pairs for first, second, _, pairs, _, _ in searched if first.folder and second.folder
+    ])
+    findings, confirmed = [], [np.zeros((0, 2), np.int64)]
+    for first, second, severity, pairs, ended, compared in searched:
+        seen = bool(first.folder and second.folder)
+        if seen:
+            values = correlation.of(pairs)
+            alike = values >= duplicates.CORRELATION
+            pairs, values = pairs[alike], values[alike]
+            confirmed.append(pairs)
+        if not len(pairs):
+            continue
+        sides = [_side(part, np.isin(part.rows, pairs[:, i]))
+                 for i, part in enumerate((first, second))]
+        items = [f"{rows.image_id[i]} ~ {rows.image_id[j]}" for i, j in pairs.tolist()]
+        count = f"{'at least ' if ended else ''}{len(pairs):,} pairs"
+        if seen:
+            items = [f"{item} (r {value:.3f})" for item, value in zip(items, values, strict=True)]
+            text = f"{count} are nearly the same picture, pixels compared: {_shares(sides)}"
+            kind = "near_duplicate_across_splits"
+        else:
+            text = f"{count} have hashes that differ in {bits} bits at most, pixels not compared"
+            rate = duplicates.FALSE_MATCHES.get(bits)
+            if rate:
+                text += f"; by chance {rate * compared:,.0f} are expected"
+            kind, severity = "near_duplicate_candidates", WARNING
+        findings.append(finding(kind, severity, sides, len(pairs), text, items))
+    return findings, np.concatenate(confirmed)
+
+
+class _Correlation:
+    """Correlations of pairs of images, each image decoded once."""
+
+    def __init__(self, everything: Everything, pairs: Sequence[np.ndarray]):
+        self._rows = np.unique(np.concatenate(pairs)) if pairs else np.zeros(0, np.int64)
+        if not len(self._rows):
+            return
+        from jaxcxr.xray.images import radiographs  # lazily: TFDS takes seconds to import
+
+        place, sources = {}, []
+        for part in everything.parts:
+            if np.isin(part.rows, self._rows).any():
+                sources.append(radiographs.open_records(part.folder, part.split))
+                if len(sources[-1]) != len(part.rows):
+                    raise UserError(
+                        f"{part.folder}: {len(sources[-1])} records of {part.split}, but its "
+                        f"{manifest.NAME} has {len(part.rows)} rows; prepare the data set again"
+                    )
+                place |= {row: (len(sources) - 1, i) for i, row in enumerate(part.rows.tolist())}
+
+        def read(row: int) -> np.ndarray:
+            source, index = place[row]
+            return image_files.decode(sources[source][index]["image"])
+
+        self._small = duplicates.thumbnails(read, self._rows.tolist())
+
+    def of(self, pairs: np.ndarray) -> np.ndarray:
+        """Correlation of each of the pairs `[k, 2]`."""
+        place = np.searchsorted(self._rows, pairs)
+        return duplicates.correlations(self._small[place[:, 0]], self._small[place[:, 1]])
+
+
+def conflicts(everything: Everything, near_pairs: np.ndarray) -> Iterator[dict]:
+    """Labels that are 1 in one copy of an image and 0 in another, wherever the copies stand."""
+    every = np.arange(len(everything.rows))
+    group = groups(everything, every, near_pairs)
+    wrong = np.zeros(len(every), bool)
+    by_class = collections.Counter()
+    for i, name in enumerate(everything.rows.classes):
+        label = everything.rows.labels[:, i]
+        both = np.bincount(group, label == 1) * np.bincount(group, label == 0) > 0
+        by_class[name] = int(both.sum())
+        wrong |= both[group]
+    if wrong.any():
+        members = [" = ".join(names) for names in _members(everything, every, group, wrong)]
+        classes = ", ".join(f"{name} {n:,}" for name, n in by_class.most_common() if n)
+        text = f"copies of {len(members):,} images have different labels: {classes}"
+        sides = [_side(part, wrong[part.rows]) for part in everything.parts]
+        sides = [side for side in sides if side["images"]]
+        yield finding("label_conflict", WARNING, sides, len(members), text, members)
+
+
+def groups(everything: Everything, rows: np.ndarray, near_pairs: np.ndarray = ()) -> np.ndarray:
+    """Number of the image that each row shows: equal for copies, and copies of copies.
+
+    Arguments:
+      everything: all data sets.
+      rows: indices `[n]`.
+      near_pairs: `[k, 2]` positions among the rows, of copies that only their pixels tell.
+    """
+    n = len(rows)
+    edges = [np.asarray(near_pairs, np.int64).reshape(-1, 2)]
+    for key in (everything.identity[rows], everything.rows.sha256[rows]):
+        _, first, place = np.unique(key, return_index=True, return_inverse=True)
+        known = np.flatnonzero(key != "")
+        edges.append(np.stack([known, first[place[known]]], axis=1))
+    left, right = np.concatenate(edges).T
+    graph = scipy.sparse.coo_array((np.ones(len(left), bool), (left, right)), (n, n))
+    return scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
+
+
+def tables(everything: Everything) -> list[dict]:
+    """Counts per class, and how far source, view, sex and age tell each, per data set and split.
+
+    Several splits are counted together too, and several data sets, by split, for the classes that
+    more than one of them knows.
+    """
+    rows, shared = everything.rows, np.zeros(len(everything.rows.classes), int)
+    by_set: dict[str, dict[str, np.ndarray]] = {}
+    for part in everything.parts:
+        by_set.setdefault(part.data_set, {})[part.split] = part.rows
+    for splits in by_set.values():
+        shared += (rows.labels[np.concatenate(list(splits.values()))] >= 0).any(axis=0)
+    if (shared > 1).any():
+        merged: dict[str, list] = {}
+        for part in everything.parts:
+            merged.setdefault(part.split, []).append(part.rows)
+        by_set[TOGETHER] = {split: np.concatenate(rows) for split, rows in merged.items()}
+    result = []
+    for name, splits in by_set.items():
+        if len(splits) > 1:
+            splits = {**splits, UNSPLIT: np.concatenate(list(splits.values()))}
+        least = 2 if name == TOGETHER else 1
+        result += [_table(rows.take(chosen), name, split, shared >= least)
+                   for split, chosen in splits.items()]
+    return result
+
+
+def _table(rows: manifest.Manifest, name: str, split: str, wanted: np.ndarray) -> dict:
+    values = {"source": rows.source, "view": rows.view, "sex": rows.sex, "age": rows.age}
+    known = {name: values[name] != (-1 if name == "age" else "") for name in ATTRIBUTES}
+    varied = [a for a in ATTRIBUTES if len(np.unique(values[a][known[a]])) > 1]
+    classes = []
+    for i, label in enumerate(rows.classes):
+        labels = rows.labels[:, i]
+        if not wanted[i] or not (labels >= 0).any():
+            continue
+        entry = {"name": label, "positive": int((labels == 1).sum()),
+                 "negative": int((labels == 0).sum()), "unknown": int((labels < 0).sum())}
+        for attribute in varied:
+            chosen = known[attribute]
+            entry[attribute] = _told(attribute, labels[chosen], values[attribute][chosen])
+        classes.append(entry)
+    patients_known = rows.patient_id[rows.patient_id != ""]
+    return {"data_set": name, "split": split, "images": len(rows),
+            "patients": len(np.unique(patients_known)), "attributes": varied, "classes": classes}
+
+
+def _told(attribute: str, labels: np.ndarray, values: np.ndarray) -> dict:
+    """How far an attribute alone tells a label: `auroc`, and `cramers_v` of a category."""
+    if attribute == "age":
+        return {"auroc": _number(association.value_auroc(labels, values))}
+    table = association.counts(labels, values)
+    v = association.cramers_v(table)
+    # One category only: the attribute was not put to the test.
+    auroc = association.category_auroc(table) if table.shape[1] > 1 else np.nan
+    return {"auroc": _number(auroc), "cramers_v": _number(v)}
+
+
+def shortcuts(found: Sequence[dict], threshold: float) -> Iterator[dict]:
+    """Labels that an attribute alone tells with at least this AUROC, one finding per attribute.
+
+    Arguments:
+      found: what `tables` returned.
+      threshold: of the AUROC. Classes with under ten positives or negatives are passed over.
+    """
+    told: dict[tuple[str, str], list] = {}
+    for table in found:
+        for entry in table["classes"]:
+            if min(entry["positive"], entry["negative"]) < _FEWEST:
+                continue
+            for attribute in table["attributes"]:
+                auroc = entry[attribute]["auroc"]
+                if auroc is not None and auroc >= threshold:
+                    told.setdefault((table["data_set"], attribute), []).append(
+                        (auroc, entry["name"], table["split"], table["images"])
+                    )
+    for (name, attribute), entries in told.items():
+        entries.sort(key=lambda entry: -entry[0])
+        items = [f"{label} in {split}: AUROC {auroc:.3f}" for auroc, label, split, _ in entries]
+        sides = {split: {"data_set": name, "split": split, "images": n, "of": n}
+                 for _, _, split, n in entries}
+        labels = len({label for _, label, _, _ in entries})
+        text = f"{attribute} alone tells {labels} {'label' if labels == 1 else 'labels'}"
+        yield finding("shortcut", WARNING, list(sides.values()), labels, text, items)
+
+
+def _across(everything: Everything) -> Iterator[tuple[Part, Part, str]]:
+    """Pairs of splits that must have nothing in common; a warning where a split is not known."""
+    for first, second in itertools.combinations(everything.parts, 2):
+        if UNSPLIT in (first.split, second.split):
+            if first.data_set != second.data_set:
+                yield first, second, WARNING
+        elif first.split != second.split:
+            yield first, second, LEAK
+
+
+def _side(part: Part, chosen: np.ndarray) -> dict:
+    return {"data_set": part.data_set, "split": part.split,
+            "images": int(chosen.sum()), "of": len(chosen)}
+
+
+def _shares(sides: Sequence[dict]) -> str:
+    return " and ".join(
+        f"{side['images']:,} of {side['of']:,} {side['split']} images" for side in sides
+    )
+
+
+def _members(everything, rows, group, chosen) -> list[list[str]]:
+    """Names of the chosen rows, those of one group together."""
+    members: dict[int, list[str]] = {}
+    for i in np.flatnonzero(chosen).tolist():
+        members.setdefault(int(group[i]), []).append(str(everything.rows.image_id[rows[i]]))
+    return list(members.values())
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else value

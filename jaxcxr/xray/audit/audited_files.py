@@ -1,0 +1,384 @@
+"""What `jaxcxr audit` reads: prepared data sets, label files of several forms, the RSNA's map.
+
+Everything becomes a `Manifest`, with one more name for each image: `identity`, equal for two images
+that are known to be the same whatever their pixels.
+"""
+
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxcxr.data import sheets
+from jaxcxr.errors import UserError
+from jaxcxr.xray.images import manifest
+from jaxcxr.xray.sources import builder, chestxray14_table, covidx_table, rsna_pneumonia_table
+
+UNSPLIT = "all"  # the split of rows whose file names none
+
+_SPLITS = {
+    "train": "train", "training": "train", "val": "validation", "valid": "validation",
+    "validation": "validation", "dev": "validation", "test": "test", "testing": "test",
+    "": UNSPLIT, UNSPLIT: UNSPLIT,
+}
+_LISTS = {"train": ("train_val_list.txt", "train_val_list_NIH.txt"),
+          "test": ("test_list.txt", "test_list_NIH.txt")}
+_TABLES = ("Data_Entry*.csv", "sample_labels.csv")
+_COVIDX = re.compile(r"(train|val|test)_(.+)\.txt", re.IGNORECASE)
+_COLUMNS = {  # names as sheets.fold leaves them
+    "image_id": ("imageid", "imageindex", "image", "filename", "imagename", "imagepath", "path"),
+    "patient_id": ("patientid", "patient", "subjectid", "subject"),
+    "split": ("split", "subset", "fold"),
+    "source": ("source", "dataset"),
+    "view": ("view", "viewposition", "projection"),
+    "sex": ("sex", "gender", "patientsex", "patientgender"),
+    "age": ("age", "patientage"),
+    "sha256": ("sha256",),
+    "phash": ("phash",),
+}
+_PREFIX = re.compile(r"label[_ ]", re.IGNORECASE)
+_LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "": -1, "-1": -1, "-1.0": -1}
+_RSNA = ("rsna_pneumonia", "rsna")
+_FORMS = (
+    "a prepared data set (its folder or manifest.parquet), the folder or the Data_Entry csv of "
+    "ChestX-ray14, COVIDx lists (train_NAME.txt test_NAME.txt), or a csv with the columns "
+    "image_id, patient_id, split, source, view, sex, age and one per label"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """One data set to audit.
+
+    Attributes:
+      name: for the report, different from the others'.
+      rows: split "all" where the file names none.
+      identity: `[n]` strings, equal for images that are known to be the same.
+      folder: the prepared data set with the images; None: there are none.
+      notes: remarks of whoever read it.
+    """
+
+    name: str
+    rows: manifest.Manifest
+    identity: np.ndarray
+    folder: pathlib.Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+def load(paths: Sequence[str | pathlib.Path], rsna_map: str | pathlib.Path | None = None
+         ) -> list[DataSet]:
+    """Reads all data sets.
+
+    Arguments:
+      paths: each of the forms that `jaxcxr audit --help` tells; two or three COVIDx lists of one
+        name and folder are one data set.
+      rsna_map: csv with the columns rsna_patientId, chestxray14_image, mse.
+
+    Raises:
+      UserError: a file is absent or not in its form.
+    """
+    known = None
+    if rsna_map is not None:
+        known = rsna_pneumonia_table.chestxray14_images(pathlib.Path(rsna_map))
+    given: dict[pathlib.Path, dict[str, pathlib.Path]] = {}
+    for path in map(pathlib.Path, paths):
+        if not os.path.exists(path):  # pathlib's raises where a name is too long to exist
+            raise UserError(f"{path}: no such file or folder; expected is {_FORMS}")
+        match = _COVIDX.fullmatch(path.name)
+        key, split = (path.parent / match[2], match[1].lower()) if match else (path, "")
+        if given.setdefault(key, {}).setdefault(split, path) is not path:
+            raise UserError(f"{path}: given twice")
+    found = [
+        _read(path) if "" in parts else _read_covidx(path, parts) for path, parts in given.items()
+    ]
+    return _distinct([_mapped(data_set, known) for data_set in found])
+
+
+def _read(path: pathlib.Path) -> DataSet:
+    if path.is_dir():
+        return _read_folder(path)
+    ending = path.suffix.lower()
+    if ending == ".parquet":
+        return _read_prepared(path)
+    if ending == ".csv":
+        return _with_unsplit_noted(_read_csv(path), f"no split in {path.name}")
+    raise UserError(f"{path}: not known by its name; expected is {_FORMS}")
+
+
+def _read_folder(folder: pathlib.Path) -> DataSet:
+    if (folder / manifest.NAME).exists():
+        return _read_prepared(folder / manifest.NAME)
+    for pattern in _TABLES:
+        for path in sorted(folder.glob(pattern), reverse=True):  # v2020 before the first version
+            return _split_by_lists(_read_csv(path), folder)
+    if any(_COVIDX.fullmatch(path.name) for path in folder.iterdir()):
+        raise UserError(
+            f"{folder}: a folder of lists; name those to audit: train_COVIDx9B.txt and "
+            "test_COVIDx9B.txt, or the like"
+        )
+    raise UserError(f"{folder}: nothing to audit is in it; expected is {_FORMS}")
+
+
+def _read_prepared(path: pathlib.Path) -> DataSet:
+    try:
+        rows = manifest.read(path)
+    except OSError as error:  # so says pyarrow of a damaged page, too
+        raise UserError(f"{path} cannot be read: {error}") from error
+    strange = np.setdiff1d(rows.split, [*manifest.SPLITS, ""]).tolist()
+    if strange:
+        raise UserError(
+            f"{path}: {strange[0]!r} is no split; allowed: {', '.join(manifest.SPLITS)}"
+        )
+    rows = dataclasses.replace(rows, split=np.where(rows.split == "", UNSPLIT, rows.split))
+    folder = path.resolve().parent
+    versioned = re.fullmatch(r"\d+\.\d+\.\d+", folder.name) and len(folder.parts) > 3
+    complete = (folder / "dataset_info.json").exists()
+    name = folder.parts[-3] if versioned else folder.name
+    return DataSet(name, rows, _identity(rows), folder if complete else None)
+
+
+def _read_covidx(path: pathlib.Path, parts: dict[str, pathlib.Path]) -> DataSet:
+    absent = [split for split in ("train", "test") if split not in parts]
+    if absent:
+        raise UserError(
+            f"{next(iter(parts.values()))}: give {absent[0]}_{path.name}.txt too; the lists of one "
+            "name are one data set"
+        )
+    table = covidx_table.read(parts["train"], parts["test"], parts.get("val"))
+    rows = _of_rows(table.rows)
+    return DataSet(path.name, rows, _identity(rows), notes=table.notes)
+
+
+def _of_rows(rows: Sequence[builder.Row]) -> manifest.Manifest:
+    """The manifest of rows of a source, with the labels that any of them knows."""
+    whole = manifest.from_rows(map(vars, rows), chestxray14_table.FINDINGS)
+    return _only_known(whole)
+
+
+def _read_csv(path: pathlib.Path) -> DataSet:
+    sheet = sheets.read_sheet(path)
+    columns = {name: sheet.column(folded) for name, folded in _COLUMNS.items()}
+    if columns["image_id"] is None:
+        columns["image_id"] = sheet.column(["id"])
+    if columns["image_id"] is None:
+        raise UserError(
+            f"{path}: no column of images (image_id) among {', '.join(sheet.columns)}; expected "
+            f"is {_FORMS}"
+        )
+    texts = {name: _texts(sheet, column) for name, column in columns.items()}
+    for i in np.flatnonzero(texts["image_id"] == ""):
+        column = sheet.columns[columns["image_id"]]
+        raise UserError(f"{sheet.where(i)}: no image in column {column}")
+    findings = sheet.column(["findinglabels"])
+    if findings is None:
+        labels, classes, notes = _label_columns(sheet, set(columns.values()))
+        source = path.stem
+        texts["source"][texts["source"] == ""] = source
+        texts["patient_id"] = _of_source(texts["patient_id"], texts["source"])
+    else:
+        labels, classes, notes = _findings(sheet, findings), chestxray14_table.FINDINGS, ()
+        source = "chestxray14"
+        texts["source"][:] = source
+        patients = texts["patient_id"]
+        texts["patient_id"] = np.where(patients == "", "", np.char.zfill(patients, 8))
+    n = len(sheet.rows)
+    rows = manifest.Manifest(
+        **{name: texts[name] for name in ("image_id", "patient_id", "source", "sha256")},
+        split=_each(_split, sheet, texts["split"]),
+        view=_each(lambda text, where: text.upper(), sheet, texts["view"]),
+        sex=_each(lambda text, where: text.upper()[:1], sheet, texts["sex"]),
+        age=_each(lambda text, where: chestxray14_table.years(text), sheet, texts["age"], np.int32),
+        phash=_each(_hash, sheet, texts["phash"], np.uint64),
+        original_size=np.zeros((n, 2), np.int32),
+        labels=labels,
+        boxes=(np.zeros((0, 5), np.float32),) * n,
+        classes=tuple(classes),
+    )
+    return DataSet(source, rows, _identity(rows), notes=notes)
+
+
+def _texts(sheet: sheets.Sheet, column: int | None) -> np.ndarray:
+    if column is None:
+        return np.full(len(sheet.rows), "", "<U32")
+    return np.array([row[column] for row in sheet.rows], str)
+
+
+def _each(parse, sheet: sheets.Sheet, texts: np.ndarray, dtype=str) -> np.ndarray:
+    """Parses a column, each different text once; the line is that of its first row."""
+    names, first, place = np.unique(texts, return_index=True, return_inverse=True)
+    values = [parse(str(name), sheet.where(i)) for name, i in zip(names, first, strict=True)]
+    return np.array(values, dtype)[place]
+
+
+def _split(text: str, where: str) -> str:
+    if text.casefold() not in _SPLITS:
+        raise UserError(f"{where}: {text!r} is no split; allowed: train, validation, test")
+    return _SPLITS[text.casefold()]
+
+
+def _hash(text: str, where: str) -> int:
+    if not text:
+        return 0
+    if not re.fullmatch(r"\d{1,20}", text) or int(text) >= 2**64:
+        raise UserError(f"{where}: {text!r} in column phash is no integer of 64 bits")
+    return int(text)
+
+
+def _findings(sheet: sheets.Sheet, column: int) -> np.ndarray:
+    labels = _each(
+        lambda text, where: chestxray14_table.labels_of(text, where), sheet,
+        _texts(sheet, column), np.int8,
+    )
+    return labels.reshape(len(sheet.rows), -1)
+
+
+def _label_columns(sheet, taken: set) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+    """Labels, classes and remarks; without `label_`, what holds 1, 0 and blanks only is a label."""
+    prefixed = {i: name for i, name in enumerate(sheet.columns) if _PREFIX.match(name)}
+    others = {i: name for i, name in enumerate(sheet.columns) if i not in taken and name}
+    labels, classes, ignored = [], [], []
+    for i, name in (prefixed or others).items():
+        texts = _texts(sheet, i)
+        wrong = np.flatnonzero(~np.isin(texts, list(_LABELS)))
+        if len(wrong) and prefixed:
+            raise UserError(
+                f"{sheet.where(wrong[0])}: {str(texts[wrong[0]])!r} in column {name} is no label; "
+                "1, 0 and, for unknown, nothing or -1 are"
+            )
+        if len(wrong):
+            ignored.append(name)
+            continue
+        classes.append(_PREFIX.sub("", name, count=1))
+        labels.append(_each(lambda text, where: _LABELS[text], sheet, texts, np.int8))
+    if len(set(classes)) < len(classes):
+        raise UserError(f"{sheet.path}: two columns of one class among {', '.join(classes)}")
+    notes = builder.note(ignored, f"columns of {sheet.path.name} hold no labels and are ignored")
+    if not labels:
+        notes += (
+            f"no column of {sheet.path.name} holds labels (1, 0 or empty, under the name of a "
+            "finding): copies and patients are checked, shortcuts are not",
+        )
+    stacked = np.stack(labels, 1) if labels else np.zeros((len(sheet.rows), 0), np.int8)
+    return stacked, tuple(classes), notes
+
+
+def _of_source(patients: np.ndarray, sources: np.ndarray) -> np.ndarray:
+    """Patient ids that differ between sources; ChestX-ray14's stand alone, as everywhere here."""
+    ids = [
+        patient if not patient or source == "chestxray14" or patient.startswith(f"{source}/")
+        else f"{source}/{patient}"
+        for patient, source in zip(patients.tolist(), sources.tolist(), strict=True)
+    ]
+    return np.array(ids, str)
+
+
+def _split_by_lists(data_set: DataSet, folder: pathlib.Path) -> DataSet:
+    """Splits of ChestX-ray14's lists: an image in both stands in both, one in none is left out."""
+    rows = data_set.rows
+    place = {name: i for i, name in enumerate(rows.image_id.tolist())}
+    parts, notes = [], []
+    for split, names in _LISTS.items():
+        path = next((folder / name for name in names if (folder / name).exists()), None)
+        if path is None:
+            continue
+        listed, _ = sheets.read_list(path)
+        known = [place[name] for name in listed if name in place]
+        notes += builder.note([name for name in listed if name not in place],
+                           f"images of {path.name} have no row in the csv")
+        part = rows.take(np.array(known, int))
+        parts.append(dataclasses.replace(part, split=np.full(len(part), split)))
+    if not parts:
+        return _with_unsplit_noted(data_set, f"no {_LISTS['train'][0]} in {folder}")
+    joined = concatenate(parts)
+    unlisted = rows.image_id[~np.isin(rows.image_id, joined.image_id)].tolist()
+    notes += builder.note(unlisted, "rows of the csv stand in no split list and are left out")
+    return dataclasses.replace(
+        data_set, rows=joined, identity=_identity(joined), notes=(*data_set.notes, *notes)
+    )
+
+
+def _with_unsplit_noted(data_set: DataSet, reason: str) -> DataSet:
+    """With a remark, if nothing is split: else no leak found would be taken for none there."""
+    if (data_set.rows.split != UNSPLIT).any():
+        return data_set
+    note = f"the images are not split, so none can leak between splits: {reason}"
+    return dataclasses.replace(data_set, notes=(*data_set.notes, note))
+
+
+def concatenate(parts: Sequence[manifest.Manifest]) -> manifest.Manifest:
+    """Manifests one after another, with the classes of all of them; absent ones are unknown."""
+    classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
+    labels = []
+    for part in parts:
+        wide = np.full((len(part), len(classes)), -1, np.int8)
+        wide[:, [classes.index(name) for name in part.classes]] = part.labels
+        labels.append(wide)
+    names = [field.name for field in dataclasses.fields(manifest.Manifest)]
+    arrays = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in names if name not in ("labels", "boxes", "classes")
+    }
+    boxes = tuple(box for part in parts for box in part.boxes)
+    return manifest.Manifest(**arrays, labels=np.concatenate(labels), boxes=boxes, classes=classes)
+
+
+def _only_known(rows: manifest.Manifest) -> manifest.Manifest:
+    """Without the classes that nobody read for."""
+    known = (rows.labels >= 0).any(axis=0)
+    classes = tuple(np.array(rows.classes, object)[known])
+    # Box classes count along the columns, of which some are gone; an audit looks at no boxes.
+    boxes = (np.zeros((0, 5), np.float32),) * len(rows)
+    return dataclasses.replace(rows, labels=rows.labels[:, known], boxes=boxes, classes=classes)
+
+
+def _identity(rows: manifest.Manifest) -> np.ndarray:
+    """Source and name of each image; the RSNA's are DICOM there and PNG in COVIDx."""
+    names = np.char.add(np.char.add(rows.source, "/"), rows.image_id).astype(object)
+    for i in _of_rsna(rows):
+        names[i] = f"{_RSNA[0]}/{_rsna_id(rows.image_id[i])}"
+    return names.astype(str)
+
+
+def _of_rsna(rows: manifest.Manifest) -> np.ndarray:
+    return np.flatnonzero(np.isin(rows.source, _RSNA))
+
+
+def _rsna_id(image_id: str) -> str:
+    return re.sub(r"\.(png|dcm|jpe?g)$", "", image_id)
+
+
+def _mapped(data_set: DataSet, known: dict[str, str] | None) -> DataSet:
+    """RSNA's images as the images and patients of ChestX-ray14 that they are."""
+    rows = data_set.rows
+    theirs = _of_rsna(rows)
+    if known is None or not len(theirs):
+        return data_set
+    patients, identity = rows.patient_id.astype(object), data_set.identity.astype(object)
+    joined = 0
+    for i in theirs:
+        image = known.get(_rsna_id(rows.image_id[i]))
+        if image is not None:
+            joined += 1
+            identity[i], patients[i] = f"chestxray14/{image}", image[:8]
+    note = (
+        f"{joined:,} of {len(theirs):,} RSNA images are images of ChestX-ray14 by the map "
+        f"(MSE below {rsna_pneumonia_table.MAX_MSE:g}) and have its patients"
+    )
+    return dataclasses.replace(
+        data_set, rows=dataclasses.replace(rows, patient_id=patients.astype(str)),
+        identity=identity.astype(str), notes=(*data_set.notes, note),
+    )
+
+
+def _distinct(data_sets: list[DataSet]) -> list[DataSet]:
+    """With a number behind a name that occurred before."""
+    seen: dict[str, int] = {}
+    result = []
+    for data_set in data_sets:
+        number = seen[data_set.name] = seen.get(data_set.name, 0) + 1
+        name = data_set.name if number == 1 else f"{data_set.name} ({number})"
+        result.append(dataclasses.replace(data_set, name=name))
+    return result

@@ -1,0 +1,1 @@
+"""Metrics, calibration, subgroups and comparisons of findings."""

@@ -1,0 +1,251 @@
+"""Fits `calibration.json`: probabilities and thresholds of each class, on validation images.
+
+A run does it at its end, as `config.calibration` says. `jaxcxr calibrate` does it again in another
+way, or for predictions of any framework:
+
+    jaxcxr calibrate --workdir runs/demo --method isotonic --threshold sensitivity --target 0.95
+    jaxcxr calibrate --labels val_labels.csv --predictions val.csv --out calibration.json
+
+What reads the file is `jaxcxr.xray.evaluation.calibration`.
+"""
+
+import argparse
+import math
+import pathlib
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy
+import sklearn
+
+import jaxcxr
+from jaxcxr.report import tables
+from jaxcxr.errors import UserError
+from jaxcxr.statistics import recalibration
+from jaxcxr.statistics.classification import NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.xray.evaluation import scored_files
+from jaxcxr.xray.evaluation.calibration import METHODS, NAME, Calibration, ClassCalibration, logit
+
+# Positives, and negatives, that a fit needs: ten for each number fitted (Peduzzi et al., "A
+# simulation study of the number of events per variable in logistic regression", 1996). An isotonic
+# fit has as many numbers as the data want.
+LEAST = {"identity": 0, "temperature": 10, "platt": 20, "isotonic": 100}
+LEAST_FOR_THRESHOLD = 10
+# Of a class with too few labels to choose one.
+PLAIN_THRESHOLD = 0.5
+
+
+def fit(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    classes: Sequence[str],
+    method: str = "platt",
+    rule: str = "f1",
+    target: float = 0.9,
+    about: Mapping[str, Any] | None = None,
+) -> Calibration:
+    """A calibration fitted on the examples given; they should be of the validation split.
+
+    A class with fewer positives or negatives than `LEAST` says falls back to "identity", one with
+    fewer than `LEAST_FOR_THRESHOLD` to a threshold of 0.5; its note says so.
+
+    Arguments:
+      labels: integers `[N, C]` in {1, 0, -1 unknown}.
+      scores: `[N, C]` in [0, 1].
+      classes: the C names.
+      method: of `calibration.METHODS`.
+      rule: of `recalibration.THRESHOLD_RULES`, for the threshold that is shipped.
+      target: of the rules "sensitivity" and "specificity".
+      about: more facts to keep, such as the step of the checkpoint.
+
+    Returns:
+      the calibration.
+    """
+    labels, logits = np.asarray(labels), logit(scores)
+    entries = tuple(
+        _fit_class(name, labels[:, i], logits[:, i], method, rule, target)
+        for i, name in enumerate(classes)
+    )
+    return Calibration(entries, {
+        "images": len(labels), "method": method, "threshold": rule, "target": target,
+        "least_of_each_label": LEAST[method],
+        "versions": {
+            "jaxcxr": jaxcxr.__version__, "scikit-learn": sklearn.__version__,
+            "scipy": scipy.__version__, "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        **(about or {}),
+    })
+
+
+def _fit_class(name, labels, logits, method: str, rule: str, target: float) -> ClassCalibration:
+    known = labels != UNKNOWN
+    positives, negatives = (int((labels == value).sum()) for value in (POSITIVE, NEGATIVE))
+    y, z, fewest = labels[known], logits[known], min(positives, negatives)
+    notes, used = [], method
+    if fewest < LEAST[method]:
+        used = "identity"
+        notes.append(f"not calibrated, which takes {LEAST[method]} positives and negatives")
+    entry = ClassCalibration(
+        name=name, method=used, parameters=_parameters(used, y, z), threshold=PLAIN_THRESHOLD,
+        thresholds={}, prevalence=positives / len(y) if len(y) else math.nan,
+        positives=positives, negatives=negatives, unknown=int((~known).sum()),
+        fallback=used != method,
+    )
+    thresholds = {}
+    if fewest >= LEAST_FOR_THRESHOLD:
+        probabilities = entry.probabilities(z)
+        thresholds = {
+            one: recalibration.threshold(y, probabilities, one, target)
+            for one in recalibration.THRESHOLD_RULES
+        }
+    else:
+        notes.append(
+            f"threshold left at {PLAIN_THRESHOLD}: choosing one takes {LEAST_FOR_THRESHOLD} "
+            "positives and negatives"
+        )
+    if entry.parameters.get("slope") == recalibration.LEAST_SLOPE:
+        notes.append("scores rank the validation labels no better than chance")
+    return ClassCalibration(**{
+        **vars(entry), "threshold": thresholds.get(rule, PLAIN_THRESHOLD),
+        "thresholds": thresholds, "note": "; ".join(notes),
+    })
+
+
+def _parameters(method: str, labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
+    if method == "identity":
+        return {}
+    values = getattr(recalibration, method)(labels, logits)
+    if method == "temperature":
+        values = (values,)
+    return {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in zip(METHODS[method], values, strict=True)
+    }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `jaxcxr calibrate`."""
+    parser.epilog = (
+        "Labels and predictions are as `jaxcxr score` reads them, the scores between 0 and 1. Use "
+        "validation images: thresholds chosen on test images make their figures too good."
+    )
+    parser.add_argument("--workdir", metavar="D", help="a run: its predictions/validation.csv")
+    parser.add_argument("--labels", metavar="FILE", help="the true labels of validation images")
+    parser.add_argument("--predictions", metavar="FILE", help="their scores")
+    parser.add_argument("--split-list", metavar="TXT", help="use these images only")
+    parser.add_argument("--out", metavar="FILE", help=f"default: {NAME} of the workdir")
+    parser.add_argument("--method", choices=METHODS, default="platt", help="default: %(default)s")
+    parser.add_argument(
+        "--threshold", choices=recalibration.THRESHOLD_RULES, default="f1",
+        help="rule of the threshold that is shipped; all are stored; default: %(default)s",
+    )
+    parser.add_argument(
+        "--target", type=float, default=0.9, metavar="X",
+        help="of the rules sensitivity and specificity; default: %(default)s",
+    )
+    parser.add_argument(
+        "--prevalence", nargs="+", default=[], metavar="CLASS=P",
+        help="share of positives where the model is to be used",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Fits, writes the file, prints a line for each class.
+
+    Raises:
+      UserError: an option is out of range or does not go with another, a file is not as
+        `score_files` wants it, a score is none, or the file cannot be written.
+    """
+    labels, predictions, out = _files(args)
+    if not 0 < args.target < 1:
+        raise UserError(f"--target is {args.target}; allowed: above 0 and below 1")
+    prevalences = dict(map(_prevalence, args.prevalence))
+    joined = scored_files.join(labels, predictions, args.split_list)
+    calibration = fit(
+        joined.labels, checked_scores(joined, predictions), joined.classes, args.method,
+        args.threshold, args.target, {"fitted_on": "files", "inputs": joined.inputs},
+    ).with_prevalences(prevalences)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        calibration.save(out)
+    except OSError as error:
+        raise UserError(
+            f"{out} cannot be written ({error.strerror}); give another --out"
+        ) from error
+    print(to_text(calibration))
+    print(f"Written: {out}")
+
+
+def checked_scores(joined: scored_files.Joined, path: str | pathlib.Path) -> np.ndarray:
+    """The scores, which must be probabilities in [0, 1].
+
+    Raises:
+      UserError: one is not; the message names its image and class.
+    """
+    wrong = np.argwhere((joined.scores < 0) | (joined.scores > 1))
+    if len(wrong):
+        row, column = wrong[0]
+        raise UserError(
+            f"{path}: the score of {joined.ids[row]} for {joined.classes[column]} is "
+            f"{joined.scores[row, column]:g}, and {len(wrong) - 1} more are outside [0, 1]; give "
+            "what the model's sigmoid makes of them"
+        )
+    return joined.scores
+
+
+def to_text(calibration: Calibration) -> str:
+    """A line for each class, and its notes."""
+    lines = [("class", "n+", "n-", "prevalence", "target", "method", "parameters", "threshold")]
+    for entry in calibration.classes:
+        values = [
+            f"{len(v)} steps" if isinstance(v, list) else f"{v:.3f}"
+            for v in entry.parameters.values()
+        ][:2]
+        if entry.method == "isotonic":
+            values = values[:1]
+        target = entry.target_prevalence
+        lines.append((
+            entry.name, f"{entry.positives:,}", f"{entry.negatives:,}",
+            "n/a" if math.isnan(entry.prevalence) else f"{entry.prevalence:.4f}",
+            "" if target is None else f"{target:.4f}", entry.method, ", ".join(values),
+            f"{entry.threshold:.4f}",
+        ))
+    return "\n".join([*tables.aligned(lines), *remarks(calibration)])
+
+
+def remarks(calibration: Calibration) -> list[str]:
+    """The notes of the classes, each once, with the names of the classes it is of."""
+    names: dict[str, list[str]] = {}
+    for entry in calibration.classes:
+        for note in filter(None, entry.note.split("; ")):
+            names.setdefault(note, []).append(entry.name)
+    return [f"{note}: {', '.join(of)}" for note, of in names.items()]
+
+
+def _files(args: argparse.Namespace) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path]:
+    """Labels, predictions and the file to write."""
+    if args.workdir:
+        if args.labels or args.predictions:
+            raise UserError("--workdir has its own labels and predictions; leave the others out")
+        workdir = pathlib.Path(args.workdir)
+        path = workdir / "predictions" / "validation.csv"
+        if not path.exists():
+            raise UserError(
+                f"{path} is missing; `jaxcxr evaluate --workdir={workdir}` of a chest X-ray run "
+                "writes it"
+            )
+        return path, path, pathlib.Path(args.out) if args.out else workdir / NAME
+    if not (args.labels and args.predictions and args.out):
+        raise UserError("give --workdir, or all of --labels, --predictions and --out")
+    return pathlib.Path(args.labels), pathlib.Path(args.predictions), pathlib.Path(args.out)
+
+
+def _prevalence(text: str) -> tuple[str, float]:
+    name, _, value = text.rpartition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise UserError(f"--prevalence {text!r} is not like Effusion=0.1") from None

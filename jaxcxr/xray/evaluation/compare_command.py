@@ -1,0 +1,301 @@
+"""`jaxcxr compare`: whether models differ on the same images, beyond chance.
+
+    jaxcxr compare runs/a runs/b
+    jaxcxr compare runs/a0,runs/a1,runs/a2 runs/b0,runs/b1,runs/b2     three seeds of two models
+    jaxcxr compare ours.csv theirs.csv --labels Data_Entry_2017_v2020.csv --split-list test_list.txt
+
+Every model is compared with the first one. Of several seeds the mean and the spread are shown, and
+the mean is compared; scores are never pooled. Runs of poses are compared by MPJPE.
+"""
+
+import argparse
+import math
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+import jaxcxr
+from jaxcxr.report import tables
+from jaxcxr.errors import UserError
+from jaxcxr.pose.evaluation import compare_poses
+from jaxcxr.statistics import classification, intervals, operating, paired
+from jaxcxr.study.study_table import holm
+from jaxcxr.xray.evaluation import compared_files, metrics_table, scored_files
+from jaxcxr.xray.evaluation.compared_files import Compared, Model
+from jaxcxr.xray.evaluation.metrics_table import interval_or_none, number, span, value_or_none
+
+MACRO = "macro"
+_TITLES = {"auroc": "AUROC", "average_precision": "AP", "f1": "F1", "brier": "Brier"}
+_NOTES = {
+    "difference": "of the model minus the first one; of seeds: between the means over seeds",
+    "interval, p": "bootstrap of whole patients, the same draws for both; of other patients with "
+                   "these very runs",
+    "p_delong": "DeLong's test of AUROC, images taken as independent",
+    "p_holm, p_delong_holm": "adjusted by Holm (1979) over the classes and models of a metric",
+    "seeds": "Welch's t test over seeds: of other seeds on these very images",
+    "f1, brier": "of calibrated probabilities at the thresholds shipped with each run",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `jaxcxr compare`."""
+    parser.epilog = (
+        "A model is a workdir, or a csv of predictions as jaxcxr score reads it; its seeds are "
+        "joined by commas. Workdirs bring their own labels."
+    )
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="at least two; first: reference")
+    parser.add_argument("--labels", metavar="FILE", help="the true labels, for csv files")
+    parser.add_argument("--split-list", metavar="TXT", help="compare on these images only")
+    parser.add_argument("--split", default="test", help="of workdirs; default: %(default)s")
+    parser.add_argument("--out", metavar="DIR", help="folder for metrics.json, .csv and .md")
+    parser.add_argument("--resamples", type=int, default=1000, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap; default: 0")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compares, prints the tables, writes them if asked to.
+
+    Raises:
+      UserError: an option is out of range, a file is not as it must be, or what is compared is
+        not of the same images, labels and classes.
+    """
+    if args.resamples < 1 or args.seed < 0:
+        raise UserError("--resamples must be at least 1 and --seed at least 0")
+    models = compared_files.names(args.models)
+    if compare_poses.are_poses(models, args.split):
+        if args.labels or args.split_list:
+            raise UserError("--labels and --split-list are of radiographs; leave them out")
+        result = compare_poses.compare(models, args.split, args.resamples, args.seed)
+        lines = {"MPJPE": compare_poses.lines(result)}
+        rows = compare_poses.rows(result)
+    else:
+        compared = compared_files.read(args.models, args.labels, args.split_list, args.split)
+        result = compare(compared, args.resamples, args.seed)
+        result["inputs"] = compared.inputs
+        lines, rows = _lines(result), _rows(result)
+    result |= {
+        "models": {name: list(paths) for name, paths in models.items()},
+        "jaxcxr_version": jaxcxr.__version__,
+    }
+    head = [f"{name}: {', '.join(paths)}" for name, paths in models.items()]
+    notes = _remarks(result)
+    print("\n".join(head))
+    for title, cells in lines.items():
+        print("\n".join(["", title, *tables.aligned(cells)]))
+    print("\n".join(["", *notes]))
+    if args.out:
+        out = pathlib.Path(args.out)
+        parts = [*head]
+        for title, cells in lines.items():
+            parts += [f"## {title}", "\n".join(tables.markdown(cells))]
+        tables.write_result(out, result, rows, [*parts, *notes])
+        print("Written: " + ", ".join(str(out / f"metrics.{e}") for e in ("json", "csv", "md")))
+
+
+def compare(compared: Compared, resamples: int = 1000, seed: int = 0) -> dict:
+    """All models, and the difference of each from the first, in the form of metrics.json.
+
+    Arguments:
+      compared: of `compare_files.read`.
+      resamples, seed: of the bootstrap.
+
+    Returns:
+      `metrics` (name -> class or "macro" -> `models` (model -> `values` of its seeds, `mean`,
+      `deviation`, `interval`) and `differences` (model -> `difference`, `interval`, `p`, `p_holm`;
+      of AUROC `p_delong`, `p_delong_holm`; with seeds `seeds` (`interval`, `p`)), and
+      `n_positive`, `n_negative`), `counts`, `settings`. None where undefined.
+    """
+    labels, classes = compared.labels, compared.classes
+    clusters = np.arange(len(labels)) if compared.patients is None else np.asarray(
+        compared.patients)
+    table = classification.evaluate(labels, compared.models[0].scores[0], classes)
+    used = [i for i, row in enumerate(table.rows) if row.defined]
+    figures = {m.name: _figures(m, labels, clusters, used, resamples, seed)
+               for m in compared.models}
+    common = [metric for metric in _TITLES if all(metric in f for f in figures.values())]
+    result = {}
+    for metric in common:
+        of_metric = {}
+        for i, name in enumerate((*classes, MACRO)):
+            counts = {} if name == MACRO else {
+                "n_positive": table.rows[i].positives, "n_negative": table.rows[i].negatives,
+            }
+            of_metric[name] = counts | _entry({m: f[metric] for m, f in figures.items()}, i)
+        if metric == "auroc":
+            _add_delong(of_metric, compared)
+        _add_holm(of_metric, classes, "p")
+        result[metric] = of_metric
+    return {
+        "task": "cxr", "metrics": result,
+        "counts": {
+            "images": len(labels),
+            "patients": None if compared.patients is None else len(set(compared.patients)),
+        },
+        "classes_left_out": list(table.undefined),
+        "classes_of_few": metrics_table.few_of(classes, labels, clusters),
+        "settings": {"resamples": resamples, "seed": seed, "level": intervals.LEVEL,
+                     "resampled": "images" if compared.patients is None else "patients",
+                     "notes": _NOTES},
+    }
+
+
+def _figures(model: Model, labels, clusters, used, resamples: int, seed: int) -> dict:
+    """Metric -> (values `[seeds, C + 1]`, draws of their mean `[C + 1, resamples]`)."""
+    values: dict[str, list] = {}
+    draws: dict[str, list] = {}
+
+    def add(metric: str, of_classes: np.ndarray, of_draws: np.ndarray) -> None:
+        macro = of_classes[used].mean() if used else math.nan
+        drawn = of_draws[used].mean(axis=0) if used else np.full(resamples, math.nan)
+        values.setdefault(metric, []).append([*of_classes, macro])
+        draws.setdefault(metric, []).append(np.concatenate([of_draws, drawn[None]]))
+
+    for seed_, scores in enumerate(model.scores):
+        rows = classification.evaluate(labels, scores, [""] * labels.shape[1]).rows
+        bootstrap = intervals.cluster_bootstrap(labels, scores, clusters, resamples, seed)
+        for metric in ("auroc", "average_precision"):
+            found = np.array([getattr(row, metric) for row in rows])
+            add(metric, found, bootstrap.values[metric])
+        if model.probabilities is not None:
+            terms = operating.terms(labels, model.probabilities[seed_], model.found[seed_])
+            rates = operating.rates(terms.sum(axis=0))
+            drawn = operating.rates(operating.resampled_sums(terms, clusters, resamples, seed))
+            for metric in ("f1", "brier"):
+                add(metric, rates[metric], drawn[metric].T)
+    return {m: (np.array(values[m]), np.mean(draws[m], axis=0)) for m in values}
+
+
+def _entry(figures: Mapping[str, tuple[np.ndarray, np.ndarray]], column: int) -> dict:
+    """One class of one metric: the models, and their differences from the first."""
+    models, differences, first = {}, {}, None
+    for name, (values, draws) in figures.items():
+        of_seeds, drawn = values[:, column], draws[column]
+        models[name] = {
+            "values": [value_or_none(value) for value in of_seeds],
+            "mean": value_or_none(of_seeds.mean()),
+            "deviation": float(of_seeds.std(ddof=1)) if len(of_seeds) > 1 and not np.isnan(
+                of_seeds).any() else None,
+            "interval": interval_or_none(intervals.percentile_interval(drawn)),
+        }
+        if first is None:
+            first = (of_seeds, drawn)
+            continue
+        difference = paired.resampled(of_seeds.mean() - first[0].mean(), drawn - first[1])
+        differences[name] = _difference(difference)
+        over_seeds = paired.seeds(first[0], of_seeds)
+        if over_seeds is not paired.NONE:
+            differences[name]["seeds"] = {
+                "interval": interval_or_none(over_seeds.interval), "p": value_or_none(over_seeds.p)
+            }
+    return {"models": models, "differences": differences}
+
+
+def _difference(of: paired.Difference) -> dict:
+    return {
+        "difference": value_or_none(of.value), "interval": interval_or_none(of.interval),
+        "p": value_or_none(of.p),
+    }
+
+
+def _add_delong(of_metric: dict, compared: Compared) -> None:
+    first = compared.models[0]
+    for i, name in enumerate(compared.classes):
+        for model in compared.models[1:]:
+            found = paired.delong(
+                compared.labels[:, i], first.scores[:, :, i], model.scores[:, :, i]
+            )
+            of_metric[name]["differences"][model.name] |= {
+                "p_delong": value_or_none(found.p),
+                "interval_delong": interval_or_none(found.interval),
+            }
+    _add_holm(of_metric, compared.classes, "p_delong")
+
+
+def _add_holm(of_metric: dict, classes, key: str) -> None:
+    """Adjusted p values beside the others, over classes and models."""
+    entries = [entry for name in classes for entry in of_metric[name]["differences"].values()]
+    p = [math.nan if entry[key] is None else entry[key] for entry in entries]
+    for entry, adjusted in zip(entries, holm(p), strict=True):
+        entry[f"{key}_holm"] = value_or_none(adjusted)
+
+
+def _lines(result: Mapping) -> dict[str, list[tuple[str, ...]]]:
+    """Title -> cells of each metric."""
+    found = {}
+    for metric, of_metric in result["metrics"].items():
+        names = list(next(iter(of_metric.values()))["models"])
+        header = ["class", "n+", *names]
+        for name in names[1:]:
+            header += [f"{name} - A [95 %]", "p", "p Holm"]
+            header += ["DeLong", "Holm"] if metric == "auroc" else []
+        lines = [tuple(header)]
+        for title, entry in of_metric.items():
+            cells = [title, f"{entry['n_positive']:,}" if "n_positive" in entry else ""]
+            cells += [_model_cell(model) for model in entry["models"].values()]
+            for one in entry["differences"].values():
+                interval = one["interval"]
+                cells.append(f"{number(one['difference'], '+.3f')} {span(interval, '+.3f')}")
+                keys = ["p", "p_holm"] + (
+                    ["p_delong", "p_delong_holm"] if metric == "auroc" else [])
+                cells += ["" if title == MACRO and key != "p" else number(one.get(key))
+                          for key in keys]
+            lines.append(tuple(cells))
+        found[_TITLES[metric]] = lines
+    return found
+
+
+def _model_cell(model: Mapping) -> str:
+    if model["deviation"] is None:
+        return number(model["mean"])
+    return f"{number(model['mean'])} +- {number(model['deviation'])} ({len(model['values'])})"
+
+
+def _rows(result: Mapping) -> list[dict]:
+    """Of metrics.csv: one for each metric, class and model but the first."""
+    rows = []
+    for metric, of_metric in result["metrics"].items():
+        for title, entry in of_metric.items():
+            first = next(iter(entry["models"].values()))
+            for name, one in entry["differences"].items():
+                seeds = one.get("seeds", {"interval": None, "p": None})
+                row = {
+                    "metric": metric, "class": title, "model": name,
+                    "n_positive": entry.get("n_positive"), "n_negative": entry.get("n_negative"),
+                    "first": first["mean"], "first_deviation": first["deviation"],
+                    "value": entry["models"][name]["mean"],
+                    "deviation": entry["models"][name]["deviation"],
+                    "difference": one["difference"], "difference_interval": one["interval"],
+                    **{key: one.get(key) for key in ("p", "p_holm", "p_delong", "p_delong_holm")},
+                    "seeds_interval": seeds["interval"], "p_seeds": seeds["p"],
+                }
+                rows.append(tables.flat(row))
+    return rows
+
+
+def _remarks(result: Mapping) -> list[str]:
+    if result["task"] == "pose":
+        return [compare_poses.NOTE]
+    remarks = [
+        f"{result['counts']['images']:,} images"
+        + (f" of {result['counts']['patients']:,} patients" if result["counts"]["patients"]
+           else "; no patients are named, so each image counts as its own")
+        + ". [95 %] and p: bootstrap of patients, paired. Holm: adjusted over classes and models."
+    ]
+    macro = result["metrics"]["auroc"][MACRO]["differences"]
+    for name, one in macro.items():
+        if "seeds" in one:
+            remarks.append(
+                f"Over seeds, macro AUROC of {name} - A {number(one['difference'], '+.3f')} "
+                f"{span(one['seeds']['interval'], '+.3f')}, p {number(one['seeds']['p'])} (Welch)."
+            )
+    if any(len(m["values"]) > 1
+           for m in result["metrics"]["auroc"][MACRO]["models"].values()):
+        remarks.append("mean +- standard deviation (seeds); p and intervals of other patients.")
+    if result["classes_left_out"]:
+        names = scored_files.some(result["classes_left_out"])
+        remarks.append(f"Not in the means (one label value only): {names}.")
+    if result["classes_of_few"]:
+        note = metrics_table.few_note(result)
+        remarks.append(f"{note[0].upper()}{note[1:]}; their p are too small.")
+    return remarks

@@ -1,0 +1,168 @@
+"""What `jaxcxr compare` is given: runs or prediction files, several seeds as one model."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxcxr.data.sheets import fold, read_sheet
+from jaxcxr.errors import UserError
+from jaxcxr.xray.evaluation import calibration_fit, scored_files
+from jaxcxr.xray.evaluation.calibration import NAME, Calibration
+
+_OWN_LABELS = "label"  # begins the folded name of a column of labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """One model: its runs differ by their seed alone.
+
+    Attributes:
+      name: "A", "B", ...
+      paths: of the runs, as given.
+      scores: float64 `[seeds, N, C]`.
+      probabilities, found: `[seeds, N, C]`, calibrated, and the findings at the shipped
+        thresholds; none unless every run has a calibration.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    scores: np.ndarray
+    probabilities: np.ndarray | None
+    found: np.ndarray | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """Models on the same images.
+
+    Attributes:
+      labels: int8 `[N, C]`. classes: the C names.
+      patients: `[N]`; none if unknown.
+      models: at least two.
+      inputs: for each run its files' names and SHA-256.
+    """
+
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    patients: tuple[str, ...] | None
+    models: tuple[Model, ...]
+    inputs: dict[str, dict]
+
+
+def names(specs: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Model name -> the paths of its seeds, from arguments such as "runs/a" or "a0,a1,a2".
+
+    Raises:
+      UserError: fewer than two models, more than 26, or an empty or repeated path.
+    """
+    if not 2 <= len(specs) <= 26:
+        raise UserError(f"{len(specs)} models to compare; give at least two, and at most 26")
+    found = {chr(ord("A") + i): tuple(spec.split(",")) for i, spec in enumerate(specs)}
+    for paths in found.values():
+        if not all(paths) or len(set(paths)) < len(paths):
+            raise UserError(
+                f"{','.join(paths)!r}: the seeds of a model are paths joined by commas, each once"
+            )
+    return found
+
+
+def predictions_of(path: str, split: str, ending: str = "csv") -> pathlib.Path:
+    """The file of predictions that a path means: itself, or that of a workdir.
+
+    Raises:
+      UserError: there is none.
+    """
+    given = pathlib.Path(path)
+    file = given / "predictions" / f"{split}.{ending}" if given.is_dir() else given
+    if not file.is_file():
+        raise UserError(
+            f"{file} is missing; give a file of predictions, or the workdir of a run that ended"
+        )
+    return file
+
+
+def read(
+    specs: Sequence[str],
+    labels: str | None = None,
+    split_list: str | None = None,
+    split: str = "test",
+) -> Compared:
+    """Reads all predictions and puts them on the same images and classes.
+
+    Arguments:
+      specs: see `names`.
+      labels: file of the true labels; none: each file of predictions has its own, which must agree.
+      split_list: text file, one image per line; only these are compared.
+      split: whose predictions of a workdir.
+
+    Raises:
+      UserError: as `score_files.join`; images, labels or classes differ; a file has no labels.
+    """
+    runs, models, inputs, first = names(specs), [], {}, None
+    for name, paths in runs.items():
+        parts = []
+        for path in paths:
+            file = predictions_of(path, split)
+            joined = scored_files.join(labels or _with_labels(file), file, split_list)
+            inputs[path] = joined.inputs
+            first = first or (path, joined)
+            parts.append(_aligned(joined, path, *first))
+        scores = np.stack(parts)
+        calibrated = _calibrated(paths, scores, first[1])
+        models.append(Model(name, paths, scores, *calibrated))
+    joined = first[1]
+    return Compared(joined.labels, joined.classes, joined.patients, tuple(models), inputs)
+
+
+def _with_labels(file: pathlib.Path) -> pathlib.Path:
+    columns = read_sheet(file).columns
+    if not any(fold(name).startswith(_OWN_LABELS) for name in columns):
+        raise UserError(f"{file}: no column label_CLASS; give the true labels with --labels FILE")
+    return file
+
+
+def _aligned(
+    joined: scored_files.Joined, path: str, first_path: str, first: scored_files.Joined
+) -> np.ndarray:
+    """Scores in the order of the first run's images and classes."""
+    if set(map(fold, joined.classes)) != set(map(fold, first.classes)):
+        differ = set(map(fold, joined.classes)) ^ set(map(fold, first.classes))
+        shown = [n for n in (*first.classes, *joined.classes) if fold(n) in differ]
+        raise UserError(
+            f"{path}: not the classes of {first_path}; they differ in {scored_files.some(shown)}"
+        )
+    place = scored_files.match_ids(first.ids, joined.ids, first_path, path)
+    if len(joined.ids) != len(first.ids) or (place < 0).any():
+        absent = [name for name, row in zip(first.ids, place, strict=True) if row < 0]
+        here = set(range(len(joined.ids))) - set(place.tolist())
+        only = [*absent, *(joined.ids[i] for i in sorted(here))]
+        raise UserError(
+            f"{path}: not the images of {first_path}; {len(only)} are in one of both only: "
+            f"{scored_files.some(only)}; name the common ones with --split-list"
+        )
+    order = [list(map(fold, joined.classes)).index(fold(name)) for name in first.classes]
+    labels = joined.labels[place][:, order]
+    wrong = np.argwhere(labels != first.labels)
+    if len(wrong):
+        row, column = wrong[0]
+        raise UserError(
+            f"{path}: not the labels of {first_path}; {len(wrong)} differ, the first is "
+            f"{first.classes[column]} of {first.ids[row]}"
+        )
+    return joined.scores[place][:, order]
+
+
+def _calibrated(paths, scores, joined) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Probabilities and findings, if every run is a workdir with a calibration."""
+    files = [pathlib.Path(path) / NAME for path in paths]
+    if not all(file.is_file() for file in files):
+        return None, None
+    probabilities, found = [], []
+    for path, file, values in zip(paths, files, scores, strict=True):
+        calibration_fit.checked_scores(dataclasses.replace(joined, scores=values), path)
+        calibration = Calibration.load(file).select(joined.classes)
+        probabilities.append(calibration.from_scores(values))
+        found.append(calibration.findings(probabilities[-1]))
+    return np.stack(probabilities), np.stack(found)

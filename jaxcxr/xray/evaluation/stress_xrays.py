@@ -1,0 +1,374 @@
+"""What a classifier of radiographs depends on: regions, attributes, sources, image quality.
+
+A test for `jaxcxr stress`. AUROC is the macro mean over the classes where it is defined, with a
+bootstrap over patients; changes are paired, of the same resamples. Beside the model stands what is
+told without any pixel of the lungs: from parts of the image, and from view, sex, age and source
+alone (DeGrave, Janizek and Lee 2021; Maguolo and Nanni 2021).
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn import preprocessing
+
+from jaxcxr.report import stress_figures, tables
+from jaxcxr.data.schema import UNKNOWN
+from jaxcxr.statistics import intervals, probes
+from jaxcxr.xray.images import damage
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+KINDS = ("regions", "attributes", "sources", *damage.CORRUPTIONS)
+TAKES_FEATURES = True
+_UNITS = {
+    "noise": "SD in gray values", "blur": "SD in pixels", "contrast": "share left",
+    "jpeg": "quality", "rotation": "degrees", "inversion": "share of the negative",
+}
+_UNTOUCHED = {"contrast": 1.0, "jpeg": 100.0}
+_AGES = (18, 40, 60, 75)
+_ATTRIBUTES = ("source", "view", "sex")
+# Of what a model knows above chance, that it may keep without the lungs before this is a warning.
+_KEPT = 0.5
+_NEAR = 0.05  # AUROC that attributes alone may come near the model
+_MOST_TRAINING = 4000  # images whose features are computed
+
+
+class Changed:
+    """A split whose images are changed one by one.
+
+    Arguments:
+      source: the split.
+      change: (uint8 image `[H, W]`, index) -> uint8 image of the same shape.
+      rows: indices of the images to take; None for all.
+    """
+
+    def __init__(
+        self, source: Any, change: Callable[[np.ndarray, int], np.ndarray] | None = None,
+        rows: np.ndarray | None = None,
+    ):
+        self._source, self._change = source, change
+        self._rows = np.arange(len(source)) if rows is None else rows
+        self.manifest = source.manifest if rows is None else source.manifest.take(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Several images at once, as the split's own `read` gives them."""
+        rows = self._rows[indices]
+        found = self._source.read(rows)
+        if self._change is not None:
+            images = [
+                self._change(image, int(row))
+                for image, row in zip(found["image"][..., 0], rows, strict=True)
+            ]
+            found["image"] = np.stack(images)[..., None]
+        return found
+
+
+def measure(
+    task: Any,
+    split: str,
+    predict: Callable[[Any], Mapping[str, np.ndarray]],
+    kinds: Sequence[str] = KINDS,
+    resamples: int = 1000,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+    *,
+    features: Callable[[Any], np.ndarray],
+) -> dict:
+    """AUROC under every change, and what attributes and features tell.
+
+    Arguments:
+      task: the `XrayTask`.
+      split: which of its splits.
+      predict: predictions of the model for every image of a source, in order.
+      kinds: of `KINDS`.
+      resamples, seed: of the bootstrap over patients; the seed also of what is drawn.
+      say: gets a line for each result.
+      features: pooled features `[n, d]` of every image of a source, in order.
+
+    Returns:
+      The content of stress.json: `auroc` and `auroc_interval` of the untouched images, `classes`,
+      and where asked for `regions`, `attributes`, `sources`, `kinds` with `levels`; `warnings`,
+      `counts`, `settings`. What is undefined is None.
+    """
+    source = task.source(split)
+    rows = source.manifest
+    scored = _Scored(rows.labels, rows.patient_id, resamples, seed)
+    scores = predict(source)["scores"]
+    base = scored.draw(scores)
+    result = {
+        "task": "cxr", "split": split, **scored.entry(base), "kinds": {},
+        "classes": scored.classes(base, rows.classes),
+        "counts": {"images": len(rows), "patients": len(np.unique(rows.patient_id))},
+        "settings": {
+            "resamples": resamples, "seed": seed, "level": intervals.LEVEL,
+            "resampled": "patients, with all images", "lungs": damage.LUNGS,
+            "border": damage.BORDER, "low_pass": damage.LOW_PASS,
+        },
+    }
+    say(f"untouched: macro AUROC {_number(result['auroc'])}")
+
+    def under(change, label):
+        found = scored.entry(scored.draw(predict(Changed(source, change))["scores"]), base)
+        say(f"{label}: macro AUROC {_number(found['auroc'])}")
+        return found
+
+    if "regions" in kinds:
+        result["regions"] = {
+            name: under(lambda image, _, change=change: change(image), name)
+            for name, change in damage.REGIONS.items()
+        }
+    for kind in damage.CORRUPTIONS:
+        if kind in kinds:
+            result["kinds"][kind] = _levels(kind, under, scored.entry(base, base), seed)
+    if "attributes" in kinds or "sources" in kinds:
+        _add_probes(result, task, split, features, kinds, scored, (scores, base), say)
+    result["warnings"] = _warnings(result)
+    return result
+
+
+def _levels(kind: str, under, untouched: dict, seed: int) -> dict:
+    levels = [{"level": _UNTOUCHED.get(kind, 0.0), **untouched}]
+    for level in damage.CORRUPTIONS[kind][1]:
+        levels.append({"level": level, **under(
+            lambda image, row, level=level: damage.corrupted(image, kind, level, (seed, row)),
+            f"{kind} {level:g}",
+        )})
+    return {"title": kind, "unit": _UNITS[kind], "levels": levels}
+
+
+class _Scored:
+    """AUROC of scores on the same images, from the same resamples of patients."""
+
+    def __init__(self, labels, patients, resamples: int, seed: int):
+        self._labels, self._patients = labels, patients
+        self._resamples, self._seed = resamples, seed
+
+    def draw(self, scores: np.ndarray, labels: np.ndarray | None = None, rows=slice(None)):
+        """AUROC `[classes]` and of the resamples `[classes, resamples]`."""
+        labels = (self._labels if labels is None else labels)[rows]
+        usable = ~np.isnan(scores).all(0)
+        labels = np.where(usable, labels, UNKNOWN)
+        scores = np.where(usable, scores, 0.0)
+        whole = np.array([
+            intervals.delong(labels[:, c], scores[:, c]).auroc for c in range(labels.shape[1])
+        ])
+        drawn = intervals.cluster_bootstrap(
+            labels, scores, self._patients[rows], self._resamples, self._seed
+        )
+        return whole, np.stack([drawn.values["auroc"][c] for c in range(labels.shape[1])])
+
+    def entry(self, found, base=None) -> dict:
+        """Macro AUROC with its interval, and the change from another with its own."""
+        auroc, drawn = _macro(*found)
+        entry = {"auroc": _known(auroc), "auroc_interval": _interval(drawn)}
+        if base is not None:
+            before, resampled = _macro(*base)
+            entry |= {
+                "change": _known(auroc - before), "change_interval": _interval(drawn - resampled)
+            }
+        return entry
+
+    @staticmethod
+    def classes(found, names: Sequence[str]) -> dict[str, dict]:
+        """AUROC of each class with its interval."""
+        return {
+            name: {"auroc": _known(value), "auroc_interval": _interval(drawn)}
+            for name, value, drawn in zip(names, *found, strict=True)
+        }
+
+
+def _macro(whole: np.ndarray, drawn: np.ndarray) -> tuple[float, np.ndarray]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # means of nothing are NaN
+        return float(np.nanmean(whole)), np.nanmean(drawn, 0)
+
+
+def _interval(drawn: np.ndarray) -> list[float] | None:
+    low, high = intervals.percentile_interval(drawn)
+    return None if np.isnan(low) else [low, high]
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _add_probes(result, task, split, features, kinds, scored, untouched, say) -> None:
+    """What linear models tell from attributes and from features, fitted on training images."""
+    train, test = task.source("train"), task.source(split)
+    chosen = np.arange(len(train))
+    if len(chosen) > _MOST_TRAINING:
+        chosen = np.sort(np.random.default_rng(0).choice(chosen, _MOST_TRAINING, replace=False))
+    known, rows = train.manifest.take(chosen), test.manifest
+    seen = features(Changed(train, rows=chosen)), features(test)
+    say(f"features: {len(known):,} training images, {seen[0].shape[1]} numbers each")
+    if "attributes" in kinds:
+        result["attributes"] = _attributes(known, rows, seen, scored, untouched[1])
+    if "sources" in kinds:
+        result["sources"] = _sources(known, rows, seen, scored, untouched[0])
+
+
+def _attributes(known, rows, seen, scored, base) -> dict:
+    """Findings told from attributes alone; attributes told from the features of the model."""
+    alone = {}
+    for name in (*_ATTRIBUTES, "age", "all"):
+        names = (*_ATTRIBUTES, "age") if name == "all" else (name,)
+        encoder = preprocessing.OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+        train = encoder.fit_transform(_columns(known, names))
+        if train.shape[1] > len(names):
+            test = encoder.transform(_columns(rows, names))
+            found = scored.draw(probes.scores(train, known.labels, test))
+            alone[name] = scored.entry(found, base)
+    told = {}
+    for name in _ATTRIBUTES:
+        values = getattr(known, name)
+        if len(set(values) - {""}) < 2:
+            continue
+        labels, groups = probes.indicators(values)
+        there, _ = probes.indicators(getattr(rows, name), groups)
+        found = scored.draw(probes.scores(seen[0], labels, seen[1]), there)
+        told[name] = {"groups": groups, **scored.entry(found)}
+    return {"findings_from": alone, "from_features": told}
+
+
+def _columns(rows, names: Sequence[str]) -> np.ndarray:
+    """Attributes as text, `[n, names]`; ages in bands."""
+    bands = np.where(rows.age < 0, "", np.searchsorted(_AGES, rows.age, side="right").astype(str))
+    return np.stack([bands if name == "age" else getattr(rows, name) for name in names], 1)
+
+
+def _sources(known, rows, seen, scored, scores) -> dict:
+    """AUROC on the images of each source; of linear heads that have, or have not, seen it."""
+    names = sorted(set(known.source) & set(rows.source))
+    found = {}
+    for name in names if len(names) > 1 else ():
+        here = np.flatnonzero(rows.source == name)
+        others = known.source != name
+        heads = {
+            "head_of_all": np.ones(len(others), bool), "head_of_others": others,
+        }
+        found[name] = {
+            "images": len(here), "within": scored.entry(scored.draw(scores[here], rows=here)),
+        }
+        for head, chosen in heads.items():
+            told = probes.scores(seen[0][chosen], known.labels[chosen], seen[1][here])
+            found[name][head] = scored.entry(scored.draw(told, rows=here))
+    return found
+
+
+def _warnings(result: Mapping) -> list[str]:
+    """What a reader of the headline has to know."""
+    lines, auroc = [], result["auroc"]
+    if auroc is None:
+        return lines
+    for name in ("lungs_out", "border_only"):
+        left = result.get("regions", {}).get(name, {}).get("auroc")
+        if left is not None and left - 0.5 > _KEPT * (auroc - 0.5) > 0:
+            lines.append(
+                f"{_TITLES[name]}, the model still reaches {left:.3f} of {auroc:.3f}: more than "
+                "half of what it knows is not in the lungs"
+            )
+    alone = result.get("attributes", {}).get("findings_from", {})
+    for name, entry in alone.items():
+        if entry["auroc"] is not None and entry["auroc"] > max(auroc - _NEAR, 0.55):
+            which = "all attributes together" if name == "all" else f"the {name} alone"
+            lines.append(
+                f"{which}, without any image: {entry['auroc']:.3f}, the model {auroc:.3f}; the "
+                "headline may be a shortcut"
+            )
+    return lines
+
+
+_TITLES = {
+    "lungs_out": "with the lungs blacked out", "border_only": "from the border alone",
+    "center_only": "from the center alone", "low_pass": "from a low pass alone",
+}
+
+
+def figure(result: Mapping) -> "Figure":
+    """Curves of corruptions and bars of regions, see `figures_stress.xray_figure`."""
+    return stress_figures.xray_figure(result)
+
+
+def to_text(result: Mapping) -> str:
+    """The result as aligned tables."""
+    blocks = [_headline(result)]
+    blocks += ["\n".join([title, *tables.aligned(lines)]) for title, lines in sections(result)]
+    return "\n\n".join(blocks)
+
+
+def to_markdown(result: Mapping) -> str:
+    """The result as a page of Markdown tables."""
+    blocks = ["# Stress test", _headline(result)]
+    for title, lines in sections(result):
+        blocks.append("\n".join([f"## {title}", "", *tables.markdown(lines)]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _headline(result: Mapping) -> str:
+    alone = result.get("attributes", {}).get("findings_from", {})
+    beside = "".join(
+        f"; from {'all attributes' if name == 'all' else name} alone {_number(entry['auroc'])}"
+        for name, entry in alone.items() if name in ("source", "view", "all")
+    )
+    lines = [
+        f"macro AUROC {_with_interval(result)} on {result['counts']['images']:,} images of "
+        f"{result['counts']['patients']:,} patients ({result['split']}){beside}",
+        "[95 % over patients; in each resample over the classes that it defines]",
+    ]
+    return "\n".join([*lines, *(f"warning: {line}" for line in result["warnings"])])
+
+
+def sections(result: Mapping) -> list[tuple[str, list[list[str]]]]:
+    """Title and lines of each table."""
+    found = []
+    if "regions" in result:
+        found.append(("Parts of the image", [
+            ["what is left", "macro AUROC", "change"], ["whole image", _with_interval(result), ""],
+            *([_TITLES[name], *_changed(entry)] for name, entry in result["regions"].items()),
+        ]))
+    if "attributes" in result:
+        found.append(("Findings told from attributes, without any image", [
+            ["attribute", "macro AUROC", "change"],
+            *([name, *_changed(entry)]
+              for name, entry in result["attributes"]["findings_from"].items()),
+        ]))
+        found.append(("Attributes told from the features of the model", [
+            ["attribute", "AUROC", "groups"],
+            *([name, _with_interval(entry), ", ".join(entry["groups"])]
+              for name, entry in result["attributes"]["from_features"].items()),
+        ]))
+    if result.get("sources"):
+        found.append(("Images of one source", [
+            ["source", "images", "model", "linear head, all sources", "trained without it"],
+            *([name, f"{entry['images']:,}", *(
+                _with_interval(entry[key]) for key in ("within", "head_of_all", "head_of_others")
+            )] for name, entry in result["sources"].items()),
+        ]))
+    for kind in result["kinds"].values():
+        found.append((kind["title"], [
+            [kind["unit"], "macro AUROC", "change"],
+            *([f"{entry['level']:g}", *_changed(entry)] for entry in kind["levels"]),
+        ]))
+    return [(title, lines) for title, lines in found if len(lines) > 1]
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def _with_interval(entry: Mapping, key: str = "auroc", form: str = ".3f") -> str:
+    if entry[key] is None:
+        return "n/a"
+    interval = entry[f"{key}_interval"]
+    shown = f" [{interval[0]:{form}}, {interval[1]:{form}}]" if interval else ""
+    return f"{entry[key]:{form}}{shown}"
+
+
+def _changed(entry: Mapping) -> list[str]:
+    return [_with_interval(entry), _with_interval(entry, "change", "+.3f")]

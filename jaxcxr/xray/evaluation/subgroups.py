@@ -1,0 +1,326 @@
+"""Figures by sex, age band, view, source or any other attribute of the images, with intervals.
+
+    report/subgroups.csv, report/subgroups.md        of a run's test split
+    jaxcxr score ... --groups attributes.csv         of predictions of any framework
+"""
+
+import csv
+import math
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxcxr.report import tables
+from jaxcxr.data.sheets import Sheet, fold, read_sheet
+from jaxcxr.errors import UserError
+from jaxcxr.statistics import classification, intervals, operating
+from jaxcxr.xray.evaluation import scored_files
+from jaxcxr.xray.evaluation.metrics_table import interval_or_none, number, span, value_or_none
+from jaxcxr.xray.sources.chestxray14_table import years
+
+ALL = "all"  # stands in the column of the class for a whole group
+UNKNOWN = "unknown"
+LEAST_PATIENTS = 10  # of a group whose figures get intervals: resamples of fewer are too alike
+AGE_BANDS = ((0, 19), (20, 39), (40, 59), (60, 79), (80, 120))
+# Attribute -> columns that hold it, as `sheets.fold` leaves their names.
+_COLUMNS = {
+    "sex": ("sex", "gender", "patientsex", "patientgender"),
+    "age": ("age", "patientage"),
+    "view": ("view", "viewposition"),
+    "source": ("source", "dataset"),
+}
+_FIGURES = ("auroc", "sensitivity", "gap", "under_diagnosis", "over_diagnosis")
+_NOTES = (
+    "95 % intervals over resamples of whole patients, not corrected for the number of rows; none "
+    f"of fewer than {LEAST_PATIENTS} patients, nor where all resamples agree. "
+    "gap: sensitivity at the shipped thresholds minus that of all other images of the attribute, "
+    "for a whole group the mean over classes that both have. Under-diagnosis: share of images with "
+    "a finding for which none is said; over-diagnosis: share without any for which one is said "
+    "(Seyyed-Kalantari et al., 2021). AUROC of a whole group: mean over the classes counted; means "
+    "over other classes do not compare."
+)
+
+
+def rows(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    classes: Sequence[str],
+    patients: Sequence[str] | None,
+    attributes: Mapping[str, np.ndarray],
+    found: np.ndarray | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> list[dict]:
+    """One row for each group of each attribute, and for each of its classes.
+
+    Arguments:
+      labels: integers `[N, C]` in {1, 0, -1 unknown}.
+      scores: `[N, C]`, larger is more positive.
+      classes: the C names.
+      patients: `[N]`; none: each image is its own patient.
+      attributes: name -> `[N]` of text; an attribute with one value only has no groups to compare
+        and is left out.
+      found: bool `[N, C]`, findings said at the shipped thresholds; none: AUROC alone.
+      resamples, seed: of the bootstrap.
+
+    Returns:
+      Dicts of `attribute`, `group`, `class` (`ALL` for the whole group), `images`, `patients`,
+      `positives`, `negatives`, `classes` (in the AUROC of a whole group), and of `auroc`,
+      `sensitivity`, `gap`, `under_diagnosis`, `over_diagnosis` each with `NAME_interval`; None
+      where undefined.
+
+    Source: Seyyed-Kalantari et al., "Underdiagnosis bias of artificial intelligence algorithms
+      applied to chest radiographs in under-served patient populations", 2021.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
+    clusters = np.arange(len(labels)) if patients is None else np.asarray(patients)
+    terms = None
+    if found is not None:
+        terms = np.stack([*_positives(labels, found), *_any(labels, found)], axis=-1)
+    result = []
+    for attribute, values in attributes.items():
+        values = np.where(np.asarray(values, str) == "", UNKNOWN, np.asarray(values, str))
+        names = np.unique(values)
+        if len(names) < 2:
+            continue
+        for name in names:
+            mask = values == name
+            part = (labels[mask], scores[mask], clusters[mask])
+            entries = _auroc_rows(*part, classes, resamples, seed)
+            if terms is not None:
+                _add_rates(entries, terms, mask, clusters, (resamples, seed))
+            if len(np.unique(part[2])) < LEAST_PATIENTS:
+                entries = [_without_intervals(entry) for entry in entries]
+            about = {"attribute": attribute, "group": str(name)}
+            result += [about | entry for entry in entries]
+    return result
+
+
+def age_bands(ages: np.ndarray) -> np.ndarray:
+    """Names of `AGE_BANDS`, "" for an unknown age.
+
+    Arguments:
+      ages: `[N]` whole years, below 0 where unknown.
+    """
+    names = np.full(len(ages), "", "<U5")
+    for low, high in AGE_BANDS:
+        name = f"{low}+" if high == AGE_BANDS[-1][1] else f"{low:02d}-{high}"
+        names[(ages >= low) & (ages <= high)] = name
+    return names
+
+
+def read(
+    path: pathlib.Path, ids: Sequence[str], labels_path: str | pathlib.Path
+) -> dict[str, np.ndarray]:
+    """Attributes of images from a csv file.
+
+    The file has a column of image ids, as `jaxcxr score` knows them, and any of sex (or Patient
+    Sex, Patient Gender), age (or Patient Age: 57, 057Y), view (or View Position) and source, so
+    that ChestX-ray14's Data_Entry csv will do. With none of them, all other columns are attributes.
+
+    Arguments:
+      path: the file.
+      ids: `[N]` images.
+      labels_path: the file these are from, for messages.
+
+    Returns:
+      Attribute -> `[N]` of text; ages are in bands.
+
+    Raises:
+      UserError: the file is not of this form, or does not hold every image.
+    """
+    sheet = read_sheet(pathlib.Path(path))
+    names = scored_files.image_ids(sheet)
+    place = scored_files.match_ids(ids, names, labels_path, path)
+    absent = [name for name, row in zip(ids, place, strict=True) if row < 0]
+    if absent:
+        raise UserError(
+            f"{path}: {len(absent)} of {len(ids)} images have no row: {scored_files.some(absent)}; "
+            "add them, with empty cells where nothing is known"
+        )
+    chosen = _chosen(sheet)
+    if not chosen:
+        raise UserError(f"{path}: no column beside the image's; one per attribute is needed")
+    found = {}
+    for attribute, column in chosen.items():
+        values = np.array([sheet.rows[row][column] for row in place], str)
+        if attribute == "age":
+            values = age_bands(np.array([years(value.partition(".")[0]) for value in values]))
+        found[attribute] = values
+    return found
+
+
+def write(entries: Sequence[Mapping], folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
+    """`subgroups.csv` with all rows and `subgroups.md` for people, in a folder that there is.
+
+    Returns:
+      The files; none without rows.
+    """
+    if not entries:
+        return ()
+    csv_path, md_path = folder / "subgroups.csv", folder / "subgroups.md"
+    flat = [tables.flat(entry) for entry in entries]
+    with csv_path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(flat[0]))
+        writer.writeheader()
+        writer.writerows(flat)
+    groups = tables.markdown(_lines(entries, of_groups=True))
+    classes = tables.markdown(_lines(entries, of_groups=False))
+    text = "\n".join(["# Subgroups", "", *groups, "", _NOTES, "", "## Classes", "", *classes])
+    md_path.write_text(text + "\n", encoding="utf-8")
+    return csv_path, md_path
+
+
+def to_text(entries: Sequence[Mapping], brief: bool = False) -> str:
+    """The whole groups as an aligned table; "" without rows.
+
+    Arguments:
+      entries: of `rows`.
+      brief: only as much as 80 columns hold.
+    """
+    if not entries:
+        return ""
+    lines = _brief_lines(entries) if brief else _lines(entries, of_groups=True)
+    return "\n".join(tables.aligned(lines))
+
+
+def _chosen(sheet: Sheet) -> dict[str, int]:
+    """Attribute -> column."""
+    known = {name: sheet.column(columns) for name, columns in _COLUMNS.items()}
+    known = {name: column for name, column in known.items() if column is not None}
+    if known:
+        return known
+    skipped = ("", *scored_files.IDS, *scored_files.PATIENTS)
+    return {
+        name: i for i, name in enumerate(sheet.columns) if fold(name) not in skipped
+    }
+
+
+def _positives(labels, found) -> list[np.ndarray]:
+    """Found and all positives of each class, `[N, C]` each."""
+    positive = labels == classification.POSITIVE
+    return [(found & positive).astype(np.float64), positive.astype(np.float64)]
+
+
+def _any(labels, found) -> list[np.ndarray]:
+    """For whole images: missed, with a finding, overcalled, without any, as `[N, C]` / C."""
+    some = (labels == classification.POSITIVE).any(axis=1)
+    none = (labels == classification.NEGATIVE).all(axis=1)
+    said = found.any(axis=1)
+    parts = (some & ~said, some, none & said, none)
+    # All terms have one shape; the first class holds what is of the whole image.
+    first = np.arange(labels.shape[1]) == 0
+    return [part[:, None] * first.astype(np.float64) for part in parts]
+
+
+def _auroc_rows(labels, scores, clusters, classes, resamples, seed) -> list[dict]:
+    table = classification.evaluate(labels, scores, classes)
+    drawn = intervals.cluster_bootstrap(labels, scores, clusters, resamples, seed)
+    counts = {"images": len(labels), "patients": len(np.unique(clusters))}
+    used = [i for i, row in enumerate(table.rows) if row.defined]
+    whole = operating.interval(drawn.macro("auroc", used))
+    some = (labels == classification.POSITIVE).any(axis=1).sum()
+    none = (labels == classification.NEGATIVE).all(axis=1).sum()
+    first = {
+        "class": ALL, **counts, "positives": int(some), "negatives": int(none),
+        "classes": len(used), **_figure("auroc", table.macro_auroc, whole),
+    }
+    of_classes = drawn.values["auroc"]
+    return [first] + [
+        {
+            "class": row.name, **counts, "positives": row.positives, "negatives": row.negatives,
+            "classes": 1, **_figure("auroc", row.auroc, operating.interval(of_classes[i])),
+        }
+        for i, row in enumerate(table.rows)
+    ]
+
+
+def _add_rates(entries, terms, mask, clusters, draws) -> None:
+    """Adds sensitivity, its gap to the other images, under- and over-diagnosis."""
+    here, rest = terms * mask[:, None, None], terms * ~mask[:, None, None]
+    mine = _rates(here.sum(axis=0))
+    others = _rates(rest.sum(axis=0))
+    mine_drawn = _rates(operating.resampled_sums(here, clusters, *draws))
+    others_drawn = _rates(operating.resampled_sums(rest, clusters, *draws))
+    gap, gap_drawn = mine[0] - others[0], mine_drawn[0] - others_drawn[0]
+    whole, classes = entries[0], entries[1:]
+    for name, value, drawn in (
+        ("sensitivity", mine[0], mine_drawn[0]), ("gap", gap, gap_drawn),
+    ):
+        both = ~np.isnan(value)
+        whole |= _figure(
+            name, value[both].mean() if both.any() else math.nan,
+            operating.interval(drawn[:, both].mean(axis=1)) if both.any() else (math.nan, math.nan),
+        )
+        for i, entry in enumerate(classes):
+            entry |= _figure(name, value[i], operating.interval(drawn[:, i]))
+    for name, value, drawn in zip(
+        ("under_diagnosis", "over_diagnosis"), mine[1:], mine_drawn[1:], strict=True
+    ):
+        whole |= _figure(name, value[0], operating.interval(drawn[:, 0]))
+        for entry in classes:
+            entry |= {name: None, f"{name}_interval": None}
+
+
+def _rates(sums: np.ndarray) -> list[np.ndarray]:
+    """Sensitivity, under- and over-diagnosis `[..., C]` of sums of terms `[..., C, 6]`."""
+    found, positives, missed, some, over, none = np.moveaxis(sums, -1, 0)
+    pairs = ((found, positives), (missed, some), (over, none))
+    return [
+        np.divide(part, of, out=np.full(of.shape, math.nan), where=of > 0) for part, of in pairs
+    ]
+
+
+def _figure(name: str, value: float, interval) -> dict:
+    return {name: value_or_none(value), f"{name}_interval": interval_or_none(interval)}
+
+
+def _without_intervals(entry: Mapping) -> dict:
+    return {n: None if n.endswith("_interval") else value for n, value in entry.items()}
+
+
+def _brief_lines(entries: Sequence[Mapping]) -> list[tuple[str, ...]]:
+    figures = [name for name in ("auroc", "gap", "under_diagnosis") if name in entries[0]]
+    titles = {"auroc": "AUROC", "gap": "sensitivity gap", "under_diagnosis": "under-diagnosis"}
+    lines = [("group", "images", *(titles[name] for name in figures))]
+    for entry in entries:
+        if entry["class"] != ALL:
+            continue
+        cells = [f"{entry['attribute']} {entry['group']}", f"{entry['images']:,}"]
+        for name in figures:
+            form = "+.2f" if name == "gap" else ".2f"
+            cells.append(_with_span(entry, name, form))
+        lines.append(tuple(cells))
+    return lines
+
+
+def _with_span(entry: Mapping, name: str, form: str) -> str:
+    ends = entry[f"{name}_interval"]
+    return number(entry[name], form) + (f" {span(ends, form)}" if ends else "")
+
+
+def _lines(entries: Sequence[Mapping], *, of_groups: bool) -> list[tuple[str, ...]]:
+    """Cells of the whole groups, or of their classes."""
+    kept = [entry for entry in entries if (entry["class"] == ALL) == of_groups]
+    figures = [name for name in _FIGURES if any(e.get(name) is not None for e in kept)]
+    titles = [re.sub("_", "-", name).replace("auroc", "AUROC") for name in figures]
+    if of_groups:
+        first = ("attribute", "group", "images", "patients", "with finding", "without", "classes")
+    else:
+        first = ("attribute", "group", "class", "n+", "n-")
+    lines = [(*first, *titles)]
+    for entry in kept:
+        cells = [entry["attribute"], entry["group"]]
+        if of_groups:
+            names = ("images", "patients", "positives", "negatives", "classes")
+        else:
+            cells.append(entry["class"])
+            names = ("positives", "negatives")
+        cells += [f"{entry[name]:,}" for name in names]
+        for name in figures:
+            form = "+.3f" if name == "gap" else ".3f"
+            cells.append(_with_span(entry, name, form))
+        lines.append(tuple(cells))
+    return lines

@@ -1,0 +1,1 @@
+"""Where a model of radiographs looks, and whether that means anything."""

@@ -1,0 +1,295 @@
+"""Explanations scored: do maps point at the findings, and at what the model itself uses?
+
+A method that draws the same with random weights explains the image, not the model (Adebayo et al.
+2018, arXiv:1810.03292): each one is also run with weights drawn anew, which has to fail.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+from scipy import special
+
+from jaxcxr.data.schema import POSITIVE
+from jaxcxr.statistics import intervals
+from jaxcxr.xray.explain import localization, saliency
+from jaxcxr.xray.images.radiographs import Radiographs
+
+CENTER, NOISE = "center of the image", "noise"
+SHARES = np.linspace(0, 1, 17)  # of the pixels, where insertion and deletion look
+BATCH = 8
+RESAMPLES = 1000
+COLUMNS = {
+    "pointing": "pointing game", "iou": "IoU", "energy": "in boxes", "deletion": "deletion",
+    "insertion": "insertion", "random_pointing": "pointing, random weights",
+    "correlation": "correlation with random weights",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A finding in an image.
+
+    Attributes:
+      index: of the image in its split.
+      finding: index of the class.
+      boxes: float32 `[k, 4]`, x, y, width, height in pixels as the model sees them.
+    """
+
+    index: int
+    finding: int
+    boxes: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What a method scores on every case, `[cases]` each; NaN where undefined.
+
+    Attributes:
+      pointing, iou, energy: of `jaxcxr.xray.explain.localization`, NaN without boxes.
+      deletion: mean probability while the pixels of the greatest values turn gray, small is good.
+      insertion: mean probability while they appear in a blurred image, great is good (both Petsiuk,
+        Das and Saenko 2018, arXiv:1806.07421).
+      random_pointing: the pointing game with random weights.
+      correlation: Spearman's of the maps with trained and with random weights.
+    """
+
+    pointing: np.ndarray
+    iou: np.ndarray
+    energy: np.ndarray
+    deletion: np.ndarray
+    insertion: np.ndarray
+    random_pointing: np.ndarray
+    correlation: np.ndarray
+
+
+def choose(source: Radiographs, most: int, seed: int = 0) -> list[Case]:
+    """Positive findings to explain, those with boxes if there are any, of all classes in turn.
+
+    Arguments:
+      source: a split.
+      most: how many.
+      seed: of the order in a class.
+
+    Returns:
+      The cases, at most `most`.
+    """
+    rows, random = source.manifest, np.random.default_rng(seed)
+    boxed = [
+        [i for i in range(len(rows)) if (rows.boxes[i][:, 0] == c).any()]
+        for c in range(len(rows.classes))
+    ]
+    with_boxes = any(boxed)
+    pools = boxed if with_boxes else [
+        np.flatnonzero(rows.labels[:, c] == POSITIVE) for c in range(len(rows.classes))
+    ]
+    queues = [list(random.permutation(pool)) for pool in pools]
+    chosen: list[tuple[int, int]] = []
+    while len(chosen) < most and any(queues):
+        chosen += [(int(queue.pop()), c) for c, queue in enumerate(queues) if queue]
+    return [
+        Case(index, c, _boxes_of(source, index, c) if with_boxes else np.zeros((0, 4), np.float32))
+        for index, c in chosen[:most]
+    ]
+
+
+def _boxes_of(source: Radiographs, index: int, finding: int) -> np.ndarray:
+    boxes = source.boxes(index)
+    return boxes[boxes[:, 0] == finding, 1:]
+
+
+def score(
+    explainer: saliency.Explainer,
+    random: saliency.Explainer,
+    images: np.ndarray,
+    cases: Sequence[Case],
+    methods: Sequence[str],
+    said: Callable[[str], None] = lambda _: None,
+) -> tuple[dict[str, Scores], dict[str, np.ndarray]]:
+    """Scores of methods, and of two maps that know nothing of the model.
+
+    Arguments:
+      explainer: of the trained model.
+      random: of the same model with weights drawn anew.
+      images: normalised, `[cases, H, W, 1]`.
+      cases: the findings.
+      methods: of `explainer.methods`.
+      said: told what is being done.
+
+    Returns:
+      Method -> scores; method -> maps `[cases, H, W]`.
+    """
+    classes = np.array([case.finding for case in cases])
+    masks = [localization.box_mask(case.boxes, *images.shape[1:3]) for case in cases]
+    found, drawn = {}, {}
+    for method in methods:
+        said(f"{method} ...")
+        drawn[method] = _maps(explainer, method, images, classes)
+        other = _maps(random, method, images, classes)
+        found[method] = _scores(explainer, images, classes, masks, drawn[method], other)
+    for name, maps in ((CENTER, _center(images)), (NOISE, _noise(images))):
+        found[name] = _scores(explainer, images, classes, masks, maps, None)
+    return found, drawn
+
+
+def _scores(explainer, images, classes, masks, maps, other) -> Scores:
+    nothing = np.full(len(maps), math.nan)
+
+    def by_box(measure, maps):
+        return np.array([
+            measure(one, mask) if mask.any() else math.nan
+            for one, mask in zip(maps, masks, strict=True)
+        ])
+
+    gray = np.broadcast_to(images.mean((1, 2, 3), keepdims=True), images.shape)
+    blurred = np.stack([_blurred(image) for image in images])
+    return Scores(
+        pointing=by_box(localization.pointing_game, maps),
+        iou=by_box(localization.box_iou, maps),
+        energy=by_box(localization.energy_in_boxes, maps),
+        deletion=area(explainer, gray, images, maps, classes),
+        insertion=area(explainer, images, blurred, maps, classes),
+        random_pointing=nothing if other is None else by_box(localization.pointing_game, other),
+        correlation=nothing if other is None else np.array(
+            [localization.rank_correlation(*pair) for pair in zip(maps, other, strict=True)]
+        ),
+    )
+
+
+def area(explainer, shown: np.ndarray, rest: np.ndarray, maps, classes) -> np.ndarray:
+    """Mean probability of the class over the shares `SHARES` of pixels shown, greatest first.
+
+    Arguments:
+      explainer: of the model.
+      shown: normalised images `[n, H, W, 1]` from which the pixels with the greatest values come.
+      rest: those from which the others come.
+      maps: `[n, H, W]`.
+      classes: int `[n]`.
+
+    Returns:
+      `[n]`, by the trapezoid rule.
+    """
+    order = np.argsort(-maps.reshape(len(maps), -1), axis=1, kind="stable")
+    place = np.empty_like(order)
+    np.put_along_axis(place, order, np.arange(order.shape[1])[None], 1)
+    place = place.reshape(maps.shape)[..., None]
+    curve = []
+    for share in SHARES:
+        mixed = np.where(place < round(share * order.shape[1]), shown, rest)
+        logits = _batched(explainer.logits, mixed)
+        curve.append(special.expit(logits[np.arange(len(classes)), classes]))
+    return np.trapezoid(np.stack(curve), SHARES, axis=0)
+
+
+def _maps(explainer, method, images, classes) -> np.ndarray:
+    return _batched(lambda x, c: explainer.maps(method, x, c), images, classes)
+
+
+def _batched(function, *arrays: np.ndarray) -> np.ndarray:
+    """A function of equal batches, the last one filled up with its own first example."""
+    return np.concatenate([
+        function(*parts)[:count] for count, parts in _batches(*arrays)
+    ])
+
+
+def _batches(*arrays: np.ndarray) -> Iterator[tuple[int, list[np.ndarray]]]:
+    for start in range(0, len(arrays[0]), BATCH):
+        parts = [array[start : start + BATCH] for array in arrays]
+        count = len(parts[0])
+        yield count, [
+            np.concatenate([part, np.repeat(part[:1], BATCH - count, 0)]) for part in parts
+        ]
+
+
+def _blurred(image: np.ndarray) -> np.ndarray:
+    """Without what is smaller than about a tenth of the side."""
+    import cv2
+
+    return cv2.GaussianBlur(image[..., 0], (0, 0), image.shape[0] / 20)[..., None]
+
+
+def _center(images: np.ndarray) -> np.ndarray:
+    height, width = images.shape[1:3]
+    y, x = np.mgrid[:height, :width]
+    away = ((y + 0.5) / height - 0.5) ** 2 + ((x + 0.5) / width - 0.5) ** 2
+    return np.broadcast_to(-away.astype(np.float32), images.shape[:3])
+
+
+def _noise(images: np.ndarray) -> np.ndarray:
+    return np.random.default_rng(0).random(images.shape[:3], np.float32)
+
+
+def mean_interval(values: np.ndarray, patients: np.ndarray) -> tuple[float, float, float]:
+    """Mean of known values and its 95 % bootstrap interval over patients; NaN without values."""
+    known = ~np.isnan(values)
+    if not known.any():
+        return math.nan, math.nan, math.nan
+    names, cluster = np.unique(patients[known], return_inverse=True)
+    sums = np.bincount(cluster, values[known])
+    sizes = np.bincount(cluster)
+    mean = sums.sum() / sizes.sum()
+    if len(names) < 2:
+        return mean, math.nan, math.nan
+    counts = intervals.draws(np.random.default_rng(0), len(names), RESAMPLES)
+    low, high = intervals.percentile_interval((sums @ counts) / (sizes @ counts))
+    return mean, low, high
+
+
+def summary(found: dict[str, Scores], patients: np.ndarray) -> dict[str, dict]:
+    """Means with intervals of every method, and whether it beats its own random weights.
+
+    Arguments:
+      found: of `score`.
+      patients: `[cases]`.
+
+    Returns:
+      Method -> name of a score -> mean, and `<name>_interval`; `verdict`. None where undefined.
+    """
+    return {name: _summary(scores, patients) for name, scores in found.items()}
+
+
+def _summary(scores: Scores, patients: np.ndarray) -> dict:
+    entry = {}
+    for name, values in dataclasses.asdict(scores).items():
+        mean, low, high = mean_interval(values, patients)
+        entry[name] = None if math.isnan(mean) else mean
+        entry[f"{name}_interval"] = None if math.isnan(low) else (low, high)
+    gain, low, high = mean_interval(scores.pointing - scores.random_pointing, patients)
+    entry["gain"] = None if math.isnan(gain) else gain
+    entry["gain_interval"] = None if math.isnan(low) else (low, high)
+    entry["verdict"] = _verdict(gain, low)
+    return entry
+
+
+def _verdict(gain: float, low: float) -> str:
+    if math.isnan(gain):
+        return ""
+    if low > 0:
+        return "points better than with random weights"
+    return "points no better than with random weights"
+
+
+def lines(result: Mapping) -> list[list[str]]:
+    """Lines of cells of the table of `summary`, the first one its header."""
+    rows = [["method", *COLUMNS.values(), ""]]
+    for name, entry in result["methods"].items():
+        cells = [cell(entry[key], entry[f"{key}_interval"]) for key in COLUMNS]
+        rows.append([name, *cells, entry["verdict"]])
+    return rows
+
+
+def cell(value: float | None, interval: Sequence[float] | None) -> str:
+    """A figure with its interval; "n/a" where undefined."""
+    if value is None:
+        return "n/a"
+    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def heading(result: Mapping) -> str:
+    """What was explained, and what the figures are."""
+    boxes = f"{result['boxes']} with boxes" if result["boxes"] else "the data has no boxes"
+    return (
+        f"{result['model']}, step {result['step']}, {result['split']} split: {result['cases']} "
+        f"findings of {result['patients']} patients, {boxes}; mean [95 % interval over patients]"
+    )

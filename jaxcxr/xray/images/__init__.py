@@ -1,0 +1,1 @@
+"""Radiographs as files, records and arrays."""

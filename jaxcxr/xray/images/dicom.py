@@ -1,0 +1,319 @@
+"""Radiographs as DICOM files: pixels as a radiologist sees them, and what the header says.
+
+pydicom reads, decompresses and holds the standard's tables; this module puts its steps in order.
+RLE and uncompressed files need nothing else, 8-bit JPEG and gray JPEG 2000 need Pillow (which comes
+with Matplotlib), JPEG Lossless, JPEG-LS and 12-bit JPEG the extra `jaxcxr[dicom]`.
+
+References are to the DICOM standard, part 3 (PS3.3), unless another part is named.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import logging
+import math
+import os
+import re
+import warnings
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+import pydicom
+from pydicom import pixels as decoding
+from pydicom.pixels import processing
+
+from jaxcxr.xray.images.image_files import BadImage
+
+_DECODERS = "pip install 'jaxcxr[dicom]'"
+_VIEWS = {"PA": "PA", "AP": "AP", "LL": "L", "RL": "L", "L": "L", "LAT": "L", "LATERAL": "L"}
+_GRAY = ("MONOCHROME1", "MONOCHROME2")
+# pydicom turns the YBR ones into RGB while decoding.
+_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_AGE = re.compile(r"(\d+)([YMWD]?)", re.IGNORECASE)
+_UNITS_PER_YEAR = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}
+_OLDEST = 120
+_LONGEST_REASON = 300
+_DESCRIBING = (
+    "PatientID", "PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "ViewPosition",
+    "Modality", "BodyPartExamined", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID",
+    "SpecificCharacterSet", "Rows", "Columns", "PhotometricInterpretation",
+)
+
+# What they log, they raise or warn of too; here it becomes a BadImage or is provided for.
+for _name in ("pydicom", "pylibjpeg", "libjpeg", "openjpeg"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dicom:
+    """One radiograph and what its header says; two compare by the header alone.
+
+    Attributes:
+      patient_id: "" where absent, as all texts here.
+      sex: "M", "F" or "". age: whole years, -1 unknown.
+      view: "PA", "AP", "L" (either lateral) or "".
+      modality: "CR", "DX" ... body_part: as written, e.g. "CHEST".
+      study_id, series_id, image_id: the instance UIDs of study, series and image (SOP).
+      pixels: uint8 `[height, width]`, air black and bone white; None from `read_header`.
+      photometric: Photometric Interpretation as written; `pixels` are MONOCHROME2 whatever it is.
+    """
+
+    patient_id: str
+    sex: str
+    age: int
+    view: str
+    modality: str
+    body_part: str
+    study_id: str
+    series_id: str
+    image_id: str
+    pixels: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
+    photometric: str = dataclasses.field(default="", compare=False)
+
+
+def read(path: str | os.PathLike | BinaryIO) -> Dicom:
+    """Reads a radiograph with its header.
+
+    Stored values pass the Modality LUT or the rescaling (C.11.1), then the VOI LUT or else the
+    first window (C.11.2); where there is neither, or the window is one that the standard forbids
+    (a width under 1), the range of the values, padding left out, fills the range of gray. Then
+    MONOCHROME1 is inverted (C.7.6.3.1.2). Presentation LUT Shape is not looked at: in a radiograph
+    it repeats what the photometric interpretation says (C.8.11.3.1.2). Colour becomes luma.
+
+    Arguments:
+      path: a DICOM file of one frame, or such a file opened, with or without preamble and file
+        meta information. Without a transfer syntax the encoding of the header counts.
+
+    Returns:
+      Header and pixels, uint8 `[height, width]`.
+
+    Raises:
+      BadImage: the file is absent, truncated or no DICOM; it lacks a tag without which the pixels
+        mean nothing (Photometric Interpretation is one: a guess might invert the image); it has
+        several frames; its compression needs a decoder that is not installed.
+    """
+    with _naming(path):
+        dataset = _dataset(path)
+        return _described(dataset, _gray8(dataset))
+
+
+def read_header(path: str | os.PathLike) -> Dicom:
+    """Reads the header alone, in a time that does not grow with the image.
+
+    Arguments:
+      path: as for `read`.
+
+    Returns:
+      What `read` returns, with `pixels=None`.
+
+    Raises:
+      BadImage: the file is absent, no DICOM, or ends before the size of the image, so that the
+        header may not be whole.
+    """
+    with _naming(path):
+        dataset = _dataset(path, stop_before_pixels=True, specific_tags=list(_DESCRIBING))
+        return _described(dataset, None)
+
+
+@contextlib.contextmanager
+def _naming(path: str | os.PathLike | BinaryIO):
+    """Turns whatever goes wrong into a BadImage that names the file, and warnings into silence."""
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            for module in ("pydicom", "pylibjpeg", "PIL", r"jaxcxr\.data\.dicom"):
+                warnings.filterwarnings("ignore", module=module)
+            yield
+    except BadImage as error:
+        raise BadImage(f"{path}: {error}") from error.__cause__
+    except Exception as error:
+        # Parsers of nested binary formats meet broken bytes with any exception there is.
+        system = error.strerror if isinstance(error, OSError) else None
+        reason = system or f"broken DICOM file ({_brief(error)})"
+        raise BadImage(f"{path}: {reason}") from error
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+
+
+def _dataset(path, **options) -> pydicom.Dataset:
+    dataset = pydicom.dcmread(path, force=True, **options)
+    if "Rows" not in dataset or "Columns" not in dataset:
+        raise BadImage(
+            "no image: Rows (0028,0010) or Columns (0028,0011) is missing; the file is truncated, "
+            "another kind of DICOM or none"
+        )
+    return dataset
+
+
+def _described(dataset: pydicom.Dataset, pixels: np.ndarray | None) -> Dicom:
+    sex = _text(dataset, "PatientSex").upper()
+    return Dicom(
+        patient_id=_text(dataset, "PatientID"),
+        sex=sex if sex in ("M", "F") else "",
+        age=_age(dataset),
+        view=_VIEWS.get(_text(dataset, "ViewPosition").upper(), ""),
+        modality=_text(dataset, "Modality"),
+        body_part=_text(dataset, "BodyPartExamined"),
+        study_id=_text(dataset, "StudyInstanceUID"),
+        series_id=_text(dataset, "SeriesInstanceUID"),
+        image_id=_text(dataset, "SOPInstanceUID"),
+        pixels=pixels,
+        photometric=_text(dataset, "PhotometricInterpretation"),
+    )
+
+
+def _text(dataset: pydicom.Dataset, keyword: str) -> str:
+    value = dataset.get(keyword)
+    if isinstance(value, pydicom.multival.MultiValue):
+        value = "\\".join(map(str, value))  # as it stands in the file
+    return "" if value is None else str(value).strip(" \0")
+
+
+def _age(dataset: pydicom.Dataset) -> int:
+    """Years from `057Y`, `006M`, `003W`, `010D`, `58` (RSNA), or from birth to study; -1 else."""
+    match = _AGE.fullmatch(_text(dataset, "PatientAge"))
+    if match:
+        years = int(match[1]) // _UNITS_PER_YEAR[match[2].upper()]
+    else:
+        born, examined = (_date(dataset, key) for key in ("PatientBirthDate", "StudyDate"))
+        if born is None or examined is None:
+            return -1
+        before_birthday = (examined.month, examined.day) < (born.month, born.day)
+        years = examined.year - born.year - before_birthday
+    return years if 0 <= years <= _OLDEST else -1
+
+
+def _date(dataset: pydicom.Dataset, keyword: str) -> datetime.date | None:
+    try:
+        # Dots stood between the parts before DICOM 3.0 (PS3.5, 6.2).
+        return datetime.datetime.strptime(_text(dataset, keyword).replace(".", ""), "%Y%m%d").date()
+    except ValueError:
+        return None
+
+
+def _gray8(dataset: pydicom.Dataset) -> np.ndarray:
+    stored = _decoded(dataset)
+    kind = dataset.PhotometricInterpretation
+    if kind in _GRAY and stored.ndim == 2:
+        values = _modality_values(stored, dataset)
+        shown = ~_padding(stored, dataset)
+        return _to_8_bits(*_values_of_interest(values, shown, dataset), kind == "MONOCHROME1")
+    if kind == "PALETTE COLOR" and stored.ndim == 2:
+        colours = processing.apply_color_lut(stored, dataset)
+        return _luma(colours, np.iinfo(colours.dtype).max)
+    if kind in _COLOUR and stored.ndim == 3:
+        return _luma(stored, 2**dataset.BitsStored - 1)
+    raise BadImage(f"Photometric Interpretation (0028,0004) is {kind!r}, which is not supported")
+
+
+def _decoded(dataset: pydicom.Dataset) -> np.ndarray:
+    """Stored values `[height, width]` or, of colours, `[height, width, 3]`."""
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames != 1:
+        raise BadImage(f"{frames} frames (0028,0008); a radiograph has one")
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        dataset.file_meta.TransferSyntaxUID = _uncompressed(*dataset.original_encoding)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        decoder = decoding.get_decoder(syntax)
+    except NotImplementedError as error:  # pydicom's answer to a syntax it does not know
+        raise BadImage(f"transfer syntax {syntax.name} is not supported") from error
+    if not decoder.is_available:
+        raise BadImage(f"{syntax.name} needs a decoder: {_DECODERS}")
+    # Decoders of lossy JPEG may differ by one; so the same pixels come with and without the extra.
+    plugin = "pillow" if syntax == pydicom.uid.JPEGBaseline8Bit else ""
+    try:
+        return decoding.pixel_array(dataset, decoding_plugin=plugin)
+    except RuntimeError as error:
+        if decoder.available_plugins != ("pillow",):
+            raise
+        raise BadImage(
+            f"{syntax.name}: Pillow could not decode it ({_brief(error)}); unless the file is "
+            f"broken, another decoder can: {_DECODERS}"
+        ) from error
+
+
+def _uncompressed(implicit: bool, little_endian: bool) -> pydicom.uid.UID:
+    if implicit:
+        return pydicom.uid.ImplicitVRLittleEndian
+    return pydicom.uid.ExplicitVRLittleEndian if little_endian else pydicom.uid.ExplicitVRBigEndian
+
+
+def _padding(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+    """Where the image has been filled up to a rectangle (C.7.5.1.1.2), bool as `stored`."""
+    kind = next(kind for kind in ("", "Float", "DoubleFloat") if f"{kind}PixelData" in dataset)
+    first = _number(dataset, f"{kind}PixelPaddingValue", math.nan)
+    last = _number(dataset, f"{kind}PixelPaddingRangeLimit", first)
+    return (stored >= min(first, last)) & (stored <= max(first, last))
+
+
+def _modality_values(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+    if dataset.get("ModalityLUTSequence"):
+        # pydicom keeps the type of the pixels for the index, which a signed table start overflows.
+        return processing.apply_modality_lut(stored.astype(np.int64), dataset).astype(np.float64)
+    slope = _number(dataset, "RescaleSlope", 1.0)
+    return stored.astype(np.float64) * slope + _number(dataset, "RescaleIntercept", 0.0)
+
+
+def _values_of_interest(
+    values: np.ndarray, shown: np.ndarray, dataset: pydicom.Dataset
+) -> tuple[np.ndarray, float, float]:
+    """Values, and those of them that become black and white."""
+    table = (dataset.get("VOILUTSequence") or [None])[0]
+    if table is not None and "LUTDescriptor" in table and "LUTData" in table:
+        return _voi_lut(values, table, dataset)
+    window = _window(dataset)
+    if window is not None:
+        return processing.apply_windowing(values, window), 0.0, 255.0
+    shown &= np.isfinite(values)
+    seen = values[shown] if shown.any() else np.zeros(1)
+    return values, float(seen.min()), float(seen.max())
+
+
+def _voi_lut(values, table, dataset) -> tuple[np.ndarray, float, float]:
+    entries, start, bits = table.LUTDescriptor
+    # With 8 bits pydicom 3.0 holds the index in 8 bits too, which wraps in a table of more than
+    # 256 entries; 16 change nothing else.
+    table.LUTDescriptor = [entries, start, 16 if bits == 8 else bits]
+    whole = np.round(np.nan_to_num(values)).astype(np.int64)
+    return processing.apply_voi(whole, dataset).astype(np.float64), 0.0, float(2**bits - 1)
+
+
+def _window(dataset: pydicom.Dataset) -> pydicom.Dataset | None:
+    """The first window, in the form that makes pydicom return values from 0 to 255."""
+    center, width = (_number(dataset, key, math.nan) for key in ("WindowCenter", "WindowWidth"))
+    function = _text(dataset, "VOILUTFunction").upper() or "LINEAR"
+    narrowest = 1.0 if function == "LINEAR" else np.finfo(float).tiny
+    if not (math.isfinite(center) and narrowest <= width < math.inf):
+        return None
+    window = pydicom.Dataset()
+    window.PhotometricInterpretation = "MONOCHROME2"
+    window.BitsStored, window.PixelRepresentation = 8, 0
+    window.add_new("WindowCenter", "FD", center)
+    window.add_new("WindowWidth", "FD", width)
+    window.VOILUTFunction = function
+    return window
+
+
+def _number(dataset: pydicom.Dataset, keyword: str, absent: float) -> float:
+    """The first value of a tag."""
+    value = dataset.get(keyword)
+    if isinstance(value, pydicom.multival.MultiValue):
+        value = value[0] if value else None
+    return absent if value is None or value == "" else float(value)
+
+
+def _to_8_bits(values: np.ndarray, low: float, high: float, inverted: bool) -> np.ndarray:
+    if not high > low:
+        return np.zeros(values.shape, np.uint8)
+    # Inverted before the rounding, so that ties are rounded alike.
+    distance = high - values if inverted else values - low
+    return np.round(np.clip(np.nan_to_num(distance / (high - low)), 0, 1) * 255).astype(np.uint8)
+
+
+def _luma(colours: np.ndarray, top: int) -> np.ndarray:
+    if top != 255:
+        colours = np.round(np.minimum(colours, top) * (255.0 / top)).astype(np.uint8)
+    return cv2.cvtColor(np.ascontiguousarray(colours), cv2.COLOR_RGB2GRAY)

@@ -1,0 +1,290 @@
+"""The healthy chest in millimetres: outlines of lungs, heart and body, and how much air is where.
+
+Coordinates: x from the midline towards the right of the image (the patient's left), y downwards
+from the level of the lung apices. Side -1 is the patient's right, +1 the patient's left. Levels
+down the lung are given as t = y / span, 0 at the apex and 1 at a healthy right dome.
+"""
+
+import dataclasses
+
+import cv2
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+
+from jaxcxr.xray.phantom.population import Visit
+
+RIGHT, LEFT = -1, 1
+
+_LEVELS = np.linspace(-0.3, 1.6, 512)
+
+
+def _profile(levels, values) -> np.ndarray:
+    return PchipInterpolator(levels, values)(np.clip(_LEVELS, levels[0], levels[-1]))
+
+
+# Borders of the lungs as a share of half the inner width of the chest.
+_LATERAL = _profile(
+    (0.0, 0.012, 0.05, 0.12, 0.25, 0.45, 0.70, 0.92, 1.15),
+    (0.34, 0.45, 0.57, 0.70, 0.84, 0.945, 0.99, 1.0, 0.985),
+)
+_MEDIAL = _profile((0.0, 0.012, 0.06, 0.18, 0.5, 1.2), (0.34, 0.24, 0.155, 0.12, 0.11, 0.12))
+# Mediastinum in mm from the midline, and the share of the heart's own radius at each level.
+_VESSELS_RIGHT = _profile((-0.1, 0.03, 0.14, 0.27, 0.42, 0.58, 1.1), (36, 30, 26, 27, 27, 22, 20))
+_VESSELS_LEFT = _profile(
+    (-0.1, 0.03, 0.12, 0.20, 0.26, 0.34, 0.42, 0.52, 1.1), (36, 29, 27, 35, 35, 29, 32, 28, 20)
+)
+_ATRIUM = _profile((0.36, 0.48, 0.62, 0.76, 0.90, 1.04, 1.2), (0, 0.35, 0.85, 1, 0.93, 0.6, 0.2))
+_VENTRICLE = _profile(
+    (0.36, 0.46, 0.58, 0.72, 0.86, 0.96, 1.06, 1.2), (0, 0.22, 0.52, 0.82, 0.99, 1, 0.86, 0.4)
+)
+
+
+def _at(profile: np.ndarray, level: np.ndarray) -> np.ndarray:
+    return np.interp(level, _LEVELS, profile).astype(np.float32)
+
+
+def soft(distance: np.ndarray, width: float) -> np.ndarray:
+    """Step from 0 (negative distance) to 1 over `width` mm, centred on 0."""
+    return np.clip(distance / width + 0.5, 0, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """Measures of one chest on one film, all in mm unless said otherwise.
+
+    Arguments:
+      field: side of the square film.
+      left_edge, top: x of the film's left edge, y of its upper edge.
+      tilt: rotation of the patient on the film, degrees.
+      half_width: half the largest inner width of the chest.
+      span: height of the rib cage, which the levels t refer to.
+      height: apex to dome, of the right lung (index 0) and of the left lung (index 1).
+      sag: how deep the costophrenic angle lies below the dome.
+      body: half width of the trunk outside.
+      thickness: of the trunk, front to back.
+      depth: of the lungs, front to back.
+      density: of lung tissue, as a share of water.
+      atrium, ventricle: reach of the heart right and left of the midline.
+      rib_tilt: how much lower the front of a rib lies than its back.
+      vessel: factor on the calibre of lung vessels, in the upper and in the lower zones.
+      frontal: True for AP films.
+    """
+
+    field: float
+    left_edge: float
+    top: float
+    tilt: float
+    half_width: float
+    span: float
+    height: tuple[float, float]
+    sag: float
+    body: float
+    thickness: float
+    depth: float
+    density: float
+    atrium: float
+    ventricle: float
+    rib_tilt: float
+    vessel: tuple[float, float]
+    frontal: bool
+
+    def ratio(self) -> float:
+        """Cardiothoracic ratio: heart width over inner chest width."""
+        return (self.atrium + self.ventricle) / (2 * self.half_width)
+
+    def lateral(self, y: np.ndarray) -> np.ndarray:
+        """Distance of the outer lung border from the midline at height y."""
+        return self.half_width * _at(_LATERAL, y / self.span)
+
+    def medial(self, y: np.ndarray) -> np.ndarray:
+        """Distance of the inner lung border (behind the heart) from the midline at height y."""
+        return self.half_width * _at(_MEDIAL, y / self.span)
+
+    def dome(self, side: int, reach: np.ndarray) -> np.ndarray:
+        """Height y of the diaphragm at distance `reach` from the midline."""
+        share = reach / self.half_width
+        outer = np.clip((share - 0.42) / 0.58, 0, None) ** 2.3
+        inner = np.clip((0.42 - share) / 0.42, 0, None) ** 2 * 0.35
+        return self.height[(side + 1) // 2] + self.sag * (outer + inner)
+
+    def heart(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Right and left borders (positive distances) of mediastinum and heart at height y."""
+        t = y / self.span
+        right = _at(_VESSELS_RIGHT, t) + (self.atrium - 22) * _at(_ATRIUM, t)
+        left = _at(_VESSELS_LEFT, t) + (self.ventricle - 21) * _at(_VENTRICLE, t)
+        return right, left
+
+    def hilum(self, side: int) -> np.ndarray:
+        """Centre (x, y) of the lung root; the left one lies higher."""
+        level = 0.44 if side == RIGHT else 0.40
+        return np.array([side * (0.20 * self.half_width + 5), level * self.span])
+
+
+def measure(visit: Visit) -> Geometry:
+    """Healthy measures of a visit: the patient's own, and those that vary from film to film."""
+    own, film = visit.rng(0, chronic=True), visit.rng(0, chronic=False)
+    male, frontal = visit.sex == "M", visit.view == "AP"
+    half_width = (own.normal(144, 6) if male else own.normal(129, 6)) * (1.02 if frontal else 1)
+    breath = film.normal(0.92 if frontal else 1.0, 0.035)
+    height = (own.normal(240, 11) if male else own.normal(213, 11)) * breath
+    stoutness = float(np.clip(own.normal(0, 1) + (visit.age - 45) / 90, -1.6, 2.2))
+    thickness = (225 if male else 200) + 20 * stoutness
+    share = own.normal(0.435, 0.022) + 0.0004 * (visit.age - 45) + own.normal(0, 0.006)
+    share = np.clip(share * (1.10 if frontal else 1), 0.37, 0.485 if not frontal else 0.54)
+    heart = share * 2 * half_width
+    field = max(film.normal(368, 12), 2 * half_width + 60)
+    return Geometry(
+        field=field,
+        left_edge=-field / 2 + film.normal(0, 6),
+        top=-film.uniform(34, 62),
+        tilt=film.normal(0, 2.2 if frontal else 1.1),
+        half_width=half_width,
+        span=height,
+        height=(height, height + own.normal(13, 4)),
+        sag=own.normal(40, 5),
+        body=half_width + 28 + 11 * max(stoutness, -1),
+        thickness=thickness,
+        depth=thickness * own.normal(0.70, 0.025) - 6 * max(stoutness, 0),
+        density=own.normal(0.27, 0.025),
+        atrium=heart * own.normal(0.335, 0.02),
+        ventricle=heart * 0.665,
+        rib_tilt=own.normal(92, 8) * (0.9 if frontal else 1),
+        vessel=(0.8, 1.0),
+        frontal=frontal,
+    )
+
+
+@dataclasses.dataclass
+class Grid:
+    """Pixel grid laid over the film.
+
+    Arguments:
+      size: pixels along each side.
+      geometry: gives the field and its position.
+    """
+
+    size: int
+    geometry: Geometry
+
+    def __post_init__(self):
+        g = self.geometry
+        self.pixel = g.field / self.size
+        centres = (np.arange(self.size, dtype=np.float32) + 0.5) * np.float32(self.pixel)
+        self.x = (centres + np.float32(g.left_edge))[None, :]
+        self.y = (centres + np.float32(g.top))[:, None]
+        self.middle = int(np.clip(round(-g.left_edge / self.pixel), 1, self.size - 1))
+
+    def columns(self, side: int) -> slice:
+        """Columns of the image on one side of the midline."""
+        return slice(0, self.middle) if side == RIGHT else slice(self.middle, self.size)
+
+    def to_pixels(self, points: np.ndarray) -> np.ndarray:
+        """Millimetre points `[..., 2]` to fixed-point pixels (4 fractional bits) for OpenCV."""
+        origin = (self.geometry.left_edge, self.geometry.top)
+        return np.round(((points - origin) / self.pixel - 0.5) * 16).astype(np.int32)
+
+    def polygons(self, shapes, value: int = 255, into: np.ndarray | None = None) -> np.ndarray:
+        """Fills polygons (`[n, points, 2]` in mm) with soft edges into a uint8 mask."""
+        mask = np.zeros((self.size, self.size), np.uint8) if into is None else into
+        for shape in self.to_pixels(np.asarray(shapes)):
+            cv2.fillPoly(mask, [shape], value, cv2.LINE_AA, 4)
+        return mask
+
+    def lines(self, paths, width: float, value: float, into: np.ndarray) -> np.ndarray:
+        """Draws polylines (`[n, points, 2]` in mm) of `width` mm into a uint8 mask.
+
+        Lines finer than a pixel are drawn one pixel wide and fainter in proportion.
+        """
+        pixels = width / self.pixel
+        stroke = max(1, round(pixels))
+        shade = round(value * min(1.0, pixels / stroke))
+        if shade > 0:
+            cv2.polylines(
+                into, list(self.to_pixels(paths)), False, shade, stroke, cv2.LINE_AA, 4
+            )
+        return into
+
+    def cloud(self, rng: np.random.Generator, scale: float, octaves: int = 3) -> np.ndarray:
+        """Smooth random field of about unit variance; `scale` mm is its coarsest wavelength."""
+        total = np.zeros((self.size, self.size), np.float32)
+        norm = 0.0
+        for octave in range(octaves):
+            cells = max(2, round(self.geometry.field / scale * 2**octave))
+            noise = rng.standard_normal((cells + 1, cells + 1), np.float32)
+            if cells > 2 * self.size:
+                continue
+            weight = 0.6**octave
+            total += weight * cv2.resize(
+                noise, (self.size, self.size), interpolation=cv2.INTER_CUBIC
+            )
+            norm += 0.55 * weight**2
+        return total / np.sqrt(max(norm, 1e-6))
+
+
+def air(grid: Grid, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """Air in the lungs, before the heart is put in.
+
+    Arguments:
+      grid: where to compute.
+      geometry: the chest.
+
+    Returns:
+      Thickness of lung in mm `[size, size]`, and the mask of the lungs above the diaphragm, 0..1.
+    """
+    thickness = np.zeros((grid.size, grid.size), np.float32)
+    mask = np.zeros_like(thickness)
+    y = grid.y
+    lateral, medial = geometry.lateral(y), geometry.medial(y)
+    crown = np.clip(1 - (1 - np.clip(y / (0.3 * geometry.span), 0, 1)) ** 2, 0, 1) ** 0.7
+    edge = max(grid.pixel, 1.2)
+    for side in (RIGHT, LEFT):
+        cols = grid.columns(side)
+        reach = side * grid.x[:, cols]
+        inside = soft(lateral - reach, edge) * soft(reach - medial, edge) * (y > 0)
+        below = y - geometry.dome(side, reach)
+        above = soft(-below, 1.5 * edge)
+        # Behind the dome the lung reaches further down: the posterior recess.
+        recess = 0.16 * np.exp(-np.clip(below, 0, None) / 18) * (1 - above)
+        bulge = np.sqrt(np.clip(1 - (reach / np.maximum(lateral, 1)) ** 2, 0, 1))
+        thickness[:, cols] = geometry.depth * crown * bulge * inside * (above + recess)
+        mask[:, cols] = inside * above
+    return thickness, mask
+
+
+def heart_share(grid: Grid, geometry: Geometry) -> np.ndarray:
+    """Share of the lung's depth that heart and great vessels take, 0..1 `[size, size]`."""
+    right, left = geometry.heart(grid.y)
+    centre, radius = (left - right) / 2, (left + right) / 2
+    across = (grid.x - centre) / radius
+    level = grid.y / geometry.span
+    # Round in section, so that the border is sharp; the great vessels are thinner than the heart.
+    bulk = 0.80 + 0.10 * np.clip((level - 0.35) / 0.25, 0, 1)
+    section = np.clip(1 - across**2, 0, 1) ** 0.35
+    return (bulk * section * soft(radius - np.abs(grid.x - centre), grid.pixel)).astype(np.float32)
+
+
+def trunk(grid: Grid, geometry: Geometry, visit: Visit) -> np.ndarray:
+    """Soft tissue front to back in mm, as if the lungs were solid, `[size, size]`."""
+    own = visit.rng(1, chronic=True)
+    g = geometry
+    arms = own.uniform(0, 34) if not g.frontal else own.uniform(-8, 14)
+    neck = 0.42 * g.half_width
+    outline = PchipInterpolator(
+        (-90, -46, -26, 8, 60, 118 + arms, 165 + arms, g.span + 60, g.span + 160),
+        (neck, neck + 4, neck + 50, g.half_width + 62, g.half_width + 84, g.half_width + 62,
+         g.body + 4, g.body, g.body + 6),
+    )
+    half = outline(np.clip(grid.y, -90, g.span + 160)).astype(np.float32)
+    level = np.clip((grid.y + 90) / 130, 0, 1)
+    deep = g.thickness * (0.66 + 0.34 * level) * (1 + 0.08 * soft(grid.y - g.span, 60))
+    across = np.clip(1 - np.abs(grid.x / half) ** 6, 0, 1)
+    out = deep * across**0.45
+    if visit.sex == "F":
+        size, low = own.uniform(46, 70), own.uniform(0.78, 0.98)
+        for side in (RIGHT, LEFT):
+            dx = (grid.x - side * 0.60 * g.half_width) / (size * 1.05)
+            dy = (grid.y - low * g.span + 0.72 * size) / size
+            # Sharp below, fading above: the crease under the breast.
+            dy = np.where(dy < 0, dy * 0.75, dy)
+            out = out + 0.45 * size * np.sqrt(np.clip(1 - dx**2 - dy**2, 0, 1))
+    return out.astype(np.float32)

@@ -1,0 +1,358 @@
+"""Relabelling by out-of-fold scores: folds, thresholds, OR with the labels, and what changed.
+
+CheXNeXt (Rajpurkar et al. 2018, doi:10.1371/journal.pmed.1002686) trains several
+networks on the recorded labels, averages their scores, thresholds each finding where F1 is
+greatest, and takes an image for positive if it was recorded so or is predicted so. There the
+networks score images they were trained on. Here each image is scored only by networks that never
+saw its patient, and no label of the validation and test splits is changed.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.errors import UserError
+from jaxcxr.statistics import intervals
+from jaxcxr.xray.evaluation import scored_files
+
+# Columns of the adjudicated labels of Majkowska et al. 2020 (doi:10.1148/radiol.2019191293) that
+# stand for several of our findings: such a column agrees with an image of which any is positive.
+# Airspace opacity has the findings below it in CheXpert's hierarchy (Irvin et al. 2019,
+# arXiv:1901.07031, figure 1), and Infiltration, the older word for it. Fracture is none of ours.
+ADJUDICATED = {
+    "Airspace opacity": ("Infiltration", "Pneumonia", "Edema", "Consolidation", "Atelectasis"),
+    "Nodule or mass": ("Nodule", "Mass"),
+}
+_ANSWERS = {
+    "yes": POSITIVE, "1": POSITIVE, "1.0": POSITIVE, "no": NEGATIVE, "0": NEGATIVE,
+    "0.0": NEGATIVE, "": UNKNOWN, "-1": UNKNOWN,
+}
+
+
+def folds(patients: Sequence[str], count: int, seed: int) -> np.ndarray:
+    """Fold of each image: a fixed function of its patient's id and the seed.
+
+    Arguments:
+      patients: `[n]` ids.
+      count: number of folds.
+      seed: any whole number.
+
+    Returns:
+      int64 `[n]` in 0 ... count - 1.
+    """
+    names, inverse = np.unique(np.asarray(patients, str), return_inverse=True)
+    digests = (hashlib.sha256(f"fold {seed} {name}".encode()).digest() for name in names)
+    return np.array([int.from_bytes(d[:8], "big") % count for d in digests], np.int64)[inverse]
+
+
+def left_out(member: int, count: int, held_out: int) -> tuple[int, ...]:
+    """Folds that a member is not trained on: `held_out` of them from its own number on, cyclic.
+
+    Every fold is left out by exactly `held_out` of the `count` members.
+    """
+    return tuple(sorted((member + k) % count for k in range(held_out)))
+
+
+def average(scores: Sequence[np.ndarray], rows: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """Mean score of each image over the members that scored it.
+
+    Arguments:
+      scores: of each member, `[its images, classes]`.
+      rows: of each member, the positions of its images among all.
+      count: number of all images.
+
+    Returns:
+      float64 `[count, classes]`.
+
+    Raises:
+      ValueError: an image that no member scored.
+    """
+    total = np.zeros((count, scores[0].shape[1]))
+    times = np.zeros(count)
+    for values, places in zip(scores, rows, strict=True):
+        total[places] += values
+        times[places] += 1
+    if not times.all():
+        raise ValueError(f"{(times == 0).sum()} images have no score")
+    return total / times[:, None]
+
+
+def kappa(left: np.ndarray, right: np.ndarray) -> float:
+    """Cohen's kappa (1960) of two labels of the same images, over those that both know.
+
+    Arguments:
+      left, right: integers `[n]` in {1, 0, -1 unknown}.
+
+    Returns:
+      At most 1; NaN where chance alone would make them agree wholly, or nothing is known.
+    """
+    known = (left != UNKNOWN) & (right != UNKNOWN)
+    if not known.any():
+        return math.nan
+    a, b = left[known] == POSITIVE, right[known] == POSITIVE
+    chance = a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
+    return float(((a == b).mean() - chance) / (1 - chance)) if chance < 1 else math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What relabelling did to one class.
+
+    Attributes:
+      positives, negatives, unknown: labels as recorded.
+      relabelled: positives now; added: those that were negative.
+      threshold, f1: where F1 of the averaged scores against the recorded labels is greatest, and
+        F1 there; NaN for a class with one label value, whose labels stay as they are.
+      unchanged: share of the known labels that stayed.
+      kappa: Cohen's, of recorded and new labels; NaN where undefined.
+    """
+
+    name: str
+    positives: int
+    negatives: int
+    unknown: int
+    relabelled: int
+    added: int
+    threshold: float
+    f1: float
+    unchanged: float
+    kappa: float
+
+
+def relabel(
+    labels: np.ndarray, scores: np.ndarray, classes: Sequence[str]
+) -> tuple[np.ndarray, tuple[Row, ...]]:
+    """New labels: positive where recorded positive, or recorded negative and predicted positive.
+
+    No positive is taken away, and an unknown label stays unknown: the networks were not taught
+    from it, and nobody has said that it is negative. One threshold for each class is chosen on all
+    these scores together, against the recorded labels.
+
+    Arguments:
+      labels: int8 `[n, classes]` in {1, 0, -1 unknown}.
+      scores: `[n, classes]`, of networks that saw none of these patients.
+      classes: names.
+
+    Returns:
+      (int8 `[n, classes]`, a row for each class).
+    """
+    new = labels.copy()
+    rows = []
+    for c, name in enumerate(classes):
+        f1, threshold = intervals.f1_max(labels[:, c], scores[:, c])
+        added = (labels[:, c] == NEGATIVE) & (scores[:, c] >= threshold)  # no score is above NaN
+        new[added, c] = POSITIVE
+        positives, negatives, unknown = (
+            int((labels[:, c] == value).sum()) for value in (POSITIVE, NEGATIVE, UNKNOWN)
+        )
+        known = positives + negatives
+        rows.append(Row(
+            name, positives, negatives, unknown, positives + int(added.sum()), int(added.sum()),
+            threshold, f1, 1 - added.sum() / known if known else math.nan,
+            kappa(labels[:, c], new[:, c]),
+        ))
+    return new, tuple(rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Adjudicated:
+    """Labels by experts for some of the training images.
+
+    Attributes:
+      rows: positions of these images among the training images.
+      columns: name in the file to the indices of the classes it stands for.
+      labels: int8 `[rows, columns]`.
+      listed: images in the file, also those of other splits.
+    """
+
+    rows: np.ndarray
+    columns: dict[str, tuple[int, ...]]
+    labels: np.ndarray
+    listed: int
+
+
+def read_adjudicated(
+    path: str | pathlib.Path, image_ids: Sequence[str], classes: Sequence[str]
+) -> Adjudicated:
+    """Read a csv of adjudicated labels and find its images among the training images.
+
+    The file has a column of image ids, and columns named as our classes or as in `ADJUDICATED`,
+    which hold YES or NO, or 1 or 0; nothing or -1 is unknown. Other columns, and images that are
+    not in the training split, are ignored.
+
+    Raises:
+      UserError: the file has no such column or another value, or none of its images is there.
+    """
+    table = scored_files.read_labels(path)
+    sheet = table.sheet
+    numbers = {name: i for i, name in enumerate(classes)}
+    groups = {name: (name,) for name in classes} | ADJUDICATED
+    columns, labels = {}, []
+    for name, findings in groups.items():
+        place = sheet.column([name.replace("_", "").replace(" ", "").casefold()])
+        members = tuple(numbers[finding] for finding in findings if finding in numbers)
+        if place is not None and members:
+            columns[name] = members
+            labels.append([_answer(row[place], name, sheet.where(i))
+                           for i, row in enumerate(sheet.rows)])
+    if not columns:
+        raise UserError(
+            f"{path}: no column is a class of the data set or one of {', '.join(ADJUDICATED)}; it "
+            f"has {scored_files.some(sheet.columns)}."
+        )
+    found = scored_files.match_ids(table.ids, list(map(str, image_ids)), path, "the training split")
+    if not (found >= 0).any():
+        raise UserError(
+            f"{path}: none of its {len(found)} images is in the training split; the file begins "
+            f"with {table.ids[0]}, the split with {image_ids[0]}."
+        )
+    there = found >= 0
+    return Adjudicated(found[there], columns, np.array(labels, np.int8).T[there], len(found))
+
+
+def _answer(text: str, name: str, where: str) -> int:
+    if text.casefold() not in _ANSWERS:
+        raise UserError(f"{where}: {text!r} in column {name} is neither YES nor NO, nor 1 nor 0.")
+    return _ANSWERS[text.casefold()]
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """How far labels agree with adjudicated ones, over the images where both are known.
+
+    Attributes:
+      images, positives: how many, and how many of them are adjudicated positive.
+      sensitivity: share of the adjudicated positives that are labelled so.
+      ppv: positive predictive value, the share of the labelled positives that are confirmed.
+      kappa: Cohen's. All three are NaN where undefined.
+    """
+
+    images: int
+    positives: int
+    sensitivity: float
+    ppv: float
+    kappa: float
+
+
+def agreement(labels: np.ndarray, truth: Adjudicated) -> dict[str, Agreement]:
+    """Agreement of labels with each adjudicated column.
+
+    Where a column stands for several classes, an image is positive if any of them is, and unknown
+    if none is and any is unknown.
+
+    Arguments:
+      labels: int8 `[training images, classes]`.
+      truth: of `read_adjudicated`.
+    """
+    result = {}
+    for j, (name, members) in enumerate(truth.columns.items()):
+        ours = labels[truth.rows][:, list(members)]
+        ours = np.where((ours == POSITIVE).any(1), POSITIVE, ours.min(1))
+        theirs = truth.labels[:, j]
+        known = (ours != UNKNOWN) & (theirs != UNKNOWN)
+        said, true = (side[known] == POSITIVE for side in (ours, theirs))
+        both = (said & true).sum()
+        result[name] = Agreement(
+            int(known.sum()), int(true.sum()), _ratio(both, true.sum()), _ratio(both, said.sum()),
+            kappa(ours, theirs),
+        )
+    return result
+
+
+def _ratio(part, whole) -> float:
+    return float(part / whole) if whole else math.nan
+
+
+def write_labels(
+    path: pathlib.Path, image_ids: Sequence[str], labels: np.ndarray, classes: Sequence[str]
+) -> None:
+    """The csv that `data.labels` reads: image_id and a column per class, empty where unknown."""
+    lines = ((name, *("" if value == UNKNOWN else int(value) for value in row))
+             for name, row in zip(image_ids, labels, strict=True))
+    _write_csv(path, ("image_id", *classes), lines)
+
+
+def write_changes(path: pathlib.Path, rows, scores, new, summary: Sequence[Row]) -> None:
+    """A line for each label that changed: image, patient, class, label, score and threshold.
+
+    Arguments:
+      path: the csv.
+      rows: the training split's manifest; scores, new: `[n, classes]`; summary: of `relabel`.
+    """
+    lines = (
+        (rows.image_id[i], rows.patient_id[i], rows.classes[c], int(rows.labels[i, c]),
+         int(new[i, c]), f"{scores[i, c]:.6g}", f"{summary[c].threshold:.6g}")
+        for i, c in np.argwhere(new != rows.labels)
+    )
+    header = ("image_id", "patient_id", "class", "original", "new", "score", "threshold")
+    _write_csv(path, header, lines)
+
+
+def _write_csv(path: pathlib.Path, header, lines) -> None:
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *lines])
+    partial.replace(path)
+
+
+def as_json(rows: Sequence[Any]) -> list[dict]:
+    """Dataclasses as dicts that JSON can hold: NaN becomes None."""
+    return [
+        {key: None if isinstance(value, float) and math.isnan(value) else value
+         for key, value in dataclasses.asdict(row).items()}
+        for row in rows
+    ]
+
+
+def to_text(rows: Sequence[Row]) -> str:
+    """The table of all classes, and what to be wary of."""
+    lines = [("class", "positive", "new", "added", "threshold", "F1", "unchanged", "kappa")]
+    lines += [
+        (row.name, f"{row.positives:,}", f"{row.relabelled:,}", f"{row.added:,}",
+         _number(row.threshold), _number(row.f1), _number(row.unchanged), _number(row.kappa))
+        for row in rows
+    ]
+    text = [_aligned(lines)]
+    kept = [row.name for row in rows if math.isnan(row.threshold)]
+    if kept:
+        text.append(f"one label value only, labels kept: {', '.join(kept)}")
+    flooded = [row.name for row in rows if row.added > row.positives]
+    if flooded:
+        text.append(
+            "more positives added than were recorded: " + ", ".join(flooded) + ". Where scores "
+            "separate badly, F1 is greatest at a threshold that takes most images for positive."
+        )
+    return "\n".join(text)
+
+
+def agreement_text(before: Mapping[str, Agreement], after: Mapping[str, Agreement]) -> str:
+    """The table of agreement with adjudicated labels, recorded labels beside new ones."""
+    lines = [("adjudicated", "images", "positive", "sensitivity", "PPV", "kappa")]
+    for name, old in before.items():
+        new = after[name]
+        pairs = ((old.sensitivity, new.sensitivity), (old.ppv, new.ppv), (old.kappa, new.kappa))
+        lines.append((name, f"{old.images:,}", f"{old.positives:,}",
+                      *(f"{_number(a)} -> {_number(b)}" for a, b in pairs)))
+    return _aligned(lines)
+
+
+def _number(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.3f}"
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Cells in columns, the first flush left; a rule below the header."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join(cell.rjust(width) if i else cell.ljust(width)
+                  for i, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
+        for line in lines
+    ]
+    return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])

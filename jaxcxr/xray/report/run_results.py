@@ -1,0 +1,97 @@
+"""What a chest X-ray run writes at its end: predictions, calibration, figures with intervals."""
+
+import csv
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxcxr.report import run_figures
+from jaxcxr.statistics.classification import UNKNOWN
+from jaxcxr.xray.evaluation import calibration_fit, metrics_table, subgroups
+from jaxcxr.xray.evaluation.calibration import NAME, Calibration
+from jaxcxr.xray.images.manifest import Manifest
+
+
+def write_calibration(
+    rows: Manifest, scores: np.ndarray, settings, about: Mapping, workdir: pathlib.Path
+) -> Calibration:
+    """Fits and writes `calibration.json`, and the predictions that it was fitted on.
+
+    Arguments:
+      rows: of the validation split.
+      scores: `[n, classes]`, sigmoids of the model's outputs.
+      settings: `config.calibration`.
+      about: more facts to keep.
+      workdir: folder of the run.
+    """
+    calibration = calibration_fit.fit(
+        rows.labels, scores, rows.classes, settings.method, settings.threshold, settings.target,
+        {"fitted_on": "validation", "patients": len(np.unique(rows.patient_id)), **about},
+    )
+    write_scores(rows, scores, workdir / "predictions" / "validation.csv")
+    calibration.save(workdir / NAME)
+    return calibration
+
+
+def write_figures(rows: Manifest, scores: np.ndarray, workdir: pathlib.Path) -> str:
+    """Writes `report/metrics.*`, `reliability.png`, `subgroups.csv` and `subgroups.md`.
+
+    With the `calibration.json` of the workdir they hold what is true at its thresholds too.
+
+    Arguments:
+      rows: of the split that is evaluated.
+      scores: `[n, classes]`, sigmoids of the model's outputs.
+      workdir: folder of the run.
+
+    Returns:
+      The tables for the screen.
+    """
+    folder, path = workdir / "report", workdir / NAME
+    calibration = Calibration.load(path).select(rows.classes) if path.exists() else None
+    result = metrics_table.score(
+        rows.labels, scores, rows.classes, rows.patient_id, calibration=calibration
+    )
+    metrics_table.write(result, folder)
+    found, probabilities = None, None
+    if calibration is not None:
+        probabilities = calibration.from_scores(scores)
+        found = calibration.findings(probabilities)
+    run_figures.reliability(
+        rows.labels, scores, rows.classes, folder / "reliability.png", probabilities
+    )
+    groups = subgroups.rows(
+        rows.labels, scores, rows.classes, rows.patient_id, attributes(rows), found
+    )
+    subgroups.write(groups, folder)
+    parts = [metrics_table.to_text(result, brief=True), subgroups.to_text(groups, brief=True)]
+    if calibration is not None:
+        parts += calibration_fit.remarks(calibration)
+    return "\n".join(filter(None, parts))
+
+
+def attributes(rows: Manifest) -> dict[str, np.ndarray]:
+    """Sex, age band, view and source of each image, as `subgroups.rows` takes them."""
+    return {
+        "sex": rows.sex, "age": subgroups.age_bands(rows.age), "view": rows.view,
+        "source": rows.source,
+    }
+
+
+def write_scores(rows: Manifest, scores: np.ndarray, path: pathlib.Path) -> None:
+    """`predictions/SPLIT.csv`, complete or not at all: that it is there shows that it is done."""
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(_columns(rows.classes))
+        for i in range(len(rows)):
+            labels = ("" if label == UNKNOWN else int(label) for label in rows.labels[i])
+            writer.writerow((rows.image_id[i], rows.patient_id[i], *labels,
+                             *(f"{score:.6g}" for score in scores[i])))
+    partial.replace(path)
+
+
+def _columns(classes: Sequence[str]) -> tuple[str, ...]:
+    return ("image_id", "patient_id", *(f"label_{c}" for c in classes),
+            *(f"score_{c}" for c in classes))

@@ -1,0 +1,1 @@
+"""The radiograph data sets: one TFDS builder each."""

@@ -1,0 +1,398 @@
+"""What all sources of real radiographs share: rows, files, splits, encoding, and the builder.
+
+A source reads its own label files and finds its own images: it subclasses `XrayBuilder` with one
+method, `collect`. Everything after that is the same for all of them and stands here.
+"""
+
+import abc
+import dataclasses
+import functools
+import hashlib
+import io
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxcxr.data import progress, schema, staging
+from jaxcxr.errors import UserError
+from jaxcxr.xray.images import fingerprint, image_files
+
+MISSING = "missing.txt"  # beside the records: listed images that are not there, one per line
+RUN_ONLY = {"variant": False}  # metadata of an option that does not change what is prepared
+_SIZES = (16, 4096)
+_VALIDATION = 0.125
+_NAMED = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What is known of one image without looking at it.
+
+    Attributes:
+      image_id: its name within its source.
+      patient_id: the same for all images of a patient, and different from all other patients'.
+      source: the source that published the image; a composed data set has several.
+      split: "train", "validation" or "test".
+      labels: 1, 0 or -1 (nobody read for it), one per class of the data set.
+      view: "PA", "AP", "L" or "". sex: "M", "F" or "". age: years, -1 unknown.
+      original_size: (height, width) of the film in pixels; (0, 0): the image file's.
+      boxes: (class index, x, y, width, height) in pixels of an image of `box_size`.
+      box_size: (height, width); (0, 0): the image file's.
+    """
+
+    image_id: str
+    patient_id: str
+    source: str
+    split: str
+    labels: tuple[int, ...]
+    view: str = ""
+    sex: str = ""
+    age: int = -1
+    original_size: tuple[int, int] = (0, 0)
+    boxes: tuple[tuple[float, ...], ...] = ()
+    box_size: tuple[int, int] = (0, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of label files, in their order, and remarks for the user on what was left out."""
+
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One image to prepare; `bytes` tells a changed file from the one prepared before."""
+
+    row: Row
+    path: str
+    bytes: int
+
+    @classmethod
+    def of(cls, row: Row, path: str | os.PathLike) -> "Item":
+        """The item of an image file that exists."""
+        return cls(row, str(path), os.stat(path).st_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+    """All images of a source.
+
+    Attributes:
+      items: the images that are there.
+      missing: names of the images that are listed but not there.
+      notes: remarks for the user, on what was left out and why.
+    """
+
+    items: tuple[Item, ...]
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, paths: Mapping[Row, pathlib.Path | None], notes: tuple[str, ...] = ()
+    ) -> "Collection":
+        """The images of rows, each with its file or, where there is none, None."""
+        return cls(
+            items=tuple(Item.of(row, path) for row, path in paths.items() if path),
+            missing=tuple(row.image_id for row, path in paths.items() if not path),
+            notes=notes,
+        )
+
+
+@dataclasses.dataclass(eq=False)
+class XrayConfig(tfds.core.BuilderConfig):
+    """Options of every source of radiographs; those that change the records name the variant.
+
+    Attributes:
+      size: side of the stored images, pixels.
+      equalize: "hist", "clahe" or "none"; applied after resizing.
+      encoding: "png", "zstd", "raw" (all lossless) or "jpeg".
+      val_fraction: share of the patients of the training list that go to validation.
+      allow_missing: prepare what is there when listed images are absent, and name these in
+        missing.txt.
+      raw: folder with the data set as it was downloaded.
+      max_bad: how many broken images are tolerated.
+      workers: number of processes; 0 works in this process.
+    """
+
+    SOURCE: ClassVar[str] = ""
+
+    name: str = ""
+    size: int = 1024
+    equalize: str = "hist"
+    encoding: str = "png"
+    val_fraction: float = _VALIDATION
+    allow_missing: bool = False
+    raw: str = dataclasses.field(default="", metadata=RUN_ONLY)
+    max_bad: int = dataclasses.field(default=0, metadata=RUN_ONLY)
+    workers: int = dataclasses.field(default=0, metadata=RUN_ONLY)
+
+    def __post_init__(self):
+        self._choice("equalize", image_files.EQUALIZE)
+        self._choice("encoding", image_files.ENCODINGS)
+        self._between("size", *_SIZES)
+        self._between("val_fraction", 0.0, 0.9)
+        self._between("max_bad", 0, 10**9)
+        self._between("workers", 0, 1024)
+        self.name = self.name or self._variant()
+
+    def _variant(self) -> str:
+        """The three that always show, then every other option that is not at its default."""
+        words = [str(self.size), self.equalize, self.encoding]
+        if self.val_fraction != _VALIDATION:
+            words.append(f"val{self.val_fraction:g}")
+        shared = {field.name for field in dataclasses.fields(XrayConfig)}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            own = field.name not in shared and field.metadata.get("variant", True)
+            if own and value != field.default:
+                value = "-".join(map(str, value)) if isinstance(value, tuple) else value
+                words.append(f"{field.name.replace('_', '-')}-{value}")
+        return "_".join([*words, *(["partial"] if self.allow_missing else [])])
+
+    def _choice(self, option: str, allowed: Sequence[str]) -> None:
+        value = getattr(self, option)
+        if value not in allowed:
+            raise UserError(
+                f"{self.SOURCE}: {option} is {value!r}; allowed: {', '.join(allowed)}."
+            )
+
+    def _between(self, option: str, least: float, most: float) -> None:
+        value = getattr(self, option)
+        if not least <= value <= most:
+            raise UserError(f"{self.SOURCE}: {option} is {value}; allowed: {least} to {most}.")
+
+
+@dataclasses.dataclass(eq=False)
+class UnsplitConfig(XrayConfig):
+    """Options of a source that nobody split: patients are, by a hash of their id.
+
+    Attributes:
+      val_fraction: share of the patients that go to validation.
+      test_fraction: share of the patients that go to the test split.
+    """
+
+    test_fraction: float = 0.2
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._between("test_fraction", 0.0, 0.9)
+        if self.val_fraction + self.test_fraction >= 1:
+            raise UserError(
+                f"{self.SOURCE}: val_fraction {self.val_fraction} and test_fraction "
+                f"{self.test_fraction} leave nothing to train on; their sum must be below 1."
+            )
+
+    def split_of(self, patient_id: str) -> str:
+        """Split of a patient, see `split_of`."""
+        return split_of(patient_id, self.val_fraction, self.test_fraction)
+
+
+def split_of(patient_id: str, val_fraction: float, test_fraction: float = 0.0) -> str:
+    """Split of a patient: a fixed function of the id, whatever else is in the data set.
+
+    Arguments:
+      patient_id: as in `Row`.
+      val_fraction: share of the patients that go to validation.
+      test_fraction: share of the patients that go to the test split.
+
+    Returns:
+      "train", "validation" or "test".
+    """
+    digest = hashlib.sha256(patient_id.encode()).digest()
+    place = int.from_bytes(digest[:8], "big")
+    if place < val_fraction * 2**64:
+        return "validation"
+    return "test" if place >= (1.0 - test_fraction) * 2**64 else "train"
+
+
+class XrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Builder of a source of radiographs; records of `schema.xray_features`.
+
+    A subclass sets `name`, `BUILDER_CONFIG_CLASS` and `builder_config_class` (an `XrayConfig`),
+    and the class attributes below, and implements `collect`.
+    """
+
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"2.0.0": "Source and fingerprints in each record."}
+
+    classes: ClassVar[tuple[str, ...]] = schema.FINDINGS
+    description: ClassVar[str]
+    homepage: ClassVar[str]
+    citation: ClassVar[str]
+    raw_content: ClassVar[str]  # what the raw folder holds, for a message
+
+    @abc.abstractmethod
+    def collect(self, raw: pathlib.Path) -> Collection:
+        """Reads the label files and finds the images.
+
+        Arguments:
+          raw: the raw folder; it exists.
+
+        Raises:
+          UserError: a label file is absent or not in its form; the message names file and line.
+        """
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.description,
+            features=schema.xray_features(self.classes),
+            homepage=self.homepage,
+            citation=self.citation,
+        )
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        del dl_manager
+        config = self.builder_config
+        if not config.raw:
+            raise UserError(
+                f"{self.name}: where is the data? Give --raw DIR with {self.raw_content}."
+            )
+        raw = given_path("raw", config.raw)
+        if not raw.is_dir():
+            raise UserError(f"{self.name}: no folder {raw}; give the raw data with --raw DIR.")
+        collection = self.collect(raw)
+        splits = by_split(self.name, collection, config.allow_missing)
+        if collection.missing:
+            text = "".join(f"{name}\n" for name in collection.missing)
+            pathlib.Path(self.data_dir, MISSING).write_text(text, encoding="utf-8")
+        staged = staging.staged_splits(
+            splits,
+            functools.partial(
+                encode, size=config.size, equalize=config.equalize, encoding=config.encoding
+            ),
+            directory=staging.directory_of(self),
+            workers=config.workers,
+            label=self.name,
+            max_bad=config.max_bad,
+        )
+        # TFDS fails on a split without records, which a small or partial data set can have.
+        return {name: self._generate_examples(part) for name, part in staged.items() if len(part)}
+
+    def _generate_examples(self, records: staging.Staged) -> Iterator[tuple[str, dict]]:
+        for key, record in records:
+            yield key, {**record, "image": io.BytesIO(record["image"])}
+
+
+def given_path(option: str, text: str) -> pathlib.Path:
+    """Absolute path of an option's value, in which `~` stands for a home folder.
+
+    Raises:
+      UserError: there can be no such path: an unknown user's home folder, or a name too long.
+    """
+    try:
+        path = pathlib.Path(text).expanduser().absolute()
+        path.exists()  # of all that is done with a path, this fails for those that cannot be
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or "no such home folder"
+        raise UserError(f"--{option} {text} cannot be read: {reason}") from error
+    return path
+
+
+def by_split(name: str, collection: Collection, allow_missing: bool) -> dict[str, list[Item]]:
+    """Sorts a collection into its splits and says what was left out.
+
+    Arguments:
+      name: of the source, for messages.
+      collection: what the source holds.
+      allow_missing: leave out listed images that are absent, and say so, instead of failing.
+
+    Returns:
+      "train", "validation" and "test" -> items in the order of the collection.
+
+    Raises:
+      UserError: an image is absent and `allow_missing` is False; or none at all is there.
+    """
+    for note in collection.notes:
+        progress.say(f"{name}: {note}")
+    splits: dict[str, list[Item]] = {split: [] for split in ("train", "validation", "test")}
+    for item in collection.items:
+        splits[item.row.split].append(item)
+    missing, listed = collection.missing, len(collection.items) + len(collection.missing)
+    if not collection.items:
+        raise UserError(
+            f"{name}: none of the {listed} listed images is there"
+            + (f": {named(missing)}" if missing else "")
+            + ". Look whether --raw is the folder that holds them."
+        )
+    if missing:
+        fact = f"{name}: {len(missing)} of {listed} listed images are absent: {named(missing)}"
+        if not allow_missing:
+            raise UserError(
+                f"{fact}. Prepare what is there with --allow-missing; {MISSING} beside the records "
+                "will name them all."
+            )
+        counts = ", ".join(f"{split} {len(part)}" for split, part in splits.items())
+        progress.say(f"{fact}; {MISSING} names them all. Prepared is what is there: {counts}.")
+    return splits
+
+
+def named(names: Sequence[str]) -> str:
+    """The first names of a list, for a message."""
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+
+
+def note(names: Sequence[str], fact: str) -> tuple[str, ...]:
+    """A remark such as "3 rows are repeated: a, b, c", as a tuple of one; none for no names."""
+    return (f"{len(names)} {fact}: {named(names)}",) if names else ()
+
+
+def files_by_name(
+    folders: Iterable[pathlib.Path], endings: bool = True
+) -> dict[str, pathlib.Path]:
+    """Files of folders by name; of two with one name, the first counts.
+
+    Arguments:
+      folders: looked through in this order, not their subfolders; absent ones are passed over.
+      endings: False leaves the ending out of the names, so that copies in another format count.
+    """
+    files: dict[str, pathlib.Path] = {}
+    for folder in filter(pathlib.Path.is_dir, folders):
+        for path in sorted(folder.iterdir()):
+            if path.is_file():
+                files.setdefault(path.name if endings else path.stem, path)
+    return files
+
+
+def encode(item: Item, *, size: int, equalize: str, encoding: str) -> staging.Record:
+    """Makes one record: reads, resizes, equalises and encodes the image.
+
+    Arguments:
+      item: the row and its image file.
+      size, equalize, encoding: as in `XrayConfig`.
+
+    Returns:
+      (key, record of `schema.xray_features` with the image as bytes).
+
+    Raises:
+      images.BadImage: the file cannot be read.
+    """
+    row = item.row
+    pixels = image_files.read(item.path)
+    stored = image_files.equalize(image_files.resize(pixels, size), equalize)
+    boxes = np.array(row.boxes, np.float32).reshape(-1, 5)
+    height, width = row.box_size if any(row.box_size) else pixels.shape
+    boxes[:, 1:] *= np.array([size / width, size / height] * 2, np.float32)
+    return f"{row.source}/{row.image_id}", {
+        "image": image_files.encode(stored, encoding),
+        "image_id": row.image_id,
+        "patient_id": row.patient_id,
+        "source": row.source,
+        "view": row.view,
+        "sex": row.sex,
+        "age": row.age,
+        "labels": np.array(row.labels, np.int8),
+        "boxes": boxes,
+        "original_size": np.array(
+            row.original_size if any(row.original_size) else pixels.shape, np.int32
+        ),
+        "sha256": fingerprint.pixel_sha256(pixels),
+        "phash": np.uint64(fingerprint.perceptual_hash(pixels)).astype(np.int64),
+    }

@@ -1,0 +1,153 @@
+"""Drawn chest radiographs with 15 findings and their boxes: no raw data, made in seconds.
+
+Thickness of tissue, air and bone is composed in millimetres and turned into a film by Beer-Lambert
+attenuation, scatter and noise; `jaxcxr.xray.phantom` draws. They serve for trials of a whole
+training run, and as an exam whose answers are known; they say nothing about patients.
+"""
+
+import dataclasses
+import functools
+import io
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxcxr.data import schema, staging
+from jaxcxr.errors import UserError
+from jaxcxr.xray import phantom
+from jaxcxr.xray.images import fingerprint
+from jaxcxr.xray.images import image_files as images
+from jaxcxr.xray.phantom import population
+
+_SIZES = (32, 2048)
+_RUN = {"variant": False}  # an option that does not change what is prepared
+
+
+@dataclasses.dataclass(eq=False)
+class ChestPhantomConfig(tfds.core.BuilderConfig):
+    """Options of the chest phantoms; those that change the records name the variant.
+
+    Attributes:
+      size: side of the images, pixels.
+      images: number of images in all splits together.
+      seed: seed of patients, findings, anatomy and noise.
+      prevalence: "nih" (the rates of ChestX-ray14, half of the images without a finding) or
+        "enriched" (each finding in 13 % of the images).
+      label_noise: probability that a recorded label is the opposite of the truth; boxes stay true.
+      encoding: "png", "zstd", "raw" (all lossless) or "jpeg".
+      workers: number of processes; 0 works in this process.
+    """
+
+    name: str = ""
+    size: int = 64
+    images: int = 3000
+    seed: int = 0
+    prevalence: str = "enriched"
+    label_noise: float = 0.0
+    encoding: str = "png"
+    workers: int = dataclasses.field(default=0, metadata=_RUN)
+
+    def __post_init__(self):
+        population.rates(self.prevalence)
+        _between("size", self.size, *_SIZES)
+        _between("images", self.images, population.FEWEST_IMAGES, 10**7)
+        _between("seed", self.seed, 0, 2**63 - 1)
+        _between("label_noise", self.label_noise, 0.0, 0.5)
+        _between("workers", self.workers, 0, 1024)
+        if self.encoding not in images.ENCODINGS:
+            raise UserError(
+                f"chest_phantom: encoding is {self.encoding!r}; allowed: "
+                f"{', '.join(images.ENCODINGS)}."
+            )
+        noise = f"_noise{self.label_noise:g}" if self.label_noise else ""
+        encoding = "" if self.encoding == "png" else f"_{self.encoding}"
+        self.name = self.name or (
+            f"{self.size}px_{self.images}_{self.prevalence}_seed{self.seed}{noise}{encoding}"
+        )
+
+
+class ChestPhantom(tfds.core.GeneratorBasedBuilder):
+    """Patient-disjoint splits, about 70/10/20; records of `schema.xray_features`."""
+
+    name = "chest_phantom"
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES: ClassVar = {"2.0.0": "Source and fingerprints in each record."}
+    classes = schema.FINDINGS
+    BUILDER_CONFIG_CLASS = ChestPhantomConfig
+    builder_config_class = ChestPhantomConfig
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Drawn chest radiographs, PA and AP, several per patient, with 15 findings "
+            "and their bounding boxes.",
+            features=schema.xray_features(self.classes),
+        )
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        del dl_manager
+        config = self.builder_config
+        splits = staging.staged_splits(
+            population.splits(config.seed, config.images),
+            functools.partial(
+                encode,
+                seed=config.seed,
+                prevalence=config.prevalence,
+                size=config.size,
+                label_noise=config.label_noise,
+                encoding=config.encoding,
+            ),
+            directory=staging.directory_of(self),
+            workers=config.workers,
+            label=self.name,
+        )
+        return {name: self._generate_examples(part) for name, part in splits.items()}
+
+    def _generate_examples(self, records: staging.Staged) -> Iterator[tuple[str, dict]]:
+        for key, record in records:
+            yield key, {**record, "image": io.BytesIO(record["image"])}
+
+
+def encode(
+    item: tuple[int, int],
+    *,
+    seed: int,
+    prevalence: str,
+    size: int,
+    label_noise: float,
+    encoding: str,
+) -> staging.Record:
+    """Makes one record: draws the visit, writes down its labels, encodes the image.
+
+    Arguments:
+      item: (number of the patient, number of the visit).
+      seed, prevalence, size, label_noise, encoding: as in `ChestPhantomConfig`.
+
+    Returns:
+      (image id, record of `schema.xray_features` with the image as bytes).
+    """
+    patient, number = item
+    visit = population.visit(seed, patient, number, prevalence)
+    image, boxes = phantom.render(visit, size)
+    image_id = f"{patient:06d}_{number:03d}"
+    return image_id, {
+        "image": images.encode(image, encoding),
+        "image_id": image_id,
+        "patient_id": f"{patient:06d}",
+        "source": "chest_phantom",
+        "view": visit.view,
+        "sex": visit.sex,
+        "age": visit.age,
+        "labels": population.recorded_labels(visit, label_noise),
+        "boxes": boxes,
+        "original_size": np.array([size, size], np.int32),
+        "sha256": fingerprint.pixel_sha256(image),
+        "phash": np.uint64(fingerprint.perceptual_hash(image)).astype(np.int64),
+    }
+
+
+def _between(option: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise UserError(f"chest_phantom: {option} is {value}; allowed: {least} to {most}.")

@@ -1,0 +1,184 @@
+"""The label table of ChestX-ray14: its csv files and split lists, without the images.
+
+Known forms of the csv: v1 and v2020 of the NIH (unquoted brackets in the header split two names
+into four columns; an optional comma at the end of each line), `Patient Sex` for `Patient Gender`,
+and Kaggle's sample (other names of the size columns, ages such as 060Y).
+"""
+
+import math
+import pathlib
+import re
+
+from jaxcxr.data.csv_files import csv_rows, read_text
+from jaxcxr.data.schema import FINDINGS, NEGATIVE, POSITIVE
+from jaxcxr.errors import UserError
+from jaxcxr.xray.sources.builder import Row, Table, named, note, split_of
+
+_CSV = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "Data_Entry*.csv", "sample_labels.csv")
+_LISTS = {
+    "train_val": ("train_val_list.txt", "train_val_list_NIH.txt"),
+    "test": ("test_list.txt", "test_list_NIH.txt"),
+}
+_BOXES = ("BBox_List_2017.csv", "BBox_List_2017_Official_NIH.csv")
+_ALIASES = {"Infiltrate": "Infiltration", "Pleural Thickening": "Pleural_Thickening"}
+_NO_FINDING = "No Finding"
+_NEEDED = ("Image Index", "Finding Labels", "Patient ID", "Patient Age")
+_WIDTHS = ("OriginalImage[Width", "OriginalImageWidth")
+_HEIGHTS = ("Height]", "OriginalImageHeight")
+_AGE = re.compile(r"0*(\d{1,4})([YMWD]?)", re.ASCII | re.IGNORECASE)
+_PIXELS = re.compile(r"\d{1,6}", re.ASCII)
+_PATIENT = re.compile(r"\d{1,8}", re.ASCII)
+_UNITS_PER_YEAR = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}
+_OLDEST = 120
+_RELEASED = (1024, 1024)  # the images as distributed; the boxes are in these pixels
+
+
+def read(raw: pathlib.Path, val_fraction: float) -> Table:
+    """Reads the csv, the split lists and the boxes.
+
+    Arguments:
+      raw: folder with Data_Entry_2017*.csv, train_val_list.txt, test_list.txt and, if there are
+        any boxes, BBox_List_2017.csv.
+      val_fraction: share of the train_val patients that go to validation, by the SHA-256 of the
+        patient id: a patient stays where it is whatever else is in the list.
+
+    Returns:
+      The rows that stand in a list. Listed images without a row, rows without a list and repeated
+      rows are left out and noted.
+
+    Raises:
+      UserError: a file is absent or not in the form that is expected; an image or a patient stands
+        in both lists; two rows contradict each other.
+    """
+    if not raw.is_dir():
+        raise UserError(f"chestxray14: no folder {raw}; give the raw data with --raw DIR")
+    listed = _listed(raw)
+    boxes = _boxes(raw)
+    rows: dict[str, Row] = {}
+    unlisted, repeated = [], []
+    path = _find(raw, _CSV)
+    for where, cells in csv_rows(path, _NEEDED, ragged=True):
+        row = _row(cells, listed, boxes, val_fraction, where)
+        if row.split == "":
+            unlisted.append(row.image_id)
+        elif row.image_id not in rows:
+            rows[row.image_id] = row
+        elif rows[row.image_id] == row:
+            repeated.append(row.image_id)
+        else:
+            raise UserError(f"{where}: a second row for {row.image_id} contradicts the first")
+    _check_patients(rows.values(), raw)
+    if not rows:
+        raise UserError(f"chestxray14: no image of {path} stands in the split lists in {raw}")
+    notes = (
+        *note(unlisted, f"rows of {path.name} stand in no split list and are left out"),
+        *note(repeated, f"rows of {path.name} are repetitions and count once"),
+        *note([n for n in listed if n not in rows], f"listed images have no row in {path.name}"),
+    )
+    return Table(tuple(rows.values()), notes)
+
+
+def years(age: str) -> int:
+    """Age in whole years from `57`, `060Y`, `013M`, `006W`, `001D`; -1 for anything else.
+
+    Ages over 120, of which the data has some (411Y), are unknown too.
+    """
+    match = _AGE.fullmatch(age.strip())
+    if not match:
+        return -1
+    whole = int(match[1]) // _UNITS_PER_YEAR[match[2].upper()]
+    return whole if whole <= _OLDEST else -1
+
+
+def _row(cells, listed, boxes, val_fraction, where) -> Row:
+    image_id = cells["Image Index"].strip()
+    if not _PATIENT.fullmatch(cells["Patient ID"]):
+        raise UserError(f"{where}: {cells['Patient ID']!r} is no patient id of ChestX-ray14")
+    patient_id = cells["Patient ID"].zfill(8)
+    split = listed.get(image_id, "")
+    if split == "train_val":
+        split = split_of(patient_id, val_fraction)
+    sex = (cells.get("Patient Gender") or cells.get("Patient Sex") or "").strip().upper()
+    view = cells.get("View Position", "").strip().upper()
+    return Row(
+        image_id=image_id,
+        patient_id=patient_id,
+        source="chestxray14",
+        split=split,
+        view=view if view in ("PA", "AP") else "",
+        sex=sex if sex in ("M", "F") else "",
+        age=years(cells["Patient Age"]),
+        labels=labels_of(cells["Finding Labels"], where),
+        original_size=(_number(cells, _HEIGHTS), _number(cells, _WIDTHS)),
+        boxes=tuple(boxes.get(image_id, ())),
+        box_size=_RELEASED,
+    )
+
+
+def labels_of(text: str, where: str) -> tuple[int, ...]:
+    """Labels of all `schema.FINDINGS` from a cell such as `Mass|Hernia`; `where` is for errors."""
+    names = {name.strip() for name in text.split("|")}
+    names = {_ALIASES.get(name, name) for name in names}
+    unknown = names - {*FINDINGS, _NO_FINDING}
+    if unknown or (_NO_FINDING in names and len(names) > 1):
+        raise UserError(f"{where}: the finding labels {text!r} are not those of ChestX-ray14")
+    return tuple(POSITIVE if finding in names else NEGATIVE for finding in FINDINGS)
+
+
+def _number(cells: dict[str, str], columns: tuple[str, ...]) -> int:
+    text = next((cells[column] for column in columns if column in cells), "")
+    return int(text) if _PIXELS.fullmatch(text) else 0
+
+
+def _listed(raw: pathlib.Path) -> dict[str, str]:
+    """Image id -> "train_val" or "test"."""
+    listed: dict[str, str] = {}
+    for split, names in _LISTS.items():
+        path = _find(raw, names)
+        for line in read_text(path).split():
+            if listed.setdefault(line, split) != split:
+                raise UserError(f"{path}: {line} stands in the train_val list too")
+    return listed
+
+
+def _boxes(raw: pathlib.Path) -> dict[str, list[tuple[float, ...]]]:
+    boxes: dict[str, list[tuple[float, ...]]] = {}
+    path = next((raw / name for name in _BOXES if (raw / name).exists()), None)
+    if path is None:
+        return boxes
+    for where, cells in csv_rows(path, ("Image Index", "Finding Label"), ragged=True):
+        name = cells["Finding Label"].strip()
+        name = _ALIASES.get(name, name)
+        try:
+            # The one header "Bbox [x,y,w,h]" splits at its commas, over the very four columns.
+            corner_and_size = [float(cells[c]) for c in ("Bbox [x", "y", "w", "h]")]
+            if not all(map(math.isfinite, corner_and_size)):
+                raise ValueError("not finite")
+            boxes.setdefault(cells["Image Index"].strip(), []).append(
+                (float(FINDINGS.index(name)), *corner_and_size)
+            )
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"{where}: no box of a finding of ChestX-ray14 ({error}); expected are the "
+                "columns Image Index, Finding Label, Bbox [x, y, w, h]"
+            ) from error
+    return boxes
+
+
+def _check_patients(rows, raw: pathlib.Path) -> None:
+    splits: dict[str, set[str]] = {}
+    for row in rows:
+        splits.setdefault(row.patient_id, set()).add(row.split)
+    both = sorted(patient for patient, names in splits.items() if len(names) > 1)
+    if both:
+        raise UserError(
+            f"chestxray14: {len(both)} patients stand in both split lists in {raw}: "
+            f"{named(both)}; take the official train_val_list.txt and test_list.txt"
+        )
+
+
+def _find(raw: pathlib.Path, patterns: tuple[str, ...]) -> pathlib.Path:
+    for pattern in patterns:
+        for path in sorted(raw.glob(pattern)):
+            return path
+    raise UserError(f"chestxray14: {' or '.join(patterns)} looked for in {raw}, not found")

@@ -1,0 +1,87 @@
+"""COVID-19 Image Repository of Hannover Medical School: radiographs of COVID-19 patients.
+
+Winther et al., 2020, CC BY 3.0; 243 images of 71 patients in data.csv, many of them series of one
+patient. Every patient has COVID-19; nobody read the films, so all other findings are unknown.
+"""
+
+import dataclasses
+import pathlib
+from typing import ClassVar
+
+from jaxcxr.data.csv_files import csv_rows
+from jaxcxr.data.schema import FINDINGS, POSITIVE, UNKNOWN
+from jaxcxr.errors import UserError
+from jaxcxr.xray.sources import builder, covid_tables
+
+NAME = "covid19_image_repository"
+
+_NEEDED = ("patient_id", "image_id", "sex", "age", "projection")
+_PROJECTIONS = {"pa": "PA", "ap": "AP", "": ""}
+_LABELS = tuple(POSITIVE if finding == "COVID-19" else UNKNOWN for finding in FINDINGS)
+
+
+@dataclasses.dataclass(eq=False)
+class Covid19ImageRepositoryConfig(builder.UnsplitConfig):
+    """Options of the prepared COVID-19 Image Repository."""
+
+    SOURCE: ClassVar[str] = NAME
+
+
+class Covid19ImageRepository(builder.XrayBuilder):
+    """Split by a hash of the patient id."""
+
+    name = NAME
+    BUILDER_CONFIG_CLASS = Covid19ImageRepositoryConfig
+    builder_config_class = Covid19ImageRepositoryConfig
+
+    description = "COVID-19 Image Repository of Hannover, split by a hash of the patient id."
+    homepage = "https://github.com/ml-workgroup/covid-19-image-repository"
+    citation = "Winther et al., COVID-19 Image Repository, 2020."
+    raw_content = "data.csv and the folder png"
+
+    def collect(self, raw: pathlib.Path) -> builder.Collection:
+        """Rows of data.csv with their images."""
+        config = self.builder_config
+        table = read_table(raw, config.val_fraction, config.test_fraction)
+        return covid_tables.with_images(table, [raw / "png", raw])
+
+
+def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> builder.Table:
+    """Reads data.csv.
+
+    Arguments:
+      raw: the folder that holds it.
+      val_fraction, test_fraction: as in `xray.UnsplitConfig`.
+
+    Returns:
+      Rows whose `image_id` is the name of the file in the folder png.
+
+    Raises:
+      UserError: the file is absent or not in its form, or names an image twice.
+    """
+    path = raw / "data.csv"
+    rows: dict[str, builder.Row] = {}
+    others = []
+    for where, cells in csv_rows(path, _NEEDED, latin1=True, ragged=True):
+        name = covid_tables.required(cells, "image_id", where) + ".png"
+        patient_id = f"{NAME}/{covid_tables.required(cells, 'patient_id', where)}"
+        view = _PROJECTIONS.get(cells["projection"].lower())
+        if view is None:
+            others.append(name)
+            continue
+        if name in rows:
+            raise UserError(f"{where}: a second row of the image {name}")
+        rows[name] = builder.Row(
+            image_id=name,
+            patient_id=patient_id,
+            source=NAME,
+            split=builder.split_of(patient_id, val_fraction, test_fraction),
+            labels=_LABELS,
+            view=view,
+            sex=covid_tables.sex_of(cells),
+            age=covid_tables.years(cells["age"]),
+        )
+    notes = builder.note(others, "images are left out, as their projection is neither PA nor AP")
+    if not rows:
+        raise UserError(f"{path}: no image is left to prepare. " + ". ".join(notes))
+    return builder.Table(tuple(rows.values()), notes)

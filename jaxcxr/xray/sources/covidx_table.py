@@ -1,0 +1,231 @@
+"""The published list files of COVIDx, versions 1 to 9, without the images.
+
+One image a line, `patient file label source`. Known forms: versions 1 and 2, and the test images of
+the RSNA up to 7A, have no source; patients of 7A to 8B can be called `COVID 216`, with a blank, so
+that lines are read from their right end; 9A and 9B call some images' source `rnsa`. The lists A
+and those before 6 know normal, pneumonia and COVID-19, the others positive and negative.
+
+Wang, Lin and Wong, "COVID-Net", Scientific Reports 2020.
+"""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Iterable, Iterator
+
+from jaxcxr.data.csv_files import read_text
+from jaxcxr.data.schema import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.errors import UserError
+from jaxcxr.xray.sources import builder, covid19_radiography
+
+UNKNOWN_SOURCE = "covidx"  # the source of rows whose list does not tell it
+
+SOURCES = {  # COVIDx's word -> name of the source here
+    "cohen": "covid_chestxray",
+    "fig1": "figure1",
+    "actmed": "actualmed",
+    "sirm": covid19_radiography.NAME,
+    "rsna": "rsna_pneumonia",
+    "rnsa": "rsna_pneumonia",
+    "ricord": "ricord",
+    "stonybrook": "stonybrook",
+    "bimcv": "bimcv",
+}
+_A = {
+    "normal": dict.fromkeys(FINDINGS, NEGATIVE),
+    "pneumonia": {"Pneumonia": POSITIVE, "COVID-19": NEGATIVE},
+    "COVID-19": {"COVID-19": POSITIVE},
+}
+_B = {"positive": {"COVID-19": POSITIVE}, "negative": {"COVID-19": NEGATIVE}}
+_SEVERITY = ("level1", "level2")
+_ENDING = re.compile(r"\.(png|jpe?g|dcm)$", re.IGNORECASE)
+_IMAGE_NAME = re.compile(r"\S+\.(png|jpe?g)", re.IGNORECASE)
+_IDS = {  # the form of a patient's id tells the source, where the line does not
+    "rsna": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
+    "cohen": re.compile(r"\d{1,3}[a-z]?", re.ASCII),
+    "fig1": re.compile(r"COVID-\d{5}[a-z]?", re.ASCII),
+    "actmed": re.compile(r"ANON\d+", re.ASCII),
+    "sirm": re.compile(r"COVID-19\(\d+\)|COVID[ _]\d+", re.ASCII),
+}
+_FIGURE1_ID = re.compile(r"(COVID-\d+)[a-z]")
+# Stony Brook's names hold the series' view, BIMCV's the projection.
+_VIEW = re.compile(r"\.0+-(AP|PA|LATERAL)-\d|_vp-(ap|pa)_")
+_ABDOMEN = re.compile(r"^A\d+-.*-NA-[A-Z_]*ABD")
+_EXPECTED = "expected is `patient file label source`"
+
+
+def read(
+    train: pathlib.Path,
+    test: pathlib.Path,
+    validation: pathlib.Path | None = None,
+    val_fraction: float = 0.0,
+) -> builder.Table:
+    """Reads the lists of one version.
+
+    Arguments:
+      train, test: the list files.
+      validation: the list file of those versions that have one.
+      val_fraction: share of the training list's patients that go to validation, by a hash of the
+        patient id, where there is no list of it.
+
+    Returns:
+      Rows whose `source` is the one the image is from, "covidx" where neither the line nor the form
+      of the patient's id tells it, with the patient ids that source has here. Labels are those of
+      the list: COVID-19 and negative say nothing of the other findings, pneumonia excludes
+      COVID-19, normal excludes everything. Repetitions count once, and images that a list gives
+      two labels are left out. An image or patient in two lists stays in both, as published; that
+      and films that are not frontal chest radiographs are noted.
+
+    Raises:
+      UserError: a list is absent or not in its form, mixes A and B labels, or is of COVIDx-S, whose
+        labels are grades of severity.
+    """
+    lists = {"train": train, "test": test}
+    if validation is not None:
+        lists = {"train": train, "validation": validation, "test": test}
+    rows: list[builder.Row] = []
+    notes: list[str] = []
+    kinds: dict[str, pathlib.Path] = {}
+    for split, path in lists.items():
+        part, kind, remarks = _read_list(path, split)
+        rows += part
+        notes += remarks
+        kinds.setdefault(kind, path)
+    if len(kinds) > 1:
+        raise UserError(
+            f"{kinds['A']} has the labels {', '.join(_A)}, but {kinds['B']} {', '.join(_B)}; "
+            "give lists of one version"
+        )
+    return builder.Table(carved(rows, val_fraction), (*notes, *_remarks(rows)))
+
+
+def carved(rows: Iterable[builder.Row], val_fraction: float) -> tuple[builder.Row, ...]:
+    """Moves patients of the training list to validation, unless there is a list of that.
+
+    Arguments:
+      rows: of a `xray.Table`.
+      val_fraction: as in `read`.
+    """
+    rows = tuple(rows)
+    if any(row.split == "validation" for row in rows):
+        return rows
+    return tuple(
+        dataclasses.replace(row, split=builder.split_of(row.patient_id, val_fraction))
+        if row.split == "train"
+        else row
+        for row in rows
+    )
+
+
+def _read_list(path: pathlib.Path, split: str) -> tuple[list[builder.Row], str, list[str]]:
+    """Rows of one list, "A" or "B" for the kind of its labels, and remarks."""
+    rows: dict[tuple[str, str], builder.Row] = {}
+    repeated, contradictory = [], {}
+    allowed: dict = {}
+    for where, line in _lines(path):
+        patient, name, label, source = _fields(line, where)
+        allowed = allowed or next((kind for kind in (_A, _B) if label in kind), {})
+        if label not in allowed:
+            raise UserError(f"{where}: {label!r} is no label of this list: {_named(allowed)}")
+        row = _row(patient, name, allowed[label], source, split)
+        first = rows.setdefault((row.source, name), row)
+        if first is not row:
+            repeated.append(name)
+            if first.labels != row.labels:
+                contradictory[row.source, name] = name
+    if not rows:
+        raise UserError(f"{path}: the list is empty; {_EXPECTED}")
+    notes = [
+        *builder.note(repeated, f"lines of {path.name} repeat an image, which counts once"),
+        *builder.note(
+            list(contradictory.values()), f"images have two labels in {path.name} and are left out"
+        ),
+    ]
+    kept = [row for key, row in rows.items() if key not in contradictory]
+    return kept, "A" if allowed is _A else "B", notes
+
+
+def _lines(path: pathlib.Path) -> Iterator[tuple[str, str]]:
+    """Lines that are not blank as (place for messages, text)."""
+    if "sev" in path.name.lower():
+        raise UserError(_severity(f"{path}"))
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if line.strip():
+            yield f"{path}:{number}", line.strip()
+
+
+def _fields(line: str, where: str) -> tuple[str, str, str, str]:
+    """(patient, file, label, source); the source is "" where the line ends with the label."""
+    words = line.split()
+    source = words.pop() if words[-1] in SOURCES else ""
+    if {*words[-2:]} & {*_SEVERITY}:
+        raise UserError(_severity(where))
+    if len(words) > 1 and words[-1] not in {*_A, *_B} and words[-2] in {*_A, *_B}:
+        raise UserError(f"{where}: the source {words[-1]!r} is none of {', '.join(SOURCES)}")
+    if len(words) < 3 or not _IMAGE_NAME.fullmatch(words[-2]) or not "".join(words).isprintable():
+        raise UserError(f"{where}: {line[:100]!r} is no line of COVIDx; {_EXPECTED}")
+    return " ".join(words[:-2]), words[-2], words[-1], source
+
+
+def _row(patient: str, name: str, known: dict, word: str, split: str) -> builder.Row:
+    word = word or next((word for word, form in _IDS.items() if form.fullmatch(patient)), "")
+    source = SOURCES.get(word, UNKNOWN_SOURCE)
+    if source == covid19_radiography.NAME:
+        patient = covid19_radiography.image_key(name) or patient
+    if source == "figure1" and (match := _FIGURE1_ID.fullmatch(patient)):
+        patient = match[1]
+    view = next(filter(None, match.groups())).upper() if (match := _VIEW.search(name)) else ""
+    return builder.Row(
+        image_id=name,
+        patient_id=f"{source}/{patient}",
+        source=source,
+        split=split,
+        labels=tuple(known.get(finding, UNKNOWN) for finding in FINDINGS),
+        view={"LATERAL": "L"}.get(view, view),
+    )
+
+
+def image_of(row: builder.Row) -> tuple[str, str]:
+    """(source, name) of an image, the same in the lists and in the source's own table."""
+    if row.source == covid19_radiography.NAME:
+        return row.source, row.patient_id
+    if row.source in ("figure1", "rsna_pneumonia"):  # their tables name no endings
+        return row.source, _ENDING.sub("", row.image_id)
+    return row.source, row.image_id
+
+
+def is_abdomen(row: builder.Row) -> bool:
+    """Whether a row is one of Stony Brook's films of the abdomen, which the lists have too."""
+    return row.source == "stonybrook" and bool(_ABDOMEN.search(row.image_id))
+
+
+def _remarks(rows: list[builder.Row]) -> Iterator[str]:
+    images = [(row.split, f"{row.source}/{row.image_id}") for row in rows]
+    yield from builder.note(_in_two(images), "images stand in two lists, and stay in both")
+    patients = [(row.split, row.patient_id) for row in rows]
+    yield from builder.note(_in_two(patients), "patients stand in two lists, and stay in both")
+    unknown = [row.image_id for row in rows if row.source == UNKNOWN_SOURCE]
+    yield from builder.note(unknown, "images have no source in the lists, nor a known form of id")
+    lateral = [row.image_id for row in rows if row.view == "L"]
+    yield from builder.note(lateral, "images are lateral views by their names")
+    abdomen = [row.image_id for row in rows if is_abdomen(row)]
+    yield from builder.note(abdomen, "images are of the abdomen by their names")
+
+
+def _in_two(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Names that occur with two splits, sorted."""
+    splits: dict[str, set[str]] = {}
+    for split, name in pairs:
+        splits.setdefault(name, set()).add(split)
+    return sorted(name for name, found in splits.items() if len(found) > 1)
+
+
+def _severity(where: str) -> str:
+    return (
+        f"{where}: this list is of COVIDx-S, which grades how severe COVID-19 is (level1, level2) "
+        "and says of no finding whether it is there; give train_COVIDx9A.txt or the like"
+    )
+
+
+def _named(allowed: dict) -> str:
+    return f"allowed: {', '.join(allowed or {**_A, **_B})}"

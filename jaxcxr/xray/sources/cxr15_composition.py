@@ -1,0 +1,176 @@
+"""How data sets become one without a patient in two splits: on rows alone, without images."""
+
+import collections
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+from jaxcxr.data.schema import FINDINGS, NEGATIVE, POSITIVE
+from jaxcxr.xray.sources import builder, covidx_table, rsna_pneumonia_table
+
+OFFICIAL = ("chestxray14", "covidx")  # the parts that come with a split
+
+_ORDER = {"test": 0, "validation": 1, "train": 2}  # of two copies of an image, the first stays
+_RSNA = rsna_pneumonia_table.NAME
+_PNEUMONIA = FINDINGS.index("Pneumonia")
+
+
+@dataclasses.dataclass(frozen=True)
+class Composition:
+    """The data sets after all that was left out.
+
+    Attributes:
+      parts: rows by the name of the data set, in their order there.
+      left_out: rows by the reason, which reads on from "images of <source> ".
+      merged: rows of ChestX-ray14 that got Pneumonia from the RSNA's reading of the same film.
+    """
+
+    parts: dict[str, tuple[builder.Row, ...]]
+    left_out: dict[str, tuple[builder.Row, ...]]
+    merged: tuple[builder.Row, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out, and why, with counts."""
+        notes: list[str] = []
+        for reason, rows in self.left_out.items():
+            names = collections.defaultdict(list)
+            for row in rows:
+                names[row.source].append(row.image_id)
+            for source, of_source in names.items():
+                notes += builder.note(of_source, f"images of {source} {reason}")
+        names = [row.image_id for row in self.merged]
+        fact = "training images of chestxray14 get Pneumonia, as the RSNA's radiologists read it"
+        return (*notes, *builder.note(names, fact))
+
+
+def compose(
+    parts: Mapping[str, Sequence[builder.Row]], matches: Mapping[str, str], val_fraction: float
+) -> Composition:
+    """Puts data sets together.
+
+    Patients of the RSNA's images become those of ChestX-ray14, through the match of the pixels.
+    Where a data set without a split of its own has patients of ChestX-ray14 or of COVIDx's lists,
+    their split is the one they have there. Then are left out, in this order:
+
+    - films that are not frontal, or not of the chest;
+    - an image that an earlier data set brings too;
+    - training and validation images of patients who are in a test split, whatever the data set,
+      and training images of patients who are in validation;
+    - an image of the RSNA whose original of ChestX-ray14 is there. If both are training images
+      and the RSNA's radiologists read pneumonia, the original's label becomes Pneumonia; labels
+      for validation and test stay as published.
+
+    Arguments:
+      parts: rows by the name of the data set; earlier ones have precedence.
+      matches: image of ChestX-ray14 by the RSNA's patientId.
+      val_fraction: share of the patients of training lists that go to validation; decides anew
+        for patients of the RSNA, in the way in which ChestX-ray14's are.
+    """
+    left_out: dict[str, list[builder.Row]] = collections.defaultdict(list)
+    rows = [
+        (name, _identified(row, matches, val_fraction))
+        for name, part in parts.items()
+        for row in part
+    ]
+    rows = _following(rows)
+    rows = list(_distinct(rows, matches, left_out))
+    rows = list(_apart(rows, left_out))
+    rows, merged = _without_twins(rows, matches, left_out)
+    return Composition(
+        {name: tuple(row for part, row in rows if part == name) for name in parts},
+        {reason: tuple(of_reason) for reason, of_reason in left_out.items()},
+        tuple(merged),
+    )
+
+
+def _identified(row: builder.Row, matches: Mapping[str, str], val_fraction: float) -> builder.Row:
+    original = _original(row, matches)
+    if original is None:
+        return row
+    patient = original[:8]
+    split = row.split if row.split == "test" else builder.split_of(patient, val_fraction)
+    return dataclasses.replace(row, patient_id=patient, split=split)
+
+
+def _original(row: builder.Row, matches: Mapping[str, str]) -> str | None:
+    """Image of ChestX-ray14 that an image of the RSNA is."""
+    if row.source != _RSNA:
+        return None
+    return matches.get(covidx_table.image_of(row)[1])
+
+
+def _following(rows: list[tuple[str, builder.Row]]) -> list[tuple[str, builder.Row]]:
+    """Gives patients of an official part the split that they have there."""
+    official: dict[str, str] = {}
+    for name, row in rows:
+        if name in OFFICIAL:
+            known = official.setdefault(row.patient_id, row.split)
+            official[row.patient_id] = min(known, row.split, key=_ORDER.__getitem__)
+    return [
+        (name, row)
+        if name in OFFICIAL
+        else (name, dataclasses.replace(row, split=official.get(row.patient_id, row.split)))
+        for name, row in rows
+    ]
+
+
+def _distinct(
+    rows: list[tuple[str, builder.Row]],
+    matches: Mapping[str, str],
+    left_out: dict[str, list[builder.Row]],
+) -> Iterator[tuple[str, builder.Row]]:
+    """Frontal films of the chest, each once; the copy that is tested on before the others."""
+
+    def image(row: builder.Row) -> tuple[str, str]:
+        original = _original(row, matches)
+        return (row.source, original) if original else covidx_table.image_of(row)
+
+    first: dict[tuple[str, str], int] = {}
+    for i in sorted(range(len(rows)), key=lambda i: _ORDER[rows[i][1].split]):
+        first.setdefault(image(rows[i][1]), i)
+    for i, (name, row) in enumerate(rows):
+        if row.view == "L" or covidx_table.is_abdomen(row):
+            left_out["are not frontal films of the chest and are left out"].append(row)
+        elif first[image(row)] != i:
+            left_out["are in two data sets or lists and count once"].append(row)
+        else:
+            yield name, row
+
+
+def _apart(
+    rows: list[tuple[str, builder.Row]], left_out: dict[str, list[builder.Row]]
+) -> Iterator[tuple[str, builder.Row]]:
+    """Rows whose patient is in no split that matters more."""
+    patients: dict[str, set[str]] = {split: set() for split in _ORDER}
+    for _, row in rows:
+        patients[row.split].add(row.patient_id)
+    for name, row in rows:
+        if row.split != "test" and row.patient_id in patients["test"]:
+            left_out["are of patients in a test split and are not trained on"].append(row)
+        elif row.split == "train" and row.patient_id in patients["validation"]:
+            left_out["are of patients in validation and are not trained on"].append(row)
+        else:
+            yield name, row
+
+
+def _without_twins(
+    rows: list[tuple[str, builder.Row]],
+    matches: Mapping[str, str],
+    left_out: dict[str, list[builder.Row]],
+) -> tuple[list[tuple[str, builder.Row]], list[builder.Row]]:
+    originals = {row.image_id: row for _, row in rows if row.source == "chestxray14"}
+    kept, changed = [], {}
+    for name, row in rows:
+        original = originals.get(_original(row, matches) or "")
+        if original is None:
+            kept.append((name, row))
+            continue
+        left_out["are images of chestxray14, come in as the original and are left out"].append(row)
+        both_train = row.split == original.split == "train"
+        if both_train and (row.labels[_PNEUMONIA], original.labels[_PNEUMONIA]) == (
+            POSITIVE, NEGATIVE,
+        ):
+            labels = list(original.labels)
+            labels[_PNEUMONIA] = POSITIVE
+            changed[original] = dataclasses.replace(original, labels=tuple(labels))
+    return [(name, changed.get(row, row)) for name, row in kept], list(changed.values())

@@ -1,0 +1,238 @@
+"""TBX11K: tuberculosis in 11,200 radiographs, and the images of other data sets that come with it.
+
+Liu et al., "Rethinking Computer-Aided Tuberculosis Diagnosis", CVPR 2020. One label: Tuberculosis.
+It is the folder of an image: `health` and `sick` (ill with something else) have none, `tb` has it,
+active or healed, and that of `test` is not published. In `extra/mc+shenzhen` (Montgomery County
+and Shenzhen, Jaeger et al. 2014) the name tells it by its end, `_1` or `_0`; in `extra/da+db`
+(New Delhi) by its beginning, `p` or `n`.
+
+The public held-out images are those of the official validation list, and so they are the test
+split here; validation is carved from the training list. The extra images alone are pooled and
+divided into folds, one of which is the test split. There are no patient ids: Montgomery, Shenzhen
+and TBX11K are taken to show each patient once. In da+db two copies in the other list are known by
+name and left out. Two more pairs, each within one list, are not: the folds of the extra images can
+part them, and `jaxcxr audit` tells.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+import re
+from typing import ClassVar
+
+from jaxcxr.data.csv_files import read_text
+from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.errors import UserError
+from jaxcxr.xray.sources import builder, tbx11k_boxes
+
+NAME = "tbx11k"
+CLASSES = ("Tuberculosis",)
+LISTS = ("tbx11k", "all", "extra")
+
+_FOLDS = 5
+_PREFIX = {"tbx11k": "TBX11K", "all": "all", "extra": "all"}
+_HIDDEN = "all_test"
+_LABELS = {"health": NEGATIVE, "sick": NEGATIVE, "tb": POSITIVE, "test": UNKNOWN}
+_NLM = {"MCUCXR": "montgomery", "CHNCXR": "shenzhen"}
+_NAME = re.compile(
+    r"(?P<folder>health|sick|tb|test)/(?P<own>\w+)\.(png|jpg)"
+    r"|extra/da\+db/(?P<part>train|val)/(?P<dadb>(?P<letter>[pn])x?\d+)\.(png|jpg)"
+    r"|extra/mc\+shenzhen/(train|val)/(?P<nlm>(?P<place>MCUCXR|CHNCXR)_\d+)_(?P<digit>[01])"
+    r"\.(png|jpg)",
+    re.ASCII,
+)
+# Byte for byte the same images: of each pair, the one of the training list is left out.
+_COPIES = {
+    "extra/da+db/train/n28.png": "extra/da+db/val/n1.png",
+    "extra/da+db/train/n6.png": "extra/da+db/val/n32.png",
+}
+
+
+@dataclasses.dataclass(eq=False)
+class Tbx11kConfig(builder.XrayConfig):
+    """Options of the prepared TBX11K.
+
+    Attributes:
+      val_fraction: share of the patients not in the test split that go to validation.
+      lists: "tbx11k" (its own images), "all" (with the extra ones of other data sets) or "extra"
+        (these alone, pooled and divided into folds).
+      include_hidden: add the hidden test set, whose labels are unknown, to the test split.
+      folds: into how many folds the patients of "extra" are divided.
+      fold: which of these folds is the test split, from 0.
+    """
+
+    SOURCE: ClassVar[str] = NAME
+
+    lists: str = "tbx11k"
+    include_hidden: bool = False
+    folds: int = _FOLDS
+    fold: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._choice("lists", LISTS)
+        self._between("folds", 2, 1000)
+        self._between("fold", 0, self.folds - 1)
+        extra = self.lists == "extra"
+        if not extra and (self.fold, self.folds) != (0, _FOLDS):
+            raise UserError(
+                f"{NAME}: fold and folds need lists=extra; lists={self.lists} has an official split"
+            )
+        if extra and self.include_hidden:
+            raise UserError(f"{NAME}: include_hidden needs lists=tbx11k or all, not extra")
+
+
+class Tbx11k(builder.XrayBuilder):
+    """Official validation list as test split; the extra images alone by folds."""
+
+    name = NAME
+    BUILDER_CONFIG_CLASS = Tbx11kConfig
+    builder_config_class = Tbx11kConfig
+
+    classes = CLASSES
+    description = (
+        "TBX11K, its official validation list as test split, validation carved from its training "
+        "list; or its extra images alone, pooled and split into folds by a hash of the patient id."
+    )
+    homepage = "https://mmcheng.net/tb/"
+    citation = (
+        "Liu et al., CVPR 2020. Montgomery and Shenzhen: Jaeger et al., Quant. Imaging Med. Surg. "
+        "2014, U.S. National Library of Medicine."
+    )
+    raw_content = "lists/, annotations/ and imgs/"
+
+    def collect(self, raw: pathlib.Path) -> builder.Collection:
+        """Rows of the lists, with their images in `imgs/`."""
+        config = self.builder_config
+        table = read_table(
+            raw, config.lists, config.val_fraction, fold=config.fold, folds=config.folds,
+            include_hidden=config.include_hidden,
+        )
+        paths = {row: raw / "imgs" / row.image_id for row in table.rows}
+        there = {row: path if path.is_file() else None for row, path in paths.items()}
+        return builder.Collection.of(there, table.notes)
+
+
+def read_table(
+    raw: pathlib.Path,
+    lists: str = "tbx11k",
+    val_fraction: float = 0.125,
+    *,
+    fold: int = 0,
+    folds: int = _FOLDS,
+    include_hidden: bool = False,
+) -> builder.Table:
+    """Reads the lists and the boxes.
+
+    Arguments:
+      raw: folder with `lists/` and, if there are any boxes, `annotations/json/` or
+        `annotations/xml/`.
+      lists, val_fraction, fold, folds, include_hidden: as in `Tbx11kConfig`.
+
+    Returns:
+      One row per image, called by its path in the lists. Repeated lines, images of which another
+      is a known copy, and hidden ones unless asked for, are left out and noted.
+
+    Raises:
+      UserError: a file is absent or not in its form, or an image stands in two lists.
+    """
+    if not raw.is_dir():
+        raise UserError(f"{NAME}: no folder {raw}; give the raw data with --raw DIR")
+    parts = {part: _list_path(raw, f"{_PREFIX[lists]}_{part}") for part in ("train", "val")}
+    hidden = _list_path(raw, _HIDDEN)
+    if include_hidden:
+        parts["hidden"] = hidden
+    listed, repeated = _listed(parts)
+    if lists == "extra":
+        listed = {name: part for name, part in listed.items() if name.startswith("extra/")}
+    copies = [name for name in listed if _COPIES.get(name) in listed]
+    boxes = tbx11k_boxes.Boxes({}, raw) if lists == "extra" else tbx11k_boxes.read(raw)
+    rows = []
+    for name, part in listed.items():
+        source, patient_id, label = identity(name)
+        if lists == "extra":
+            test = fold_of(patient_id, folds) == fold
+        else:
+            test = part != "train"
+        found, box_size = boxes.of(name)
+        split = "test" if test else builder.split_of(patient_id, val_fraction)
+        rows.append(builder.Row(
+            name, patient_id, source, split, (label,), boxes=found, box_size=box_size
+        ))
+    unasked = []
+    if lists != "extra" and not include_hidden and hidden.exists():
+        unasked = read_list(hidden)
+    notes = (
+        *builder.note(repeated, "lines of the lists are repetitions and count once"),
+        *builder.note(copies, "images of da+db are copies of images in its other list; left out"),
+        *builder.note(unasked, "images of the hidden test set have no published label; left out"),
+    )
+    return builder.Table(tuple(row for row in rows if row.image_id not in copies), notes)
+
+
+def read_list(path: pathlib.Path) -> list[str]:
+    """Images of a list, one path relative to `imgs/` per line.
+
+    Raises:
+      UserError: the file is absent or empty, or a line is none of the data set's paths.
+    """
+    names = []
+    for number, line in enumerate(map(str.strip, read_text(path).splitlines()), 1):
+        if line and not _NAME.fullmatch(line):
+            raise UserError(
+                f"{path}:{number}: {line[:80]!r} is no image of TBX11K; expected is a path such "
+                "as tb/tb0005.png or extra/mc+shenzhen/train/MCUCXR_0399_1.png"
+            )
+        names += [line] if line else []
+    if not names:
+        raise UserError(f"{path}: empty; expected is one image per line")
+    return names
+
+
+def identity(name: str) -> tuple[str, str, int]:
+    """Source, patient and label of an image.
+
+    Arguments:
+      name: path in the lists, such as `tb/tb0005.png`.
+
+    Returns:
+      ("tbx11k", "montgomery", "shenzhen" or "dadb"; patient id; 1, 0 or -1).
+
+    Raises:
+      UserError: no image of the data set is called so.
+    """
+    match = _NAME.fullmatch(name)
+    if not match:
+        raise UserError(f"{NAME}: {name!r} is no image of TBX11K")
+    if match["folder"]:
+        return NAME, f"{NAME}/{match['own']}", _LABELS[match["folder"]]
+    if match["dadb"]:
+        label = POSITIVE if match["letter"] == "p" else NEGATIVE
+        return "dadb", f"dadb/{match['part']}/{match['dadb']}", label
+    source = _NLM[match["place"]]
+    return source, f"{source}/{match['nlm']}", POSITIVE if match["digit"] == "1" else NEGATIVE
+
+
+def fold_of(patient_id: str, folds: int) -> int:
+    """Fold of a patient, 0 to folds - 1: a fixed function of the id, independent of `split_of`."""
+    digest = hashlib.sha256(f"fold of {patient_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % folds
+
+
+def _list_path(raw: pathlib.Path, name: str) -> pathlib.Path:
+    return raw / "lists" / f"{name}.txt"
+
+
+def _listed(parts: dict[str, pathlib.Path]) -> tuple[dict[str, str], list[str]]:
+    """Image -> the list it stands in, and the images that a list repeats."""
+    listed: dict[str, str] = {}
+    repeated = []
+    for part, path in parts.items():
+        for name in read_list(path):
+            if name not in listed:
+                listed[name] = part
+            elif listed[name] == part:
+                repeated.append(name)
+            else:
+                raise UserError(f"{path}: {name} stands in {parts[listed[name]].name} too")
+    return listed, repeated

@@ -1,0 +1,224 @@
+"""Chest X-ray: multi-label detection of findings with unknown labels masked everywhere."""
+
+import functools
+import pathlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcxr.report import attention_figures, run_figures
+from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.statistics import classification
+from jaxcxr.task import LEFT_OUT, Evaluation
+from jaxcxr.xray import augment, balance
+from jaxcxr.xray.images import radiographs
+from jaxcxr.xray.report import run_results, xray_page
+
+# One grey channel stands for three identical ones, so one mean and one deviation serve: the
+# averages over the channels of ImageNet's.
+GRAY_MEAN, GRAY_STD = 0.449, 0.226
+
+# Images over which attention is drawn, at most.
+_LOOKED_AT = 4
+
+
+def cross_entropy(logits, labels, positive_weight, negative_weight, gamma: float = 0.0):
+    """Weighted binary cross-entropy of each label, 0 where the label is unknown.
+
+    Thesis eq. 4.1 (its sum runs over 15 classes, not 16, and lacks the minus sign). With `gamma`
+    above 0 each term is scaled by `(1 - p_t)^gamma` (Lin et al. 2017, focal loss, eq. 4).
+
+    Arguments:
+      logits: float `[batch, classes]`.
+      labels: int `[batch, classes]` in {1, 0, -1 unknown}.
+      positive_weight: `[classes]`.
+      negative_weight: `[classes]`.
+      gamma: focusing exponent.
+
+    Returns:
+      float32 `[batch, classes]`.
+    """
+    logits = logits.astype(jnp.float32)
+    log_p, log_q = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+    positive = positive_weight * -log_p
+    negative = negative_weight * -log_q
+    if gamma:
+        positive = positive * jnp.exp(gamma * log_q)
+        negative = negative * jnp.exp(gamma * log_p)
+    loss = jnp.where(labels == POSITIVE, positive, 0.0)
+    return jnp.where(labels == NEGATIVE, negative, loss)
+
+
+class XrayTask:
+    """The chest X-ray task, see `jaxcxr.task.Task`.
+
+    Arguments:
+      config: the resolved config.
+      open_split: split name -> its radiographs (random access, with a `manifest`).
+    """
+
+    def __init__(self, config, open_split: Callable[[str], radiographs.Radiographs]):
+        self._config = config
+        self.source = functools.cache(open_split)
+        train = self.source("train").manifest
+        self.classes = train.classes
+        self.loss_weights = {"cross_entropy": 1.0}
+        self.span_units = {"blocks": "patches"}
+        self._gamma = config.loss.focal_gamma if config.loss.cxr == "focal" else 0.0
+        self._positive, self._negative = balance.class_weights(
+            train.labels, config.loss.class_weights, config.loss.effective_beta
+        )
+
+    def sampling(self) -> np.ndarray | None:
+        """Probability of each training image, by `data.sampling`."""
+        rows = self.source("train").manifest
+        return balance.sampling(rows.labels, rows.source, self._config.data.sampling)
+
+    def model_options(self) -> dict:
+        """One output per class."""
+        return {"classes": len(self.classes)}
+
+    def inputs(self, batch, train=False):
+        """Images float32 `[batch, size, size, 1]`, normalised."""
+        del train
+        return (_unit(batch["image"]) - GRAY_MEAN) / GRAY_STD, {}
+
+    def augment(self, key, batch):
+        """Random geometry and contrast, by the position of each example in the stream."""
+        image = augment.augment_xray(
+            key, _unit(batch["image"]), self._config.augment, batch["position"]
+        )
+        return {**batch, "image": image}
+
+    def divisors(self, batch):
+        """Known labels in the batch."""
+        return {"cross_entropy": jnp.sum(self._known(batch).astype(jnp.float32))}
+
+    def loss_sums(self, outputs, batch):
+        """Cross-entropy summed over known labels."""
+        loss = cross_entropy(
+            outputs, batch["labels"], self._positive, self._negative, self._gamma
+        )
+        return {"cross_entropy": jnp.sum(jnp.where(self._known(batch), loss, 0.0))}
+
+    def predict(self, outputs, batch):
+        """Scores in (0, 1), `[batch, classes]`."""
+        return {"scores": jax.nn.sigmoid(outputs.astype(jnp.float32))}
+
+    def evaluate(self, split: str, predictions) -> Evaluation:
+        """Per-class and macro AUROC and average precision."""
+        labels = self.source(split).manifest.labels
+        table = classification.evaluate(labels, predictions["scores"], self.classes)
+        return Evaluation(table.scalars(), table.to_text())
+
+    def ids(self, split: str, index) -> list[str]:
+        """Image ids."""
+        return [str(name) for name in self.source(split).manifest.image_id[np.asarray(index)]]
+
+    def calibrate(self, predictions, step: int, workdir: pathlib.Path) -> None:
+        """`calibration.json` and `predictions/validation.csv`, from those of validation."""
+        run_results.write_calibration(
+            self.source("validation").manifest, predictions["scores"], self._config.calibration,
+            {"step": step, "source": self._config.data.source}, workdir,
+        )
+
+    def write(self, split: str, predictions, workdir: pathlib.Path) -> str:
+        """`predictions/<split>.csv`, ROC curves, sample radiographs, figures with intervals."""
+        rows, scores = self.source(split).manifest, predictions["scores"]
+        folder = workdir / "report"
+        run_figures.roc(rows.labels, scores, self.classes, folder / f"roc_{split}.png")
+        chosen = _spread(rows.labels, self._config.report.samples)
+        pictures = np.stack([self.source(split)[i]["image"][..., 0] for i in chosen])
+        run_figures.samples(pictures, rows.labels[chosen], scores[chosen], self.classes,
+                       folder / f"samples_{split}.png")
+        table = run_results.write_figures(rows, scores, workdir)
+        run_results.write_scores(rows, scores, workdir / "predictions" / f"{split}.csv")
+        return table
+
+    def examples(self, split: str) -> np.ndarray:
+        """Images that show as many findings as possible."""
+        count = min(_LOOKED_AT, self._config.report.samples)
+        return _spread(self.source(split).manifest.labels, count)
+
+    def attention_figure(self, split: str, index, stacks):
+        """Last block and rollout, over radiographs; None where the last block has no weights."""
+        *_, (name, last) = stacks["blocks"].items()
+        if "weights" not in last:
+            return None
+        options = self._config.model.options
+        side, token = self._config.data.image_size // options.patch, options.pool == "token"
+        maps = attention_figures.patch_maps(last["weights"], side, side, token=token)
+        rolled = None
+        if all("weights" in block for block in stacks["blocks"].values()):
+            whole = [block["weights"] for block in stacks["blocks"].values()]
+            rolled = attention_figures.rollout(whole)
+            rolled = attention_figures.patch_maps(rolled, side, side, token=token)
+        images = self.source(split).read(index)["image"][..., 0]
+        labels = self.source(split).manifest.labels[index]
+        query = "of the class token" if token else "of all patches, mean"
+        return attention_figures.image_attention_figure(
+            images, maps, rolled, [self._findings(row) for row in labels],
+            f"attention {query}, in {name}",
+        )
+
+    def _findings(self, labels: np.ndarray) -> str:
+        """Positive labels as a title of two lines."""
+        names = [self.classes[i].replace("_", " ") for i in np.flatnonzero(labels == POSITIVE)]
+        more = f" +{len(names) - 2}" if len(names) > 2 else ""
+        return "\n".join(names[:2]) + more if names else "no finding"
+
+    def page(self, model, variables, split: str, workdir: pathlib.Path) -> str:
+        """The report page."""
+        title = f"{self._config.data.source}, {self._config.model.name}"
+        return xray_page.build(self, model, variables, split, workdir, title)
+
+    def describe(self) -> dict[str, str]:
+        """Images and patients of each split, and a table of the training split's classes."""
+        lines, settings = {}, self._config.data
+        splits = ("train", LEFT_OUT) if settings.folds else ("train",)
+        for split in (*splits, "validation", "test"):
+            rows = self.source(split).manifest
+            patients = len(np.unique(rows.patient_id))
+            lines[split] = f"{len(rows):,} images of {patients:,} patients"
+        if settings.folds:
+            numbers = ", ".join(map(str, settings.left_out))
+            lines[LEFT_OUT] += f" (folds {numbers} of 0 to {settings.folds - 1})"
+        if settings.labels:
+            lines["training labels"] = settings.labels
+        lines["class weights"] = self._weight_table()
+        return lines
+
+    def _weight_table(self) -> str:
+        """Labels and loss weights of each class; fits the screen's table at 80 columns."""
+        labels = self.source("train").manifest.labels
+        counts = ((labels == value).sum(0) for value in (POSITIVE, NEGATIVE, UNKNOWN))
+        weights = ([f"{w:.4f}" for w in side] for side in (self._positive, self._negative))
+        rows = [("", "pos.", "neg.", "unk.", "w+", "w-")]
+        rows += zip(self.classes, *counts, *weights, strict=True)
+        widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            " ".join([f"{name:{widths[0]}}",
+                      *(f"{cell!s:>{w}}" for cell, w in zip(cells, widths[1:], strict=True))])
+            for name, *cells in rows
+        )
+
+    def _known(self, batch):
+        return (batch["labels"] != UNKNOWN) & batch["valid"][:, None]
+
+
+def _unit(image):
+    """uint8 to float32 in [0, 1]; floats pass."""
+    if image.dtype == jnp.uint8:
+        return image.astype(jnp.float32) / 255.0
+    return image
+
+
+def _spread(labels: np.ndarray, count: int) -> np.ndarray:
+    """Indices of examples that show as many findings as possible: the first of each class."""
+    positive = labels == POSITIVE
+    firsts = [int(np.argmax(column)) for column in positive.T if column.any()]
+    healthy = np.flatnonzero(~positive.any(1))[:1]
+    chosen = list(dict.fromkeys([*firsts, *map(int, healthy), *range(len(labels))]))
+    return np.array(chosen[:count], dtype=int)

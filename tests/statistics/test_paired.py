@@ -1,0 +1,88 @@
+"""Paired comparison against all pairs, SciPy, and what it says when nothing differs."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxcxr.statistics import paired
+
+
+def example(seed, n=200, gain=0.0):
+    """Labels and two correlated scores, the second better by `gain`."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(n) < 0.3).astype(np.int8)
+    common = rng.normal(size=n)
+    first = common + 0.7 * rng.normal(size=n) + labels
+    return labels, first, common + 0.7 * rng.normal(size=n) + (1 + gain) * labels
+
+
+def wins(labels, scores):
+    pairs = scores[labels == 1][:, None] - scores[labels == 0][None]
+    return (pairs > 0) + 0.5 * (pairs == 0)
+
+
+def test_delong_is_the_variance_of_the_difference_of_all_pairs():
+    labels, first, second = example(0, gain=0.3)
+    difference = wins(labels, second) - wins(labels, first)
+    of_positives, of_negatives = difference.mean(axis=1), difference.mean(axis=0)
+    deviation = np.sqrt(stats.sem(of_positives) ** 2 + stats.sem(of_negatives) ** 2)
+    found = paired.delong(np.append(labels, -1), np.append(first, 0), np.append(second, 9))
+    assert found.value == pytest.approx(difference.mean(), abs=1e-12)
+    expected = stats.norm(difference.mean(), deviation)
+    assert found.interval == pytest.approx(expected.interval(0.95))
+    assert found.p == pytest.approx(2 * stats.norm.sf(abs(difference.mean()) / deviation))
+    back = paired.delong(labels, second, first)
+    assert (back.value, back.p) == pytest.approx((-found.value, found.p))
+
+
+def test_delong_of_seeds_is_of_the_mean_of_their_aurocs():
+    labels, first, second = example(1)
+    third = first + np.random.default_rng(9).normal(size=len(first))
+    difference = wins(labels, second) - (wins(labels, first) + wins(labels, third)) / 2
+    variance = (stats.sem(difference.mean(axis=1)) ** 2 + stats.sem(difference.mean(axis=0)) ** 2)
+    found = paired.delong(labels, np.stack([first, third]), second)
+    assert found.value == pytest.approx(difference.mean())
+    half = (found.interval[1] - found.interval[0]) / 2
+    assert half == pytest.approx(1.959964 * np.sqrt(variance))
+
+
+def test_equal_scores_differ_by_nothing():
+    labels, first, _ = example(0)
+    same = paired.delong(labels, first, first)
+    assert (same.value, same.p) == (0.0, 1.0)
+    # Any rising function ranks alike.
+    alike = paired.delong(labels, first, np.exp(first))
+    assert alike.p == 1.0
+    few = paired.delong(np.array([1, 0, 0]), np.arange(3.0), -np.arange(3.0))
+    assert few.value == 1.0
+    assert np.isnan([few.p, *few.interval]).all()
+    assert np.isnan(paired.delong(np.zeros(3), np.arange(3.0), np.arange(3.0)).value)
+
+
+def test_p_values_are_uniform_when_models_are_alike():
+    p = [paired.delong(*example(seed)).p for seed in range(600)]
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+    assert np.mean(np.array(p) < 0.05) == pytest.approx(0.05, abs=0.025)
+
+
+def test_resamples_give_percentiles_and_a_p_that_is_never_0():
+    draws = np.append(np.random.default_rng(0).normal(0.2, 0.1, 2000), np.nan)
+    found = paired.resampled(0.2, draws)
+    assert found.interval == pytest.approx((0.2 - 0.196, 0.2 + 0.196), abs=0.012)
+    assert found.p == pytest.approx(2 * stats.norm.sf(2), abs=0.02)
+    assert paired.resampled(5.0, np.full(999, 5.0)).p == 2 / 1000
+    assert paired.resampled(0.0, np.zeros(99)).p == 1.0
+    assert np.isnan(paired.resampled(0.2, np.full(3, np.nan)).p)
+
+
+def test_seeds_are_compared_by_welch():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(0.80, 0.01, 4), rng.normal(0.83, 0.03, 3)
+    found = paired.seeds(first, second)
+    assert found.value == pytest.approx(second.mean() - first.mean())
+    assert found.p == pytest.approx(stats.ttest_ind(first, second, equal_var=False).pvalue)
+    assert found.interval[0] < found.value < found.interval[1]
+    assert paired.seeds(first[:1], second) is paired.NONE
+    assert paired.seeds([0.8, 0.8], [0.9, 0.9]) is paired.NONE
+    assert paired.seeds([0.8, 0.8 + 1e-16], [0.9, 0.91]) is paired.NONE
+    assert paired.seeds([np.nan, np.nan], [0.9, 0.91]) is paired.NONE

@@ -1,0 +1,66 @@
+"""Rows of `jaxcxr predict` without scores: files that it could not read are no predictions."""
+
+import numpy as np
+import pytest
+
+from jaxcxr.errors import UserError
+from jaxcxr.xray.evaluation import metrics_table, scored_files
+
+LABELS = "image_id,Mass,Edema\na.png,1,0\nb.png,0,1\nc.png,1,1\n"
+PREDICTED = """image,status,reason,prob_Mass,prob_Edema,finding_Mass,finding_Edema
+a.png,ok,,0.9,0.2,1,0
+notes.png,failed,is no image,,,,
+b.png,flagged,blurred,0.1,0.7,0,1
+c.png,{status},{scores},{findings}
+"""
+
+
+@pytest.fixture
+def joined(tmp_path):
+    def join(last):
+        (tmp_path / "labels.csv").write_text(LABELS)
+        text = PREDICTED.replace("{status},{scores},{findings}", last)
+        (tmp_path / "scores.csv").write_text(text)
+        return scored_files.join(tmp_path / "labels.csv", tmp_path / "scores.csv")
+
+    return join
+
+
+def test_a_file_that_could_not_be_read_and_has_no_label_is_left_out(joined):
+    found = joined("ok,,0.8,0.6,1,1")
+    assert found.ids == ("a.png", "b.png", "c.png")
+    assert found.scores.tolist() == [[0.9, 0.2], [0.1, 0.7], [0.8, 0.6]]
+    assert found.ignored == 0
+
+
+def test_an_image_with_a_label_and_no_score_is_named(joined):
+    with pytest.raises(UserError, match=r"1 of 3 images have no prediction: c\.png"):
+        joined("refused,lateral view,,,,")
+
+
+def test_half_a_row_is_a_mistake(joined):
+    with pytest.raises(UserError, match=r"scores\.csv:5: '' in column prob_Edema is"):
+        joined("ok,,0.8,,1,1")
+
+
+def test_scores_of_nothing_are_refused(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("image,prob_Mass\na.png,\nb.png,\n")
+    with pytest.raises(UserError, match="no row has a score"):
+        scored_files.read_predictions(path)
+
+
+def test_intervals_of_few_patients_are_told():
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(40), 3)
+    labels = rng.integers(0, 2, (120, 2)).astype(np.int8)
+    labels[15:, 1] = 0
+    told = [
+        metrics_table.score(labels, rng.random((120, 2)), ("Mass", "Hernia"), whose, resamples=50)
+        for whose in (patients, None)
+    ]
+    assert told[0]["classes_of_few"] == ["Hernia"]
+    assert metrics_table.to_text(told[0]).endswith(
+        "intervals too narrow (fewer than 10 patients with or without the finding): Hernia")
+    positives = int(labels[:, 1].sum())
+    assert told[1]["classes_of_few"] == (["Hernia"] if positives < 10 else [])
