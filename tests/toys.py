@@ -38,7 +38,7 @@ class ToyXrays:
 
 
 def xray_config(**changes):
-    """A config for `xray_task` with one stage; changes as dotted keys with "__" for "."."""
+    """A config for `make_xray_task` with one stage; changes as dotted keys with "__" for "."."""
     config = base.default("cxr")
     base.set_model(config, "resnet18", stages=(1, 1, 1, 1), width=4, stem="small",
                    head_width=8, head_dropout=0.0)
@@ -79,7 +79,7 @@ def toy_clips(frames: int, stride: int, lengths=(30, 7, 19), seed: int = 0) -> c
 
 
 def pose_config(**changes):
-    """A config for `pose_task` with one stage."""
+    """A config for `make_pose_task` with one stage."""
     config = base.default("pose")
     base.set_model(config, "pose_temporal", dim=16, depth=1, heads=2, drop_path=0.0)
     base.add_stage(config, "all", "8 steps", optimizer__name="adamw", learning_rate=1e-3)
@@ -120,4 +120,4 @@ def make_pose_task(config):
 
 def create(config):
     """Stands in for `jaxcxr.task.create`: the toy task of a config."""
-    return xray_task(config) if config.task == "cxr" else pose_task(config)
+    return make_xray_task(config) if config.task == "cxr" else make_pose_task(config)
