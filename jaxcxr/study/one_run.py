@@ -17,9 +17,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from jaxcxr import config as config_lib
-from jaxcxr.plan import compiled
 from jaxcxr.errors import RunError, UserError
-from jaxcxr.study import pose_table
+from jaxcxr.plan import compiled
+from jaxcxr.pose.evaluation import run_errors
 from jaxcxr.study.grid import RESULT
 from jaxcxr.study.runner import REQUEST
 from jaxcxr.train import checkpoint, loop, setup, writers
@@ -51,7 +51,7 @@ def train(folder: pathlib.Path) -> None:
         **state, "batch_size": config.batch_size,
     }
     if config.task == "pose":
-        result["sequences"] = pose_table.sequence_sums(folder)
+        result["sequences"] = run_errors.sequence_sums(folder)
     partial = folder / f"{RESULT}.partial"
     partial.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     partial.replace(folder / RESULT)

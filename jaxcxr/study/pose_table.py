@@ -10,64 +10,14 @@ import csv
 import dataclasses
 import io
 import math
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxcxr.pose.evaluation import pose_arrays, pose_statistics
-from jaxcxr.pose.geometry.skeletons import HUMAN36M
+from jaxcxr.pose.evaluation.run_errors import METRICS, estimates, pooled
 from jaxcxr.statistics import intervals
 
-METRICS = ("mpjpe", "p_mpjpe", "mpjve")
 TITLES = ("MPJPE", "P-MPJPE", "MPJVE")
-RESAMPLES = 2000
-_MM = 1000.0
-_PLACES = [pose_statistics.METRICS.index(name) for name in METRICS]
-Sums = Mapping[str, Mapping[str, Sequence[float]]]
-
-
-def sequence_sums(folder: pathlib.Path, split: str = "test") -> dict[str, dict[str, list[float]]]:
-    """Sums of the errors of each sequence, from the predictions in the workdir of a run.
-
-    Arguments:
-      folder: workdir of a finished run of the pose task.
-      split: whose predictions.
-
-    Returns:
-      "subject/action/camera" -> metric of `METRICS` -> [sum in mm, count].
-
-    Raises:
-      UserError: a file is missing or damaged.
-    """
-    truth, guess = (
-        pose_arrays.read(folder / "predictions" / f"{split}{end}.npz").sequences
-        for end in ("_labels", "")
-    )
-    found = {}
-    for key, (_, joints) in truth.items():
-        one = pose_statistics.statistics(
-            guess[key][1].astype(np.float64) * _MM, joints.astype(np.float64) * _MM,
-            parents=HUMAN36M.parents,
-        )
-        found[str(key)] = {
-            name: [float(one.sums[place]), float(one.counts[place])]
-            for name, place in zip(METRICS, _PLACES, strict=True)
-        }
-    return found
-
-
-def overall(sequences: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, np.ndarray]:
-    """Metric of `METRICS` -> its mean over all frames, and the ends of its 95 % interval, mm.
-
-    Arguments:
-      sequences: of `sequence_sums`.
-    """
-    names = sorted(sequences)
-    values, drawn = _estimates(*_summed([{"sequences": sequences}], names), names)
-    ends = [intervals.percentile_interval(column) for column in drawn.T]
-    return {name: np.array([value, *range_])
-            for name, value, range_ in zip(METRICS, values, ends, strict=True)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,13 +65,17 @@ def make(
     Arguments:
       data: its name.
       frames: of a window.
-      results: row -> seed -> result with `sequences` as `sequence_sums` gives it, `validation`,
-        `parameters`, `flops`, `milliseconds`, `steps`, `batch_size`, `examples_per_second`.
+      results: row -> seed -> result with `sequences` as `run_errors.sequence_sums` gives it,
+        `validation`, `parameters`, `flops`, `milliseconds`, `steps`, `batch_size`,
+        `examples_per_second`.
       reference: name of the row compared with, "" for none.
     """
     names = sorted({n for runs in results.values() for run in runs.values()
                     for n in run["sequences"]})
-    of_row = {row: _summed(runs.values(), names) for row, runs in results.items() if runs}
+    of_row = {
+        row: pooled([run["sequences"] for run in runs.values()], names)
+        for row, runs in results.items() if runs
+    }
     rows = [
         _row(data, frames, row, results[row], of_row, reference, names) for row in of_row
     ]
@@ -129,13 +83,15 @@ def make(
 
 
 def _row(data, frames, row, runs, of_row, reference, names) -> Row:
-    values, resamples = _estimates(*of_row[row], names)
+    values, resamples = estimates(*of_row[row], names)
     difference, range_ = math.nan, (math.nan, math.nan)
     if reference in of_row and row != reference:
-        other, others = _estimates(*of_row[reference], names)
+        other, others = estimates(*of_row[reference], names)
         difference = float(values[0] - other[0])
         range_ = intervals.percentile_interval(resamples[:, 0] - others[:, 0])
-    by_seed = [_estimates(*_summed([run], names), names, 0)[0][0] for run in runs.values()]
+    by_seed = [
+        estimates(*pooled([run["sequences"]], names), names, 0)[0][0] for run in runs.values()
+    ]
 
     def mean(key: str) -> float:
         return float(np.mean([run[key] for run in runs.values()]))
@@ -149,29 +105,6 @@ def _row(data, frames, row, runs, of_row, reference, names) -> Row:
         difference, tuple(map(float, range_)), row == reference, round(mean("parameters")),
         mean("flops"), float(np.median([run["milliseconds"] for run in runs.values()])),
         float(np.mean(pace)),
-    )
-
-
-def _summed(runs, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Sums and counts over seeds, each `[sequences, 3]`."""
-    both = np.array([
-        [[run["sequences"][name][metric] for metric in METRICS] for name in names] for run in runs
-    ])
-    return tuple(both.sum(axis=0).transpose(2, 0, 1))
-
-
-def _estimates(
-    sums: np.ndarray, counts: np.ndarray, names: Sequence[str], resamples: int = RESAMPLES
-) -> tuple[np.ndarray, np.ndarray]:
-    """Means over all frames `[3]`, and those of resamples of motions `[resamples, 3]`."""
-    one = np.zeros(len(names))
-    motions = np.array([pose_arrays.parse_key(name, "the study").motion for name in names])
-    values = pose_statistics.estimate(sums, counts, one)
-    if not resamples:
-        return values, np.empty((0, len(METRICS)))
-    # The same seed draws the same motions for every row.
-    return values, pose_statistics.bootstrap(
-        sums, counts, one, motions, resamples=resamples, seed=0
     )
 
 

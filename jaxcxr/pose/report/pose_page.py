@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxcxr.pose.evaluation import run_errors
+from jaxcxr.pose.player import motions, viewer_page
 from jaxcxr.report import page
 from jaxcxr.report.page import Cell, Section
 from jaxcxr.report.run_sections import about, picture_of
-from jaxcxr.pose.player import motions, viewer_page
-from jaxcxr.study import pose_table
 
 PLAYED = 4  # sequences in the player, the worst ones
 _MOST_FRAMES = 3000  # in the player, of all of them
@@ -56,7 +56,7 @@ def _with_intervals(workdir: pathlib.Path, split: str) -> dict[str, np.ndarray]:
     """MPJPE and P-MPJPE of the predictions with their intervals; {} where none were written."""
     if not (workdir / "predictions" / f"{split}_labels.npz").exists():
         return {}
-    found = pose_table.overall(pose_table.sequence_sums(workdir, split))
+    found = run_errors.overall(run_errors.sequence_sums(workdir, split))
     return {name: found[name] for name in ("mpjpe", "p_mpjpe")}
 
 
