@@ -1,4 +1,9 @@
-"""Errors that the command line shows as one sentence instead of a traceback."""
+"""Errors that the command line shows as one sentence instead of a traceback, and their wording."""
+
+import difflib
+from collections.abc import Iterable
+
+_NAMED = 5  # of many names, in a message
 
 
 class UserError(Exception):
@@ -13,3 +18,29 @@ class RunError(Exception):
 
     The command line prints the message and exits with code 1; `--debug` adds the traceback.
     """
+
+
+def nearest(word: str, known: Iterable, cutoff: float = 0.6) -> str:
+    """The known word most like this one; "" if none is alike.
+
+    Arguments:
+      word: as the user wrote it.
+      known: the words that exist, or what `str` makes words of.
+      cutoff: least similarity, from 0 to 1, see `difflib.get_close_matches`.
+    """
+    return next(iter(difflib.get_close_matches(word, map(str, known), n=1, cutoff=cutoff)), "")
+
+
+def did_you_mean(word: str, known: Iterable, cutoff: float = 0.6) -> str:
+    """The end of a message about a word that does not exist; "" if none is alike.
+
+    Arguments: as `nearest`.
+    """
+    close = nearest(word, known, cutoff)
+    return f" Did you mean {close!r}?" if close else ""
+
+
+def some(names: Iterable[str]) -> str:
+    """The first of many names, for messages."""
+    names = list(names)
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

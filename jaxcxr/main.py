@@ -1,6 +1,5 @@
 """The entry: `python -m jaxcxr.main --config=FILE[:ARG] --workdir=DIR [--config.a.b=VALUE ...]`."""
 
-import difflib
 import errno
 import re
 import sys
@@ -8,7 +7,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from jaxcxr.errors import RunError, UserError
+from jaxcxr.errors import RunError, UserError, did_you_mean
 from jaxcxr.train import allocator, distributed
 
 # JAX and the trainer are imported inside functions: processes that generate data import this
@@ -131,13 +130,13 @@ def _nearest_key(key: str, hint: str) -> str:
     """The key probably meant: as the config's own message says, or else of all known keys."""
     from jaxcxr import config as config_lib
 
-    meant = re.match(r'Did you mean "(\w+)"', hint)
+    if meant := re.match(r'Did you mean "(\w+)"', hint):
+        return did_you_mean(meant[1], meant.groups())
     known = {
         part for task in config_lib.TASKS for path in config_lib.flatten(config_lib.default(task))
         for part in path.split(".")
     }
-    close = [meant[1]] if meant else difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    return did_you_mean(key, sorted(known), 0.5)
 
 
 def run(argv: list[str] | None = None) -> None:

@@ -5,13 +5,11 @@ none of the rooms behind them. To add one of your own, add its line here.
 """
 
 import dataclasses
-import difflib
 import functools
 import importlib
-from collections.abc import Iterable
 from typing import Any
 
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, did_you_mean
 
 # name -> module:class, see `jaxcxr.task.Task`.
 TASKS = {"cxr": "jaxcxr.xray.task:XrayTask", "pose": "jaxcxr.pose.task:PoseTask"}
@@ -102,12 +100,6 @@ MODELS = {
 _NOT_OPTIONS = {"parent", "name", "dtype", "axis_name", "decode"}
 
 
-def nearest(word: str, known: Iterable, cutoff: float = 0.6) -> str:
-    """The end of a message about a word that is not among the known ones; "" if none is near."""
-    close = difflib.get_close_matches(word, [str(k) for k in known], n=1, cutoff=cutoff)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
 def task(name: str) -> type:
     """Class of a task.
 
@@ -127,7 +119,7 @@ def source(name: str) -> Source:
     """
     if name not in SOURCES:
         raise UserError(
-            f"no data source is called {name!r}.{nearest(name, SOURCES)} "
+            f"no data source is called {name!r}.{did_you_mean(name, SOURCES)} "
             f"Sources: {', '.join(SOURCES)}."
         )
     return SOURCES[name]
@@ -172,7 +164,7 @@ def model(name: str) -> functools.partial:
     """
     if name not in MODELS:
         raise UserError(
-            f"no model is called {name!r}.{nearest(name, MODELS)} Models: {', '.join(MODELS)}."
+            f"no model is called {name!r}.{did_you_mean(name, MODELS)} Models: {', '.join(MODELS)}."
         )
     found = _resolve(MODELS[name].module)
     return found if isinstance(found, functools.partial) else functools.partial(found)

@@ -4,7 +4,6 @@ A config file starts from `default(task)` and changes what its experiment needs;
 so that a misspelt key fails at once. `validate` checks values before any device is touched.
 """
 
-import difflib
 import importlib.metadata
 import json
 import pathlib
@@ -15,7 +14,7 @@ import subprocess
 import ml_collections
 
 from jaxcxr import models, registry
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, did_you_mean
 from jaxcxr.train import optim
 from jaxcxr.xray import augment
 
@@ -325,5 +324,4 @@ def _git_commit() -> str:
 
 def nearest(key: str, known) -> str:
     """The end of a message about a key that is not among the known ones."""
-    close = difflib.get_close_matches(key, [str(k) for k in known], n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(map(str, known))}."
+    return did_you_mean(key, known, 0.5) or f" Known: {', '.join(map(str, known))}."

@@ -13,7 +13,6 @@ Every worker has to see the raw data and the prepared data's root under the same
 
 import concurrent.futures
 import contextlib
-import difflib
 import functools
 import io
 import os
@@ -28,7 +27,7 @@ import cv2
 from apache_beam.options import pipeline_options
 
 from jaxcxr.data import progress, staging
-from jaxcxr.errors import RunError, UserError
+from jaxcxr.errors import RunError, UserError, nearest
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_LATE = 60.0  # a network file system can show a new file as late as this
@@ -70,8 +69,8 @@ def _parsed(options: str) -> pipeline_options.PipelineOptions:
     # A job server can have options of its own, which it checks itself.
     if not every.get("job_endpoint"):
         for name in every.keys() - known.keys():
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean --{close[0]}?" if close else ""
+            close = nearest(name, known)
+            hint = f"; did you mean --{close}?" if close else ""
             raise UserError(f"--beam={options!r}: Beam has no option --{name}{hint}")
     for word in words[:1]:
         if not word.startswith("--"):

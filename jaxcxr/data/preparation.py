@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import difflib
 import errno
 import fcntl
 import importlib.util
@@ -21,7 +20,7 @@ from absl import logging
 from jaxcxr import registry
 from jaxcxr.data import overview, progress, shuffling, staging
 from jaxcxr.data.cores import usable_cores
-from jaxcxr.errors import RunError, UserError
+from jaxcxr.errors import RunError, UserError, did_you_mean
 from jaxcxr.xray.images import manifest, radiographs
 
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
@@ -182,9 +181,10 @@ def _builder(source: str, data_dir, options: dict):
     names = _names(source)
     for name in options:
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise UserError(f"{source} has no option {name!r}.{hint} Options: {', '.join(names)}.")
+            raise UserError(
+                f"{source} has no option {name!r}.{did_you_mean(name, names)} "
+                f"Options: {', '.join(names)}."
+            )
     cls = registry.builder_class(source)
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     try:

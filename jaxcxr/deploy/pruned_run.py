@@ -218,7 +218,7 @@ class _Stack:
 
 
 def _stacks(config) -> list[_Stack]:
-    from jaxcxr import models
+    from jaxcxr import registry
     from jaxcxr.models import attention
     from jaxcxr.models.attention.geometry import Grid, Line, Tree
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr import registry
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, did_you_mean
 
 
 def create(
@@ -33,7 +33,7 @@ def create(
     for key in options_:
         if key not in allowed:
             raise UserError(
-                f"model {name!r} has no option {key!r}.{registry.nearest(key, allowed)} "
+                f"model {name!r} has no option {key!r}.{did_you_mean(key, allowed)} "
                 f"Options: {', '.join(allowed)}."
             )
     if "axis_name" in {f.name for f in dataclasses.fields(model.func)}:

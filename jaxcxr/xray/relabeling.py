@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, some
 from jaxcxr.statistics import intervals
 from jaxcxr.xray.evaluation import scored_files
 
@@ -205,7 +205,7 @@ def read_adjudicated(
     if not columns:
         raise UserError(
             f"{path}: no column is a class of the data set or one of {', '.join(ADJUDICATED)}; it "
-            f"has {scored_files.some(sheet.columns)}."
+            f"has {some(sheet.columns)}."
         )
     found = scored_files.match_ids(table.ids, list(map(str, image_ids)), path, "the training split")
     if not (found >= 0).any():

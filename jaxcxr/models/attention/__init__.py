@@ -4,14 +4,13 @@ A config names one by a kind of `KINDS`, by a preset of flexible heads, `local_g
 or by its groups of heads, `2*global+6*fixed(16)/entmax15`; see `groups.parse_groups`.
 """
 
-import difflib
 import functools
 from collections.abc import Callable
 from typing import Any
 
 from flax import linen as nn
 
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, did_you_mean
 from jaxcxr.models.attention.efficient import Fastformer, FNet, Linformer, Performer
 from jaxcxr.models.attention.flexible import FlexibleHeadAttention
 from jaxcxr.models.attention.groups import Cost, HeadGroup, call, construct, parse_groups
@@ -81,10 +80,8 @@ def _head_groups(kind: str, heads: int) -> tuple[tuple[HeadGroup, ...], Cost | N
     name, options = call(kind)
     if name not in PRESETS:
         known = (*KINDS, *PRESETS)
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise UserError(
-            f"no attention is called {name!r}.{hint} Kinds: {', '.join(known)}; or groups of "
+            f"no attention is called {name!r}.{did_you_mean(name, known)} Kinds: {', '.join(known)}; or groups of "
             "heads, such as 2*global+6*fixed(16)."
         )
     return construct(PRESETS[name], options, kind, heads), None

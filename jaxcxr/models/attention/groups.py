@@ -1,13 +1,11 @@
 """Head groups: what the heads of a group have in common, as a value and as text."""
 
 import dataclasses
-import difflib
 import inspect
 import re
-from collections.abc import Iterable
 from typing import Any
 
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, did_you_mean
 from jaxcxr.models.attention import alignments, gates
 from jaxcxr.models.attention.spans import EVERYTHING, SPANS, Global, Span
 
@@ -69,7 +67,7 @@ class HeadGroup:
             value = getattr(self, field)
             if value not in allowed:
                 raise UserError(
-                    f"{field}={value!r} of a head group is not known.{_nearest(value, allowed)} "
+                    f"{field}={value!r} of a head group is not known.{did_you_mean(str(value), allowed)} "
                     f"Use one of {', '.join(allowed)}."
                 )
         for field in ("count", "head_dim", "v_dim"):
@@ -170,7 +168,7 @@ def _group(count: int, words: str, term: str) -> HeadGroup:
         elif word not in _WORDS:
             known = (*_WORDS, "dim")
             raise UserError(
-                f"{word!r} in the heads {term!r} is not known.{_nearest(word, known)} "
+                f"{word!r} in the heads {term!r} is not known.{did_you_mean(word, known)} "
                 f"Words: {', '.join(known)}."
             )
         elif _WORDS[word] == "span":
@@ -247,8 +245,3 @@ def construct(function: Any, arguments: dict[str | int, Any], where: str, *first
         names = ", ".join(list(signature.parameters)[len(first) :]) or "none"
         raise UserError(f"{where.strip()!r}: {error}; its arguments: {names}.") from None
     return function(*first, *positional, **named)
-
-
-def _nearest(word: str, allowed: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(word), list(allowed), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""

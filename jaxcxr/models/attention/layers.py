@@ -1,7 +1,6 @@
 """The attention of each layer of an encoder, from what a config says."""
 
 import ast
-import difflib
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +8,7 @@ from typing import Any
 
 from flax import linen as nn
 
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, did_you_mean
 from jaxcxr.models.attention import KINDS, factory
 from jaxcxr.models.attention.shared import SharedAttention
 
@@ -47,10 +46,8 @@ def _layer(
     known = [key for key in inspect.signature(make).parameters if key not in _NOT_OPTIONS]
     for key in options:
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
             raise UserError(
-                f"attention {name!r} has no option {key!r}.{hint} "
+                f"attention {name!r} has no option {key!r}.{did_you_mean(key, known)} "
                 f"Options: {', '.join(known) or 'none'}."
             )
     own = {key: value for key, value in layout.items() if key in known} | options

@@ -1,6 +1,5 @@
 """Recurrent layers over padded sequences: simple, LSTM and GRU cells, stacked, both directions."""
 
-import difflib
 import functools
 from typing import Any
 
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, did_you_mean
 
 
 class ResetBeforeGRUCell(nn.RNNCellBase):
@@ -83,9 +82,9 @@ def make_cell(kind: str, width: int, dtype: Any, name: str | None = None) -> nn.
       UserError: no such cell; the message names the nearest.
     """
     if kind not in CELLS:
-        close = difflib.get_close_matches(kind, CELLS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise UserError(f"no cell is called {kind!r}.{hint} Cells: {', '.join(CELLS)}.")
+        raise UserError(
+            f"no cell is called {kind!r}.{did_you_mean(kind, CELLS)} Cells: {', '.join(CELLS)}."
+        )
     return CELLS[kind](width, dtype=dtype, name=name)
 
 

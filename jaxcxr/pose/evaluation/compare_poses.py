@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxcxr.report import tables
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, some
 from jaxcxr.pose.evaluation import pose_arrays, pose_errors, pose_statistics
 from jaxcxr.statistics import intervals, paired
-from jaxcxr.xray.evaluation import compared_files, scored_files
+from jaxcxr.xray.evaluation import compared_files
 from jaxcxr.xray.evaluation.metrics_table import interval_or_none, number, span, value_or_none
 
 MM = 1000.0
@@ -132,7 +132,7 @@ def _check_same(labels, truth, path: str, first_path: str) -> None:
     if other:
         raise UserError(
             f"{path}: not the sequences of {first_path}; {len(other)} are in one of both only: "
-            f"{scored_files.some(map(str, sorted(other)))}"
+            f"{some(map(str, sorted(other)))}"
         )
     for key, (_, poses) in truth.items():
         found = labels[key][1]

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, some
 from jaxcxr.pose.evaluation.pose_arrays import Key, PoseFile
 from jaxcxr.pose.evaluation.protocols import Protocol
 from jaxcxr.pose.geometry import joint_sets
-from jaxcxr.xray.evaluation.scored_files import some
 
 _TO_MM = {"m": 1000.0, "mm": 1.0}
 # A median pose smaller or larger than this was not read in its unit, nor were predictions whose

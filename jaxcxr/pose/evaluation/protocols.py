@@ -7,11 +7,10 @@ Models are selected on `validation`, people held out of the training subjects, n
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, nearest
 from jaxcxr.pose.geometry import joint_sets
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 
@@ -227,8 +226,8 @@ def get(name: str) -> Protocol:
     """
     if name in PROTOCOLS:
         return PROTOCOLS[name]
-    close = difflib.get_close_matches(name, PROTOCOLS, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
+    close = nearest(name, PROTOCOLS)
+    hint = f" Did you mean {close}?" if close else ""
     raise UserError(f"no protocol is called {name!r}.{hint} Protocols: {', '.join(PROTOCOLS)}")
 
 

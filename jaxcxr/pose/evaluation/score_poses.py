@@ -18,13 +18,12 @@ import numpy as np
 
 import jaxcxr
 from jaxcxr.report import tables
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, some
 from jaxcxr.pose.evaluation import pose_arrays, pose_pairs, pose_statistics, protocols
 from jaxcxr.pose.evaluation.pose_arrays import Key
 from jaxcxr.pose.evaluation.pose_pairs import Pair
 from jaxcxr.pose.evaluation.protocols import Protocol
 from jaxcxr.statistics import intervals
-from jaxcxr.xray.evaluation.scored_files import some
 
 OPTIONS = ("protocol", "sequence", "labels_unit", "predictions_unit", "compare")
 METRICS = pose_statistics.METRICS

@@ -6,12 +6,11 @@ that a set has, so errors of converted and of native keypoints do not belong in 
 """
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, did_you_mean
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 
 _SIDES = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
@@ -156,10 +155,9 @@ def joint_set(name: str) -> JointSet:
     """
     known = _ALIASES.get(name, name)
     if known not in JOINT_SETS:
-        close = difflib.get_close_matches(name, JOINT_SETS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise UserError(
-            f"no joint set is called {name!r}.{hint} Sets: {', '.join(JOINT_SETS)}."
+            f"no joint set is called {name!r}.{did_you_mean(name, JOINT_SETS)} "
+            f"Sets: {', '.join(JOINT_SETS)}."
         )
     return JOINT_SETS[known]
 

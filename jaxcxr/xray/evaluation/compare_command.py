@@ -17,11 +17,11 @@ import numpy as np
 
 import jaxcxr
 from jaxcxr.report import tables
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, some
 from jaxcxr.pose.evaluation import compare_poses
 from jaxcxr.statistics import classification, intervals, operating, paired
 from jaxcxr.study.study_table import holm
-from jaxcxr.xray.evaluation import compared_files, metrics_table, scored_files
+from jaxcxr.xray.evaluation import compared_files, metrics_table
 from jaxcxr.xray.evaluation.compared_files import Compared, Model
 from jaxcxr.xray.evaluation.metrics_table import interval_or_none, number, span, value_or_none
 
@@ -293,7 +293,7 @@ def _remarks(result: Mapping) -> list[str]:
            for m in result["metrics"]["auroc"][MACRO]["models"].values()):
         remarks.append("mean +- standard deviation (seeds); p and intervals of other patients.")
     if result["classes_left_out"]:
-        names = scored_files.some(result["classes_left_out"])
+        names = some(result["classes_left_out"])
         remarks.append(f"Not in the means (one label value only): {names}.")
     if result["classes_of_few"]:
         note = metrics_table.few_note(result)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxcxr.data.sheets import fold, read_sheet
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, some
 from jaxcxr.xray.evaluation import calibration_fit, scored_files
 from jaxcxr.xray.evaluation.calibration import NAME, Calibration
 
@@ -131,7 +131,7 @@ def _aligned(
         differ = set(map(fold, joined.classes)) ^ set(map(fold, first.classes))
         shown = [n for n in (*first.classes, *joined.classes) if fold(n) in differ]
         raise UserError(
-            f"{path}: not the classes of {first_path}; they differ in {scored_files.some(shown)}"
+            f"{path}: not the classes of {first_path}; they differ in {some(shown)}"
         )
     place = scored_files.match_ids(first.ids, joined.ids, first_path, path)
     if len(joined.ids) != len(first.ids) or (place < 0).any():
@@ -140,7 +140,7 @@ def _aligned(
         only = [*absent, *(joined.ids[i] for i in sorted(here))]
         raise UserError(
             f"{path}: not the images of {first_path}; {len(only)} are in one of both only: "
-            f"{scored_files.some(only)}; name the common ones with --split-list"
+            f"{some(only)}; name the common ones with --split-list"
         )
     order = [list(map(fold, joined.classes)).index(fold(name)) for name in first.classes]
     labels = joined.labels[place][:, order]

@@ -12,7 +12,7 @@ import argparse
 import pathlib
 
 import jaxcxr
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, some
 from jaxcxr.pose.evaluation import score_keypoints, score_poses
 from jaxcxr.xray.evaluation import calibration_fit, metrics_table, scored_files, subgroups
 from jaxcxr.xray.evaluation.calibration import Calibration
@@ -147,7 +147,7 @@ def _remarks(joined: scored_files.Joined, calibration: Calibration | None) -> li
         (joined.unlabelled, "images of the split list have no label and are left out"),
     ):
         if names:
-            remarks.append(f"{len(names)} {fact}: {scored_files.some(names)}")
+            remarks.append(f"{len(names)} {fact}: {some(names)}")
     if joined.ignored:
         remarks.append(f"{joined.ignored} predictions are of images that are not scored: ignored")
     return remarks

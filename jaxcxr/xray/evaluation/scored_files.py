@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxcxr.data.schema import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.data.sheets import Sheet, fold, read_list, read_sheet
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, some
 from jaxcxr.xray.sources import chestxray14_table
 
 # Names of columns as `sheets.fold` leaves them; of several, the first that is there counts.
@@ -25,7 +25,6 @@ _ENDING = re.compile(r"\.(?:png|jpe?g|dcm|dicom|tiff?|bmp|gif|webp|npy|nii|gz)$"
 _VALUES = {1.0: POSITIVE, 0.0: NEGATIVE, -1.0: UNKNOWN}
 # The data set has no label of COVID-19: it is known to be absent, which needs no prediction.
 _CHESTXRAY14 = tuple(name for name in FINDINGS if name != "COVID-19")
-_NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -342,9 +341,3 @@ def _without_folder(name: str) -> str:
 
 def _without_ending(name: str) -> str:
     return _ENDING.sub("", _without_folder(name))
-
-
-def some(names: Iterable[str]) -> str:
-    """The first names of many, for messages."""
-    names = list(names)
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxcxr.report import tables
 from jaxcxr.data.sheets import Sheet, fold, read_sheet
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, some
 from jaxcxr.statistics import classification, intervals, operating
 from jaxcxr.xray.evaluation import scored_files
 from jaxcxr.xray.evaluation.metrics_table import interval_or_none, number, span, value_or_none
@@ -137,7 +137,7 @@ def read(
     absent = [name for name, row in zip(ids, place, strict=True) if row < 0]
     if absent:
         raise UserError(
-            f"{path}: {len(absent)} of {len(ids)} images have no row: {scored_files.some(absent)}; "
+            f"{path}: {len(absent)} of {len(ids)} images have no row: {some(absent)}; "
             "add them, with empty cells where nothing is known"
         )
     chosen = _chosen(sheet)
