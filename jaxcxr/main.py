@@ -148,7 +148,7 @@ def run(argv: list[str] | None = None) -> None:
       argv: program name and arguments; sys.argv by default.
     """
     argv = parse_flags(sys.argv if argv is None else argv)
-    with distributed.farewell():
+    with distributed.report_end():
         _run(argv)
 
 

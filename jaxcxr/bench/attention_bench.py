@@ -18,11 +18,11 @@ import jax.numpy as jnp
 
 from jaxcxr.bench import attention_layers
 from jaxcxr.bench.attention_layers import PASSES, Layer, Tokens
-from jaxcxr.plan import compiled, timing
 from jaxcxr.models.attention import weighing
-from jaxcxr.models.attention.geometry import Line
+from jaxcxr.models.attention.geometry import TokenSequence
 from jaxcxr.models.attention.groups import HeadGroup
 from jaxcxr.models.attention.spans import Fixed
+from jaxcxr.plan import compiled, timing
 
 # name -> what a config calls it, with {h} heads, {w} the window and {n} tokens
 KINDS = {
@@ -231,9 +231,9 @@ def window(
     """
     shape = (tokens.batch, tokens.count, tokens.heads, tokens.dim // tokens.heads)
     shapes = jax.ShapeDtypeStruct((3, *shape), jnp.float32)
-    rule = weighing.Rule(HeadGroup(tokens.heads, span=Fixed(reach)), Line())
+    rule = weighing.Rule(HeadGroup(tokens.heads, span=Fixed(reach)), TokenSequence())
     tiles = weighing.tiling(rule, tokens.count)
-    places = (Line().places(tokens.count),) * 2
+    places = (TokenSequence().places(tokens.count),) * 2
 
     def near(_, qkv: jax.Array) -> jax.Array:
         return weighing.by_windows(rule, {}, *qkv, places, tiles=tiles)

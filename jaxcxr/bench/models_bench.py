@@ -20,10 +20,10 @@ import jax.numpy as jnp
 
 from jaxcxr import models
 from jaxcxr.bench.attention_layers import PASSES, Layer
-from jaxcxr.plan import compiled, timing
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention.layers import layers, shares
 from jaxcxr.models.sequence import transformer
+from jaxcxr.plan import compiled, timing
 
 TAKES_CONFIG = True
 PLAIN = "mha"
@@ -36,7 +36,7 @@ OF_IMAGES = ("local_2d(block=8,before=8,after=8)",)
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class ModelCost:
     """What a model with one kind of attention costs.
 
     Arguments:
@@ -166,7 +166,7 @@ class Subject:
         )
         return Layer(call, shapes, tokens)
 
-    def row(self, kind: str) -> Row:
+    def row(self, kind: str) -> ModelCost:
         """Compiles the model and its layers, without running them."""
         model = self.model(kind)
         variables = jax.eval_shape(model.init, jax.random.key(0), self.input)
@@ -181,7 +181,7 @@ class Subject:
         gradient = jax.jit(jax.grad(loss)).lower(variables, self.input, key).compile()
         flops = sum(count * compiled.compile_(layer.function, *layer.shapes).flops
                     for layer, count in self.layers(kind))
-        return Row(
+        return ModelCost(
             sum(leaf.size for leaf in jax.tree.leaves(variables)),
             forward.flops,
             flops / model.depth,

@@ -53,7 +53,10 @@ def bench_prepare(folder: str | None, size: int) -> None:
             f"bench prepare needs --raw-images DIR with images ({', '.join(_ENDINGS)}): {folder!r}."
         )
     labels = (0,) * len(schema.FINDINGS)
-    items = [builder.Item.of(builder.Row(p.name, p.name, "bench", "train", labels), p) for p in paths]
+    items = [
+        builder.Item.of(builder.ImageRecord(p.name, p.name, "bench", "train", labels), p)
+        for p in paths
+    ]
     sides = {
         encoding: functools.partial(builder.encode, size=size, equalize="hist", encoding=encoding)
         for encoding in image_files.ENCODINGS

@@ -20,8 +20,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from jaxcxr.plan import timing
 from jaxcxr.errors import UserError
+from jaxcxr.plan import timing
 
 LATENCIES = (0, 1, 2, 4, 8)
 # Steps between two calls of the batch model.
@@ -30,7 +30,7 @@ TAKES_CONFIG = True
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class StreamCost:
     """What a stream costs.
 
     Attributes:
@@ -104,7 +104,7 @@ def streamed(model: Any, frames: int) -> list[Any]:
     return variants
 
 
-def measure(model: Any, frames: int, seconds: float) -> Row:
+def measure(model: Any, frames: int, seconds: float) -> StreamCost:
     """Times a stream beside the batch model, with random weights."""
     import jax
     import numpy as np
@@ -142,7 +142,7 @@ def measure(model: Any, frames: int, seconds: float) -> Row:
     by_frame(), by_window()  # compile; not counted
     taken.clear()
     rounds = timing.within({"stream": by_frame, "batch": by_window}, seconds, least=5)
-    return Row(
+    return StreamCost(
         stream.latency,
         float(np.median(taken)) * 1e3,
         float(np.quantile(taken, 0.99)) * 1e3,

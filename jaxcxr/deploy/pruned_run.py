@@ -220,7 +220,7 @@ class _Stack:
 def _stacks(config) -> list[_Stack]:
     from jaxcxr import registry
     from jaxcxr.models import attention
-    from jaxcxr.models.attention.geometry import Grid, Line, Tree
+    from jaxcxr.models.attention.geometry import Grid, TokenSequence, Tree
 
     options = {**registry.model_options(config.model.name), **config.model.options.to_dict()}
     if "attention" not in options:
@@ -230,7 +230,7 @@ def _stacks(config) -> list[_Stack]:
         side, prefix = config.data.image_size // options["patch"], int(options["pool"] == "token")
         place = Grid(side, side, prefix), side**2 + prefix
     else:
-        place = Line(), config.data.frames
+        place = TokenSequence(), config.data.frames
     found = [("attention", "frames" if joints else "blocks", *place)]
     if joints:
         parents = tuple(options["parents"])

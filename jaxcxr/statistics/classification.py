@@ -15,7 +15,7 @@ POSITIVE, NEGATIVE, UNKNOWN = 1, 0, -1
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassRow:
+class ClassMetrics:
     """Metrics of one class; `auroc` and `average_precision` are NaN where undefined."""
 
     name: str
@@ -32,10 +32,10 @@ class ClassRow:
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class ClassificationMetrics:
     """Metrics of all classes, in the order given."""
 
-    rows: tuple[ClassRow, ...]
+    rows: tuple[ClassMetrics, ...]
 
     @property
     def undefined(self) -> tuple[str, ...]:
@@ -96,12 +96,14 @@ class Table:
         return float(np.mean(values)) if values else math.nan
 
     @staticmethod
-    def _cells(row: ClassRow) -> tuple[str, ...]:
+    def _cells(row: ClassMetrics) -> tuple[str, ...]:
         counts = (f"{n:,}" for n in (row.positives, row.negatives, row.unknown))
         return (row.name, *counts, _number(row.auroc), _number(row.average_precision))
 
 
-def evaluate(labels: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -> Table:
+def evaluate(
+    labels: np.ndarray, scores: np.ndarray, classes: Sequence[str]
+) -> ClassificationMetrics:
     """AUROC and average precision per class over the examples whose label is known.
 
     AUROC counts tied pairs as one half (trapezoidal rule); average precision is
@@ -121,12 +123,12 @@ def evaluate(labels: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -> 
         (the class and the first example are named).
     """
     labels, scores = _checked(labels, scores, classes)
-    return Table(tuple(
+    return ClassificationMetrics(tuple(
         _class_row(name, labels[:, i], scores[:, i]) for i, name in enumerate(classes)
     ))
 
 
-def _class_row(name: str, labels: np.ndarray, scores: np.ndarray) -> ClassRow:
+def _class_row(name: str, labels: np.ndarray, scores: np.ndarray) -> ClassMetrics:
     known = labels != UNKNOWN
     positives = int((labels == POSITIVE).sum())
     negatives = int((labels == NEGATIVE).sum())
@@ -135,7 +137,7 @@ def _class_row(name: str, labels: np.ndarray, scores: np.ndarray) -> ClassRow:
         auroc = float(sk.roc_auc_score(labels[known], scores[known]))
         average_precision = float(sk.average_precision_score(labels[known], scores[known]))
     unknown = int((~known).sum())
-    return ClassRow(name, positives, negatives, unknown, auroc, average_precision)
+    return ClassMetrics(name, positives, negatives, unknown, auroc, average_precision)
 
 
 def _checked(

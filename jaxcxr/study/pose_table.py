@@ -21,7 +21,7 @@ TITLES = ("MPJPE", "P-MPJPE", "MPJVE")
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class PoseRow:
     """One row on one data set.
 
     Attributes:
@@ -59,7 +59,7 @@ class Row:
 
 def make(
     data: str, frames: int, results: Mapping[str, Mapping[int, Mapping]], reference: str
-) -> list[Row]:
+) -> list[PoseRow]:
     """The rows of one data set, the best on the validation split first.
 
     Arguments:
@@ -82,7 +82,7 @@ def make(
     return sorted(rows, key=lambda row: row.validation)
 
 
-def _row(data, frames, row, runs, of_row, reference, names) -> Row:
+def _row(data, frames, row, runs, of_row, reference, names) -> PoseRow:
     values, resamples = estimates(*of_row[row], names)
     difference, range_ = math.nan, (math.nan, math.nan)
     if reference in of_row and row != reference:
@@ -97,7 +97,7 @@ def _row(data, frames, row, runs, of_row, reference, names) -> Row:
         return float(np.mean([run[key] for run in runs.values()]))
 
     pace = [run["steps"] * run["batch_size"] / run["examples_per_second"] for run in runs.values()]
-    return Row(
+    return PoseRow(
         data, row, frames, len(runs), values,
         np.array([intervals.percentile_interval(column) for column in resamples.T]),
         float(np.std(by_seed, ddof=1)) if len(runs) > 1 else math.nan,
@@ -108,7 +108,7 @@ def _row(data, frames, row, runs, of_row, reference, names) -> Row:
     )
 
 
-def to_csv(rows: Sequence[Row]) -> str:
+def to_csv(rows: Sequence[PoseRow]) -> str:
     """One line for each row; what is not known is empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -131,7 +131,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     return out.getvalue()
 
 
-def to_markdown(rows: Sequence[Row]) -> str:
+def to_markdown(rows: Sequence[PoseRow]) -> str:
     """The table for people, with what its columns mean."""
     head = ("data", "row", "T", "seeds", *(f"{title} mm" for title in TITLES),
             "from the reference", "sd of seeds", "parameters", "MFLOPs", "ms", "training s")

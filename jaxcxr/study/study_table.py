@@ -32,7 +32,7 @@ class Interval:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class StudyRow:
     """One row of the table.
 
     Attributes:
@@ -67,7 +67,7 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class StudyTable:
     """The rows of one data set.
 
     Attributes:
@@ -86,7 +86,7 @@ class Table:
     higher: bool
     reference: str
     candidates: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[StudyRow, ...]
     missing: tuple[str, ...]
     learned: Mapping[str, str]
 
@@ -148,7 +148,7 @@ def make(
     results: Mapping[str, Mapping[int, Mapping]],
     references: Sequence[str],
     higher: bool,
-) -> Table:
+) -> StudyTable:
     """The table of one data set.
 
     Arguments:
@@ -181,7 +181,7 @@ def make(
         parameters = _parameters(by_seed)
         is_reference = row == reference
         none = Interval(_NONE, _NONE, _NONE)
-        rows.append(Row(
+        rows.append(StudyRow(
             name=row, seeds=len(by_seed), value=interval(list(test[row].values())),
             validation=means[row], difference=none if is_reference else compared[row][0],
             p=adjusted.get(row, _NONE), parameters=parameters,
@@ -191,7 +191,7 @@ def make(
         ))
     missing = tuple(row for row in results if row not in finished)
     learned = {row: learned_text(by_seed.values()) for row, by_seed in finished.items()}
-    return Table(
+    return StudyTable(
         data, monitor, higher, reference, tuple(references), tuple(rows), missing,
         {row: text for row, text in learned.items() if text},
     )
@@ -237,7 +237,7 @@ def _seconds(result: Mapping) -> float:
     return result["steps"] * result["batch_size"] / result["examples_per_second"]
 
 
-def to_csv(table: Table) -> str:
+def to_csv(table: StudyTable) -> str:
     """One line for each row; what is not known is empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -258,7 +258,7 @@ def to_csv(table: Table) -> str:
     return out.getvalue()
 
 
-def to_markdown(table: Table) -> str:
+def to_markdown(table: StudyTable) -> str:
     """The table for people, with what its columns mean."""
     digits = _digits(table)
     better = "more" if table.higher else "less"
@@ -291,7 +291,7 @@ def to_markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _digits(table: Table) -> int:
+def _digits(table: StudyTable) -> int:
     """So many decimals that the largest mean has four figures."""
     largest = max(abs(row.value.mean) for row in table.rows)
     if not math.isfinite(largest) or largest <= 0:

@@ -18,14 +18,14 @@ from jaxcxr.train import rendezvous
 
 # JAX is imported inside functions, see main.py.
 
-_line: rendezvous.Line | None = None
+_peers: rendezvous.PeerConnections | None = None
 
 # JAX waits that long at the end for process 0, which draws the figures of the report alone.
 _SHUTDOWN_SECONDS = 1800
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class ClusterMember:
     """Where this process stands among those of its run.
 
     Attributes:
@@ -43,7 +43,7 @@ class Place:
     devices: tuple[int, ...] | None
 
 
-def start(mode: str, start_timeout: float, lost_timeout: float) -> Place | None:
+def start(mode: str, start_timeout: float, lost_timeout: float) -> ClusterMember | None:
     """Join the other processes, before any device is touched.
 
     Arguments:
@@ -53,15 +53,15 @@ def start(mode: str, start_timeout: float, lost_timeout: float) -> Place | None:
       lost_timeout: seconds after which JAX counts a process that no longer answers as lost.
 
     Returns:
-      The place of this process; None: it is alone.
+      What this process is among the others; None: it is alone.
 
     Raises:
       UserError: the environment is incomplete, or names nobody in mode "on".
       RunError: a process is missing after `start_timeout`.
     """
-    global _line
-    place = None if mode == "off" else find(os.environ, start_timeout)
-    if place is None or (place.processes == 1 and mode == "auto"):
+    global _peers
+    member = None if mode == "off" else find(os.environ, start_timeout)
+    if member is None or (member.processes == 1 and mode == "auto"):
         if mode == "on":
             raise UserError(
                 "--distributed=on, but nothing names the other processes; set "
@@ -71,19 +71,19 @@ def start(mode: str, start_timeout: float, lost_timeout: float) -> Place | None:
         return None
     import jax
 
-    if place.processes > 1:
-        _line = rendezvous.meet(place.address, place.process, place.processes, start_timeout)
+    if member.processes > 1:
+        _peers = rendezvous.meet(member.address, member.process, member.processes, start_timeout)
     jax.distributed.initialize(
-        place.address, place.processes, place.process, local_device_ids=place.devices,
+        member.address, member.processes, member.process, local_device_ids=member.devices,
         cluster_detection_method="deactivate",  # all of it is known
         initialization_timeout=int(start_timeout),
         heartbeat_timeout_seconds=int(lost_timeout), shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
     )
-    return place
+    return member
 
 
-def find(environ: Mapping[str, str], seconds: float = 300) -> Place | None:
-    """The place that the environment gives this process; None: nothing says there are others.
+def find(environ: Mapping[str, str], seconds: float = 300) -> ClusterMember | None:
+    """Reads from the environment what this process is; None: nothing says there are others.
 
     Arguments:
       environ: environment variables, `os.environ`.
@@ -115,7 +115,7 @@ def find(environ: Mapping[str, str], seconds: float = 300) -> Place | None:
         devices = tuple(map(int, environ["JAX_LOCAL_DEVICE_IDS"].split(",")))
     elif kind in ("slurm", "ompi"):
         devices = _own_device(kind, environ)
-    return Place(kind, address, count, index, devices)
+    return ClusterMember(kind, address, count, index, devices)
 
 
 def _kind(environ: Mapping[str, str]) -> str | None:
@@ -189,27 +189,27 @@ def _number(environ: Mapping[str, str], name: str) -> int | None:
 
 
 @contextlib.contextmanager
-def farewell() -> Iterator[None]:
-    """Context of a whole run: the others hear how it ended, and a failed one ends at once.
+def report_end() -> Iterator[None]:
+    """Tells the other processes how the run inside the context ended; ends a failed one at once.
 
     JAX's own end waits for all processes, which after a failure may wait for this one.
     """
     try:
         yield
     except BaseException as error:
-        if _line is None:
+        if _peers is None:
             raise
         code = error.code if isinstance(error, SystemExit) else 1
         if code in (0, None):
-            _line.leave(0)
+            _peers.leave(0)
             raise
         if isinstance(error, RuntimeError):  # often because another process is lost: say which
-            _line.wait_lost(rendezvous.GRACE)
+            _peers.wait_lost(rendezvous.GRACE)
         if not isinstance(error, (SystemExit, KeyboardInterrupt)):
             traceback.print_exc()
-        _line.leave(code if isinstance(code, int) else 1, str(error.__context__ or error))
+        _peers.leave(code if isinstance(code, int) else 1, str(error.__context__ or error))
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 1)
-    if _line is not None:
-        _line.leave(0)
+    if _peers is not None:
+        _peers.leave(0)

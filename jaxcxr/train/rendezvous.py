@@ -24,7 +24,7 @@ _RETRY = 0.3
 _GREETING = 5.0  # seconds in which who connects must say its name
 
 
-def meet(address: str, process: int, processes: int, seconds: float) -> "Line":
+def meet(address: str, process: int, processes: int, seconds: float) -> "PeerConnections":
     """Wait for all processes.
 
     Arguments:
@@ -42,8 +42,9 @@ def meet(address: str, process: int, processes: int, seconds: float) -> "Line":
     host, _, port = address.rpartition(":")
     deadline = time.monotonic() + seconds
     if process == 0:
-        return Line(0, _gather(int(port), processes, deadline, seconds))
-    return Line(process, {0: _join(host.strip("[]"), int(port), process, processes, deadline)})
+        return PeerConnections(0, _gather(int(port), processes, deadline, seconds))
+    first = _join(host.strip("[]"), int(port), process, processes, deadline)
+    return PeerConnections(process, {0: first})
 
 
 def _gather(port: int, processes: int, deadline: float, seconds: float) -> dict[int, "_Peer"]:
@@ -147,7 +148,7 @@ def _missing(numbers: list[int], processes: int, seconds: float) -> str:
     )
 
 
-class Line:
+class PeerConnections:
     """Open connections: process 0's to all, the others' to process 0.
 
     A thread waits on them. When a process ends without having said that it is done, it prints
@@ -158,7 +159,7 @@ class Line:
         self._process, self._peers, self._leaving = process, peers, False
         self._lost = threading.Event()
         self._lock = threading.Lock()
-        threading.Thread(target=self._watch, daemon=True, name="line").start()
+        threading.Thread(target=self._watch, daemon=True, name="peers").start()
 
     def leave(self, code: int, message: str = "") -> None:
         """Say that this process ends, well (0) or not; the others' ends are then no concern."""
@@ -228,7 +229,7 @@ class _Peer:
         self.socket, self.host, self._rest = connection, "?", b""
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
-            if hasattr(socket, name):  # a host without power sends no farewell either
+            if hasattr(socket, name):  # a host without power sends no goodbye either
                 connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     def send(self, message: dict) -> None:

@@ -102,7 +102,7 @@ def kappa(left: np.ndarray, right: np.ndarray) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class ClassChanges:
     """What relabelling did to one class.
 
     Attributes:
@@ -128,7 +128,7 @@ class Row:
 
 def relabel(
     labels: np.ndarray, scores: np.ndarray, classes: Sequence[str]
-) -> tuple[np.ndarray, tuple[Row, ...]]:
+) -> tuple[np.ndarray, tuple[ClassChanges, ...]]:
     """New labels: positive where recorded positive, or recorded negative and predicted positive.
 
     No positive is taken away, and an unknown label stays unknown: the networks were not taught
@@ -153,7 +153,7 @@ def relabel(
             int((labels[:, c] == value).sum()) for value in (POSITIVE, NEGATIVE, UNKNOWN)
         )
         known = positives + negatives
-        rows.append(Row(
+        rows.append(ClassChanges(
             name, positives, negatives, unknown, positives + int(added.sum()), int(added.sum()),
             threshold, f1, 1 - added.sum() / known if known else math.nan,
             kappa(labels[:, c], new[:, c]),
@@ -279,7 +279,7 @@ def write_labels(
     _write_csv(path, ("image_id", *classes), lines)
 
 
-def write_changes(path: pathlib.Path, rows, scores, new, summary: Sequence[Row]) -> None:
+def write_changes(path: pathlib.Path, rows, scores, new, summary: Sequence[ClassChanges]) -> None:
     """A line for each label that changed: image, patient, class, label, score and threshold.
 
     Arguments:
@@ -311,7 +311,7 @@ def as_json(rows: Sequence[Any]) -> list[dict]:
     ]
 
 
-def to_text(rows: Sequence[Row]) -> str:
+def to_text(rows: Sequence[ClassChanges]) -> str:
     """The table of all classes, and what to be wary of."""
     lines = [("class", "positive", "new", "added", "threshold", "F1", "unchanged", "kappa")]
     lines += [

@@ -63,7 +63,7 @@ def test_rates_and_ratios_are_those_of_the_clock(folder, capsys, monkeypatch):
 
 
 def test_bare_loop_does_what_a_record_holds(folder):
-    item = builder.Item.of(builder.Row("0", "0", "bench", "train", (0,)), folder / "0.png")
+    item = builder.Item.of(builder.ImageRecord("0", "0", "bench", "train", (0,)), folder / "0.png")
     record = builder.encode(item, size=32, equalize="hist", encoding="png")[1]
     bare = prepare_bench._bare(item, size=32)
     np.testing.assert_array_equal(image_files.decode(record["image"]), image_files.decode(bare.tobytes()))

@@ -55,7 +55,8 @@ def test_a_run_has_a_curve_that_ends_where_it_was_trained(tmp_path, monkeypatch,
     expected = runs.train(tmp_path, config, devices=1)
     saved = base.from_saved(checkpoint.load_config(tmp_path))
     with runs.toy_run(devices=1):
-        monkeypatch.setattr(stream_bench, "measure", lambda *_: stream_bench.Row(0, 1, 1, 1, 1))
+        cost = stream_bench.StreamCost(0, 1, 1, 1, 1)
+        monkeypatch.setattr(stream_bench, "measure", lambda *_: cost)
         bench.run(arguments("--workdir", tmp_path))
     assert saved == config
     lines = capsys.readouterr().out.splitlines()[-3:]

@@ -65,7 +65,7 @@ def test_strangers_on_the_port_do_not_disturb():
     strangers.start()
     lines = meet([0, 1], 2, 10, port=port)
     strangers.join()
-    assert all(isinstance(line, rendezvous.Line) for line in lines)
+    assert all(isinstance(line, rendezvous.PeerConnections) for line in lines)
     leave(lines)
 
 

@@ -25,7 +25,7 @@ from jaxcxr.data.cores import usable_cores
 from jaxcxr.data.progress import Progress
 from jaxcxr.deploy.bundle.bundled_model import Bundle
 from jaxcxr.deploy.predict import xray_rows
-from jaxcxr.deploy.predict.xray_rows import Row
+from jaxcxr.deploy.predict.xray_rows import XrayPrediction
 from jaxcxr.errors import RunError, UserError
 from jaxcxr.pose.formats import prediction_files
 from jaxcxr.xray.explain import cases as case_pictures
@@ -164,7 +164,7 @@ def read(path: str, bundle: Bundle) -> Reading:
 def predicted(
     bundle: Bundle, paths: Sequence[str], batch: int = 32, threads: int = 0, *,
     refuse: bool = False,
-) -> Iterator[list[tuple[Row, Reading]]]:
+) -> Iterator[list[tuple[XrayPrediction, Reading]]]:
     """Rows of files in their order, about `batch` at a time.
 
     Arguments:
@@ -253,7 +253,7 @@ def _launched(bundle: Bundle, chunk: Sequence[Reading], batch: int) -> tuple | N
 
 def rows(
     bundle: Bundle, chunk: Sequence[Reading], launched: tuple | None, refuse: bool
-) -> list[tuple[Row, Reading]]:
+) -> list[tuple[XrayPrediction, Reading]]:
     """Each reading with its row.
 
     Arguments:
@@ -274,14 +274,14 @@ def rows(
     found = []
     for reading in chunk:
         if reading.pixels is None:
-            found.append((Row(reading.path, "failed", reading.error), reading))
+            found.append((XrayPrediction(reading.path, "failed", reading.error), reading))
             continue
         part, probability, finding = next(good)
         unlike = bundle.guard.reason(reading.pixels, part)
         reasons = [*tag_remarks(reading.header), *filter(None, [unlike])]
         refused = refuse and reasons
         status = "ok" if not reasons else "refused" if refused else "flagged"
-        found.append((Row(
+        found.append((XrayPrediction(
             reading.path, status, "; ".join(reasons), float(part.max()),
             None if refused else probability, None if refused else finding,
             xray_rows.header_texts(reading.header),

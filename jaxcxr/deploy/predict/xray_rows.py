@@ -17,7 +17,7 @@ _TEXTS = ("view", "modality", "body_part", "photometric", "patient_id", "study_i
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class XrayPrediction:
     """One radiograph, or what was thought to be one.
 
     Attributes:
@@ -92,7 +92,7 @@ class Tables:
         for file in filter(None, (self._csv, self._jsonl)):
             file.close()
 
-    def write(self, row: Row) -> None:
+    def write(self, row: XrayPrediction) -> None:
         """Adds a row."""
         empty = ("",) * len(self._classes)
         if self._csv:

@@ -23,7 +23,7 @@ from jaxcxr import __version__
 from jaxcxr.deploy.bundle.bundled_model import Bundle
 from jaxcxr.deploy.serve import limits as limits_lib
 from jaxcxr.deploy.serve.limits import Limits
-from jaxcxr.deploy.serve.request_context import NOTICE, House
+from jaxcxr.deploy.serve.request_context import NOTICE, ServerResources
 
 _ASSETS = {"page.css": "text/css", "page.js": "text/javascript"}
 _HEADERS = {
@@ -69,26 +69,26 @@ def create(
       hosts: names by which it may be asked for; None: any.
       ready: called when it can answer.
     """
-    house = House.of(limits)
-    service = _service(bundle, house, batch)
+    resources = ServerResources.of(limits)
+    service = _service(bundle, resources, batch)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: fastapi.FastAPI):
-        await house.decoders.start()
-        await house.worker.run(service.warm)
+        await resources.decoders.start()
+        await resources.worker.run(service.warm)
         ready()
         try:
             yield
         finally:
-            house.worker.close()
-            await house.decoders.stop()
+            resources.worker.close()
+            await resources.decoders.stop()
 
     app = fastapi.FastAPI(
         title="jaxcxr", version=__version__, description=f"{bundle.description}. {NOTICE}",
         docs_url=None, redoc_url=None, lifespan=lifespan,  # their pages load scripts from elsewhere
     )
     _add_errors(app)
-    _add_common(app, bundle, house, service)
+    _add_common(app, bundle, resources, service)
     service.add_routes(app)
     _add_page(app)
     if hosts is not None:  # a name that an attacker's DNS points here is no name of ours
@@ -97,17 +97,17 @@ def create(
     return app
 
 
-def _service(bundle: Bundle, house: House, batch: int):
+def _service(bundle: Bundle, resources: ServerResources, batch: int):
     if bundle.task == "pose":
         from jaxcxr.deploy.serve.pose_routes import Lifting
 
-        return Lifting(bundle, house)
+        return Lifting(bundle, resources)
     from jaxcxr.deploy.serve.xray_routes import Radiographs
 
-    return Radiographs(bundle, house, batch)
+    return Radiographs(bundle, resources, batch)
 
 
-def _add_common(app: fastapi.FastAPI, bundle: Bundle, house: House, service) -> None:
+def _add_common(app: fastapi.FastAPI, bundle: Bundle, resources: ServerResources, service) -> None:
     @app.get("/api/model", response_model=Model)
     async def model():
         """What the model is, was trained on and is licensed as."""
@@ -119,13 +119,13 @@ def _add_common(app: fastapi.FastAPI, bundle: Bundle, house: House, service) -> 
         return Model(
             task=bundle.task, description=bundle.description, model=bundle.digest,
             licence=bundle.licence, training=bundle.facts["training"],
-            test=numbers, service=service.facts(), upload=house.limits.upload,
+            test=numbers, service=service.facts(), upload=resources.limits.upload,
         )
 
     @app.get("/api/health", response_model=Health)
     async def health():
         """Whether the server works."""
-        return Health(requests=house.gate.inside)
+        return Health(requests=resources.gate.inside)
 
 
 def _add_page(app: fastapi.FastAPI) -> None:

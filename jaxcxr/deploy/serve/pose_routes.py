@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from jaxcxr.deploy.bundle.bundled_model import Bundle
 from jaxcxr.deploy.predict.lifter import Lifter
 from jaxcxr.deploy.serve.model_thread import Job
-from jaxcxr.deploy.serve.request_context import NOTICE, RESPONSES, House, body_of
+from jaxcxr.deploy.serve.request_context import NOTICE, RESPONSES, ServerResources, body_of
 from jaxcxr.pose.formats.prediction_files import AXES, MM, Person
 from jaxcxr.pose.geometry import joint_sets
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
@@ -61,11 +61,11 @@ class Lifting:
 
     Arguments:
       bundle: the model.
-      house: what requests share.
+      resources: what requests share.
     """
 
-    def __init__(self, bundle: Bundle, house: House):
-        self._bundle, self._house = bundle, house
+    def __init__(self, bundle: Bundle, resources: ServerResources):
+        self._bundle, self._resources = bundle, resources
         self._lifter = Lifter(bundle)
         self._job = Job(self._lift)
 
@@ -92,9 +92,9 @@ class Lifting:
             joints: Joints = "",
         ):
             """3D poses of every person, in millimetres about the hip."""
-            async with self._house.gate.enter():
+            async with self._resources.gate.enter():
                 video = await self._read(request, fps, width, height, joints)
-                people = await self._house.worker.call(self._job, video)
+                people = await self._resources.worker.call(self._job, video)
             return Poses(model=self._bundle.digest, fps=video.fps, people=[
                 Pose(person=one.track.person, start=one.track.start,
                      poses=np.round(one.joints * MM, 2).tolist())
@@ -109,15 +109,15 @@ class Lifting:
             joints: Joints = "",
         ):
             """The same as a page that shows and plays them."""
-            async with self._house.gate.enter():
+            async with self._resources.gate.enter():
                 video = await self._read(request, fps, width, height, joints)
-                people = await self._house.worker.call(self._job, video)
+                people = await self._resources.worker.call(self._job, video)
                 return HTMLResponse(await asyncio.to_thread(_page, video, people))
 
     async def _read(self, request, fps, width, height, joints) -> Video:
-        content = await self._house.body(request)
+        content = await self._resources.body(request)
         size = None if width is None or height is None else (width, height)
-        about, arrays = await self._house.decoded(
+        about, arrays = await self._resources.decoded(
             content, kind="keypoints", fps=fps, size=size, joints=joints, training_fps=self._fps
         )
         tracks = tuple(

@@ -47,7 +47,7 @@ RESPONSES[503]["headers"] = {
 
 
 @dataclasses.dataclass
-class House:
+class ServerResources:
     """What requests share.
 
     Attributes:
@@ -63,7 +63,7 @@ class House:
     worker: Worker
 
     @classmethod
-    def of(cls, limits: Limits) -> "House":
+    def of(cls, limits: Limits) -> "ServerResources":
         """One with nobody in it."""
         count = min(_MOST_DECODERS, usable_cores())
         return cls(

@@ -12,11 +12,17 @@ from fastapi import Query, Request, Response
 
 from jaxcxr.deploy.bundle.bundled_model import Bundle
 from jaxcxr.deploy.predict import xray_predictor
-from jaxcxr.deploy.predict.xray_rows import Row
+from jaxcxr.deploy.predict.xray_rows import XrayPrediction
 from jaxcxr.deploy.serve.decoding_process import kind_of
 from jaxcxr.deploy.serve.limits import unsupported
 from jaxcxr.deploy.serve.model_thread import Job
-from jaxcxr.deploy.serve.request_context import NOTICE, RESPONSES, House, Probability, body_of
+from jaxcxr.deploy.serve.request_context import (
+    NOTICE,
+    RESPONSES,
+    Probability,
+    ServerResources,
+    body_of,
+)
 from jaxcxr.xray.explain import cases
 from jaxcxr.xray.images import image_files
 from jaxcxr.xray.images.dicom import Dicom
@@ -69,13 +75,13 @@ class Radiographs:
 
     Arguments:
       bundle: the model.
-      house: what requests share.
+      resources: what requests share.
       batch: images at once. One alone goes as it is, more are padded to the batch, so that nothing
         compiles again.
     """
 
-    def __init__(self, bundle: Bundle, house: House, batch: int):
-        self._bundle, self._house, self._batch = bundle, house, batch
+    def __init__(self, bundle: Bundle, resources: ServerResources, batch: int):
+        self._bundle, self._resources, self._batch = bundle, resources, batch
         self._rows = Job(self._predict, batch)
         self._maps = Job(self._draw)
         blank = bundle.preprocessing.normalized(self._blank(1))
@@ -106,9 +112,9 @@ class Radiographs:
             picture: Annotated[bool, Query(description="send the image back as well")] = False,
         ):
             """Findings in a radiograph, with their probabilities."""
-            async with self._house.gate.enter():
+            async with self._resources.gate.enter():
                 reading, image = await self._read(request)
-                row = await self._house.worker.call(self._rows, reading)
+                row = await self._resources.worker.call(self._rows, reading)
                 shown = await asyncio.to_thread(_picture, image) if picture else None
             return self._answer(row, shown)
 
@@ -124,15 +130,15 @@ class Radiographs:
             finding: Annotated[classes, Query(description="class that is explained")],
         ):
             """Where the model looks for a finding."""
-            async with self._house.gate.enter():
+            async with self._resources.gate.enter():
                 reading, _ = await self._read(request)
                 item = reading.pixels, self._bundle.classes.index(finding)
-                one = await self._house.worker.call(self._maps, item)
+                one = await self._resources.worker.call(self._maps, item)
                 return Response(await asyncio.to_thread(_colours, one), media_type="image/png")
 
     async def _read(self, request: Request) -> tuple[xray_predictor.Reading, np.ndarray]:
         """A file as the model wants it, and as it is."""
-        content = await self._house.body(request)
+        content = await self._resources.body(request)
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         kind = kind_of(content, media_type)
         if not kind:
@@ -140,12 +146,12 @@ class Radiographs:
                 "the body is no PNG, JPEG or DICOM file. Send the content of the file itself, as "
                 "`curl --data-binary @FILE` does, not a form."
             )
-        about, arrays = await self._house.decoded(content, kind=kind)
+        about, arrays = await self._resources.decoded(content, kind=kind)
         header = Dicom(**about["header"]) if about["header"] else None
         pixels = await asyncio.to_thread(self._bundle.preprocess, arrays["image"])
         return xray_predictor.Reading("", pixels, header), arrays["image"]
 
-    def _answer(self, row: Row, picture: str | None) -> Radiograph:
+    def _answer(self, row: XrayPrediction, picture: str | None) -> Radiograph:
         calibrated = [one.method != "identity" for one in self._bundle.calibration.classes]
         values = zip(
             self._bundle.classes, row.probabilities, calibrated, self._bundle.thresholds,
@@ -163,7 +169,7 @@ class Radiographs:
         size = self._bundle.image_size
         return np.zeros((count, size, size), np.uint8)
 
-    def _predict(self, readings: list[xray_predictor.Reading]) -> list[Row]:
+    def _predict(self, readings: list[xray_predictor.Reading]) -> list[XrayPrediction]:
         pixels = self._blank(1 if len(readings) == 1 else self._batch)
         pixels[: len(readings)] = [reading.pixels for reading in readings]
         launched = pixels[: len(readings)], self._bundle.forward(pixels)

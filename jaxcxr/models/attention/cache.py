@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention import alignments, spans
-from jaxcxr.models.attention.geometry import Geometry, Line
+from jaxcxr.models.attention.geometry import Geometry, TokenSequence
 from jaxcxr.models.attention.groups import HeadGroup
 
 
@@ -28,10 +28,10 @@ def check(
             "the alignment 'location' scores key numbers, which a cache does not keep; choose "
             "another alignment to decode token by token."
         )
-    if where is not None and not isinstance(where, Line):
+    if where is not None and not isinstance(where, TokenSequence):
         raise UserError(
             f"tokens of a {type(where).__name__} do not come one after another; decode=True needs "
-            "the geometry Line."
+            "the geometry TokenSequence."
         )
     if where is not None and not to_itself:
         raise UserError(

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention import alignments, cache, capture, fused, gates, spans, weighing
-from jaxcxr.models.attention.geometry import Geometry, Grid, Line, Tree, geometry
+from jaxcxr.models.attention.geometry import Geometry, Grid, TokenSequence, Tree, geometry
 from jaxcxr.models.attention.groups import Cost, HeadGroup, widths
 from jaxcxr.models.attention.head_losses import Losses
 from jaxcxr.models.attention.head_parameters import (
@@ -163,7 +163,8 @@ class FlexibleHeadAttention(nn.Module):
         where = self._layout(distance)
         if not where.relations and any(group.rel_bias == "table" for group in self.groups):
             raise UserError(
-                "the relative bias 'table' needs a geometry (Line, Grid or Tree), not a table of "
+                "the relative bias 'table' needs a geometry (TokenSequence, Grid or Tree), not a "
+                "table of "
                 "distances; use 'alibi' or pass a geometry."
             )
         return where
@@ -173,7 +174,7 @@ class FlexibleHeadAttention(nn.Module):
         if where is None and self.parents:
             return Tree(self.parents)
         if where is None:
-            return Grid(*self.grid, self.global_tokens) if self.grid else Line()
+            return Grid(*self.grid, self.global_tokens) if self.grid else TokenSequence()
         return where
 
     def _project(self, x, memory, sizes) -> list[dict[str, jax.Array]]:

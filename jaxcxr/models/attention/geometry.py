@@ -18,7 +18,7 @@ from jaxcxr.errors import UserError
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class Line:
+class TokenSequence:
     """Tokens in a row, such as frames; any number of them.
 
     Arguments:
@@ -183,7 +183,7 @@ class Measured:
         return jnp.asarray(self.table)[query[..., :, None, 0], key[..., None, :, 0]]
 
 
-Geometry = Line | Grid | Tree | Measured
+Geometry = TokenSequence | Grid | Tree | Measured
 
 
 def geometry(distance: Any) -> Geometry | None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcxr.models.attention import alignments, normalizers, spans
-from jaxcxr.models.attention.geometry import Geometry, Grid, Line
+from jaxcxr.models.attention.geometry import Geometry, Grid, TokenSequence
 from jaxcxr.models.attention.groups import HeadGroup
 from jaxcxr.models.attention.tiling import Tiling, mask_of_tiles
 
@@ -193,7 +193,7 @@ def tiling(rule: Rule, tokens: int) -> Tiling | None:
     window = spans.reach(group.span)
     if window is None or group.align in ("location", "feature"):
         return None
-    if isinstance(geometry, Line):
+    if isinstance(geometry, TokenSequence):
         found = Tiling((tokens,), (max(window, _LINE_TILE),), ((window, window),))
     elif isinstance(geometry, Grid):
         tile = max(window, _GRID_TILE)

@@ -18,7 +18,7 @@ from flax import linen as nn
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention import factory
 from jaxcxr.models.attention.flexible import FlexibleHeadAttention
-from jaxcxr.models.attention.geometry import Line
+from jaxcxr.models.attention.geometry import TokenSequence
 from jaxcxr.models.attention.heads import MultiHeadAttention
 from jaxcxr.models.sequence import transformer
 
@@ -61,7 +61,7 @@ def stepwise(make: Callable[..., nn.Module], ahead: int) -> Callable[..., nn.Mod
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class _Behind(Line):
+class _Behind(TokenSequence):
     """A line of kept tokens, and one of them, before the last, by itself.
 
     Arguments:

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from jaxcxr.report import tables
-from jaxcxr.report.canvas import save
 from jaxcxr.pose import clips
 from jaxcxr.pose.evaluation import pose_errors as metrics_pose
 from jaxcxr.pose.geometry.skeletons import Skeleton
 from jaxcxr.pose.report import error_figures
+from jaxcxr.report import tables
+from jaxcxr.report.canvas import save
 
 MM = 1000.0
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -28,7 +28,7 @@ _FEWEST = 4  # sequences whose median is drawn
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class ActionErrors:
     """Errors of an action.
 
     Attributes:
@@ -131,7 +131,7 @@ def write(
     save(figure, folder / "errors_worst.png")
 
 
-def by_action(errors: Sequence[np.ndarray], actions: Sequence[str]) -> list[Row]:
+def by_action(errors: Sequence[np.ndarray], actions: Sequence[str]) -> list[ActionErrors]:
     """Mean errors of each action and joint.
 
     Arguments:
@@ -141,10 +141,10 @@ def by_action(errors: Sequence[np.ndarray], actions: Sequence[str]) -> list[Row]
     Returns:
       A row for each action, in alphabetic order, and at last one of all frames.
     """
-    def row(name: str, chosen: Iterable[np.ndarray]) -> Row:
+    def row(name: str, chosen: Iterable[np.ndarray]) -> ActionErrors:
         parts = list(chosen)
         values = np.concatenate(parts)
-        return Row(name, len(parts), len(values), values.mean(0))
+        return ActionErrors(name, len(parts), len(values), values.mean(0))
 
     rows = [
         row(name, (e for e, action in zip(errors, actions, strict=True) if action == name))
@@ -217,7 +217,7 @@ def worst(
     return list(chosen.values())[:LISTED]
 
 
-def _write_csv(rows: Sequence[Row], joints: Sequence[str], path: pathlib.Path) -> None:
+def _write_csv(rows: Sequence[ActionErrors], joints: Sequence[str], path: pathlib.Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         columns = [f"{name}_mm" for name in joints]

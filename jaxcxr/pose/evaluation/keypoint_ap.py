@@ -33,7 +33,7 @@ class _Matches:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Table:
+class _RankedDetections:
     """Detections of all images for one category and size of figures, best first.
 
     Attributes:
@@ -58,7 +58,7 @@ class Matched:
     """
 
     images: tuple
-    tables: Mapping[str, Sequence[_Table]]
+    tables: Mapping[str, Sequence[_RankedDetections]]
 
 
 def keypoint_average_precision(
@@ -179,7 +179,7 @@ def _grouped(items: Iterable[Mapping], sigmas) -> dict[tuple, list[dict]]:
     return groups
 
 
-def _table(truth, guesses, category, images, limits, sigmas, max_detections) -> _Table:
+def _table(truth, guesses, category, images, limits, sigmas, max_detections) -> _RankedDetections:
     parts = [
         _match(truth.get((category, image), []), guesses.get((category, image), []), limits,
                sigmas, max_detections)
@@ -190,10 +190,10 @@ def _table(truth, guesses, category, images, limits, sigmas, max_detections) -> 
     ignored = np.concatenate([part.ignored for part in parts], axis=1)[:, order]
     image = np.repeat(np.arange(len(images)), [len(part.scores) for part in parts])[order]
     annotations = np.array([part.annotations for part in parts], np.float64)
-    return _Table(image, matched & ~ignored, ~matched & ~ignored, annotations)
+    return _RankedDetections(image, matched & ~ignored, ~matched & ~ignored, annotations)
 
 
-def _curve(table: _Table, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+def _curve(table: _RankedDetections, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Precision `[thresholds, recalls]` and recall `[thresholds]`, none if nothing counts."""
     positives = counts @ table.annotations
     if not positives:

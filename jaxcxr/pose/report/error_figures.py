@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxcxr.report.canvas import BLUE, GRAY, GREEN, ORANGE, PURPLE, new_figure, styled
 from jaxcxr.pose.geometry.skeletons import Skeleton
+from jaxcxr.report.canvas import BLUE, GRAY, GREEN, ORANGE, PURPLE, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-    from jaxcxr.pose.evaluation.error_tables import OverTime, Row, Worst
+    from jaxcxr.pose.evaluation.error_tables import ActionErrors, OverTime, Worst
 
 _COLORS = "YlGnBu"
 _MISSING = "#F2F2F2"
@@ -20,7 +20,7 @@ _DARK = 0.55  # of the range of colours, from which on text is white
 
 
 @styled
-def actions_figure(rows: "Sequence[Row]", joints: Sequence[str]) -> "Figure":
+def actions_figure(rows: "Sequence[ActionErrors]", joints: Sequence[str]) -> "Figure":
     """Mean error of each action and joint, as colours and numbers.
 
     Arguments:

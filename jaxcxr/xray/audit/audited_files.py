@@ -152,7 +152,7 @@ def _read_covidx(path: pathlib.Path, parts: dict[str, pathlib.Path]) -> DataSet:
     return DataSet(path.name, rows, _identity(rows), notes=table.notes)
 
 
-def _of_rows(rows: Sequence[builder.Row]) -> manifest.Manifest:
+def _of_rows(rows: Sequence[builder.ImageRecord]) -> manifest.Manifest:
     """The manifest of rows of a source, with the labels that any of them knows."""
     whole = manifest.from_rows(map(vars, rows), chestxray14_table.FINDINGS)
     return _only_known(whole)

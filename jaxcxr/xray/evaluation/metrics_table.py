@@ -183,7 +183,9 @@ def _class_entry(row, labels, scores, drawn: intervals.Bootstrap, index: int) ->
     }
 
 
-def _macro_entry(table: classification.Table, per_class: dict, drawn: intervals.Bootstrap) -> dict:
+def _macro_entry(
+    table: classification.ClassificationMetrics, per_class: dict, drawn: intervals.Bootstrap
+) -> dict:
     used = [i for i, row in enumerate(table.rows) if row.defined]
     names = [table.rows[i].name for i in used]
     entry = {}

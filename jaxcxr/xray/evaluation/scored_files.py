@@ -28,7 +28,7 @@ _CHESTXRAY14 = tuple(name for name in FINDINGS if name != "COVID-19")
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class ClassValues:
     """Values by image and class.
 
     Attributes:
@@ -126,7 +126,7 @@ def join(
     )
 
 
-def read_labels(path: str | pathlib.Path) -> Table:
+def read_labels(path: str | pathlib.Path) -> ClassValues:
     """Labels as `Data_Entry_2017*.csv` of ChestX-ray14, or one column per class.
 
     The second form has an image column (such as image_id, Image Index, id, image, filename), may
@@ -144,13 +144,13 @@ def read_labels(path: str | pathlib.Path) -> Table:
     findings = sheet.column([_FINDING_LABELS])
     if findings is not None:
         read = functools.partial(_read_findings, sheet, findings)
-        return Table(sheet, ids, patients, _CHESTXRAY14, read)
+        return ClassValues(sheet, ids, patients, _CHESTXRAY14, read)
     columns = _class_columns(sheet, _LABEL_PREFIX, other=_SCORE_PREFIX)
     read = functools.partial(_read_values, sheet, columns, _label, np.int8)
-    return Table(sheet, ids, patients, tuple(columns), read)
+    return ClassValues(sheet, ids, patients, tuple(columns), read)
 
 
-def read_predictions(path: str | pathlib.Path) -> Table:
+def read_predictions(path: str | pathlib.Path) -> ClassValues:
     """Scores, one column per class, beside an image column as in `read_labels`.
 
     If any column is called `prob_CLASS` or `score_CLASS`, only these are classes; else all others
@@ -165,7 +165,7 @@ def read_predictions(path: str | pathlib.Path) -> Table:
     columns = _class_columns(sheet, _SCORE_PREFIX, other=_LABEL_PREFIX)
     sheet = _with_scores(sheet, columns.values())
     read = functools.partial(_read_values, sheet, columns, _score, np.float64)
-    return Table(sheet, image_ids(sheet), None, tuple(columns), read)
+    return ClassValues(sheet, image_ids(sheet), None, tuple(columns), read)
 
 
 def _with_scores(sheet: Sheet, columns: Iterable[int]) -> Sheet:
@@ -218,7 +218,7 @@ def match_ids(wanted: Sequence[str], available: Sequence[str], asked, given) -> 
     return result
 
 
-def _match_classes(truth: Table, guess: Table) -> dict[str, str]:
+def _match_classes(truth: ClassValues, guess: ClassValues) -> dict[str, str]:
     """Class of the labels -> class of the predictions, in the order of the labels."""
     by_name = {fold(name): name for name in guess.classes}
     pairs = {name: by_name[fold(name)] for name in truth.classes if fold(name) in by_name}

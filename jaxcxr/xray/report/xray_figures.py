@@ -112,7 +112,7 @@ def samples_figure(
 
 
 def _draw_roc(
-    axes: "Axes", row: classification.ClassRow, labels: np.ndarray, scores: np.ndarray
+    axes: "Axes", row: classification.ClassMetrics, labels: np.ndarray, scores: np.ndarray
 ) -> None:
     axes.set_title(row.name.replace("_", " "))
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")

@@ -44,7 +44,9 @@ class Actualmed(builder.XrayBuilder):
         return covid_tables.with_images(table, [raw / "images", raw])
 
 
-def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> builder.Table:
+def read_table(
+    raw: pathlib.Path, val_fraction: float, test_fraction: float
+) -> builder.ImageListing:
     """Reads metadata.csv.
 
     Arguments:

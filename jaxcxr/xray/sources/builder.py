@@ -29,7 +29,7 @@ _NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class ImageRecord:
     """What is known of one image without looking at it.
 
     Attributes:
@@ -58,10 +58,10 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class ImageListing:
     """Rows of label files, in their order, and remarks for the user on what was left out."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ImageRecord, ...]
     notes: tuple[str, ...]
 
 
@@ -69,12 +69,12 @@ class Table:
 class Item:
     """One image to prepare; `bytes` tells a changed file from the one prepared before."""
 
-    row: Row
+    row: ImageRecord
     path: str
     bytes: int
 
     @classmethod
-    def of(cls, row: Row, path: str | os.PathLike) -> "Item":
+    def of(cls, row: ImageRecord, path: str | os.PathLike) -> "Item":
         """The item of an image file that exists."""
         return cls(row, str(path), os.stat(path).st_size)
 
@@ -95,7 +95,7 @@ class Collection:
 
     @classmethod
     def of(
-        cls, paths: Mapping[Row, pathlib.Path | None], notes: tuple[str, ...] = ()
+        cls, paths: Mapping[ImageRecord, pathlib.Path | None], notes: tuple[str, ...] = ()
     ) -> "Collection":
         """The images of rows, each with its file or, where there is none, None."""
         return cls(
@@ -198,7 +198,7 @@ def split_of(patient_id: str, val_fraction: float, test_fraction: float = 0.0) -
     """Split of a patient: a fixed function of the id, whatever else is in the data set.
 
     Arguments:
-      patient_id: as in `Row`.
+      patient_id: as in `ImageRecord`.
       val_fraction: share of the patients that go to validation.
       test_fraction: share of the patients that go to the test split.
 

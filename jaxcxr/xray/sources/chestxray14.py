@@ -50,7 +50,7 @@ class ChestXray14(builder.XrayBuilder):
         return find_images(content, folder)
 
 
-def find_images(content: builder.Table, folder: pathlib.Path) -> builder.Collection:
+def find_images(content: builder.ImageListing, folder: pathlib.Path) -> builder.Collection:
     """Finds the image of each row on disk.
 
     Arguments:

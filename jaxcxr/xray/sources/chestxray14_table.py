@@ -12,7 +12,7 @@ import re
 from jaxcxr.data.csv_files import csv_rows, read_text
 from jaxcxr.data.schema import FINDINGS, NEGATIVE, POSITIVE
 from jaxcxr.errors import UserError
-from jaxcxr.xray.sources.builder import Row, Table, named, note, split_of
+from jaxcxr.xray.sources.builder import ImageListing, ImageRecord, named, note, split_of
 
 _CSV = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "Data_Entry*.csv", "sample_labels.csv")
 _LISTS = {
@@ -33,7 +33,7 @@ _OLDEST = 120
 _RELEASED = (1024, 1024)  # the images as distributed; the boxes are in these pixels
 
 
-def read(raw: pathlib.Path, val_fraction: float) -> Table:
+def read(raw: pathlib.Path, val_fraction: float) -> ImageListing:
     """Reads the csv, the split lists and the boxes.
 
     Arguments:
@@ -54,7 +54,7 @@ def read(raw: pathlib.Path, val_fraction: float) -> Table:
         raise UserError(f"chestxray14: no folder {raw}; give the raw data with --raw DIR")
     listed = _listed(raw)
     boxes = _boxes(raw)
-    rows: dict[str, Row] = {}
+    rows: dict[str, ImageRecord] = {}
     unlisted, repeated = [], []
     path = _find(raw, _CSV)
     for where, cells in csv_rows(path, _NEEDED, ragged=True):
@@ -75,7 +75,7 @@ def read(raw: pathlib.Path, val_fraction: float) -> Table:
         *note(repeated, f"rows of {path.name} are repetitions and count once"),
         *note([n for n in listed if n not in rows], f"listed images have no row in {path.name}"),
     )
-    return Table(tuple(rows.values()), notes)
+    return ImageListing(tuple(rows.values()), notes)
 
 
 def years(age: str) -> int:
@@ -90,7 +90,7 @@ def years(age: str) -> int:
     return whole if whole <= _OLDEST else -1
 
 
-def _row(cells, listed, boxes, val_fraction, where) -> Row:
+def _row(cells, listed, boxes, val_fraction, where) -> ImageRecord:
     image_id = cells["Image Index"].strip()
     if not _PATIENT.fullmatch(cells["Patient ID"]):
         raise UserError(f"{where}: {cells['Patient ID']!r} is no patient id of ChestX-ray14")
@@ -100,7 +100,7 @@ def _row(cells, listed, boxes, val_fraction, where) -> Row:
         split = split_of(patient_id, val_fraction)
     sex = (cells.get("Patient Gender") or cells.get("Patient Sex") or "").strip().upper()
     view = cells.get("View Position", "").strip().upper()
-    return Row(
+    return ImageRecord(
         image_id=image_id,
         patient_id=patient_id,
         source="chestxray14",

@@ -46,7 +46,9 @@ class Covid19ImageRepository(builder.XrayBuilder):
         return covid_tables.with_images(table, [raw / "png", raw])
 
 
-def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> builder.Table:
+def read_table(
+    raw: pathlib.Path, val_fraction: float, test_fraction: float
+) -> builder.ImageListing:
     """Reads data.csv.
 
     Arguments:
@@ -60,7 +62,7 @@ def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> 
       UserError: the file is absent or not in its form, or names an image twice.
     """
     path = raw / "data.csv"
-    rows: dict[str, builder.Row] = {}
+    rows: dict[str, builder.ImageRecord] = {}
     others = []
     for where, cells in csv_rows(path, _NEEDED, latin1=True, ragged=True):
         name = covid_tables.required(cells, "image_id", where) + ".png"
@@ -71,7 +73,7 @@ def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> 
             continue
         if name in rows:
             raise UserError(f"{where}: a second row of the image {name}")
-        rows[name] = builder.Row(
+        rows[name] = builder.ImageRecord(
             image_id=name,
             patient_id=patient_id,
             source=NAME,
@@ -84,4 +86,4 @@ def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> 
     notes = builder.note(others, "images are left out, as their projection is neither PA nor AP")
     if not rows:
         raise UserError(f"{path}: no image is left to prepare. " + ". ".join(notes))
-    return builder.Table(tuple(rows.values()), notes)
+    return builder.ImageListing(tuple(rows.values()), notes)

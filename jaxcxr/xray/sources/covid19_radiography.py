@@ -52,10 +52,10 @@ _COLUMNS = ("FILE NAME", "URL")
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class WorkbookRecords:
     """All rows in the order of the workbooks, the URL that each image came from, and remarks."""
 
-    rows: tuple[builder.Row, ...]
+    rows: tuple[builder.ImageRecord, ...]
     urls: dict[str, str]
     notes: tuple[str, ...]
 
@@ -90,7 +90,7 @@ class Covid19Radiography(builder.XrayBuilder):
         return builder.Collection.of(rows, (*table.notes, *left_out))
 
 
-def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> Table:
+def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> WorkbookRecords:
     """Reads the workbooks `<class>.metadata.xlsx` of the classes that are there.
 
     Arguments:
@@ -104,7 +104,7 @@ def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> 
       UserError: no workbook, or one that is none or lacks the columns FILE NAME and URL, or names
         an image not of its class.
     """
-    rows: dict[str, builder.Row] = {}
+    rows: dict[str, builder.ImageRecord] = {}
     urls: dict[str, str] = {}
     repeated = []
     books = _workbooks(raw)
@@ -122,7 +122,7 @@ def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> 
                 repeated.append(image_id)
                 continue
             split = builder.split_of(patient_id, val_fraction, test_fraction)
-            rows[image_id] = builder.Row(image_id, patient_id, NAME, split, labels)
+            rows[image_id] = builder.ImageRecord(image_id, patient_id, NAME, split, labels)
             urls[image_id] = url
     hosts = collections.Counter(map(_host, urls.values())).most_common()
     absent = [label for label in _CLASSES if label not in books]
@@ -133,7 +133,7 @@ def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> 
         *builder.note(absent, "classes have no workbook and are left out"),
         *builder.note(repeated, "rows are repetitions and count once"),
     )
-    return Table(tuple(rows.values()), urls, notes)
+    return WorkbookRecords(tuple(rows.values()), urls, notes)
 
 
 def image_key(name: str) -> str | None:

@@ -69,7 +69,7 @@ def read_table(
     val_fraction: float,
     test_fraction: float,
     views: Sequence[str] = covid_tables.FRONTAL,
-) -> builder.Table:
+) -> builder.ImageListing:
     """Reads metadata.csv.
 
     Arguments:

@@ -106,7 +106,7 @@ def view_of(cells: dict[str, str]) -> str:
 
 
 def projection(view: str) -> str:
-    """The view as in `xray.Row`: "PA", "AP", "L" or ""."""
+    """The view as in `xray.ImageRecord`: "PA", "AP", "L" or ""."""
     word = view.partition(" ")[0]
     return word if word in ("PA", "AP", "L") else ""
 
@@ -131,7 +131,7 @@ class Selection:
     ):
         self._source, self._views, self._ruled_out = source, views, ruled_out
         self._fractions = val_fraction, test_fraction
-        self._rows: dict[str, list[builder.Row]] = {}
+        self._rows: dict[str, list[builder.ImageRecord]] = {}
         self._remarks: dict[str, list[str]] = collections.defaultdict(list)
 
     def add(self, cells: dict[str, str], image_id: str, patient: str) -> None:
@@ -139,7 +139,7 @@ class Selection:
 
         Arguments:
           cells: sex, age, finding and view; modality where there is one.
-          image_id: as in `xray.Row`.
+          image_id: as in `xray.ImageRecord`.
           patient: the patient's id within the source.
         """
         view = view_of(cells)
@@ -154,7 +154,7 @@ class Selection:
             self.remark(image_id, "images are left out, as their finding leaves every class open")
             return
         patient_id = f"{self._source}/{patient}"
-        row = builder.Row(
+        row = builder.ImageRecord(
             image_id=image_id,
             patient_id=patient_id,
             source=self._source,
@@ -170,7 +170,7 @@ class Selection:
         """Notes a fact of an image or a name; the remark has the count and the first names."""
         self._remarks[fact].append(name)
 
-    def table(self, path: pathlib.Path) -> builder.Table:
+    def table(self, path: pathlib.Path) -> builder.ImageListing:
         """The rows of all images that stand in one row only, or in several that agree.
 
         Raises:
@@ -187,10 +187,10 @@ class Selection:
         notes = [text for fact, names in self._remarks.items() for text in builder.note(names, fact)]
         if not rows:
             raise UserError(f"{path}: no image is left to prepare. " + ". ".join(notes))
-        return builder.Table(tuple(rows), tuple(notes))
+        return builder.ImageListing(tuple(rows), tuple(notes))
 
 
-def with_images(table: builder.Table, folders: Sequence[pathlib.Path]) -> builder.Collection:
+def with_images(table: builder.ImageListing, folders: Sequence[pathlib.Path]) -> builder.Collection:
     """Finds the images by name or, where there is none, by the name without its ending.
 
     Arguments:

@@ -91,7 +91,7 @@ def checked_version(version: str, source: str) -> str:
     return KAGGLE if version.lower() == KAGGLE else version.upper()
 
 
-def read_table(raw: pathlib.Path, version: str, val_fraction: float) -> builder.Table:
+def read_table(raw: pathlib.Path, version: str, val_fraction: float) -> builder.ImageListing:
     """Reads the lists of a version, and what the sources' own tables say of their images.
 
     Arguments:
@@ -118,10 +118,10 @@ def read_table(raw: pathlib.Path, version: str, val_fraction: float) -> builder.
                 continue
             known = {covidx_table.image_of(row): row for row in own}
             rows = [_described(row, known) for row in rows]
-    return builder.Table(covidx_table.carved(rows, val_fraction), tuple(notes))
+    return builder.ImageListing(covidx_table.carved(rows, val_fraction), tuple(notes))
 
 
-def find_images(table: builder.Table, raw: pathlib.Path) -> builder.Collection:
+def find_images(table: builder.ImageListing, raw: pathlib.Path) -> builder.Collection:
     """Finds the images of the lists, by name, in the folders of their sources.
 
     Arguments:
@@ -156,8 +156,8 @@ def find_images(table: builder.Table, raw: pathlib.Path) -> builder.Collection:
 
 
 def _finder(
-    rows: Sequence[builder.Row], raw: pathlib.Path
-) -> Callable[[builder.Row], pathlib.Path | None]:
+    rows: Sequence[builder.ImageRecord], raw: pathlib.Path
+) -> Callable[[builder.ImageRecord], pathlib.Path | None]:
     """Function from row to image file."""
     prebuilt = builder.files_by_name(raw / split for split in _SPLITS)
     files: dict[str, dict[str, pathlib.Path]] = {}
@@ -167,7 +167,7 @@ def _finder(
     folder = raw / covid19_radiography.NAME
     renamed = covid19_radiography.find_images(folder) if folder.is_dir() else {}
 
-    def find(row: builder.Row) -> pathlib.Path | None:
+    def find(row: builder.ImageRecord) -> pathlib.Path | None:
         if row.image_id in prebuilt:
             return prebuilt[row.image_id]
         if row.source == covid19_radiography.NAME:
@@ -183,7 +183,9 @@ def _with_subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
     return [folder, *(path for path in below if path.is_dir())]
 
 
-def _described(row: builder.Row, known: dict[tuple[str, str], builder.Row]) -> builder.Row:
+def _described(
+    row: builder.ImageRecord, known: dict[tuple[str, str], builder.ImageRecord]
+) -> builder.ImageRecord:
     own = known.get(covidx_table.image_of(row))
     if own is None:
         return row

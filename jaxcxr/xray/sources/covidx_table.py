@@ -59,7 +59,7 @@ def read(
     test: pathlib.Path,
     validation: pathlib.Path | None = None,
     val_fraction: float = 0.0,
-) -> builder.Table:
+) -> builder.ImageListing:
     """Reads the lists of one version.
 
     Arguments:
@@ -83,7 +83,7 @@ def read(
     lists = {"train": train, "test": test}
     if validation is not None:
         lists = {"train": train, "validation": validation, "test": test}
-    rows: list[builder.Row] = []
+    rows: list[builder.ImageRecord] = []
     notes: list[str] = []
     kinds: dict[str, pathlib.Path] = {}
     for split, path in lists.items():
@@ -96,14 +96,16 @@ def read(
             f"{kinds['A']} has the labels {', '.join(_A)}, but {kinds['B']} {', '.join(_B)}; "
             "give lists of one version"
         )
-    return builder.Table(carved(rows, val_fraction), (*notes, *_remarks(rows)))
+    return builder.ImageListing(carved(rows, val_fraction), (*notes, *_remarks(rows)))
 
 
-def carved(rows: Iterable[builder.Row], val_fraction: float) -> tuple[builder.Row, ...]:
+def carved(
+    rows: Iterable[builder.ImageRecord], val_fraction: float
+) -> tuple[builder.ImageRecord, ...]:
     """Moves patients of the training list to validation, unless there is a list of that.
 
     Arguments:
-      rows: of a `xray.Table`.
+      rows: of a `xray.ImageListing`.
       val_fraction: as in `read`.
     """
     rows = tuple(rows)
@@ -117,9 +119,9 @@ def carved(rows: Iterable[builder.Row], val_fraction: float) -> tuple[builder.Ro
     )
 
 
-def _read_list(path: pathlib.Path, split: str) -> tuple[list[builder.Row], str, list[str]]:
+def _read_list(path: pathlib.Path, split: str) -> tuple[list[builder.ImageRecord], str, list[str]]:
     """Rows of one list, "A" or "B" for the kind of its labels, and remarks."""
-    rows: dict[tuple[str, str], builder.Row] = {}
+    rows: dict[tuple[str, str], builder.ImageRecord] = {}
     repeated, contradictory = [], {}
     allowed: dict = {}
     for where, line in _lines(path):
@@ -167,7 +169,7 @@ def _fields(line: str, where: str) -> tuple[str, str, str, str]:
     return " ".join(words[:-2]), words[-2], words[-1], source
 
 
-def _row(patient: str, name: str, known: dict, word: str, split: str) -> builder.Row:
+def _row(patient: str, name: str, known: dict, word: str, split: str) -> builder.ImageRecord:
     word = word or next((word for word, form in _IDS.items() if form.fullmatch(patient)), "")
     source = SOURCES.get(word, UNKNOWN_SOURCE)
     if source == covid19_radiography.NAME:
@@ -175,7 +177,7 @@ def _row(patient: str, name: str, known: dict, word: str, split: str) -> builder
     if source == "figure1" and (match := _FIGURE1_ID.fullmatch(patient)):
         patient = match[1]
     view = next(filter(None, match.groups())).upper() if (match := _VIEW.search(name)) else ""
-    return builder.Row(
+    return builder.ImageRecord(
         image_id=name,
         patient_id=f"{source}/{patient}",
         source=source,
@@ -185,7 +187,7 @@ def _row(patient: str, name: str, known: dict, word: str, split: str) -> builder
     )
 
 
-def image_of(row: builder.Row) -> tuple[str, str]:
+def image_of(row: builder.ImageRecord) -> tuple[str, str]:
     """(source, name) of an image, the same in the lists and in the source's own table."""
     if row.source == covid19_radiography.NAME:
         return row.source, row.patient_id
@@ -194,12 +196,12 @@ def image_of(row: builder.Row) -> tuple[str, str]:
     return row.source, row.image_id
 
 
-def is_abdomen(row: builder.Row) -> bool:
+def is_abdomen(row: builder.ImageRecord) -> bool:
     """Whether a row is one of Stony Brook's films of the abdomen, which the lists have too."""
     return row.source == "stonybrook" and bool(_ABDOMEN.search(row.image_id))
 
 
-def _remarks(rows: list[builder.Row]) -> Iterator[str]:
+def _remarks(rows: list[builder.ImageRecord]) -> Iterator[str]:
     images = [(row.split, f"{row.source}/{row.image_id}") for row in rows]
     yield from builder.note(_in_two(images), "images stand in two lists, and stay in both")
     patients = [(row.split, row.patient_id) for row in rows]

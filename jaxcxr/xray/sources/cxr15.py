@@ -112,12 +112,12 @@ class Cxr15(xray.XrayBuilder):
         folder = xray.given_path("images", config.images) if config.images else None
         collections = [
             chestxray14.find_images(
-                xray.Table(kept["chestxray14"], nih.notes),
+                xray.ImageListing(kept["chestxray14"], nih.notes),
                 folder or raw / "chestxray14",
             )
         ]
         if listed.rows:
-            table = xray.Table(kept[covidx.NAME], listed.notes)
+            table = xray.ImageListing(kept[covidx.NAME], listed.notes)
             collections.append(covidx.find_images(table, raw))
         collections += [_kept(part, kept.get(name, ())) for name, part in others.items()]
         return xray.Collection(
@@ -139,7 +139,7 @@ class Cxr15(xray.XrayBuilder):
 
     def _parts(
         self, raw: pathlib.Path
-    ) -> tuple[xray.Table, xray.Table, dict[str, xray.Collection]]:
+    ) -> tuple[xray.ImageListing, xray.ImageListing, dict[str, xray.Collection]]:
         """ChestX-ray14, COVIDx (without rows where its lists are absent), and the others."""
         config = self.builder_config
         there = [name for name in _OTHERS if (raw / name).is_dir()]
@@ -150,7 +150,7 @@ class Cxr15(xray.XrayBuilder):
                 f" of what is needed: {self.raw_content}"
             )
         nih = chestxray14_table.read(raw / "chestxray14", config.val_fraction)
-        listed = xray.Table((), ())
+        listed = xray.ImageListing((), ())
         if with_lists:
             listed = covidx.read_table(raw, config.list_version, config.val_fraction)
         others = {name: self._other(name, raw) for name in there}
@@ -177,7 +177,7 @@ class Cxr15(xray.XrayBuilder):
             notes=tuple(f"{name}: {note}" for note in collection.notes),
         )
 
-    def _matches(self, raw: pathlib.Path, listed: xray.Table) -> dict[str, str]:
+    def _matches(self, raw: pathlib.Path, listed: xray.ImageListing) -> dict[str, str]:
         """Image of ChestX-ray14 by the RSNA's patientId, if images of the RSNA take part."""
         images = [row for row in listed.rows if row.source == rsna_pneumonia_table.NAME]
         if not images:
@@ -209,7 +209,7 @@ def _without_copies(collection: xray.Collection, raw: pathlib.Path) -> xray.Coll
     )
 
 
-def _kept(collection: xray.Collection, rows: tuple[xray.Row, ...]) -> xray.Collection:
+def _kept(collection: xray.Collection, rows: tuple[xray.ImageRecord, ...]) -> xray.Collection:
     items = {(item.row.source, item.row.image_id): item for item in collection.items}
     kept = (dataclasses.replace(items[row.source, row.image_id], row=row) for row in rows)
     return dataclasses.replace(collection, items=tuple(kept))
@@ -230,7 +230,7 @@ def _without_lists(raw: pathlib.Path) -> list[str]:
     ]
 
 
-def _participants(parts: dict[str, tuple[xray.Row, ...]]) -> str:
+def _participants(parts: dict[str, tuple[xray.ImageRecord, ...]]) -> str:
     there = ", ".join(f"{name} {len(rows)}" for name, rows in parts.items())
     absent = [name for name in (covidx.NAME, *_OTHERS) if name not in parts]
     return f"images by data set: {there}" + (f"; not there: {', '.join(absent)}" if absent else "")

@@ -24,9 +24,9 @@ class Composition:
       merged: rows of ChestX-ray14 that got Pneumonia from the RSNA's reading of the same film.
     """
 
-    parts: dict[str, tuple[builder.Row, ...]]
-    left_out: dict[str, tuple[builder.Row, ...]]
-    merged: tuple[builder.Row, ...]
+    parts: dict[str, tuple[builder.ImageRecord, ...]]
+    left_out: dict[str, tuple[builder.ImageRecord, ...]]
+    merged: tuple[builder.ImageRecord, ...]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -44,7 +44,9 @@ class Composition:
 
 
 def compose(
-    parts: Mapping[str, Sequence[builder.Row]], matches: Mapping[str, str], val_fraction: float
+    parts: Mapping[str, Sequence[builder.ImageRecord]],
+    matches: Mapping[str, str],
+    val_fraction: float,
 ) -> Composition:
     """Puts data sets together.
 
@@ -66,7 +68,7 @@ def compose(
       val_fraction: share of the patients of training lists that go to validation; decides anew
         for patients of the RSNA, in the way in which ChestX-ray14's are.
     """
-    left_out: dict[str, list[builder.Row]] = collections.defaultdict(list)
+    left_out: dict[str, list[builder.ImageRecord]] = collections.defaultdict(list)
     rows = [
         (name, _identified(row, matches, val_fraction))
         for name, part in parts.items()
@@ -83,7 +85,9 @@ def compose(
     )
 
 
-def _identified(row: builder.Row, matches: Mapping[str, str], val_fraction: float) -> builder.Row:
+def _identified(
+    row: builder.ImageRecord, matches: Mapping[str, str], val_fraction: float
+) -> builder.ImageRecord:
     original = _original(row, matches)
     if original is None:
         return row
@@ -92,14 +96,16 @@ def _identified(row: builder.Row, matches: Mapping[str, str], val_fraction: floa
     return dataclasses.replace(row, patient_id=patient, split=split)
 
 
-def _original(row: builder.Row, matches: Mapping[str, str]) -> str | None:
+def _original(row: builder.ImageRecord, matches: Mapping[str, str]) -> str | None:
     """Image of ChestX-ray14 that an image of the RSNA is."""
     if row.source != _RSNA:
         return None
     return matches.get(covidx_table.image_of(row)[1])
 
 
-def _following(rows: list[tuple[str, builder.Row]]) -> list[tuple[str, builder.Row]]:
+def _following(
+    rows: list[tuple[str, builder.ImageRecord]],
+) -> list[tuple[str, builder.ImageRecord]]:
     """Gives patients of an official part the split that they have there."""
     official: dict[str, str] = {}
     for name, row in rows:
@@ -115,13 +121,13 @@ def _following(rows: list[tuple[str, builder.Row]]) -> list[tuple[str, builder.R
 
 
 def _distinct(
-    rows: list[tuple[str, builder.Row]],
+    rows: list[tuple[str, builder.ImageRecord]],
     matches: Mapping[str, str],
-    left_out: dict[str, list[builder.Row]],
-) -> Iterator[tuple[str, builder.Row]]:
+    left_out: dict[str, list[builder.ImageRecord]],
+) -> Iterator[tuple[str, builder.ImageRecord]]:
     """Frontal films of the chest, each once; the copy that is tested on before the others."""
 
-    def image(row: builder.Row) -> tuple[str, str]:
+    def image(row: builder.ImageRecord) -> tuple[str, str]:
         original = _original(row, matches)
         return (row.source, original) if original else covidx_table.image_of(row)
 
@@ -138,8 +144,8 @@ def _distinct(
 
 
 def _apart(
-    rows: list[tuple[str, builder.Row]], left_out: dict[str, list[builder.Row]]
-) -> Iterator[tuple[str, builder.Row]]:
+    rows: list[tuple[str, builder.ImageRecord]], left_out: dict[str, list[builder.ImageRecord]]
+) -> Iterator[tuple[str, builder.ImageRecord]]:
     """Rows whose patient is in no split that matters more."""
     patients: dict[str, set[str]] = {split: set() for split in _ORDER}
     for _, row in rows:
@@ -154,10 +160,10 @@ def _apart(
 
 
 def _without_twins(
-    rows: list[tuple[str, builder.Row]],
+    rows: list[tuple[str, builder.ImageRecord]],
     matches: Mapping[str, str],
-    left_out: dict[str, list[builder.Row]],
-) -> tuple[list[tuple[str, builder.Row]], list[builder.Row]]:
+    left_out: dict[str, list[builder.ImageRecord]],
+) -> tuple[list[tuple[str, builder.ImageRecord]], list[builder.ImageRecord]]:
     originals = {row.image_id: row for _, row in rows if row.source == "chestxray14"}
     kept, changed = [], {}
     for name, row in rows:

@@ -47,7 +47,9 @@ class Figure1(builder.XrayBuilder):
         return covid_tables.with_images(table, [raw / "images", raw])
 
 
-def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> builder.Table:
+def read_table(
+    raw: pathlib.Path, val_fraction: float, test_fraction: float
+) -> builder.ImageListing:
     """Reads metadata.csv.
 
     Arguments:

@@ -122,5 +122,5 @@ def read_headers(label: str, files: Mapping[Any, pathlib.Path]) -> dict[Any, dic
 
 
 def described(header: dicom.Dicom | None) -> dict[str, Any]:
-    """The fields of a `Row` that a DICOM header fills; none without a header."""
+    """The fields of a `ImageRecord` that a DICOM header fills; none without a header."""
     return {"view": header.view, "sex": header.sex, "age": header.age} if header else {}

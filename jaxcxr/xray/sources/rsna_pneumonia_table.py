@@ -42,7 +42,7 @@ def read_table(
     test_fraction: float,
     map_file: pathlib.Path | None = None,
     test_list: pathlib.Path | None = None,
-) -> builder.Table:
+) -> builder.ImageListing:
     """Reads both csv files, of which each repeats an image for each of its boxes.
 
     Arguments:
@@ -70,7 +70,7 @@ def read_table(
         else:
             split = "test" if patient_id in tested else builder.split_of(patient_id, val_fraction)
         rows.append(
-            builder.Row(
+            builder.ImageRecord(
                 image_id=image_id,
                 patient_id=patient_id,
                 source=NAME,
@@ -80,7 +80,7 @@ def read_table(
                 box_size=(_SIDE, _SIDE),
             )
         )
-    return builder.Table(tuple(rows), notes)
+    return builder.ImageListing(tuple(rows), notes)
 
 
 def _marked(path: pathlib.Path) -> dict[str, _Marked]:

@@ -56,7 +56,7 @@ _ID = re.compile(r"[\w.-]+", re.ASCII)
 
 @dataclasses.dataclass(frozen=True)
 class _Film:
-    """What the image csv says of an image, with boxes as in `xray.Row`."""
+    """What the image csv says of an image, with boxes as in `xray.ImageRecord`."""
 
     study_id: str
     boxes: tuple[tuple[float, ...], ...]
@@ -101,7 +101,7 @@ def read_table(
     val_fraction: float,
     test_fraction: float,
     headers: Mapping[str, dicom.Dicom] = types.MappingProxyType({}),
-) -> builder.Table:
+) -> builder.ImageListing:
     """Reads the study csv, the image csv and, where there is one, train_meta.csv.
 
     Arguments:
@@ -133,7 +133,7 @@ def read_table(
             remarks["images have no box although their study is not negative"].append(image_id)
         patient_id = f"{NAME}/{patients.get(film.study_id, film.study_id)}"
         rows.append(
-            builder.Row(
+            builder.ImageRecord(
                 image_id=image_id,
                 patient_id=patient_id,
                 source=NAME,
@@ -150,7 +150,7 @@ def read_table(
         f"splits, as neither DICOM headers nor {META} tell the patients"
     ] = [study for study in grades if study in seen and study not in patients]
     notes = [text for fact, names in remarks.items() for text in builder.note(names, fact)]
-    return builder.Table(tuple(rows), tuple(notes))
+    return builder.ImageListing(tuple(rows), tuple(notes))
 
 
 def _grades(path: pathlib.Path) -> dict[str, str]:
@@ -194,7 +194,7 @@ def _id(text: str, ending: str, where: str) -> str:
 
 
 def _boxes(cells: Mapping[str, str], where: str) -> tuple[tuple[float, ...], ...]:
-    """Boxes as in `xray.Row`, from the column boxes, which the column label must repeat."""
+    """Boxes as in `xray.ImageRecord`, from the column boxes, which the column label must repeat."""
     boxes = _listed_boxes(cells["boxes"], where) if cells["boxes"] else []
     corners = [] if cells["label"] == _NO_BOX else _corners(cells["label"], where)
     same = len(boxes) == len(corners) and all(

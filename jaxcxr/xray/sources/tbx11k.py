@@ -121,7 +121,7 @@ def read_table(
     fold: int = 0,
     folds: int = _FOLDS,
     include_hidden: bool = False,
-) -> builder.Table:
+) -> builder.ImageListing:
     """Reads the lists and the boxes.
 
     Arguments:
@@ -156,7 +156,7 @@ def read_table(
             test = part != "train"
         found, box_size = boxes.of(name)
         split = "test" if test else builder.split_of(patient_id, val_fraction)
-        rows.append(builder.Row(
+        rows.append(builder.ImageRecord(
             name, patient_id, source, split, (label,), boxes=found, box_size=box_size
         ))
     unasked = []
@@ -167,7 +167,7 @@ def read_table(
         *builder.note(copies, "images of da+db are copies of images in its other list; left out"),
         *builder.note(unasked, "images of the hidden test set have no published label; left out"),
     )
-    return builder.Table(tuple(row for row in rows if row.image_id not in copies), notes)
+    return builder.ImageListing(tuple(row for row in rows if row.image_id not in copies), notes)
 
 
 def read_list(path: pathlib.Path) -> list[str]:

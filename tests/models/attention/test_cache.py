@@ -7,7 +7,7 @@ import pytest
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention.flexible import FlexibleHeadAttention
-from jaxcxr.models.attention.geometry import Grid, Line
+from jaxcxr.models.attention.geometry import Grid, TokenSequence
 from jaxcxr.models.attention.groups import parse_groups
 
 LENGTH = 12
@@ -96,6 +96,6 @@ def test_what_cannot_be_decoded():
     with pytest.raises(UserError, match="Grid do not come one after another"):
         call("4*fixed(1)", distance=Grid(3, 4))
     with pytest.raises(UserError, match="distances to a memory"):
-        call("4*fixed(1)", X, distance=Line())
+        call("4*fixed(1)", X, distance=TokenSequence())
     with pytest.raises(UserError, match="inference"):
         call("4*global", train=True)

@@ -6,7 +6,7 @@ import pytest
 
 from jaxcxr.models.attention import MultiHeadAttention
 from jaxcxr.models.attention.flexible import FlexibleHeadAttention
-from jaxcxr.models.attention.geometry import Grid, Line
+from jaxcxr.models.attention.geometry import Grid, TokenSequence
 from jaxcxr.models.attention.groups import parse_groups
 
 
@@ -66,7 +66,7 @@ def test_captured_weights_times_values_are_the_output(module, memory):
 def test_properties_of_heads():
     text = "2*fixed(3)/sigmoid+1*adaptive(2)/entmax/static+1*dynamic(1,limit=4)/sparsemax/token"
     groups = parse_groups(text)[0]
-    _, params, found = captured(FlexibleHeadAttention(groups), X, distance=Line())
+    _, params, found = captured(FlexibleHeadAttention(groups), X, distance=TokenSequence())
     own = params["group_1"]
     share = np.clip(own["span"], 0, 1)
     logits = X @ params["group_2_span"]["kernel"] + params["group_2_span"]["bias"]

@@ -9,7 +9,7 @@ from flax import linen as nn
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention import MultiHeadAttention, weighing
 from jaxcxr.models.attention.flexible import FlexibleHeadAttention
-from jaxcxr.models.attention.geometry import Grid, Line, Tree
+from jaxcxr.models.attention.geometry import Grid, TokenSequence, Tree
 from jaxcxr.models.attention.groups import Cost, HeadGroup, parse_groups
 from jaxcxr.models.attention.spans import Adaptive, Fixed
 
@@ -88,8 +88,8 @@ def test_normalised_queries_and_keys_are_those_of_flax(plain, double):
     ("text", "distance"),
     [
         ("1*global+3*global", None),
-        ("4*adaptive(2,init=1)", Line()),
-        ("2*adaptive(2,init=1)+2*fixed(5)", Line()),
+        ("4*adaptive(2,init=1)", TokenSequence()),
+        ("2*adaptive(2,init=1)+2*fixed(5)", TokenSequence()),
         ("4*static", None),
         ("4*token", None),
         ("2*element+2*talking", None),
@@ -122,12 +122,12 @@ def test_a_new_module_has_the_weights_of_plain_attention():
 
 
 EVERY_GROUP = [
-    ("2*sigmoid/qk_norm+2*fixed(2)", Line()),
-    ("2*sparsemax/similarity/alibi+2*entmax15/general/adaptive(1,init=0.3)", Line()),
-    ("2*entmax/biased_general/dynamic(1)+2*quasi/dot", Line()),
-    ("2*kernel/linear/fixed(1)+2*activated_general/talking", Line()),
-    ("2*additive/table+2*deep/sigmoid/adaptive(1,init=0.5)", Line(reach=2)),
-    ("2*location(6)/static+2*feature/token", Line()),
+    ("2*sigmoid/qk_norm+2*fixed(2)", TokenSequence()),
+    ("2*sparsemax/similarity/alibi+2*entmax15/general/adaptive(1,init=0.3)", TokenSequence()),
+    ("2*entmax/biased_general/dynamic(1)+2*quasi/dot", TokenSequence()),
+    ("2*kernel/linear/fixed(1)+2*activated_general/talking", TokenSequence()),
+    ("2*additive/table+2*deep/sigmoid/adaptive(1,init=0.5)", TokenSequence(reach=2)),
+    ("2*location(6)/static+2*feature/token", TokenSequence()),
     ("1*dim(8,4)/element/fixed(1)+2*dim(4,6)/entmax15", Grid(1, 5, prefix=1)),
     ("2*adaptive(1,init=0.25)+2*table", Tree((-1, 0, 1, 0, 3, 4))),
 ]
@@ -209,12 +209,12 @@ def test_low_precision_is_close_and_stays_finite_without_any_key(case):
 def test_heads_of_all_kinds_by_a_loop(draw):
     """Two groups with sizes of their own, written out head by head."""
     module = flexible("2*dim(4,2)/sparsemax/fixed(1)/alibi+1*dim(8,12)/adaptive(2,init=0.6)/token")
-    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), X, distance=Line()))
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), X, distance=TokenSequence()))
     rng = np.random.default_rng(5)
     variables = jax.tree.map(lambda s: rng.normal(scale=0.4, size=s.shape).astype(s.dtype), shapes)
     p = variables["params"]
     p["group_1"]["span"] = np.array([0.4], np.float32)
-    found = module.apply(variables, X, distance=Line())
+    found = module.apply(variables, X, distance=TokenSequence())
     apart = np.abs(np.arange(6)[:, None] - np.arange(6))
     expected = np.zeros((2, 6, 16)) + p["group_0_out"]["bias"]
     for b in range(2):
@@ -247,7 +247,7 @@ def test_learned_quantities_have_the_derivatives_of_finite_differences(x64):
     groups, cost = parse_groups(text)
     module = FlexibleHeadAttention(groups, cost=cost, dtype=jnp.float64)
     x = jnp.array(normal(2, 6, 16), jnp.float64)
-    variables = module.init(jax.random.key(0), x, distance=Line())
+    variables = module.init(jax.random.key(0), x, distance=TokenSequence())
     rng = np.random.default_rng(6)
     params = jax.tree.map(
         lambda p: jnp.array(rng.normal(scale=0.4, size=p.shape)), variables["params"]
@@ -260,7 +260,7 @@ def test_learned_quantities_have_the_derivatives_of_finite_differences(x64):
     @jax.jit
     def loss(params):
         out, sown = module.apply(
-            {"params": params}, x, distance=Line(), train=True, mutable=["losses"],
+            {"params": params}, x, distance=TokenSequence(), train=True, mutable=["losses"],
             rngs={"dropout": jax.random.key(1)},
         )
         assert set(sown["losses"]) == {"span", "gate", "cost"}
@@ -288,9 +288,9 @@ def sown(text, x=X, distance=None):
 
 def test_losses_by_hand():
     assert sown("4*global") == {}
-    span = sown("1*adaptive(1,init=0.5,loss=0.2)+3*global", distance=Line())["span"]
+    span = sown("1*adaptive(1,init=0.5,loss=0.2)+3*global", distance=TokenSequence())["span"]
     np.testing.assert_allclose(span, [0.2 * 0.5 / 4], rtol=1e-6)
-    dynamic = sown("4*dynamic(1,loss=2.0)", distance=Line())["span"]
+    dynamic = sown("4*dynamic(1,loss=2.0)", distance=TokenSequence())["span"]
     np.testing.assert_allclose(dynamic, [2 / (1 + np.exp(-2))], rtol=1e-6)
     gate = sown("2*static(0.3)+2*global")["gate"]
     np.testing.assert_allclose(gate, [0.3 / 2 / (1 + np.exp(-2.5 - 0.33 * np.log(11)))], rtol=1e-5)
@@ -302,7 +302,7 @@ def test_expected_cost_by_hand():
     np.testing.assert_allclose(sown("4*global+cost(0.25,2.0)")["cost"], [2 * 0.75], rtol=1e-6)
     # Windows of 1: two tokens see two keys, four see three.
     narrow = plain / 2 + (8 * 6 * 16**2 + 4 * 6 * (16 / 6) * 16) / 2
-    found = sown("2*global+2*fixed(1)+cost(0.0,1.0)", distance=Line())["cost"]
+    found = sown("2*global+2*fixed(1)+cost(0.0,1.0)", distance=TokenSequence())["cost"]
     np.testing.assert_allclose(found, [narrow / plain], rtol=1e-6)
     chance = 1 / (1 + np.exp(-2.5 - 0.33 * np.log(11)))
     np.testing.assert_allclose(sown("4*static+cost(0.0,1.0)")["cost"], [chance], rtol=1e-5)
@@ -320,11 +320,12 @@ def test_chunks_bound_the_memory():
 
 def test_dropout_and_gates_are_random_in_training_only():
     module = flexible("2*fixed(1)+2*static", dropout=0.5)
-    variables = module.init(jax.random.key(0), X, distance=Line())
+    variables = module.init(jax.random.key(0), X, distance=TokenSequence())
 
     def call(seed, train):
         return module.apply(
-            variables, X, distance=Line(), train=train, rngs={"dropout": jax.random.key(seed)}
+            variables, X, distance=TokenSequence(), train=train,
+            rngs={"dropout": jax.random.key(seed)},
         )
 
     assert np.abs(call(0, True) - call(1, True)).max() > 0.05
@@ -334,7 +335,7 @@ def test_dropout_and_gates_are_random_in_training_only():
 @pytest.mark.parametrize(
     ("layout", "geometry"),
     [
-        ({}, Line()),
+        ({}, TokenSequence()),
         ({"grid": (1, 5), "global_tokens": 1}, Grid(1, 5, 1)),
         ({"parents": (-1, 0, 1, 0, 3, 4)}, Tree((-1, 0, 1, 0, 3, 4))),
     ],

@@ -4,7 +4,7 @@ import pytest
 from scipy.sparse import csgraph
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention.geometry import Grid, Line, Measured, Tree, geometry
+from jaxcxr.models.attention.geometry import Grid, Measured, TokenSequence, Tree, geometry
 
 # A body of 17 joints, root first.
 PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15)
@@ -16,7 +16,7 @@ def table(of, count, what="distance"):
 
 
 def test_distances_on_a_line():
-    np.testing.assert_array_equal(table(Line(), 4)[1], [1, 0, 1, 2])
+    np.testing.assert_array_equal(table(TokenSequence(), 4)[1], [1, 0, 1, 2])
 
 
 def test_distances_on_a_grid_are_chebyshev_and_0_to_the_class_token():
@@ -39,8 +39,8 @@ def test_distances_on_a_tree_are_hops():
 
 
 def test_relations_on_a_line_are_clipped_offsets():
-    found = table(Line(reach=2), 5, "relation")
-    assert Line(reach=2).relations == 5
+    found = table(TokenSequence(reach=2), 5, "relation")
+    assert TokenSequence(reach=2).relations == 5
     np.testing.assert_array_equal(found[0], [2, 3, 4, 4, 4])
     np.testing.assert_array_equal(found[4], [0, 0, 0, 1, 2])
 
@@ -70,7 +70,7 @@ def test_a_table_of_distances_is_taken_as_it_is():
     assert isinstance(measured, Measured)
     np.testing.assert_array_equal(table(measured, 4), distances.astype(np.float32))
     assert geometry(None) is None
-    assert geometry(Line()) == Line()
+    assert geometry(TokenSequence()) == TokenSequence()
 
 
 def test_another_number_of_tokens_is_an_error():

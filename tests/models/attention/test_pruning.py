@@ -6,7 +6,7 @@ import pytest
 
 from jaxcxr.models.attention import pruning
 from jaxcxr.models.attention.flexible import FlexibleHeadAttention
-from jaxcxr.models.attention.geometry import Line
+from jaxcxr.models.attention.geometry import TokenSequence
 from jaxcxr.models.attention.groups import HeadGroup, parse_groups
 from jaxcxr.models.attention.spans import Fixed, Global
 
@@ -36,7 +36,7 @@ def output(groups, params, x=X):
 
 def pruned(groups, cost, params, x=X, exact=True, **how):
     """The plan and the new parameters, after checking that outputs and names agree."""
-    plan = pruning.plan(groups, cost, params, DIM, Line(), x.shape[1], **how)
+    plan = pruning.plan(groups, cost, params, DIM, TokenSequence(), x.shape[1], **how)
     small = pruning.apply(plan, params)
     new, new_cost = parse_groups(plan.text)
     assert new == tuple(part.group for part in plan.parts)
@@ -142,7 +142,7 @@ def test_closed_heads_are_gone():
 
 def test_gates_of_other_parameters_are_those_folded():
     groups, cost, params = layer("2*static", {0: (HALF, CLOSED)})
-    plan = pruning.plan(groups, cost, params, DIM, Line(), FRAMES)
+    plan = pruning.plan(groups, cost, params, DIM, TokenSequence(), FRAMES)
     raw = {**params, "group_0": {"gate": np.array([OPEN, OPEN], np.float32)}}
     small = pruning.apply(plan, raw)
     np.testing.assert_array_equal(small["out"]["kernel"], params["out"]["kernel"][:1])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcxr.models.attention.flexible import FlexibleHeadAttention
-from jaxcxr.models.attention.geometry import Grid, Line
+from jaxcxr.models.attention.geometry import Grid, TokenSequence
 from jaxcxr.models.attention.groups import parse_groups
 
 
@@ -23,12 +23,16 @@ def padding(n):
 LINE, GRID = 61, Grid(7, 9, prefix=1)
 CAUSAL = np.tril(np.ones((1, 1, LINE, LINE), bool))
 CASES = {
-    "line": ("2*fixed(5)", Line(), LINE, None),
-    "line, padding": ("2*fixed(17)/table/entmax15", Line(), LINE, padding(LINE)),
-    "line, causal": ("2*fixed(5)/alibi/talking", Line(), LINE, CAUSAL),
-    "line, both": ("1*fixed(3)/sigmoid+1*fixed(4)/quasi", Line(), LINE, CAUSAL & padding(LINE)),
-    "line, ramped": ("1*ramped(2.5,1.5)+1*ramped(4)/sparsemax", Line(), LINE, CAUSAL),
-    "line, learned": ("1*adaptive(2,limit=5)+1*dynamic(1,limit=3)/entmax", Line(), LINE, None),
+    "line": ("2*fixed(5)", TokenSequence(), LINE, None),
+    "line, padding": ("2*fixed(17)/table/entmax15", TokenSequence(), LINE, padding(LINE)),
+    "line, causal": ("2*fixed(5)/alibi/talking", TokenSequence(), LINE, CAUSAL),
+    "line, both": (
+        "1*fixed(3)/sigmoid+1*fixed(4)/quasi", TokenSequence(), LINE, CAUSAL & padding(LINE)
+    ),
+    "line, ramped": ("1*ramped(2.5,1.5)+1*ramped(4)/sparsemax", TokenSequence(), LINE, CAUSAL),
+    "line, learned": (
+        "1*adaptive(2,limit=5)+1*dynamic(1,limit=3)/entmax", TokenSequence(), LINE, None
+    ),
     "grid, learned": ("1*adaptive(1,limit=1.5)+1*dynamic(1,limit=1)", GRID, 64, padding(64)),
     "grid": ("2*fixed(1)/table", GRID, 64, None),
     "grid, padding": ("2*fixed(2)/additive", GRID, 64, padding(64)),
@@ -78,7 +82,7 @@ def flops(text, tokens, geometry, *, windows, backward):
     return total - (3 if backward else 1) * 8 * tokens * 32**2
 
 
-@pytest.mark.parametrize("geometry", [Line(), GRID])
+@pytest.mark.parametrize("geometry", [TokenSequence(), GRID])
 def test_a_span_that_has_learned_is_ramped(geometry):
     x = normal(1, 64, 8)
     learned, ramped, bounded = (
@@ -103,7 +107,7 @@ def test_a_span_that_has_learned_is_ramped(geometry):
 
 def test_a_bounded_span_does_a_fraction_of_the_work():
     full, ramped, bounded = (
-        flops(text, 512, Line(), windows=True, backward=True)
+        flops(text, 512, TokenSequence(), windows=True, backward=True)
         for text in ("2*adaptive(2)", "2*ramped(14.5,2)", "2*adaptive(2,limit=15)")
     )
     assert max(ramped, bounded) < full / 6
@@ -111,16 +115,16 @@ def test_a_bounded_span_does_a_fraction_of_the_work():
 
 @pytest.mark.parametrize("backward", [False, True])
 def test_a_window_on_a_line_does_a_fraction_of_the_work(backward):
-    full = flops("2*global", 512, Line(), windows=True, backward=backward)
-    window = flops("2*fixed(16)", 512, Line(), windows=True, backward=backward)
-    masked = flops("2*fixed(16)", 512, Line(), windows=False, backward=backward)
+    full = flops("2*global", 512, TokenSequence(), windows=True, backward=backward)
+    window = flops("2*fixed(16)", 512, TokenSequence(), windows=True, backward=backward)
+    masked = flops("2*fixed(16)", 512, TokenSequence(), windows=False, backward=backward)
     assert window < full / 6  # 48 of 512 keys, and the mask
     assert masked > full
 
 
 def test_the_work_of_a_window_grows_with_the_length_alone():
     short, long = (
-        flops("2*fixed(16)", n, Line(), windows=True, backward=False) for n in (256, 1024)
+        flops("2*fixed(16)", n, TokenSequence(), windows=True, backward=False) for n in (256, 1024)
     )
     assert 3.6 < long / short < 4.4
 

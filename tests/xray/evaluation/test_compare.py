@@ -17,7 +17,7 @@ CLASSES = ("Mass", "Pleural_Thickening", "Edema", "COVID-19")
 N = 120
 
 
-class Place:
+class Workspace:
     """Labels of 120 images of 40 patients, and runs of models that see them better or worse."""
 
     def __init__(self, path, capsys):
@@ -66,7 +66,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path, capsys):
-    return Place(tmp_path, capsys)
+    return Workspace(tmp_path, capsys)
 
 
 def test_two_runs_class_by_class(place):

@@ -29,7 +29,7 @@ def row(**changes):
     labels = tuple(int(i == 5) for i in range(len(FINDINGS)))
     values = {"image_id": "a.png", "patient_id": "made_up/1", "source": "made_up",
               "split": "train", "labels": labels}
-    return builder.Row(**{**values, **changes})
+    return builder.ImageRecord(**{**values, **changes})
 
 
 def test_the_shares_of_the_splits_are_those_asked_for():

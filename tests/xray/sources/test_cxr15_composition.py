@@ -25,17 +25,17 @@ def labels(**known):
 
 
 def nih(image, split="train", values=NEGATIVE):
-    return builder.Row(image, image[:8], "chestxray14", split, values)
+    return builder.ImageRecord(image, image[:8], "chestxray14", split, values)
 
 
 def rsna(name, split="train", values=None):
     values = values or labels(Pneumonia=1, COVID=0)
-    return builder.Row(f"{name}.png", f"{RSNA}/{name}", RSNA, split, values)
+    return builder.ImageRecord(f"{name}.png", f"{RSNA}/{name}", RSNA, split, values)
 
 
 def cohen(name, patient, split="train", **more):
     source = "covid_chestxray"
-    return builder.Row(name, f"{source}/{patient}", source, split, labels(COVID=1), **more)
+    return builder.ImageRecord(name, f"{source}/{patient}", source, split, labels(COVID=1), **more)
 
 
 def compose(matches=(), val_fraction=0.0, **parts):
@@ -165,7 +165,9 @@ def test_lateral_views_and_films_of_the_abdomen_are_left_out():
         chestxray14=[nih("00000001_000.png")],
         covidx=[
             cohen("1.jpg", "1", view="L"),
-            builder.Row(abdomen, "stonybrook/A926447", "stonybrook", "train", labels(COVID=1)),
+            builder.ImageRecord(
+                abdomen, "stonybrook/A926447", "stonybrook", "train", labels(COVID=1)
+            ),
         ],
     )
     assert composed.parts["covidx"] == ()
