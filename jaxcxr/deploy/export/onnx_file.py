@@ -1,4 +1,4 @@
-"""ONNX files: the graph of `jaxcxr.deploy.export.onnx_graph`, checked and compared in onnxruntime."""
+"""Writes ONNX files, checked by onnx and compared with the bundle in onnxruntime."""
 
 import importlib.util
 import pathlib
@@ -26,7 +26,7 @@ def write(bundle: Bundle, out: pathlib.Path) -> dict[str, Any]:
       facts about the file.
 
     Raises:
-      UserError: onnx is not installed, or the model computes what is not in `onnx_graph`.
+      UserError: onnx is not installed, or the model computes what has no translation.
       RunError: the file does not compute what the bundle does; it is not written.
     """
     for name in ("onnx", "onnxruntime"):
@@ -34,10 +34,12 @@ def write(bundle: Bundle, out: pathlib.Path) -> dict[str, Any]:
             raise UserError(f"ONNX needs the package {name}: pip install 'jaxcxr[onnx]'")
     import onnx
 
-    from jaxcxr.deploy.export import onnx_graph
+    from jaxcxr.deploy.export import onnx_graph, onnx_ops
 
     compute, shapes = function.exported(bundle, np.float32)
-    model = onnx_graph.model(compute, function.symbolic(shapes), tuple(shapes))
+    model = onnx_graph.model(
+        compute, function.symbolic(shapes), tuple(shapes), onnx_ops.PRIMITIVES
+    )
     model.producer_name, model.producer_version = "jaxcxr", __version__
     model.doc_string = bundle.description
     onnx.checker.check_model(model, full_check=True)

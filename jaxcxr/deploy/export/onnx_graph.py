@@ -1,14 +1,12 @@
-"""A JAX function as an ONNX graph, equation by equation of its jaxpr.
+"""Translates a JAX function into an ONNX graph, equation by equation of its jaxpr.
 
-The function is traced with a symbolic batch, so that the graph takes any. Equations of constants
-alone are computed while converting (weights are folded with their BatchNorm scales, for instance).
-Broadcasts are left to ONNX's elementwise operators where these do the same.
-
-`onnx_ops` says what each primitive becomes; one that is not there is refused by name.
+The function is traced with a symbolic batch, so that the graph accepts any. Equations of constants
+alone are computed here (weights are folded with their BatchNorm scales, for instance). Broadcasts
+are left to ONNX's elementwise operators where these do the same.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -48,10 +46,30 @@ class Value:
         return self.constant is not None or tuple(self.have) == tuple(self.shape)
 
 
-class Graph:
-    """Nodes and constants, as they are added."""
+@dataclasses.dataclass(frozen=True)
+class Primitives:
+    """How each primitive of JAX is translated, by its name.
 
-    def __init__(self):
+    A translation is called as `(graph, equation, values)` and returns the values of the equation.
+
+    Attributes:
+      inlined: primitives that hold a function, or leave their values as they are.
+      operators: all others; computed here where their values are constants.
+    """
+
+    inlined: Mapping[str, Callable]
+    operators: Mapping[str, Callable]
+
+
+class Graph:
+    """Collects nodes and constants.
+
+    Arguments:
+      primitives: the translations to use.
+    """
+
+    def __init__(self, primitives: Primitives):
+        self._primitives = primitives
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
         self._count, self._source, self._batch = 0, "", ""
@@ -119,30 +137,77 @@ class Graph:
         """A value that a node computed, of the shape and type of a variable of the jaxpr."""
         return Value(tuple(var.aval.shape), var.aval.dtype, name, None, tuple(var.aval.shape))
 
+    def evaluate(self, jaxpr: Any, consts: Sequence, inputs: Sequence[Value]) -> list[Value]:
+        """Adds the equations of a jaxpr.
 
-def model(function: Callable, inputs: Sequence[jax.ShapeDtypeStruct], names: Sequence[str]):
-    """The ONNX model of a function.
+        Arguments:
+          jaxpr: an open one.
+          consts: its constants, arrays or values.
+          inputs: its inputs.
+
+        Returns:
+          its outputs.
+
+        Raises:
+          UserError: a primitive has no translation.
+        """
+        known = dict(zip(jaxpr.invars, inputs, strict=True))
+
+        def read(atom) -> Value:
+            if isinstance(atom, core.Literal):
+                return constant(np.asarray(atom.val, atom.aval.dtype))
+            return known[atom]
+
+        known |= {
+            var: value if isinstance(value, Value) else constant(np.asarray(value))
+            for var, value in zip(jaxpr.constvars, consts, strict=True)
+        }
+        for equation in jaxpr.eqns:
+            found = self._translated(equation, [read(atom) for atom in equation.invars])
+            known |= zip(equation.outvars, found, strict=True)
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def _translated(self, equation: Any, values: Sequence[Value]) -> list[Value]:
+        name = equation.primitive.name
+        if name in self._primitives.inlined:
+            return self._primitives.inlined[name](self, equation, values)
+        if _foldable(equation, values):
+            return _computed(equation, values)
+        if name in self._primitives.operators:
+            return self._primitives.operators[name](self, equation, values)
+        raise UserError(
+            f"ONNX export: the model computes {name!r}, which has no translation here; "
+            "export stablehlo instead."
+        )
+
+
+def model(
+    function: Callable, inputs: Sequence[jax.ShapeDtypeStruct], names: Sequence[str],
+    primitives: Primitives,
+) -> onnx.ModelProto:
+    """Translates a function.
 
     Arguments:
       function: of the inputs, returns a dict of arrays.
       inputs: shapes and dtypes; the first axis of each is the batch, `b`.
       names: of the inputs.
+      primitives: the translations to use.
 
     Returns:
-      `onnx.ModelProto`, its outputs in the order of their names.
+      The model, its outputs in the order of their names.
 
     Raises:
-      UserError: the function computes something that is not in `onnx_ops`.
+      UserError: the function computes what ONNX or `primitives` cannot.
     """
     traced = jax.jit(function).trace(*inputs)
     closed, tree = traced.jaxpr, traced.out_info
-    graph = Graph()
+    graph = Graph(primitives)
     given = [
         Value(tuple(s.shape), s.dtype, name, None, tuple(s.shape))
         for name, s in zip(names, inputs, strict=True)
     ]
     graph.batch_from(names[0])
-    found = evaluate(graph, closed.jaxpr, closed.consts, given)
+    found = graph.evaluate(closed.jaxpr, closed.consts, given)
     outputs = []
     for name, value in zip(sorted(tree), found, strict=True):
         graph.nodes.append(helper.make_node("Identity", [graph.full(value)], [name]))
@@ -154,49 +219,6 @@ def model(function: Callable, inputs: Sequence[jax.ShapeDtypeStruct], names: Seq
     return helper.make_model(
         proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
     )
-
-
-def evaluate(graph: Graph, jaxpr: Any, consts: Sequence, inputs: Sequence[Value]) -> list[Value]:
-    """Adds the equations of a jaxpr to a graph.
-
-    Arguments:
-      graph: to add to.
-      jaxpr: an open one.
-      consts: its constants, arrays or values.
-      inputs: its inputs.
-
-    Returns:
-      its outputs.
-    """
-    from jaxcxr.deploy.export import onnx_ops
-
-    known = dict(zip(jaxpr.invars, inputs, strict=True))
-
-    def read(atom) -> Value:
-        if isinstance(atom, core.Literal):
-            return constant(np.asarray(atom.val, atom.aval.dtype))
-        return known[atom]
-
-    known |= {
-        var: value if isinstance(value, Value) else constant(np.asarray(value))
-        for var, value in zip(jaxpr.constvars, consts, strict=True)
-    }
-    for equation in jaxpr.eqns:
-        values = [read(atom) for atom in equation.invars]
-        name = equation.primitive.name
-        if name in onnx_ops.INLINED:
-            found = onnx_ops.INLINED[name](graph, equation, values)
-        elif _foldable(equation, values):
-            found = _computed(equation, values)
-        elif name in onnx_ops.OPERATORS:
-            found = onnx_ops.OPERATORS[name](graph, equation, values)
-        else:
-            raise UserError(
-                f"ONNX export: the model computes {name!r}, which has no translation here; "
-                "export stablehlo instead."
-            )
-        known |= zip(equation.outvars, found, strict=True)
-    return [read(atom) for atom in jaxpr.outvars]
 
 
 def constant(array: np.ndarray) -> Value:

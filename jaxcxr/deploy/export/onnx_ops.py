@@ -1,4 +1,4 @@
-"""What each primitive of JAX becomes in ONNX, opset 18."""
+"""Translates the primitives of JAX into operators of ONNX, opset 18."""
 
 import functools
 import string
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
-from jaxcxr.deploy.export.onnx_graph import Graph, Value, constant, evaluate
+from jaxcxr.deploy.export.onnx_graph import Graph, Primitives, Value, constant
 from jaxcxr.errors import UserError
 
 
@@ -62,31 +62,41 @@ def _inlined(key: str) -> Callable:
     def convert(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
         inner = equation.params[key]
         consts = getattr(inner, "consts", ())
-        return evaluate(graph, getattr(inner, "jaxpr", inner), consts, values)
+        return graph.evaluate(getattr(inner, "jaxpr", inner), consts, values)
 
     return convert
 
 
 def _scan(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
-    """The loop unrolled."""
-    p = equation.params
-    fixed, carried = values[: p["num_consts"]], values[p["num_consts"] :][: p["num_carry"]]
-    rows = values[p["num_consts"] + p["num_carry"] :]
+    """Unrolls a loop."""
+    p, body = equation.params, equation.params["jaxpr"]
+    # A loop takes constants, what it carries and rows, and gives what it carries and rows. Rows
+    # have one axis more outside; the numbers of each have other names in other versions of JAX.
+    carry = len(equation.outvars) - _rows(equation.outvars, body.jaxpr.outvars)
+    first = len(values) - _rows(equation.invars, body.jaxpr.invars)
+    fixed, carried, rows = values[: first - carry], values[first - carry : first], values[first:]
     steps = range(p["length"])
     kept: list[list[Value]] = []
     for step in reversed(steps) if p["reverse"] else steps:
         parts = [_row(graph, value, step) for value in rows]
-        found = evaluate(graph, p["jaxpr"].jaxpr, p["jaxpr"].consts, [*fixed, *carried, *parts])
-        carried = found[: p["num_carry"]]
-        kept.append(found[p["num_carry"] :])
+        found = graph.evaluate(body.jaxpr, body.consts, [*fixed, *carried, *parts])
+        carried = found[:carry]
+        kept.append(found[carry:])
     if p["reverse"]:
         kept.reverse()
     stacked = []
-    for var, column in zip(equation.outvars[p["num_carry"] :], zip(*kept, strict=True),
-                           strict=True):
+    for var, column in zip(equation.outvars[carry:], zip(*kept, strict=True), strict=True):
         names = [graph.node("Unsqueeze", graph.full(v), graph.integers([0])) for v in column]
         stacked.append(graph.value(graph.node("Concat", *names, axis=0), var))
     return [*carried, *stacked]
+
+
+def _rows(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    """Number of variables of a loop that have one axis more than those of its body."""
+    return sum(
+        len(one.aval.shape) > len(other.aval.shape)
+        for one, other in zip(outside, inside, strict=True)
+    )
 
 
 def _row(graph: Graph, value: Value, index: int) -> Value:
@@ -344,8 +354,7 @@ def _pooled(operator: str) -> Callable:
     return convert
 
 
-# primitives that hold a function, or do nothing to their values
-INLINED: dict[str, Callable] = {
+_INLINED: dict[str, Callable] = {
     "jit": _inlined("jaxpr"), "pjit": _inlined("jaxpr"), "closed_call": _inlined("call_jaxpr"),
     "remat2": _inlined("jaxpr"), "checkpoint": _inlined("jaxpr"),
     "custom_jvp_call": _inlined("call_jaxpr"), "custom_vjp_call": _inlined("call_jaxpr"),
@@ -360,7 +369,7 @@ _PLAIN = {
     "lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual", "and": "And",
     "or": "Or", "not": "Not",
 }
-OPERATORS: dict[str, Callable] = {
+_OPERATORS: dict[str, Callable] = {
     **{name: functools.partial(_elementwise, operator) for name, operator in _PLAIN.items()},
     "ne": _by(lambda g, names, e: g.node("Not", g.node("Equal", *names))),
     "rsqrt": _by(lambda g, names, e: g.node("Reciprocal", g.node("Sqrt", *names))),
@@ -392,3 +401,4 @@ OPERATORS: dict[str, Callable] = {
     "reduce_window_max": _pooled("MaxPool"),
     "reduce_window_sum": _pooled("AveragePool"),
 }
+PRIMITIVES = Primitives(_INLINED, _OPERATORS)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from jaxcxr import models, registry
+from jaxcxr import registry
 from jaxcxr.deploy.bundle.bundled_model import Bundle, flat_weights
 from jaxcxr.errors import UserError
 from jaxcxr.models.sequence import scanned

@@ -16,7 +16,7 @@ import safetensors.numpy
 from jaxcxr import __main__ as command
 from jaxcxr import models
 from jaxcxr.deploy.bundle import Bundle
-from jaxcxr.deploy.export import function, onnx_graph, torch_weights
+from jaxcxr.deploy.export import function, onnx_graph, onnx_ops, torch_weights
 from jaxcxr.errors import UserError
 from jaxcxr.models.weights import pretrained
 from jaxcxr.xray.evaluation.calibration import Calibration
@@ -34,6 +34,12 @@ def varied(model, *inputs, **options):
             lambda s, low=low: rng.uniform(low, 0.3, s.shape).astype(np.float32), shapes[name])
         for name, low in (("params", -0.2), ("batch_stats", 0.1)) if name in shapes
     }
+
+
+def to_onnx(compute, shapes):
+    return onnx_graph.model(
+        compute, function.symbolic(shapes), tuple(shapes), onnx_ops.PRIMITIVES
+    )
 
 
 def run_onnx(proto, **inputs):
@@ -59,7 +65,7 @@ def test_onnxruntime_computes_what_the_model_does_for_any_batch(name, options):
     def compute(images):
         return {"logits": model.apply(variables, images, train=False)}
 
-    proto = onnx_graph.model(compute, function.symbolic(IMAGES), ("images",))
+    proto = to_onnx(compute, IMAGES)
     expected = np.asarray(jax.jit(compute)(images)["logits"])
     assert np.abs(expected - expected[:1]).max() > 1e-3
     for batch in (1, 4):
@@ -78,7 +84,7 @@ def test_full_size_models_to_1e_4(name):
         return {"logits": model.apply(variables, images, train=False)}
 
     shapes = {"images": ((224, 224, 1), np.float32)}
-    proto = onnx_graph.model(compute, function.symbolic(shapes), ("images",))
+    proto = to_onnx(compute, shapes)
     expected = np.asarray(jax.jit(compute)(images)["logits"])
     got = run_onnx(proto, images=images)["logits"]
     print(f"{name}: {np.abs(got - expected).max():.1e} of {np.abs(expected).max():.2f}")
@@ -94,7 +100,7 @@ def test_poses_and_their_mask_are_exported_too():
     def compute(keypoints, mask):
         return {"joints": model.apply(variables, keypoints, mask=mask, train=False)}
 
-    proto = onnx_graph.model(compute, function.symbolic(shapes), tuple(shapes))
+    proto = to_onnx(compute, shapes)
     got = run_onnx(proto, keypoints=keypoints, mask=mask)["joints"]
     expected = np.asarray(jax.jit(compute)(keypoints, mask)["joints"])
     np.testing.assert_allclose(got[mask], expected[mask], rtol=1e-4, atol=1e-5)
@@ -107,6 +113,7 @@ def test_poses_and_their_mask_are_exported_too():
     lambda x: jnp.where(jnp.argmax(x, 1)[:, None] != jnp.arange(6), x**3, jnp.float32(2)),
     lambda x: jax.lax.scan(lambda c, w: (c * w + x, c.sum(1)), x, jnp.arange(3.0))[1].T,
     lambda x: jax.lax.scan(lambda c, w: (c * w + x, c), x, jnp.arange(3.0), reverse=True)[0],
+    lambda x: jax.lax.scan(lambda c, _: (c * x[:, :1], None), x, None, length=2)[0],
     lambda x: jnp.concatenate([
         jax.lax.slice_in_dim(x, 1, 5, 2, 1), jnp.broadcast_to(jnp.ones(2), (x.shape[0], 2))], 1),
     lambda x: jnp.einsum("bi,bj->bij", x, x).reshape(x.shape[0], 36)[:, 3::5],
@@ -115,8 +122,7 @@ def test_poses_and_their_mask_are_exported_too():
 ])
 def test_operators(compute):
     x = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
-    proto = onnx_graph.model(
-        lambda x: {"y": compute(x)}, function.symbolic({"x": ((6,), np.float32)}), ("x",))
+    proto = to_onnx(lambda x: {"y": compute(x)}, {"x": ((6,), np.float32)})
     got = run_onnx(proto, x=x)["y"]
     np.testing.assert_allclose(got, jax.jit(compute)(x), rtol=1e-5, atol=1e-6)
 
@@ -129,8 +135,7 @@ def test_operators(compute):
 ])
 def test_what_cannot_be_said_in_onnx_is_refused(compute, message):
     with pytest.raises(UserError, match=message):
-        onnx_graph.model(
-            lambda x: {"y": compute(x)}, function.symbolic({"x": ((6,), np.float32)}), ("x",))
+        to_onnx(lambda x: {"y": compute(x)}, {"x": ((6,), np.float32)})
 
 
 def export(bundle_file, out, kind, code=0):
