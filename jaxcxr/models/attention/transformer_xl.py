@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention.projections import from_heads, to_heads
-from jaxcxr.models.sequence.transformer import sinusoidal
+from jaxcxr.models.layers.positions import sinusoidal
 
 
 def relative_shift(scores: jax.Array, keys: int) -> jax.Array:

@@ -20,6 +20,7 @@ from jaxcxr.models.attention import factory
 from jaxcxr.models.attention.flexible import FlexibleHeadAttention
 from jaxcxr.models.attention.geometry import TokenSequence
 from jaxcxr.models.attention.heads import MultiHeadAttention
+from jaxcxr.models.layers.positions import TimePositions, sinusoidal
 from jaxcxr.models.sequence import transformer
 
 POSITIONS = ("sinusoidal", "learned", "none")
@@ -187,7 +188,7 @@ class Positions(nn.Module):
             raise UserError(
                 f"positions={self.kind!r} is not known; use 'sinusoidal' or 'learned', or 'none'."
             )
-        table = transformer.TimePositions(self.kind, self.max_length, self.std)
+        table = TimePositions(self.kind, self.max_length, self.std)
         nn.share_scope(self, table)
         if not self.decode:
             return table(x)
@@ -205,13 +206,13 @@ class Positions(nn.Module):
 
 
 def _sinusoidal(frame: jax.Array, dim: int) -> jax.Array:
-    """The code of `transformer.sinusoidal` at an int32 scalar, up to a million; float32 `[dim]`.
+    """The code of `sinusoidal` at an int32 scalar, up to a million; float32 `[dim]`.
 
     By the sum of angles from a coarse and a fine table: a float32 angle would be wrong by more
     than 1e-5 after a few hundred frames.
     """
-    fine = transformer.sinusoidal(np.arange(_ROWS), dim).reshape(_ROWS, -1, 2)
-    coarse = transformer.sinusoidal(np.arange(_ROWS) * _ROWS, dim).reshape(_ROWS, -1, 2)
+    fine = sinusoidal(np.arange(_ROWS), dim).reshape(_ROWS, -1, 2)
+    coarse = sinusoidal(np.arange(_ROWS) * _ROWS, dim).reshape(_ROWS, -1, 2)
     sin_a, cos_a = jnp.moveaxis(jnp.asarray(coarse)[frame // _ROWS], -1, 0)
     sin_b, cos_b = jnp.moveaxis(jnp.asarray(fine)[frame % _ROWS], -1, 0)
     both = (sin_a * cos_b + cos_a * sin_b, cos_a * cos_b - sin_a * sin_b)

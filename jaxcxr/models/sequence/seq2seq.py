@@ -9,6 +9,7 @@ from flax import linen as nn
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention.alignments import wide
 from jaxcxr.models.attention.layers import layers, shares
+from jaxcxr.models.layers.positions import TimePositions
 from jaxcxr.models.sequence import transformer
 from jaxcxr.models.sequence.decoder import DecoderBlock, FeatureEmbedding
 from jaxcxr.models.sequence.decoding import shift_right
@@ -67,7 +68,7 @@ class EncoderDecoder(nn.Module):
             raise UserError(f"shared_memory={self.shared_memory}; a group has at least 1 block.")
         embedding = FeatureEmbedding(self.dim, self.norm, self.decoder_depth, self.dtype)
         std = transformer.position_std(self.norm, self.dim)
-        positions = transformer.TimePositions(self.positions, self.max_length, std)
+        positions = TimePositions(self.positions, self.max_length, std)
         self.source_embed, self.target_embed = embedding, embedding.copy()
         self.source_positions, self.target_positions = positions, positions.copy()
         self.drop = nn.Dropout(self.dropout)

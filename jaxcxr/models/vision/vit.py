@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention.layers import layers, shares
+from jaxcxr.models.layers.positions import sinusoidal_2d
 from jaxcxr.models.sequence import scanned, transformer
 from jaxcxr.models.vision.classifier import ClassifierHead
 
@@ -56,7 +57,7 @@ class ViTBackbone(nn.Module):
             token = jnp.broadcast_to(token.astype(self.dtype), (batch, 1, dim))
             tokens = jnp.concatenate([token, tokens], axis=1)
         if self.positions == "sinusoidal":
-            codes = jnp.asarray(transformer.sinusoidal_2d(rows, columns, dim), self.dtype)
+            codes = jnp.asarray(sinusoidal_2d(rows, columns, dim), self.dtype)
             return tokens.at[:, prefix:].add(codes)
         if self.positions != "learned":
             raise UserError(

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxcxr.models.pose.outputs import FIRST_DEPTH, FIRST_SIGMA, Outputs
 
 from jaxcxr import models
+from jaxcxr.models.pose.outputs import FIRST_DEPTH, FIRST_SIGMA, Outputs
 
 RNG = np.random.default_rng(0)
 

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from jaxcxr.models.pose.recurrent_lifter import frame_features
 
 from jaxcxr import models
 from jaxcxr.models.attention import factory
+from jaxcxr.models.pose.recurrent_lifter import frame_features
 from jaxcxr.models.sequence import transformer
 
 RNG = np.random.default_rng(0)

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxcxr.models.pose.frame_cache import _sinusoidal
 
 from jaxcxr import models
 from jaxcxr.errors import UserError
+from jaxcxr.models.layers.positions import sinusoidal
 from jaxcxr.models.pose import streaming
-from jaxcxr.models.sequence import transformer
+from jaxcxr.models.pose.frame_cache import _sinusoidal
 
 LENGTH = 9
 KEYPOINTS = np.random.default_rng(0).normal(size=(2, LENGTH, 17, 3)).astype(np.float32)
@@ -79,7 +79,7 @@ def test_what_is_kept_is_what_is_seen(draw):
 def test_positions_are_exact_after_hours():
     for frame in (0, 1, 242, 1023, 1024, 123_456, 1_000_000):
         found = jax.jit(_sinusoidal, static_argnums=1)(jnp.int32(frame), 64)
-        expected = transformer.sinusoidal(np.array(frame), 64)
+        expected = sinusoidal(np.array(frame), 64)
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
