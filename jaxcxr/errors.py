@@ -40,6 +40,12 @@ def did_you_mean(word: str, known: Iterable, cutoff: float = 0.6) -> str:
     return f" Did you mean {close!r}?" if close else ""
 
 
+def nearest_or_known(word: str, known: Iterable) -> str:
+    """The end of a message about a word that does not exist: the nearest word, or all of them."""
+    known = [str(k) for k in known]
+    return did_you_mean(word, known, 0.5) or f" Known: {', '.join(known)}."
+
+
 def some(names: Iterable[str]) -> str:
     """The first of many names, for messages."""
     names = list(names)

@@ -7,6 +7,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
+from jaxcxr import registry
 from jaxcxr.errors import RunError, UserError, did_you_mean
 from jaxcxr.train import allocator, distributed
 
@@ -133,7 +134,7 @@ def _nearest_key(key: str, hint: str) -> str:
     if meant := re.match(r'Did you mean "(\w+)"', hint):
         return did_you_mean(meant[1], meant.groups())
     known = {
-        part for task in config_lib.TASKS for path in config_lib.flatten(config_lib.default(task))
+        part for task in registry.TASKS for path in config_lib.flatten(config_lib.default(task))
         for part in path.split(".")
     }
     return did_you_mean(key, sorted(known), 0.5)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jaxcxr import config as base
-from jaxcxr.report import run_figures
 from jaxcxr.data import preparation
+from jaxcxr.report import run_figures
 from jaxcxr.train import loop, parallel, writers
 from tests import toys
 

@@ -21,8 +21,8 @@ import numpy as np
 from jaxcxr.bench import attention_layers
 from jaxcxr.bench.attention_bench import Side
 from jaxcxr.bench.attention_layers import PASSES, Layer, Tokens
-from jaxcxr.plan import compiled, timing
 from jaxcxr.errors import UserError
+from jaxcxr.plan import compiled, timing
 
 
 class Promise(NamedTuple):

@@ -35,8 +35,8 @@ def run(args: argparse.Namespace) -> None:
     Raises:
       UserError: no bundle of radiographs with a guard, or its data are not prepared.
     """
-    from jaxcxr.report import tables
     from jaxcxr.deploy.bundle.bundled_model import Bundle
+    from jaxcxr.report import tables
 
     bundle = Bundle.load(args.model)
     if bundle.guard is None:

@@ -15,8 +15,8 @@ import pathlib
 import time
 from collections.abc import Callable
 
-from jaxcxr.plan import timing
 from jaxcxr.errors import UserError
+from jaxcxr.plan import timing
 
 ROUNDS = 5
 _ENDINGS = (".png", ".jpg", ".jpeg")

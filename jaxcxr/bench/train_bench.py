@@ -54,8 +54,8 @@ from typing import Any
 from jaxcxr import registry
 from jaxcxr.bench import step_bench, train_spec
 from jaxcxr.bench.train_peer import Peer
-from jaxcxr.plan import timing
 from jaxcxr.errors import RunError, UserError
+from jaxcxr.plan import timing
 
 # A round of a side lasts at least so many seconds.
 _ROUND = 0.3
@@ -285,7 +285,6 @@ def products_of_step(run_, batch: Any) -> float:
     """FLOPs of the products and convolutions of a training step, nothing computed twice."""
     import jax
 
-    from jaxcxr import models
     from jaxcxr.plan import flops
     from jaxcxr.train import setup
     from jaxcxr.train import state as state_lib

@@ -19,7 +19,7 @@ import pathlib
 
 import numpy as np
 
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, nearest_or_known
 
 _SHOWN = 6  # images in the figure
 _FEW = 100  # forward passes for an image up to which a method is a default
@@ -125,7 +125,6 @@ def _explained(run_, state, source, cases, wanted: str):
 
 
 def _methods(wanted: str, possible: tuple[str, ...]) -> tuple[str, ...]:
-    from jaxcxr import config
     from jaxcxr.xray.explain import saliency
 
     if wanted == "all":
@@ -136,7 +135,8 @@ def _methods(wanted: str, possible: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if name not in possible:
             raise UserError(
-                f"--methods: {name!r} does not explain this model.{config.nearest(name, possible)}"
+                f"--methods: {name!r} does not explain this model."
+                f"{nearest_or_known(name, possible)}"
                 f" Its methods: {', '.join(possible)}."
             )
     return names

@@ -1,34 +1,21 @@
 """What a config may hold: every value that can be checked without data or devices."""
 
-import math
 import re
+from collections.abc import Mapping
 
 import ml_collections
 
-from jaxcxr import models, registry
-from jaxcxr.config import TASKS, default, get, nearest, source_options, steps
-from jaxcxr.errors import UserError
-from jaxcxr.models.layers import remat
-from jaxcxr.pose import clips
-from jaxcxr.pose import losses as pose_losses
-from jaxcxr.statistics import recalibration
-from jaxcxr.train import optim, rules, watchdog
-from jaxcxr.xray import augment, balance
-from jaxcxr.xray.evaluation import calibration
+from jaxcxr import registry
+from jaxcxr.config import keys
+from jaxcxr.config.durations import seconds, steps
+from jaxcxr.config.experiment import default
+from jaxcxr.config.rules import check_rules
+from jaxcxr.config.saved import get
+from jaxcxr.config.stages import check_stage
+from jaxcxr.errors import UserError, nearest_or_known
 
-_CHOICES = {
-    "dtype": ("float32", "bfloat16"),
-    "parallel": ("jit", "pmap"),
-    "checkpoint.mode": ("max", "min"),
-    "model.options.remat": (*remat.NAMES, True, False),
-    "loss.cxr": ("bce", "focal"),
-    "loss.class_weights": balance.CLASS_WEIGHTS,
-    "data.sampling": balance.SAMPLING,
-    "data.target": clips.TARGETS,
-    "loss.joint_weights": ("uniform", "limbs"),
-    "calibration.method": tuple(calibration.METHODS),
-    "calibration.threshold": recalibration.THRESHOLD_RULES,
-}
+# Subtrees whose keys the registry or the experiment decides.
+_OPEN = ("stages", "data.options", "model.options")
 
 # Validation metrics that choose the best checkpoint; "auroc/Effusion" is one class's.
 _MONITORS = {
@@ -36,52 +23,25 @@ _MONITORS = {
     "pose": ("mpjpe", "p_mpjpe", "mpjpe_action_mean"),
 }
 
-# key -> (least, greatest)
-_RANGES = {
-    "batch_size": (1, None),
-    "accumulate": (1, None),
-    "seed": (0, 2**31 - 1),
-    "ema_decay": (0.0, 0.9999999),
-    "log_every": (1, None),
-    "data.image_size": (8, 4096),
-    "data.frames": (1, 4096),
-    "data.stride": (1, None),
-    "data.folds": (0, 1000),
-    "data.fold_seed": (0, 2**31 - 1),
-    "data.threads": (0, 256),
-    "data.prefetch": (1, None),
-    "data.workers": (0, 1024),
-    "checkpoint.keep": (1, None),
-    "report.samples": (1, 100),
-    "calibration.target": (0.01, 0.999),
-    "loss.focal_gamma": (0.0, None),
-    "loss.effective_beta": (0.0, 0.9999999),
-    **{f"loss.{name}": (0.0, None) for name in pose_losses.TERMS},
-    "mesh.fsdp": (1, None),
-    "mesh.tensor": (1, None),
-}
+_REMAT = ("none", "full", "dots", "weight_dots", True, False)
+
+# Terms of the pose loss: what they need of the model, and those that compare neighbouring frames.
+_TERM_NEEDS = {"likelihood": "uncertainty", "root": "trajectory"}
+_OVER_TIME = ("velocity", "acceleration")
 
 
-def check(config) -> None:
+def validate(config) -> None:
     """Check every value that can be checked without data or devices.
 
     Raises:
       UserError: a value is impossible; the message names the key, the value and what is allowed.
     """
-    if get(config, "task") not in TASKS:
+    if get(config, "task") not in registry.TASKS:
         raise UserError(
-            f"config.task is {get(config, 'task')!r}; allowed: {', '.join(TASKS)}."
+            f"config.task is {get(config, 'task')!r}; allowed: {', '.join(registry.TASKS)}."
         )
-    _check_tree(config, default(config.task), prefix="")
-    for key, allowed in _CHOICES.items():
-        value = get(config, key)
-        if value is not None and value not in allowed:
-            raise UserError(
-                f"config.{key} is {value!r}; allowed: {', '.join(map(repr, allowed))}."
-                + nearest(str(value), allowed)
-            )
-    for key, bounds in _RANGES.items():
-        _check_range(key, get(config, key), *bounds)
+    known = {key.name: key for key in keys.of_task(config.task)}
+    _check_tree(config, default(config.task), known, prefix="")
     if config.batch_size % config.accumulate:
         raise UserError(
             f"config.batch_size ({config.batch_size}) must be a multiple of config.accumulate "
@@ -91,24 +51,24 @@ def check(config) -> None:
         raise UserError(f"config.mesh.data is {config.mesh.data}; allowed: -1 (all) or at least 1.")
     for key in ("evaluate_every", "checkpoint.every"):
         steps(get(config, key), 1, 1)
-    watchdog.seconds(config.watchdog)
+    seconds(config.watchdog)
     if "://" in config.data.dir:
         raise UserError(
             f"config.data.dir is {config.data.dir!r}; shards are read through the file system: "
             "mount the bucket (gcsfuse BUCKET DIR, mount-s3 BUCKET DIR) and give the folder in DIR."
         )
-    if registry.source(config.data.source).task != config.task:
+    serves = registry.source(config.data.source).task
+    if serves != config.task:
         raise UserError(
-            f"config.data.source {config.data.source!r} serves the task "
-            f"{registry.source(config.data.source).task!r}, but config.task is {config.task!r}."
+            f"config.data.source {config.data.source!r} serves the task {serves!r}, but "
+            f"config.task is {config.task!r}."
         )
     _check_training_rows(config)
-    augment.check(config.augment, "config.augment")
     _check_model(config)
     if config.task == "pose":
         _check_pose(config)
     _check_monitor(config)
-    rules.check_rules(
+    check_rules(
         config.sharding_rules, lambda action: action in ("fsdp", "replicate") or _is_spec(action),
         "'fsdp', 'replicate' or a tuple of mesh axes and None", "config.sharding_rules",
     )
@@ -116,42 +76,23 @@ def check(config) -> None:
     _check_scan(config)
 
 
-def _check_tree(config, reference, prefix: str) -> None:
-    """Unknown and missing keys, and values of another type than the default's."""
+def _check_tree(config, reference, known: Mapping[str, keys.Key], prefix: str) -> None:
+    """Refuses unknown and missing keys, and values that the table of keys does not allow."""
     for key in reference:
         if key not in config:
             raise UserError(f"config.{prefix}{key} is missing; start from config.default(task).")
     for key in config:
         path = f"{prefix}{key}"
-        if path in ("stages", "data.options", "model.options"):
+        if path in _OPEN:
             continue
         if key not in reference:
-            raise UserError(f"config.{path} is no key.{nearest(key, list(reference))}")
-        value, expected = config[key], reference[key]
-        if isinstance(expected, ml_collections.ConfigDict):
-            if not isinstance(value, ml_collections.ConfigDict):
-                raise UserError(f"config.{path} is {value!r}; it must be a group of keys.")
-            _check_tree(value, expected, f"{path}.")
-        elif not _same_kind(value, expected):
-            raise UserError(
-                f"config.{path} is {value!r}; it must be of type {type(expected).__name__}."
-            )
-
-
-def _same_kind(value, expected) -> bool:
-    if isinstance(expected, float):
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if isinstance(expected, int) and not isinstance(expected, bool):
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, type(expected))
-
-
-def _check_range(key, value, least, greatest) -> None:
-    if value is None:  # a key of the other task
-        return
-    if not least <= value <= (math.inf if greatest is None else greatest):
-        allowed = f"at least {least}" + ("" if greatest is None else f" and at most {greatest}")
-        raise UserError(f"config.{key} is {value!r}; allowed: {allowed}.")
+            raise UserError(f"config.{path} is no key.{nearest_or_known(key, reference)}")
+        if not isinstance(reference[key], ml_collections.ConfigDict):
+            known[path].check(config[key], f"config.{path}")
+        elif not isinstance(config[key], ml_collections.ConfigDict):
+            raise UserError(f"config.{path} is {config[key]!r}; it must be a group of keys.")
+        else:
+            _check_tree(config[key], reference[key], known, f"{path}.")
 
 
 def _check_training_rows(config) -> None:
@@ -182,8 +123,8 @@ def _check_model(config) -> None:
     """The model serves the task and has these options, and so has the data source."""
     name = config.model.name
     known = registry.model_options(name)
-    if name.startswith("pose_") != (config.task == "pose"):
-        fitting = [n for n in registry.MODELS if n.startswith("pose_") == (config.task == "pose")]
+    if registry.MODELS[name].task != config.task:
+        fitting = [n for n, model in registry.MODELS.items() if model.task == config.task]
         raise UserError(
             f"config.model.name {name!r} does not serve the task {config.task!r}; "
             f"allowed: {', '.join(fitting)}."
@@ -191,14 +132,20 @@ def _check_model(config) -> None:
     for key in config.model.options:
         if key not in known:
             raise UserError(
-                f"model {name!r} has no option {key!r}.{nearest(key, known)} Choose a model "
+                f"model {name!r} has no option {key!r}.{nearest_or_known(key, known)} Choose a model "
                 "with its options in the config file, by set_model."
             )
-    known = source_options(config.data.source)
+    remat = get(config, "model.options.remat")
+    if remat is not None and remat not in _REMAT:
+        raise UserError(
+            f"config.model.options.remat is {remat!r}; allowed: {', '.join(map(repr, _REMAT))}."
+            + nearest_or_known(str(remat), _REMAT)
+        )
+    known = registry.source_options(config.data.source)
     for key in config.data.options:
         if key not in known:
             raise UserError(
-                f"data source {config.data.source!r} has no option {key!r}.{nearest(key, known)} "
+                f"data source {config.data.source!r} has no option {key!r}.{nearest_or_known(key, known)} "
                 "Choose a source with its options in the config file, by set_source."
             )
 
@@ -206,10 +153,10 @@ def _check_model(config) -> None:
 def _check_pose(config) -> None:
     """The terms of the loss have what they need of the model and of the data."""
     options = {**registry.model_options(config.model.name), **config.model.options}
-    weights = {name: config.loss[name] for name in pose_losses.TERMS}
+    weights = {name: value for name, value in config.loss.items() if name != "joint_weights"}
     if not any(weights.values()):
         raise UserError("all weights in config.loss are 0; give one at least a positive weight.")
-    for term, option in pose_losses.NEEDS.items():
+    for term, option in _TERM_NEEDS.items():
         has = bool(options.get(option))
         if has != bool(weights[term]):
             raise UserError(
@@ -218,7 +165,7 @@ def _check_pose(config) -> None:
             )
     if config.data.target == "sequence":
         return
-    for term in pose_losses.OVER_TIME:
+    for term in _OVER_TIME:
         if weights[term]:
             raise UserError(
                 f"config.loss.{term} compares neighbouring frames, but with config.data.target="
@@ -237,7 +184,7 @@ def _check_monitor(config) -> None:
     if monitor.partition("/")[0] not in allowed:
         raise UserError(
             f"config.checkpoint.monitor is {monitor!r}; allowed: {', '.join(allowed)}."
-            + nearest(monitor, allowed)
+            + nearest_or_known(monitor, allowed)
         )
 
 
@@ -254,7 +201,7 @@ def _check_stages(config) -> None:
         if name not in config.stages:
             raise UserError(
                 f"config.stage_order names {name!r}, which is no stage."
-                + nearest(name, list(config.stages))
+                + nearest_or_known(name, list(config.stages))
             )
         stage = config.stages[name]
         steps(stage.duration, 1, 1)
@@ -266,7 +213,7 @@ def _check_stages(config) -> None:
                     f"config.stages.{name}.trainable holds {pattern!r}, which is no regular "
                     f"expression: {error}."
                 ) from error
-        optim.check_stage(stage, f"config.stages.{name}")
+        check_stage(stage, f"config.stages.{name}")
     if len(set(config.stage_order)) != len(config.stage_order):
         raise UserError(f"config.stage_order {config.stage_order} names a stage twice.")
 

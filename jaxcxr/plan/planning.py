@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcxr import registry
-from jaxcxr.plan import collectives, flops
 from jaxcxr.errors import UserError
+from jaxcxr.plan import collectives, flops
 from jaxcxr.pose import clips
 from jaxcxr.pose import task as pose_task
 from jaxcxr.train import parallel, setup

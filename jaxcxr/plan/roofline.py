@@ -10,9 +10,9 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
+from jaxcxr.errors import UserError
 from jaxcxr.plan.hardware import Device
 from jaxcxr.plan.planning import Needs, Traffic
-from jaxcxr.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
 

@@ -29,10 +29,6 @@ TERMS = (
     "position", "n_mpjpe", "velocity", "acceleration", "bone_length", "symmetry", "likelihood",
     "root",
 )
-# Terms that compare neighbouring frames.
-OVER_TIME = ("velocity", "acceleration")
-# term -> the option of the model that gives what it needs
-NEEDS = {"likelihood": "uncertainty", "root": "trajectory"}
 
 # Frames per second at which velocities are differences of frames.
 REFERENCE_FPS = 50.0

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcxr import models
-from jaxcxr.report import attention_figures, run_figures
 from jaxcxr.errors import UserError
 from jaxcxr.pose import baselines, clips
 from jaxcxr.pose import losses as pose_losses
@@ -18,6 +17,7 @@ from jaxcxr.pose.evaluation import error_tables
 from jaxcxr.pose.evaluation import pose_errors as metrics_pose
 from jaxcxr.pose.geometry import skeletons
 from jaxcxr.pose.report import pose_page
+from jaxcxr.report import attention_figures, run_figures
 from jaxcxr.statistics import coverage
 from jaxcxr.task import Evaluation
 from jaxcxr.xray import augment

@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcxr.report import attention_figures
-from jaxcxr.report.canvas import save
 from jaxcxr.models.attention.capture import COLLECTION
 from jaxcxr.models.sequence import scanned
+from jaxcxr.report import attention_figures
+from jaxcxr.report.canvas import save
 
 # Numbers that all weights together may be: 256 MB.
 MOST_WEIGHTS = 2**26

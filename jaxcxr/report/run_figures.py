@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxcxr.report.canvas import BLUE, GRAY, GREEN, LIGHT, ORANGE, new_figure, save, styled
 from jaxcxr.errors import UserError
 from jaxcxr.pose.report import pose_figures
+from jaxcxr.report.canvas import BLUE, GRAY, GREEN, LIGHT, ORANGE, new_figure, save, styled
 from jaxcxr.xray.report import xray_figures
 
 if TYPE_CHECKING:

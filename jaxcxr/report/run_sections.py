@@ -5,9 +5,9 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from jaxcxr.errors import UserError
 from jaxcxr.report import page
 from jaxcxr.report.page import Section
-from jaxcxr.errors import UserError
 
 # File in report/ -> its alternative text.
 _TRAINING = {

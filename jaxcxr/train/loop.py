@@ -10,8 +10,8 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from jaxcxr import config as config_lib
-from jaxcxr.report import attention_report, run_figures, run_sections
 from jaxcxr.data import pipeline
+from jaxcxr.report import attention_report, run_figures, run_sections
 from jaxcxr.train import checkpoint, parallel, setup, watchdog, writers
 from jaxcxr.train import state as state_lib
 from jaxcxr.train import workdir as workdir_lib

@@ -1,7 +1,6 @@
 """Optimisers of a stage, as optax chains: what the stage's settings say becomes one update rule."""
 
 import math
-import numbers
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -11,77 +10,15 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from jaxcxr.errors import UserError
 from jaxcxr.train import rules as rules_lib
 from jaxcxr.train import schedules
-
-OPTIMIZERS = ("radam", "adamw", "adam", "sgd")
 
 # The variance of the adaptive rate is tractable above this length (torch and optax; the paper
 # says 4, which for b2 = 0.99 and 0.999 moves the first rectified update from the 6th to the 5th).
 _TRACTABLE_LENGTH = 5.0
 
-NO_DECAY = (
-    (r"(^|/)(bias|scale)$", False),
-    (r"(^|/)(\w*pos(ition)?s?|joint)(_?emb\w*)?(/embedding)?$", False),
-    (r"(^|/)(cls|cls_token|class_token)$", False),
-    # What groups of attention heads learn that is no weight matrix: zero is no natural value.
-    (r"(^|/)group_\d+/(span|alpha|gate|log_scale|table|talk_\w+)$", False),
-    (r".*", True),
-)
-
-# A span runs from 0 to 1 and gates and orders are log odds: steps fit for weights are too small.
-MULTIPLIERS = ((r"(^|/)group_\d+/(span|alpha|gate)$", 10.0), (r".*", 1.0))
-
 # Learned spans of attention heads, shares of the largest distance.
 _SPAN = re.compile(r"(^|/)group_\d+/span$")
-
-
-def default_stage() -> ml_collections.ConfigDict:
-    """Settings of one stage that concern the optimiser, with their defaults.
-
-    Returns:
-      ConfigDict with `learning_rate` (peak), `optimizer`, `warmup` and `decay`; see
-      `make_optimizer` and `jaxcxr.train.schedules` for what each setting does.
-    """
-    return ml_collections.ConfigDict({
-        "learning_rate": 1e-3,
-        "optimizer": {
-            "name": "radam",
-            "b1": 0.9,
-            "b2": 0.999,
-            "eps": 1e-8,
-            "momentum": 0.9,
-            "nesterov": False,
-            "weight_decay": 0.0,
-            "clip_norm": 0.0,
-            "decay_rules": NO_DECAY,
-            "multiplier_rules": MULTIPLIERS,
-        },
-        "warmup": {"name": "none", "steps": 0, "dim": 0},
-        "decay": {"name": "constant", "end_factor": 0.0, "boundaries": (), "factor": 0.1},
-    })
-
-
-def check_stage(stage: ml_collections.ConfigDict, where: str) -> None:
-    """Checks the settings of `default_stage` before any parameter exists.
-
-    Arguments:
-      stage: settings of a stage; keys beside those of `default_stage` are left alone.
-      where: path of the stage for messages, such as "stages.head".
-
-    Errors:
-      UserError: a missing setting or an impossible value, with what is allowed.
-    """
-    for group, settings in default_stage().items():
-        _require(group in stage, f"{where}.{group}", "is missing", "see default_stage()")
-        for key in settings if isinstance(settings, ml_collections.ConfigDict) else ():
-            name = f"{where}.{group}.{key}"
-            _require(key in stage[group], name, "is missing", "see default_stage()")
-    _number(stage, "learning_rate", where, "a number above 0", lambda x: x > 0)
-    _check_optimizer(stage.optimizer, f"{where}.optimizer")
-    _check_warmup(stage, where)
-    _check_decay(stage.decay, f"{where}.decay")
 
 
 def make_optimizer(
@@ -300,74 +237,3 @@ def _langevin(y: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
     square = y * y
     series = -1 / 4725 + square * (2 / 93555 - square * 1382 / 638512875)
     return y * (1 / 3 + square * (-1 / 45 + square * (2 / 945 + square * series)))
-
-
-def _check_optimizer(settings: ml_collections.ConfigDict, where: str) -> None:
-    _one_of(settings, "name", where, OPTIMIZERS)
-    _number(settings, "b1", where, "at least 0 and below 1", lambda x: 0 <= x < 1)
-    _number(settings, "b2", where, "above 0 and below 1", lambda x: 0 < x < 1)
-    _number(settings, "eps", where, "a number above 0", lambda x: x > 0)
-    _number(settings, "momentum", where, "at least 0 and below 1", lambda x: 0 <= x < 1)
-    for key in ("weight_decay", "clip_norm"):
-        _number(settings, key, where, "0 (off) or a number above 0", lambda x: x >= 0)
-    for key in ("decay_rules", "multiplier_rules"):
-        rules_lib.check_rules(
-            settings[key],
-            lambda value: isinstance(value, bool) or (_is_number(value) and value >= 0),
-            "a number of at least 0 (or True or False)",
-            f"{where}.{key}",
-        )
-
-
-def _check_warmup(stage: ml_collections.ConfigDict, where: str) -> None:
-    settings, name = stage.warmup, stage.warmup.name
-    _one_of(settings, "name", f"{where}.warmup", schedules.WARMUPS)
-    if name in ("linear", "exponential", "noam"):
-        expected = f"above 0 with the {name} warm-up"
-        _number(settings, "steps", f"{where}.warmup", expected, lambda x: x > 0)
-    if name.startswith("untuned"):
-        fits = stage.optimizer.name != "sgd"
-        allowed = "choose linear or exponential: sgd has no b2 to take the period from"
-        _require(fits, f"{where}.warmup.name", f"is {name!r}", allowed)
-    if name == "noam":
-        expected = "the width of the model (above 0) with the noam warm-up"
-        _number(settings, "dim", f"{where}.warmup", expected, lambda x: x > 0)
-        allowed = "use 'constant' with the noam warm-up, which decays by itself"
-        decay = stage.decay.name
-        _require(decay == "constant", f"{where}.decay.name", f"is {decay!r}", allowed)
-
-
-def _check_decay(settings: ml_collections.ConfigDict, where: str) -> None:
-    _one_of(settings, "name", where, schedules.DECAYS)
-    _number(settings, "end_factor", where, "from 0 to 1", lambda x: 0 <= x <= 1)
-    _number(settings, "factor", where, "a number above 0", lambda x: x > 0)
-    if settings.name == "exponential":
-        expected = "above 0 with the exponential decay"
-        _number(settings, "end_factor", where, expected, lambda x: x > 0)
-    if settings.name == "step":
-        edges = settings.boundaries
-        fits = len(edges) > 0 and all(_is_number(edge) and 0 < edge < 1 for edge in edges)
-        allowed = "give one or more fractions of the stage between 0 and 1, such as (0.6, 0.8)"
-        _require(fits, f"{where}.boundaries", f"is {edges!r}", allowed)
-
-
-def _one_of(settings: ml_collections.ConfigDict, key: str, where: str, choices: tuple) -> None:
-    allowed = f"must be one of {', '.join(choices)}"
-    _require(settings[key] in choices, f"{where}.{key}", f"is {settings[key]!r}", allowed)
-
-
-def _number(
-    settings: ml_collections.ConfigDict, key: str, where: str, expected: str, fits: Any
-) -> None:
-    value = settings[key]
-    good = _is_number(value) and fits(value)
-    _require(good, f"{where}.{key}", f"is {value!r}", f"must be {expected}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _require(condition: bool, name: str, problem: str, allowed: str) -> None:
-    if not condition:
-        raise UserError(f"{name} {problem}; {allowed}")

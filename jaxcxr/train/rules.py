@@ -3,12 +3,12 @@
 Sharding, weight decay and learning-rate multipliers all read `((regex, value), ...)` through here.
 """
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
+from jaxcxr.config.rules import compile_rules
 from jaxcxr.errors import UserError
 
 _SHOWN = 5
@@ -39,10 +39,10 @@ def match_rules(rules: Sequence[tuple[str, Any]], tree: Any, what: str = "rules"
       dict or None becomes part of the tree for `jax.tree` functions; wrap it (for example in a
       `PartitionSpec`) when it must stay whole.
 
-    Errors:
+    Raises:
       UserError: a leaf that no rule matches (it is named), or an invalid rule.
     """
-    compiled = _compile(rules, what)
+    compiled = compile_rules(rules, what)
     unmatched: list[str] = []
 
     def value_of(path: tuple, _leaf: Any) -> Any:
@@ -64,39 +64,5 @@ def match_rules(rules: Sequence[tuple[str, Any]], tree: Any, what: str = "rules"
     return values
 
 
-def check_rules(rules: Any, allowed: Callable[[Any], bool], expected: str, what: str) -> None:
-    """Checks the form of rules before any parameter exists.
-
-    Arguments:
-      rules: the setting to check, `((regex, value), ...)`.
-      allowed: tells whether a value is possible.
-      expected: the possible values in words, for the message.
-      what: name of the setting for the message.
-
-    Errors:
-      UserError: not a sequence of pairs, an invalid regex or an impossible value.
-    """
-    for pattern, value in _compile(rules, what):
-        if not allowed(value):
-            raise UserError(
-                f"{what}: the value of rule {pattern.pattern!r} must be {expected}, got {value!r}"
-            )
-
-
 def _name(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _compile(rules: Any, what: str) -> list[tuple[re.Pattern, Any]]:
-    form = f'{what}: expected ((regex, value), ...) such as ((".*", 1.0),)'
-    if not isinstance(rules, list | tuple):
-        raise UserError(f"{form}, got {rules!r}")
-    compiled = []
-    for rule in rules:
-        if not (isinstance(rule, list | tuple) and len(rule) == 2 and isinstance(rule[0], str)):
-            raise UserError(f"{form}, got the rule {rule!r}")
-        try:
-            compiled.append((re.compile(rule[0]), rule[1]))
-        except re.error as error:
-            raise UserError(f"{what}: {rule[0]!r} is not a valid regex: {error}") from error
-    return compiled

@@ -10,9 +10,6 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-WARMUPS = ("none", "linear", "exponential", "untuned_linear", "untuned_exponential", "noam")
-DECAYS = ("constant", "cosine", "step", "exponential")
-
 Factor = Callable[[jax.typing.ArrayLike], jax.Array]
 
 
@@ -26,7 +23,7 @@ def warmup_factor(name: str, *, steps: int = 0, dim: int = 0, b2: float = 0.999)
     pytorch_warmup 0.2.0 truncates them to integers, and 2/(1 - 0.999) thus becomes 1999.
 
     Arguments:
-      name: one of `WARMUPS`.
+      name: a choice of the key `warmup.name`.
       steps: warm-up period in updates, for `linear`, `exponential` and `noam`.
       dim: width of the model, for `noam`.
       b2: decay rate of the second moment, for the untuned warm-ups.
@@ -64,7 +61,7 @@ def decay_factor(
     of the number of boundaries passed. The decay runs over the whole stage, warm-up included.
 
     Arguments:
-      name: one of `DECAYS`.
+      name: a choice of the key `decay.name`.
       total_steps: number of updates in the stage.
       end_factor: what `cosine` and `exponential` arrive at.
       boundaries: fractions of `total_steps` at which `step` multiplies by `factor`.

@@ -7,37 +7,17 @@ that does nothing.
 import contextlib
 import faulthandler
 import os
-import re
 import sys
 import threading
 import time
 from collections.abc import Iterator
 
-from jaxcxr.errors import UserError
+from jaxcxr import config
 
 # Compiling says nothing while it goes on, and takes minutes for a large model.
 COMPILING = 3600.0
 
-_UNITS = {"second": 1, "minute": 60, "hour": 3600}
-_SPAN = re.compile(r"^\s*(\d+\.?\d*)\s*(second|minute|hour)s?\s*$")
 _active: "_Watchdog | None" = None
-
-
-def seconds(span: str) -> float:
-    """Seconds of a span of time such as "30 minutes"; "0" is 0.
-
-    Raises:
-      UserError: not a span of time.
-    """
-    match = _SPAN.match(str(span))
-    if str(span).strip() == "0":
-        return 0.0
-    if not match:
-        raise UserError(
-            f"config.watchdog is {span!r}; write a number and a unit, such as '30 minutes' or "
-            "'90 seconds', or '0' for none."
-        )
-    return float(match[1]) * _UNITS[match[2]]
 
 
 def progress(what: str, compiles: bool = False) -> None:
@@ -59,7 +39,7 @@ def watching(span: str) -> Iterator[None]:
       span: see `seconds`; "0": nothing is watched.
     """
     global _active
-    limit = seconds(span)
+    limit = config.seconds(span)
     if not limit:
         yield
         return

@@ -6,73 +6,12 @@ devices, hosts and micro-batches.
 """
 
 import math
-import numbers
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 from jax.scipy import ndimage
-
-from jaxcxr.errors import UserError
-
-
-def xray_defaults() -> ml_collections.ConfigDict:
-    """Settings of `augment_xray`; a strength of 0 (and `crop_area` 1) switches a change off.
-
-    Returns:
-      ConfigDict of
-      `rotation`: largest angle either way, degrees.
-      `scale`: s draws a zoom log-uniformly from 1/(1+s) to 1+s.
-      `translation`: largest shift either way, fraction of the side.
-      `shear`: largest shear either way, degrees.
-      `crop_area`: least area of the random-resized crop, fraction of the image.
-      `crop_aspect`: a draws the crop's aspect ratio log-uniformly from 1/(1+a) to 1+a.
-      `brightness`: largest amount added either way, images being in [0, 1].
-      `contrast`: c draws the factor about the image's mean uniformly from 1-c to 1+c.
-      `gamma`: g draws the exponent log-uniformly from 1/(1+g) to 1+g.
-      `horizontal_flip`: probability; off by default because it breaks laterality.
-      `fill`: intensity of what lies outside of the image.
-    """
-    return ml_collections.ConfigDict({
-        "rotation": 10.0,
-        "scale": 0.1,
-        "translation": 0.05,
-        "shear": 3.0,
-        "crop_area": 0.85,
-        "crop_aspect": 0.1,
-        "brightness": 0.1,
-        "contrast": 0.15,
-        "gamma": 0.0,
-        "horizontal_flip": 0.0,
-        "fill": 0.0,
-    })
-
-
-def pose_defaults() -> ml_collections.ConfigDict:
-    """Settings of `augment_pose`: `horizontal_flip`, the probability of mirroring a clip."""
-    return ml_collections.ConfigDict({"horizontal_flip": 0.5})
-
-
-def check(config: ml_collections.ConfigDict, where: str) -> None:
-    """Checks the settings of either task.
-
-    Arguments:
-      config: settings with the keys of `xray_defaults` or `pose_defaults`.
-      where: path of the settings for messages, such as "config.augment".
-
-    Errors:
-      UserError: an impossible value, with what is allowed.
-    """
-    limits = {"rotation": 180, "shear": 60, "crop_area": 1, "contrast": 1, "horizontal_flip": 1}
-    for key, value in config.items():
-        limit = limits.get(key, math.inf)
-        least = {"crop_area": 0.01, "fill": -math.inf}.get(key, 0)
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not (number and least <= value <= limit and math.isfinite(value)):
-            upper = "" if limit == math.inf else f" and at most {limit}"
-            lower = "finite" if least == -math.inf else f"at least {least}"
-            raise UserError(f"{where}.{key} is {value!r}; must be a number, {lower}{upper}")
 
 
 def augment_xray(

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcxr.report import attention_figures, run_figures
 from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.report import attention_figures, run_figures
 from jaxcxr.statistics import classification
 from jaxcxr.task import LEFT_OUT, Evaluation
 from jaxcxr.xray import augment, balance

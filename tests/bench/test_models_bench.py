@@ -8,8 +8,8 @@ import pytest
 from jaxcxr import config as base
 from jaxcxr import main
 from jaxcxr.bench import models_bench
-from jaxcxr.plan import compiled
 from jaxcxr.errors import UserError
+from jaxcxr.plan import compiled
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 FLEXIBLE = "1*global+1*fixed(1)"

@@ -9,8 +9,8 @@ import pytest
 
 from jaxcxr import bench, main, task
 from jaxcxr.bench import train_bench, train_spec
-from jaxcxr.plan import hardware
 from jaxcxr.errors import RunError, UserError
+from jaxcxr.plan import hardware
 from jaxcxr.train import compilation, setup
 from tests import toys
 from tests.bench.test_bench import arguments, figure

@@ -1,11 +1,20 @@
 """Config: durations, what is refused and how it is said, and the way through config.json."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from jaxcxr import config as base
+from jaxcxr import registry
+from jaxcxr.config import keys
 from jaxcxr.errors import UserError
+from jaxcxr.models.layers import remat
+from jaxcxr.pose import clips, losses
+from jaxcxr.statistics import recalibration
+from jaxcxr.xray import balance
+from jaxcxr.xray.evaluation import calibration
 from tests import toys
 
 
@@ -36,6 +45,16 @@ def test_what_is_due_each_epoch_is_due_at_the_end(batch, size):
     assert every == [3, 6, 9, 12]
 
 
+def test_spans_of_time():
+    assert base.seconds("30 minutes") == 1800
+    assert base.seconds("1.5 hours") == 5400
+    assert base.seconds("90 second") == 90
+    assert base.seconds("0") == 0
+    for wrong in ("soon", "30", "-1 minutes", "30 epochs"):
+        with pytest.raises(UserError, match="such as '30 minutes'"):
+            base.seconds(wrong)
+
+
 CASES = {
     "batch_size=0": ({"batch_size": 0}, ["batch_size is 0", "at least 1"]),
     "batch_size=true": ({"batch_size": True}, ["batch_size", "type int"]),
@@ -54,7 +73,7 @@ CASES = {
     "duration": ({"stages.all.duration": "8 stpes"}, ["'8 stpes'", "'300 steps'"]),
     "evaluate": ({"evaluate_every": "0 epochs"}, ["'0 epochs'", "positive"]),
     "trainable": ({"stages.all.trainable": ("head(",)}, ["stages.all.trainable", "'head('"]),
-    "optimizer": ({"stages.all.optimizer.name": "adm"}, ["optimizer.name", "radam, adamw"]),
+    "optimizer": ({"stages.all.optimizer.name": "adm"}, ["optimizer.name", "'radam', 'adamw'"]),
     "learning rate": ({"stages.all.learning_rate": 0.0}, ["learning_rate", "above 0"]),
     "b2": ({"stages.all.optimizer.b2": 1.0}, ["optimizer.b2", "below 1"]),
     "warm-up": ({"stages.all.warmup.name": "linear"}, ["warmup.steps", "above 0"]),
@@ -156,3 +175,59 @@ def test_provenance_names_what_computes():
     found = base.provenance()
     assert found["packages"]["jax"][0].isdigit()
     assert set(found) == {"python", "packages", "git"}
+
+
+def test_every_default_is_allowed():
+    for task in registry.TASKS:
+        for key in keys.of_task(task):
+            key.check(task if key.name == "task" else key.default, key.name)
+    for key in keys.STAGE_KEYS:
+        key.check(key.default, key.name)
+
+
+def test_choices_are_those_that_the_rooms_offer():
+    offered = {
+        "data.target": clips.TARGETS, "data.sampling": balance.SAMPLING,
+        "loss.class_weights": balance.CLASS_WEIGHTS,
+        "calibration.method": tuple(calibration.METHODS),
+        "calibration.threshold": recalibration.THRESHOLD_RULES, "task": tuple(registry.TASKS),
+    }
+    assert {name: keys.find(keys.KEYS, name).choices for name in offered} == offered
+    terms = [k.name for k in keys.of_task("pose") if k.name.startswith("loss.") and not k.choices]
+    assert terms == [f"loss.{name}" for name in losses.TERMS]
+    for kept in (*remat.NAMES, True, False):
+        config = toys.xray_config()
+        base.set_model(config, "vit_tiny", remat=kept)
+        base.validate(config)
+    base.set_model(config, "vit_tiny", remat="most")
+    with pytest.raises(UserError, match=r"model.options.remat is 'most'; allowed: 'none', 'full'"):
+        base.validate(config)
+
+
+def test_a_config_and_its_checks_load_no_jax():
+    code = ("import sys; from jaxcxr import config; config.default('cxr'); "
+            "assert 'jax' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("rotation", -1.0), ("crop_area", 0.0), ("crop_area", 1.5), ("horizontal_flip", 2.0),
+     ("contrast", 1.1), ("gamma", float("nan"))],
+)
+def test_impossible_augmentation_is_refused(key, value):
+    config = toys.xray_config()
+    base.validate(config)
+    with config.unlocked(), config.ignore_type():
+        config.augment[key] = value
+    with pytest.raises(UserError, match=rf"config\.augment\.{key} is "):
+        base.validate(config)
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("augment.scale", True), ("augment.scale", "big"), ("batch_size", 1.5), ("task", None),
+])
+def test_a_value_of_another_type_is_refused(name, value):
+    key = keys.find(keys.KEYS, name)
+    with pytest.raises(UserError, match=f"config.{name} is {value!r}; it must be of type"):
+        key.check(value, f"config.{name}")

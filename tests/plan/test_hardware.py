@@ -3,8 +3,8 @@
 import jax
 import pytest
 
-from jaxcxr.plan import hardware
 from jaxcxr.errors import UserError
+from jaxcxr.plan import hardware
 
 
 def test_devices_are_found_by_either_name():

@@ -6,8 +6,8 @@ import jax
 import pytest
 
 from jaxcxr import config as base
-from jaxcxr.plan import hardware, planning, roofline
 from jaxcxr.errors import UserError
+from jaxcxr.plan import hardware, planning, roofline
 from jaxcxr.train import parallel
 from tests import toys
 

@@ -6,10 +6,10 @@ import re
 import cv2
 import numpy as np
 import pytest
-from jaxcxr.report.page import Cell, Section
 
 from jaxcxr import __main__ as command
 from jaxcxr.report import page
+from jaxcxr.report.page import Cell, Section
 from jaxcxr.xray.explain import cases
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from jaxcxr.report import canvas, run_figures
 from jaxcxr.errors import UserError
 from jaxcxr.pose.report import pose_figures
+from jaxcxr.report import canvas, run_figures
 from jaxcxr.xray.report import xray_figures
 
 

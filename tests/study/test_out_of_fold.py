@@ -16,9 +16,9 @@ from sklearn import metrics as sk
 
 from jaxcxr import config as base
 from jaxcxr import main
-from jaxcxr.report import run_figures
 from jaxcxr.data import preparation
 from jaxcxr.errors import UserError
+from jaxcxr.report import run_figures
 from jaxcxr.study import out_of_fold as relabel
 from jaxcxr.train import loop, parallel, setup
 from jaxcxr.xray.images import manifest, radiographs

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from jaxcxr import config as base
-from jaxcxr.plan import collectives
 from jaxcxr.errors import UserError
+from jaxcxr.plan import collectives
 from jaxcxr.train import checkpoint, parallel
 from jaxcxr.train import state as state_lib
 from tests import toys

@@ -6,7 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcxr import models
+from jaxcxr import config, models
+from jaxcxr.config import keys
+from jaxcxr.config.stages import check_stage
 from jaxcxr.errors import UserError
 from jaxcxr.train import optim, rules
 
@@ -14,7 +16,7 @@ GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "optim.npz")
 
 
 def stage(name="radam", rate=1e-2, **optimizer):
-    result = optim.default_stage()
+    result = config.default_stage()
     result.learning_rate = rate
     result.optimizer.update(name=name, **optimizer)
     return result
@@ -149,9 +151,9 @@ def test_default_decay_meets_the_weight_matrices_of_the_models_and_nothing_else(
     name, options, shape
 ):
     model = models.create(name, **options)
-    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-    params = jax.eval_shape(lambda: model.init(keys, jnp.zeros(shape), train=False))["params"]
-    values = rules.match_rules(optim.NO_DECAY, params)
+    seeds = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    params = jax.eval_shape(lambda: model.init(seeds, jnp.zeros(shape), train=False))["params"]
+    values = rules.match_rules(keys.NO_DECAY, params)
     decayed = dict(zip(rules.paths(params), jax.tree.leaves(values), strict=True))
     assert decayed == {path: path.endswith("/kernel") for path in decayed}
     assert any(decayed.values())
@@ -168,8 +170,8 @@ def flexible():
 
 def test_what_heads_learn_beside_weights_is_not_decayed_and_learns_faster():
     params = flexible()
-    decayed = jax.tree.leaves(rules.match_rules(optim.NO_DECAY, params))
-    rates = jax.tree.leaves(rules.match_rules(optim.MULTIPLIERS, params))
+    decayed = jax.tree.leaves(rules.match_rules(keys.NO_DECAY, params))
+    rates = jax.tree.leaves(rules.match_rules(keys.MULTIPLIERS, params))
     for path, decay, rate in zip(rules.paths(params), decayed, rates, strict=True):
         assert decay == path.endswith("/kernel"), path
         assert (rate == 10) == path.endswith(("/span", "/alpha", "/gate")), path
@@ -233,60 +235,12 @@ def test_updates_follow_the_returned_schedule():
     settings = stage("sgd", 0.5, momentum=0.0)
     settings.warmup.update(name="linear", steps=4)
     settings.decay.update(name="step", boundaries=(0.6,), factor=0.5)
-    optim.check_stage(settings, "stage")
+    check_stage(settings, "stage")
     ours = trajectory(settings, np.zeros(1), np.ones((10, 1)))
     _, schedule = optim.make_optimizer(settings, {"kernel": 0.0}, 10)
     np.testing.assert_allclose(-np.diff(ours[:, 0]), schedule(jnp.arange(10)), rtol=1e-5)
     expected = 0.5 * np.array([0.25, 0.5, 0.75, 1, 1, 1, 0.5, 0.5, 0.5, 0.5])
     np.testing.assert_allclose(schedule(jnp.arange(10)), expected, rtol=1e-6)
-
-
-def test_default_stage_is_valid():
-    optim.check_stage(optim.default_stage(), "stage")
-
-
-IMPOSSIBLE = [
-    ("learning_rate", 0.0, r"stages\.head\.learning_rate is 0.0; must be a number above 0"),
-    ("learning_rate", float("nan"), "learning_rate is nan"),
-    ("optimizer.name", "rdam", r"must be one of radam, adamw, adam, sgd"),
-    ("optimizer.b2", 1.0, r"optimizer\.b2 is 1.0; must be above 0 and below 1"),
-    ("optimizer.clip_norm", -1.0, r"clip_norm is -1.0; must be 0 \(off\)"),
-    ("optimizer.decay_rules", (("a", -1.0),), r"decay_rules: the value of rule 'a'"),
-    ("optimizer.multiplier_rules", (("(", 1.0),), r"multiplier_rules: .* not a valid regex"),
-    ("warmup.name", "linaer", r"warmup\.name is 'linaer'; must be one of none, linear"),
-    ("warmup.name", "linear", r"warmup\.steps is 0; must be above 0 with the linear"),
-    ("decay.name", "step", r"decay\.boundaries is \(\); give one or more fractions"),
-    ("decay.name", "exponential", r"decay\.end_factor is 0.0; must be above 0"),
-    ("decay.end_factor", 2.0, r"decay\.end_factor is 2.0; must be from 0 to 1"),
-]
-
-
-@pytest.mark.parametrize(("key", "value", "message"), IMPOSSIBLE)
-def test_impossible_values_are_user_errors(key, value, message):
-    settings = optim.default_stage()
-    settings.update_from_flattened_dict({key: value})
-    with pytest.raises(UserError, match=message):
-        optim.check_stage(settings, "stages.head")
-
-
-def test_combinations_that_cannot_be():
-    settings = stage("sgd")
-    settings.warmup.name = "untuned_linear"
-    with pytest.raises(UserError, match="sgd has no b2"):
-        optim.check_stage(settings, "stage")
-    settings = stage("adam")
-    settings.warmup.update(name="noam", steps=10)
-    with pytest.raises(UserError, match=r"warmup\.dim is 0; must be the width"):
-        optim.check_stage(settings, "stage")
-    settings.warmup.dim = 8
-    optim.check_stage(settings, "stage")
-    settings.decay.name = "cosine"
-    with pytest.raises(UserError, match="decays by itself"):
-        optim.check_stage(settings, "stage")
-    settings = optim.default_stage()
-    del settings.warmup["steps"]
-    with pytest.raises(UserError, match=r"stage\.warmup\.steps is missing"):
-        optim.check_stage(settings, "stage")
 
 
 @pytest.mark.oracles

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from jaxcxr.config.rules import check_rules
 from jaxcxr.errors import UserError
 from jaxcxr.train import rules
 
@@ -37,9 +38,9 @@ def test_malformed_rules_are_user_errors(bad):
     with pytest.raises(UserError, match="rules"):
         rules.match_rules(bad, TREE)
     with pytest.raises(UserError, match=r"stage\.rules"):
-        rules.check_rules(bad, lambda value: True, "anything", "stage.rules")
+        check_rules(bad, lambda value: True, "anything", "stage.rules")
 
 
 def test_values_are_checked():
     with pytest.raises(UserError, match=r"w: the value of rule 'a' must be small, got 7"):
-        rules.check_rules((("a", 7),), lambda value: value < 3, "small", "w")
+        check_rules((("a", 7),), lambda value: value < 3, "small", "w")

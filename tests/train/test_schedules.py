@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxcxr.config import keys
 from jaxcxr.train import schedules
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "optim.npz"
@@ -43,7 +44,7 @@ def test_noam_values(t, rate):
     np.testing.assert_allclose(noam, exact, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", schedules.WARMUPS)
+@pytest.mark.parametrize("name", keys.find(keys.STAGE_KEYS, "warmup.name").choices)
 def test_no_warmup_starts_at_zero(name):
     assert schedules.warmup_factor(name, steps=10, dim=16)(0) > 0
 

@@ -18,11 +18,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 import jaxcxr
-from jaxcxr.report import tables
 from jaxcxr.errors import UserError
 from jaxcxr.pose.evaluation import coco_keypoints, keypoint_ap, mpii_keypoints
 from jaxcxr.pose.evaluation import keypoint_statistics as statistics
 from jaxcxr.pose.evaluation.annotated_people import Figures
+from jaxcxr.report import tables
 from jaxcxr.statistics import intervals
 
 OPTIONS = ("category", "sigmas", "head_boxes", "origin")

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxcxr.report import stress_figures, tables
 from jaxcxr.errors import UserError
 from jaxcxr.pose import clips
 from jaxcxr.pose.evaluation import pose_errors as metrics_pose
 from jaxcxr.pose.evaluation import pose_statistics
 from jaxcxr.pose.keypoints.detector import Detector
+from jaxcxr.report import stress_figures, tables
 from jaxcxr.statistics import intervals
 
 if TYPE_CHECKING:

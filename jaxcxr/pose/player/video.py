@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from jaxcxr.report.canvas import BLUE, GRAY, GREEN, ORANGE, new_figure, styled
 from jaxcxr.errors import RunError
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.player.motions import Take
+from jaxcxr.report.canvas import BLUE, GRAY, GREEN, ORANGE, new_figure, styled
 
 FASTEST = 25.0  # frames per second of a film
 MOST_FRAMES = 1500

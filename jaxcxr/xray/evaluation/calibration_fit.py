@@ -21,8 +21,8 @@ import scipy
 import sklearn
 
 import jaxcxr
-from jaxcxr.report import tables
 from jaxcxr.errors import UserError
+from jaxcxr.report import tables
 from jaxcxr.statistics import recalibration
 from jaxcxr.statistics.classification import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.xray.evaluation import scored_files

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn import preprocessing
 
-from jaxcxr.report import stress_figures, tables
 from jaxcxr.data.schema import UNKNOWN
+from jaxcxr.report import stress_figures, tables
 from jaxcxr.statistics import intervals, probes
 from jaxcxr.xray.images import damage
 

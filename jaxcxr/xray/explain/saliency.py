@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcxr.report.attention_figures import patch_maps, rollout
 from jaxcxr.errors import UserError
 from jaxcxr.models.layers.taps import FEATURES, PERTURBATIONS
 from jaxcxr.models.sequence import scanned
+from jaxcxr.report.attention_figures import patch_maps, rollout
 
 # Method -> (forward passes that it costs, roughly; what it needs of a model).
 METHODS = {

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxcxr.data.schema import POSITIVE
 from jaxcxr.report import charts, page
 from jaxcxr.report.page import Cell, Section
 from jaxcxr.report.run_sections import about, picture_of
-from jaxcxr.data.schema import POSITIVE
 from jaxcxr.statistics import curves
 from jaxcxr.xray.evaluation import metrics_table, stress_xrays
 from jaxcxr.xray.evaluation.calibration import NAME, Calibration

@@ -5,7 +5,6 @@ import csv
 import numpy as np
 import pytest
 
-from jaxcxr.report import tables
 from jaxcxr.pose.evaluation import (
     pose_arrays,
     pose_errors,
@@ -15,6 +14,7 @@ from jaxcxr.pose.evaluation import (
     score_poses,
 )
 from jaxcxr.pose.geometry import joint_sets
+from jaxcxr.report import tables
 from tests.pose.evaluation.pose_scores import KEYS, Folder, refused
 
 

@@ -1,0 +1,102 @@
+"""Experiments: the config of every default, and what an experiment changes in it."""
+
+from typing import Any
+
+import ml_collections
+
+from jaxcxr import registry
+from jaxcxr.config import keys
+from jaxcxr.errors import UserError, nearest_or_known
+
+
+def default(task: str) -> ml_collections.ConfigDict:
+    """Every key with its default value, for one task.
+
+    Arguments:
+      task: "cxr" or "pose".
+
+    Returns:
+      A locked ConfigDict. `stages` is empty: a config file adds at least one with `add_stage`.
+
+    Raises:
+      UserError: no such task.
+    """
+    if task not in registry.TASKS:
+        raise UserError(f"task is {task!r}; allowed: {', '.join(registry.TASKS)}.")
+    config = tree({key.name: key.default for key in keys.of_task(task)})
+    config.task = task
+    return config.lock()
+
+
+def default_stage() -> ml_collections.ConfigDict:
+    """Settings of one stage with their defaults, beside its duration and what it trains."""
+    return tree({key.name: key.default for key in keys.STAGE_KEYS})
+
+
+def tree(flat: dict[str, Any]) -> ml_collections.ConfigDict:
+    """A ConfigDict of {dotted key: value}."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *groups, last = name.split(".")
+        node = nested
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[last] = dict(value) if isinstance(value, dict) else value
+    return ml_collections.ConfigDict(nested)
+
+
+def set_model(config, name: str, **options) -> None:
+    """Choose the model: every option with its default, so that the command line can override it.
+
+    Arguments:
+      config: a config of `default`.
+      name: a key of `registry.MODELS`.
+      **options: the options to change.
+
+    Raises:
+      UserError: unknown model or option; the message names the nearest.
+    """
+    known = registry.model_options(name)
+    for key in options:
+        if key not in known:
+            raise UserError(f"model {name!r} has no option {key!r}.{nearest_or_known(key, known)}")
+    with config.unlocked():
+        config.model.name = name
+        config.model.options = ml_collections.ConfigDict({**known, **options})
+
+
+def set_source(config, name: str, **options) -> None:
+    """Choose the data source and the options that name its prepared variant.
+
+    Raises:
+      UserError: unknown source or option; the message names the nearest.
+    """
+    known = registry.source_options(name)
+    for key in options:
+        if key not in known:
+            raise UserError(f"data source {name!r} has no option {key!r}.{nearest_or_known(key, known)}")
+    with config.unlocked():
+        config.data.source = name
+        config.data.options = ml_collections.ConfigDict({**known, **options})
+
+
+def add_stage(config, name: str, duration: str, trainable=(".*",), **changes) -> None:
+    """Append a training stage.
+
+    Arguments:
+      config: a config of `default`.
+      name: name of the stage, shown in logs and used in overrides (`--config.stages.NAME...`).
+      duration: e.g. "300 steps", "5 epochs", "1e6 examples".
+      trainable: regular expressions; a parameter whose path matches none of them is frozen, and
+        a BatchNorm layer so frozen uses and keeps its running statistics.
+      **changes: dotted keys of `default_stage` with "." written as "__", e.g.
+        `optimizer__name="radam"`.
+    """
+    stage = default_stage()
+    flat = {key.replace("__", "."): value for key, value in changes.items()}
+    stage.update_from_flattened_dict(flat)
+    with config.unlocked(), stage.unlocked():
+        stage.duration = duration
+        stage.trainable = tuple(trainable)
+        config.stages[name] = stage
+        config.stage_order = (*config.stage_order, name)

@@ -1,0 +1,89 @@
+"""Configs in config.json: flat, read again, and compared."""
+
+import json
+import re
+
+import ml_collections
+
+from jaxcxr import registry
+from jaxcxr.config.experiment import default
+from jaxcxr.errors import UserError
+
+# Keys that may differ between the run that wrote a workdir and the run that resumes it: they
+# change where and how fast the run computes, not what it computes.
+RESUME_MAY_CHANGE = (
+    r"^mesh\.", r"^parallel$", r"^log_every$", r"^data\.(dir|threads|prefetch|workers)$",
+    r"^checkpoint\.keep$", r"^report\.", r"^watchdog$",
+    r"^calibration\.", r"^model\.options\.remat$",
+)
+
+
+def get(config, dotted: str):
+    """Value at a dotted key, None where the key does not exist for this task."""
+    for part in dotted.split("."):
+        if part not in config:
+            return None
+        config = config[part]
+    return config
+
+
+def flatten(config) -> dict:
+    """The config as {dotted key: value}, JSON types only (tuples become lists)."""
+    flat = {}
+
+    def visit(node, prefix):
+        for key in sorted(node):
+            if isinstance(node[key], dict):
+                visit(node[key], f"{prefix}{key}.")
+            else:
+                flat[f"{prefix}{key}"] = node[key]
+
+    visit(json.loads(config.to_json_best_effort()), "")
+    return flat
+
+
+def from_saved(saved: dict):
+    """The config that a workdir's config.json holds; JSON's lists become tuples again.
+
+    A key that did not exist when the run was made has its default, which is what the run did.
+
+    Raises:
+      UserError: it is no config of a run.
+    """
+    if saved.get("task") not in registry.TASKS:
+        raise UserError(
+            f"config.json of the workdir names no task but {saved.get('task')!r}; it is not that "
+            "of a run: give another --workdir."
+        )
+
+    def tuples(value):
+        if isinstance(value, dict):
+            return {key: tuples(item) for key, item in value.items()}
+        return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+    config = default(saved["task"])
+    with config.unlocked(), config.ignore_type():
+        config.update(ml_collections.ConfigDict(tuples(saved)))
+        if config.model.options and config.model.name in registry.MODELS:
+            known = registry.model_options(config.model.name)
+            config.model.options = ml_collections.ConfigDict({**known, **config.model.options})
+    return config
+
+
+def difference(config, saved: dict) -> list[str]:
+    """Lines "key: saved -> now" for the keys whose change would make this another experiment.
+
+    A key that did not exist when the run was made counts as its default, see `from_saved`.
+
+    Arguments:
+      config: the config of this run.
+      saved: the `config` entry of a workdir's config.json.
+    """
+    now = flatten(config)
+    before = flatten(from_saved(saved))
+    lines = []
+    for key in sorted(now.keys() | before.keys()):
+        changed = now.get(key) != before.get(key)
+        if changed and not any(re.search(pattern, key) for pattern in RESUME_MAY_CHANGE):
+            lines.append(f"{key}: {before.get(key)!r} -> {now.get(key)!r}")
+    return lines
