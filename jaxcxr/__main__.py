@@ -1,21 +1,20 @@
 """The command `jaxcxr COMMAND ...`, the same as `python -m jaxcxr COMMAND ...`."""
 
 import argparse
-import difflib
 import importlib
 import os
 import sys
 
-from jaxcxr.errors import RunError, UserError
+from jaxcxr.errors import RunError, UserError, did_you_mean
 
 # command -> (module with add_arguments(parser) and run(args), one line of help)
 COMMANDS = {
     "prepare": ("jaxcxr.data.preparation", "convert a data set into shards, once"),
-    "audit": ("jaxcxr.xray.audit.audit_command", "find leaks and shortcuts in data sets, images or not"),
-    "score": ("jaxcxr.xray.evaluation.score_command", "score predictions of any model, with 95% intervals"),
-    "compare": ("jaxcxr.xray.evaluation.compare_command", "models or seeds on the same images, beyond chance?"),
+    "audit": ("jaxcxr.commands.audit", "find leaks and shortcuts in data sets, images or not"),
+    "score": ("jaxcxr.commands.score", "score predictions of any model, with 95% intervals"),
+    "compare": ("jaxcxr.commands.compare", "models or seeds on the same images, beyond chance?"),
     "calibrate": (
-        "jaxcxr.xray.evaluation.calibration_fit", "probabilities and thresholds, fitted on validation images",
+        "jaxcxr.commands.calibrate", "probabilities and thresholds, fitted on validation images",
     ),
     "relabel": ("jaxcxr.study.out_of_fold", "add the positives that out-of-fold networks see, train only"),
     "prune": ("jaxcxr.deploy.pruned_run", "drop closed heads of a trained model: a smaller run, same outputs"),
@@ -60,8 +59,7 @@ def run(argv: list[str] | None = None) -> None:
         main.run(["jaxcxr", *rest, f"--mode={name}"])
         return
     if name not in COMMANDS:
-        close = difflib.get_close_matches(name, [*COMMANDS, *TRAINER], n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(name, [*COMMANDS, *TRAINER])
         print(f"jaxcxr: no command is called {name!r}.{hint}\n\n{usage()}", file=sys.stderr)
         sys.exit(2)
     _run_command(name, rest)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -36,6 +37,25 @@ def markdown(lines: Sequence[Sequence[str]], left: int = 1) -> list[str]:
     rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
     rule = "|".join("---" if column < left else "---:" for column in range(len(lines[0])))
     return [rows[0], f"|{rule}|", *rows[1:]]
+
+
+def number(value: float | None, form: str = ".3f") -> str:
+    """A figure, or n/a."""
+    return "n/a" if value is None or math.isnan(value) else format(value, form)
+
+def span(interval: Sequence[float] | None, form: str = ".3f") -> str:
+    """An interval, or n/a."""
+    if interval is None or math.isnan(interval[0]):
+        return "n/a"
+    return f"[{interval[0]:{form}}, {interval[1]:{form}}]"
+
+def value_or_none(value: float) -> float | None:
+    """NaN as None, for JSON."""
+    return None if math.isnan(value) else float(value)
+
+def interval_or_none(interval: Sequence[float]) -> list[float] | None:
+    """An undefined interval as None, for JSON."""
+    return None if math.isnan(interval[0]) else [float(bound) for bound in interval]
 
 
 def write_result(

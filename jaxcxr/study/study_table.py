@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from scipy import special, stats
 
+from jaxcxr.statistics import paired as paired_tests
+
 LEVEL = 0.95
 # "Equal parameters": rows that differ from the reference by more are flagged.
 EQUAL = 1e-3
@@ -129,20 +131,6 @@ def paired(
     return interval(differences), float(stats.ttest_1samp(differences, 0).pvalue)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p values adjusted for their number by Holm's step-down method; NaN stays NaN and counts not.
-
-    Source: S. Holm, A simple sequentially rejective multiple test procedure, 1979.
-    """
-    p = np.asarray(p_values, np.float64)
-    known = np.flatnonzero(~np.isnan(p))
-    order = known[np.argsort(p[known], kind="stable")]
-    steps = p[order] * np.arange(len(order), 0, -1)
-    adjusted = p.copy()
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0) if len(order) else steps
-    return adjusted.tolist()
-
-
 def make(
     data: str,
     results: Mapping[str, Mapping[int, Mapping]],
@@ -174,7 +162,7 @@ def make(
     reference = best(candidates, key=means.get) if candidates else ""
     compared = {row: paired(test[row], test.get(reference, {})) for row in finished}
     others = [row for row in finished if row not in references]
-    adjusted = dict(zip(others, holm([compared[row][1] for row in others]), strict=True))
+    adjusted = dict(zip(others, paired_tests.holm([compared[row][1] for row in others]), strict=True))
     size = _parameters(finished[reference]) if reference else 0
     rows = []
     for row, by_seed in finished.items():

@@ -1,5 +1,7 @@
 """Paired comparison against all pairs, SciPy, and what it says when nothing differs."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -86,3 +88,12 @@ def test_seeds_are_compared_by_welch():
     assert paired.seeds([0.8, 0.8], [0.9, 0.9]) is paired.NONE
     assert paired.seeds([0.8, 0.8 + 1e-16], [0.9, 0.91]) is paired.NONE
     assert paired.seeds([np.nan, np.nan], [0.9, 0.91]) is paired.NONE
+
+
+def test_holm_by_hand():
+    # sorted 0.01, 0.03, 0.04 times 3, 2, 1 is 0.03, 0.06, 0.04; none may fall below one before
+    np.testing.assert_allclose(
+        paired.holm([0.04, math.nan, 0.01, 0.03]), [0.06, math.nan, 0.03, 0.06]
+    )
+    np.testing.assert_allclose(paired.holm([0.9, 0.8]), [1, 1])
+    assert paired.holm([]) == []

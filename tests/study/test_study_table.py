@@ -64,15 +64,6 @@ def test_paired_difference_without_a_test():
     assert math.isnan(p)
 
 
-def test_holm_by_hand():
-    # sorted 0.01, 0.03, 0.04 times 3, 2, 1 is 0.03, 0.06, 0.04; none may fall below one before
-    np.testing.assert_allclose(
-        study_table.holm([0.04, math.nan, 0.01, 0.03]), [0.06, math.nan, 0.03, 0.06]
-    )
-    np.testing.assert_allclose(study_table.holm([0.9, 0.8]), [1, 1])
-    assert study_table.holm([]) == []
-
-
 def example(higher=True):
     return study_table.make("xrays", {
         "small": by_seed([0.70, 0.72, 0.74], validation=0.8),

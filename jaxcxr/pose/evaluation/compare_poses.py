@@ -1,53 +1,45 @@
-"""`jaxcxr compare` of runs that lift poses: MPJPE, paired over whole motions."""
+"""Compares runs that lift poses: MPJPE, paired over whole motions."""
 
-from collections.abc import Mapping, Sequence
+import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
-from jaxcxr.report import tables
 from jaxcxr.errors import UserError, some
 from jaxcxr.pose.evaluation import pose_arrays, pose_errors, pose_statistics
+from jaxcxr.report import tables
+from jaxcxr.report.tables import interval_or_none, number, span, value_or_none
 from jaxcxr.statistics import intervals, paired
-from jaxcxr.xray.evaluation import compared_files
-from jaxcxr.xray.evaluation.metrics_table import interval_or_none, number, span, value_or_none
 
 MM = 1000.0
-NOTE = (
+_NOTE = (
     "MPJPE in mm over all frames of the runs' own test split. [95 %] and p: bootstrap of whole "
     "motions with all their cameras, n - 1 of n, paired."
 )
 
 
-def are_poses(models: Mapping[str, Sequence[str]], split: str) -> bool:
-    """Whether the first path is a workdir of poses."""
-    first = next(iter(models.values()))[0]
-    file = compared_files.predictions_of(first, split)
-    return file.with_name(f"{split}_labels.npz").is_file()
-
-
 def compare(
-    models: Mapping[str, Sequence[str]], split: str, resamples: int = 1000, seed: int = 0
+    models: Mapping[str, Mapping[str, tuple[pathlib.Path, pathlib.Path]]],
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> dict:
     """MPJPE of all models, and the difference of each from the first.
 
     Arguments:
-      models: name -> workdirs of its seeds.
-      split: whose predictions.
+      models: name -> workdir of each of its seeds -> files of its labels and predictions.
       resamples, seed: of the bootstrap.
 
     Returns:
-      `models` and `differences` as `compare.compare` has them, `counts`, `settings`.
+      `of_models` (model -> `values` of its seeds, `mean`, `deviation`, `interval`), `differences`
+      (model -> `difference`, `interval`, `p`), `counts`, `settings`. None where undefined.
 
     Raises:
-      UserError: a run has no predictions, or is of other sequences or labels than the first.
+      UserError: a run is of other sequences or labels than the first.
     """
     truth, first_path, columns = None, None, []
     for paths in models.values():
-        for path in paths:
-            labels, predictions = (
-                pose_arrays.read(compared_files.predictions_of(path, name, "npz")).sequences
-                for name in (f"{split}_labels", split)
-            )
+        for path, files in paths.items():
+            labels, predictions = (pose_arrays.read(file).sequences for file in files)
             if truth is None:
                 truth, first_path = labels, path
             _check_same(labels, truth, path, first_path)
@@ -72,8 +64,8 @@ def compare(
     }
 
 
-def lines(result: Mapping) -> list[tuple[str, ...]]:
-    """Cells of the table."""
+def lines(result: Mapping) -> dict[str, list[tuple[str, ...]]]:
+    """The table by its title, as cells."""
     found = [("model", "seeds", "MPJPE mm [95 %]", "- A [95 %]", "p")]
     for name, entry in result["of_models"].items():
         one = result["differences"].get(name)
@@ -87,11 +79,11 @@ def lines(result: Mapping) -> list[tuple[str, ...]]:
             difference = number(one["difference"], "+.2f")
             cells += [f"{difference} {span(one['interval'], '+.2f')}", number(one["p"])]
         found.append(tuple(cells))
-    return found
+    return {"MPJPE": found}
 
 
 def rows(result: Mapping) -> list[dict]:
-    """Of metrics.csv: one for each model."""
+    """Rows of metrics.csv: one for each model."""
     empty = {"difference": None, "interval": None, "p": None}
     return [
         tables.flat({
@@ -102,6 +94,12 @@ def rows(result: Mapping) -> list[dict]:
         for name, entry in result["of_models"].items()
         for of in [result["differences"].get(name, empty)]
     ]
+
+
+def remarks(result: Mapping) -> list[str]:
+    """What to know about the table."""
+    del result
+    return [_NOTE]
 
 
 def _entries(models, values, drawn) -> tuple[dict, dict]:

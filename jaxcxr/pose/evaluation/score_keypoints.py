@@ -1,15 +1,10 @@
-"""`jaxcxr score --task=keypoints`: 2D keypoints against COCO's or MPII's labels, with intervals.
+"""Scores 2D keypoints against COCO's or MPII's labels, with intervals.
 
-    jaxcxr score --task keypoints --labels person_keypoints_val2017.json \
-        --predictions results.json --out scores
-    jaxcxr score --task keypoints --labels gt_valid.mat --predictions pred.mat --out scores
-
-What files there are: `jaxcxr.pose.evaluation.coco_keypoints` and `keypoint_mpii`. COCO's detections are
-scored by AP and AR over object keypoint similarities (OKS), MPII's people by PCKh; both by PCK, PDJ
-and PCP. Intervals are percentiles over resamples of whole images.
+The files are described in `coco_keypoints` and `mpii_keypoints`. COCO's detections are scored by AP
+and AR over object keypoint similarities (OKS), MPII's people by PCKh; both by PCK, PDJ and PCP.
+Intervals are percentiles over resamples of whole images.
 """
 
-import argparse
 import hashlib
 import math
 import pathlib
@@ -25,7 +20,6 @@ from jaxcxr.pose.evaluation.annotated_people import Figures
 from jaxcxr.report import tables
 from jaxcxr.statistics import intervals
 
-OPTIONS = ("category", "sigmas", "head_boxes", "origin")
 _TITLES = {
     "pckh": "PCKh@0.5", "pckh_auc": "PCKh AUC", "pck": "PCK@0.2", "pdj": "PDJ@0.2", "pcp": "PCP",
     "pcp_loose": "PCP loose", "oks": "OKS",
@@ -43,34 +37,43 @@ _NOTES = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of 2D keypoints."""
-    group = parser.add_argument_group("2D keypoints (--task keypoints)")
-    group.add_argument("--category", metavar="NAME", help="COCO: score this category only")
-    group.add_argument(
-        "--sigmas", metavar="LIST", help="COCO: standard deviations of the joints, as in "
-        "0.026,0.025,...; default: COCO's, of its 17"
-    )
-    group.add_argument("--head-boxes", metavar="MAT", help="MPII: file with the boxes of heads")
-    group.add_argument(
-        "--origin", type=int, choices=(0, 1),
-        help="MPII: number of the first pixel in the predictions (default: 1)",
-    )
+def score_files(
+    labels: str,
+    predictions: str,
+    out: pathlib.Path,
+    *,
+    split_list: str | None = None,
+    category: str | None = None,
+    sigmas: Sequence[float] | None = None,
+    head_boxes: str | None = None,
+    origin: int | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> str:
+    """Scores 2D keypoints and writes metrics.json, metrics.csv and metrics.md.
 
+    Arguments:
+      labels, predictions: files of COCO's or MPII's form.
+      out: folder to write to.
+      split_list: text file, one image per line; only these are scored.
+      category, sigmas: of COCO's labels, see `coco_keypoints.read`.
+      head_boxes, origin: of MPII's labels, see `mpii_keypoints.read`.
+      resamples, seed: of the bootstrap over images.
 
-def run(args: argparse.Namespace) -> None:
-    """Scores, writes metrics.json, metrics.csv and metrics.md, prints the tables.
+    Returns:
+      the tables, for the screen.
 
     Raises:
       UserError: a file or an option does not fit.
     """
-    figures = _read(args)
-    result = score(figures, args.resamples, args.seed)
+    of_coco = {"category": category, "sigmas": sigmas}
+    of_mpii = {"head_boxes": head_boxes, "origin": origin}
+    figures = _read(pathlib.Path(labels), predictions, split_list, of_coco, of_mpii)
+    result = score(figures, resamples, seed)
     result |= {
-        "inputs": {name: _fingerprint(getattr(args, name)) for name in ("labels", "predictions")},
+        "inputs": {"labels": _fingerprint(labels), "predictions": _fingerprint(predictions)},
         "jaxcxr_version": jaxcxr.__version__,
     }
-    out = pathlib.Path(args.out)
     rows = [{"group": "overall", "name": "", **tables.flat(result["overall"])}]
     for group in ("joint", "limb"):
         rows += [{"group": group, "name": name, **tables.flat(entry)}
@@ -81,29 +84,28 @@ def run(args: argparse.Namespace) -> None:
         out, result, rows,
         [_title(result), *("\n".join(tables.markdown(lines)) for lines in blocks), *remarks],
     )
-    print("\n\n".join([_title(result), *("\n".join(tables.aligned(lines)) for lines in blocks)]))
-    for remark in remarks:
-        print(remark)
-    print("Written: " + ", ".join(str(out / f"metrics.{end}") for end in ("json", "csv", "md")))
+    written = ", ".join(str(out / f"metrics.{end}") for end in ("json", "csv", "md"))
+    text = "\n\n".join([_title(result), *("\n".join(tables.aligned(ls)) for ls in blocks)])
+    return "\n".join([text, *remarks, f"Written: {written}"])
 
 
-def _read(args: argparse.Namespace) -> Figures:
-    """The figures of files of either form, told apart by the labels."""
-    labels = pathlib.Path(args.labels)
+def _read(
+    labels: pathlib.Path, predictions: str, split_list: str | None, of_coco: Mapping,
+    of_mpii: Mapping,
+) -> Figures:
+    """The labels and predictions of files of either form, told apart by the labels."""
     coco = labels.suffix != ".mat" and _starts_with(labels, b"{")
-    for name, of_coco in (("category", True), ("sigmas", True), ("head_boxes", False),
-                          ("origin", False)):
-        if getattr(args, name) is not None and of_coco != coco:
-            option = name.replace("_", "-")
-            raise UserError(f"--{option} is of {'COCO' if of_coco else 'MPII'}'s labels; leave it "
-                            "out")
-    images = None if args.split_list is None else _list(pathlib.Path(args.split_list))
+    wrong, form = (of_mpii, "MPII") if coco else (of_coco, "COCO")
+    for name, value in wrong.items():
+        if value is not None:
+            raise UserError(f"--{name.replace('_', '-')} is of {form}'s labels; leave it out")
+    images = None if split_list is None else _list(pathlib.Path(split_list))
     if coco:
         return coco_keypoints.read(
-            args.labels, args.predictions, args.category or "", _sigmas(args.sigmas), images
+            str(labels), predictions, of_coco["category"] or "", of_coco["sigmas"] or (), images
         )
-    origin = 1 if args.origin is None else args.origin
-    return mpii_keypoints.read(args.labels, args.predictions, args.head_boxes, origin, images)
+    origin = 1 if of_mpii["origin"] is None else of_mpii["origin"]
+    return mpii_keypoints.read(str(labels), predictions, of_mpii["head_boxes"], origin, images)
 
 
 def _starts_with(path: pathlib.Path, first: bytes) -> bool:
@@ -120,16 +122,6 @@ def _list(path: pathlib.Path) -> frozenset[str]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a list of images ({error}).") from error
     return frozenset(line.strip() for line in lines if line.strip())
-
-
-def _sigmas(text: str | None) -> tuple[float, ...]:
-    try:
-        values = tuple(float(word) for word in text.split(",")) if text else ()
-    except ValueError:
-        values = (math.nan,)
-    if not all(0 < value < math.inf for value in values):
-        raise UserError(f"--sigmas {text}: numbers above 0 are wanted, with commas between them")
-    return values
 
 
 def _fingerprint(name: str) -> dict[str, str]:

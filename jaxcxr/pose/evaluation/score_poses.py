@@ -1,13 +1,9 @@
-"""`jaxcxr score --task=pose`: 3D poses of any framework by a protocol, with 95% intervals.
-
-    jaxcxr score --task pose --protocol vp3d-cpn --labels labels.npz \
-        --predictions predictions.npz --out scores
+"""Scores 3D poses of any framework by a protocol, with 95% intervals.
 
 The files are described in `jaxcxr.pose.evaluation.pose_arrays`, the protocols in
 `jaxcxr.pose.evaluation.protocols`. What the labels hold beyond the protocol's test set is left out.
 """
 
-import argparse
 import dataclasses
 import json
 import math
@@ -17,15 +13,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 import jaxcxr
-from jaxcxr.report import tables
 from jaxcxr.errors import UserError, some
 from jaxcxr.pose.evaluation import pose_arrays, pose_pairs, pose_statistics, protocols
 from jaxcxr.pose.evaluation.pose_arrays import Key
 from jaxcxr.pose.evaluation.pose_pairs import Pair
 from jaxcxr.pose.evaluation.protocols import Protocol
+from jaxcxr.report import tables
 from jaxcxr.statistics import intervals
 
-OPTIONS = ("protocol", "sequence", "labels_unit", "predictions_unit", "compare")
 METRICS = pose_statistics.METRICS
 _TITLES = ("MPJPE", "P-MPJPE", "N-MPJPE", "MPJVE", "accel", "3DPCK", "AUC", "MJAE")
 # On the screen and in Markdown; metrics.json and metrics.csv have the intervals of all.
@@ -33,53 +28,55 @@ _WITH_INTERVAL = ("mpjpe", "p_mpjpe", "mpjve")
 _UNITS = ("mm", "mm", "mm", "mm/frame", "mm/frame^2", "share", "share", "degrees")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of poses."""
-    group = parser.add_argument_group("poses (--task pose)")
-    group.add_argument("--protocol", metavar="NAME", help=", ".join(protocols.PROTOCOLS))
-    group.add_argument("--sequence", metavar="KEY", help="which subject/action/camera a .npy is of")
-    for name in ("labels", "predictions"):
-        group.add_argument(
-            f"--{name}-unit", choices=("m", "mm"),
-            help=f"of the {name}; default: as the file says, or else the protocol's",
-        )
-    group.add_argument(
-        "--compare", nargs="+", default=[], metavar="JSON",
-        help="metrics.json of other results of the protocol, to stand in one table",
-    )
+def score_files(
+    labels: str,
+    predictions: str,
+    out: pathlib.Path,
+    protocol: Protocol,
+    *,
+    sequence: str | None = None,
+    labels_unit: str | None = None,
+    predictions_unit: str | None = None,
+    others: Sequence[str] = (),
+    resamples: int = 1000,
+    seed: int = 0,
+) -> str:
+    """Scores poses by a protocol and writes metrics.json, metrics.csv and metrics.md.
 
+    Arguments:
+      labels, predictions: files as `pose_arrays.read` reads them.
+      out: folder to write to.
+      protocol: how they are counted.
+      sequence: which subject/action/camera a `.npy` is of.
+      labels_unit, predictions_unit: "m" or "mm"; as the file says, or else the protocol's.
+      others: metrics.json of other results of the protocol, to stand in one table.
+      resamples, seed: of the bootstrap over motions.
 
-def run(args: argparse.Namespace) -> None:
-    """Scores, writes metrics.json, metrics.csv and metrics.md, prints the tables.
+    Returns:
+      the tables, for the screen.
 
     Raises:
       UserError: a file, its unit, or a result to compare with does not fit the protocol.
     """
-    if args.protocol is None:
-        raise UserError(f"--protocol is missing; name one of {', '.join(protocols.PROTOCOLS)}")
-    protocol = protocols.get(args.protocol)
-    others = {name: _read_result(name) for name in args.compare}
-    labels = pose_arrays.read(args.labels, args.sequence)
-    predictions = pose_arrays.read(args.predictions, args.sequence)
+    compared = {name: _read_result(name) for name in others}
+    truth = pose_arrays.read(labels, sequence)
+    guess = pose_arrays.read(predictions, sequence)
     pairs, left_out, ignored = pose_pairs.join(
-        labels, predictions, protocol, args.labels_unit, args.predictions_unit
+        truth, guess, protocol, labels_unit, predictions_unit
     )
-    fps = pose_pairs.rate(labels, predictions, protocol)
-    result = score(pairs, dataclasses.replace(protocol, fps=fps), args.resamples, args.seed)
+    fps = pose_pairs.rate(truth, guess, protocol)
+    result = score(pairs, dataclasses.replace(protocol, fps=fps), resamples, seed)
     result["test_set"] |= {"labels_left_out": left_out, "predictions_ignored": ignored}
     result |= {
-        "inputs": {"labels": labels.fingerprint, "predictions": predictions.fingerprint},
+        "inputs": {"labels": truth.fingerprint, "predictions": guess.fingerprint},
         "jaxcxr_version": jaxcxr.__version__,
     }
-    compared = {**others, "this": result} if others else {}
     if compared:
+        compared["this"] = result
         protocols.same(compared)
-    out = pathlib.Path(args.out)
     _write(result, compared, out)
-    print(to_text(result, compared))
-    for remark in _remarks(result):
-        print(remark)
-    print("Written: " + ", ".join(str(out / f"metrics.{end}") for end in ("json", "csv", "md")))
+    written = ", ".join(str(out / f"metrics.{end}") for end in ("json", "csv", "md"))
+    return "\n".join([to_text(result, compared), *_remarks(result), f"Written: {written}"])
 
 
 def score(

@@ -14,7 +14,7 @@ from jaxcxr.xray.audit import duplicates
 from jaxcxr.xray.audit.audited_files import UNSPLIT, DataSet, concatenate
 from jaxcxr.xray.images import image_files, manifest
 
-LEAK, WARNING = "leak", "warning"
+LEAK, WARNING = SEVERITIES = "leak", "warning"  # the worst first
 ATTRIBUTES = ("source", "view", "sex", "age")
 # AUROC from which discrimination is "acceptable": Hosmer, Lemeshow, Sturdivant, 2013, section 5.2.4
 SHORTCUT = 0.7

@@ -1,15 +1,8 @@
 """Fits `calibration.json`: probabilities and thresholds of each class, on validation images.
 
-A run does it at its end, as `config.calibration` says. `jaxcxr calibrate` does it again in another
-way, or for predictions of any framework:
-
-    jaxcxr calibrate --workdir runs/demo --method isotonic --threshold sensitivity --target 0.95
-    jaxcxr calibrate --labels val_labels.csv --predictions val.csv --out calibration.json
-
-What reads the file is `jaxcxr.xray.evaluation.calibration`.
+`jaxcxr.xray.evaluation.calibration` reads the file.
 """
 
-import argparse
 import math
 import pathlib
 import platform
@@ -26,7 +19,7 @@ from jaxcxr.report import tables
 from jaxcxr.statistics import recalibration
 from jaxcxr.statistics.classification import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.xray.evaluation import scored_files
-from jaxcxr.xray.evaluation.calibration import METHODS, NAME, Calibration, ClassCalibration, logit
+from jaxcxr.xray.evaluation.calibration import METHODS, Calibration, ClassCalibration, logit
 
 # Positives, and negatives, that a fit needs: ten for each number fitted (Peduzzi et al., "A
 # simulation study of the number of events per variable in logistic regression", 1996). An isotonic
@@ -126,57 +119,28 @@ def _parameters(method: str, labels: np.ndarray, logits: np.ndarray) -> dict[str
     }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of `jaxcxr calibrate`."""
-    parser.epilog = (
-        "Labels and predictions are as `jaxcxr score` reads them, the scores between 0 and 1. Use "
-        "validation images: thresholds chosen on test images make their figures too good."
-    )
-    parser.add_argument("--workdir", metavar="D", help="a run: its predictions/validation.csv")
-    parser.add_argument("--labels", metavar="FILE", help="the true labels of validation images")
-    parser.add_argument("--predictions", metavar="FILE", help="their scores")
-    parser.add_argument("--split-list", metavar="TXT", help="use these images only")
-    parser.add_argument("--out", metavar="FILE", help=f"default: {NAME} of the workdir")
-    parser.add_argument("--method", choices=METHODS, default="platt", help="default: %(default)s")
-    parser.add_argument(
-        "--threshold", choices=recalibration.THRESHOLD_RULES, default="f1",
-        help="rule of the threshold that is shipped; all are stored; default: %(default)s",
-    )
-    parser.add_argument(
-        "--target", type=float, default=0.9, metavar="X",
-        help="of the rules sensitivity and specificity; default: %(default)s",
-    )
-    parser.add_argument(
-        "--prevalence", nargs="+", default=[], metavar="CLASS=P",
-        help="share of positives where the model is to be used",
-    )
+def fit_files(
+    labels: str | pathlib.Path,
+    predictions: str | pathlib.Path,
+    split_list: str | None = None,
+    method: str = "platt",
+    rule: str = "f1",
+    target: float = 0.9,
+) -> Calibration:
+    """A calibration fitted on predictions of any framework.
 
-
-def run(args: argparse.Namespace) -> None:
-    """Fits, writes the file, prints a line for each class.
+    Arguments:
+      labels, predictions, split_list: files as `scored_files.join` reads them.
+      method, rule, target: as in `fit`.
 
     Raises:
-      UserError: an option is out of range or does not go with another, a file is not as
-        `score_files` wants it, a score is none, or the file cannot be written.
+      UserError: a file does not hold what it must, or a score is no probability.
     """
-    labels, predictions, out = _files(args)
-    if not 0 < args.target < 1:
-        raise UserError(f"--target is {args.target}; allowed: above 0 and below 1")
-    prevalences = dict(map(_prevalence, args.prevalence))
-    joined = scored_files.join(labels, predictions, args.split_list)
-    calibration = fit(
-        joined.labels, checked_scores(joined, predictions), joined.classes, args.method,
-        args.threshold, args.target, {"fitted_on": "files", "inputs": joined.inputs},
-    ).with_prevalences(prevalences)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        calibration.save(out)
-    except OSError as error:
-        raise UserError(
-            f"{out} cannot be written ({error.strerror}); give another --out"
-        ) from error
-    print(to_text(calibration))
-    print(f"Written: {out}")
+    joined = scored_files.join(labels, predictions, split_list)
+    return fit(
+        joined.labels, checked_scores(joined, predictions), joined.classes, method, rule, target,
+        {"fitted_on": "files", "inputs": joined.inputs},
+    )
 
 
 def checked_scores(joined: scored_files.Joined, path: str | pathlib.Path) -> np.ndarray:
@@ -223,29 +187,3 @@ def remarks(calibration: Calibration) -> list[str]:
         for note in filter(None, entry.note.split("; ")):
             names.setdefault(note, []).append(entry.name)
     return [f"{note}: {', '.join(of)}" for note, of in names.items()]
-
-
-def _files(args: argparse.Namespace) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path]:
-    """Labels, predictions and the file to write."""
-    if args.workdir:
-        if args.labels or args.predictions:
-            raise UserError("--workdir has its own labels and predictions; leave the others out")
-        workdir = pathlib.Path(args.workdir)
-        path = workdir / "predictions" / "validation.csv"
-        if not path.exists():
-            raise UserError(
-                f"{path} is missing; `jaxcxr evaluate --workdir={workdir}` of a chest X-ray run "
-                "writes it"
-            )
-        return path, path, pathlib.Path(args.out) if args.out else workdir / NAME
-    if not (args.labels and args.predictions and args.out):
-        raise UserError("give --workdir, or all of --labels, --predictions and --out")
-    return pathlib.Path(args.labels), pathlib.Path(args.predictions), pathlib.Path(args.out)
-
-
-def _prevalence(text: str) -> tuple[str, float]:
-    name, _, value = text.rpartition("=")
-    try:
-        return name, float(value)
-    except ValueError:
-        raise UserError(f"--prevalence {text!r} is not like Effusion=0.1") from None

@@ -1,8 +1,8 @@
-"""What `jaxcxr compare` is given: runs or prediction files, several seeds as one model."""
+"""Reads the predictions of models to compare, several seeds as one model."""
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -51,69 +51,34 @@ class Compared:
     inputs: dict[str, dict]
 
 
-def names(specs: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Model name -> the paths of its seeds, from arguments such as "runs/a" or "a0,a1,a2".
-
-    Raises:
-      UserError: fewer than two models, more than 26, or an empty or repeated path.
-    """
-    if not 2 <= len(specs) <= 26:
-        raise UserError(f"{len(specs)} models to compare; give at least two, and at most 26")
-    found = {chr(ord("A") + i): tuple(spec.split(",")) for i, spec in enumerate(specs)}
-    for paths in found.values():
-        if not all(paths) or len(set(paths)) < len(paths):
-            raise UserError(
-                f"{','.join(paths)!r}: the seeds of a model are paths joined by commas, each once"
-            )
-    return found
-
-
-def predictions_of(path: str, split: str, ending: str = "csv") -> pathlib.Path:
-    """The file of predictions that a path means: itself, or that of a workdir.
-
-    Raises:
-      UserError: there is none.
-    """
-    given = pathlib.Path(path)
-    file = given / "predictions" / f"{split}.{ending}" if given.is_dir() else given
-    if not file.is_file():
-        raise UserError(
-            f"{file} is missing; give a file of predictions, or the workdir of a run that ended"
-        )
-    return file
-
-
 def read(
-    specs: Sequence[str],
+    models: Mapping[str, Mapping[str, pathlib.Path]],
     labels: str | None = None,
     split_list: str | None = None,
-    split: str = "test",
 ) -> Compared:
     """Reads all predictions and puts them on the same images and classes.
 
     Arguments:
-      specs: see `names`.
+      models: name -> run of each of its seeds, as given -> file of its predictions.
       labels: file of the true labels; none: each file of predictions has its own, which must agree.
       split_list: text file, one image per line; only these are compared.
-      split: whose predictions of a workdir.
 
     Raises:
       UserError: as `score_files.join`; images, labels or classes differ; a file has no labels.
     """
-    runs, models, inputs, first = names(specs), [], {}, None
-    for name, paths in runs.items():
+    found, inputs, first = [], {}, None
+    for name, files in models.items():
         parts = []
-        for path in paths:
-            file = predictions_of(path, split)
+        for path, file in files.items():
             joined = scored_files.join(labels or _with_labels(file), file, split_list)
             inputs[path] = joined.inputs
             first = first or (path, joined)
             parts.append(_aligned(joined, path, *first))
         scores = np.stack(parts)
-        calibrated = _calibrated(paths, scores, first[1])
-        models.append(Model(name, paths, scores, *calibrated))
+        calibrated = _calibrated(files, scores, first[1])
+        found.append(Model(name, tuple(files), scores, *calibrated))
     joined = first[1]
-    return Compared(joined.labels, joined.classes, joined.patients, tuple(models), inputs)
+    return Compared(joined.labels, joined.classes, joined.patients, tuple(found), inputs)
 
 
 def _with_labels(file: pathlib.Path) -> pathlib.Path:

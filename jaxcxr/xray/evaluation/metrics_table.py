@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxcxr.report import tables
+from jaxcxr.report.tables import interval_or_none, number, span, value_or_none
 from jaxcxr.statistics import classification, intervals, operating
 from jaxcxr.statistics import coverage as reliability
 from jaxcxr.xray.evaluation.calibration import Calibration
@@ -139,28 +140,6 @@ def few_note(result: Mapping) -> str:
     who = result["settings"]["resampled"]
     return (f"intervals too narrow (fewer than {intervals.LEAST_CLUSTERS} {who} with or without "
             f"the finding): {', '.join(result['classes_of_few'])}")
-
-
-def number(value: float | None, form: str = ".3f") -> str:
-    """A figure, or n/a."""
-    return "n/a" if value is None or math.isnan(value) else format(value, form)
-
-
-def span(interval: Sequence[float] | None, form: str = ".3f") -> str:
-    """An interval, or n/a."""
-    if interval is None or math.isnan(interval[0]):
-        return "n/a"
-    return f"[{interval[0]:{form}}, {interval[1]:{form}}]"
-
-
-def value_or_none(value: float) -> float | None:
-    """NaN as None, for JSON."""
-    return None if math.isnan(value) else float(value)
-
-
-def interval_or_none(interval: Sequence[float]) -> list[float] | None:
-    """An undefined interval as None, for JSON."""
-    return None if math.isnan(interval[0]) else [float(bound) for bound in interval]
 
 
 def _class_entry(row, labels, scores, drawn: intervals.Bootstrap, index: int) -> dict:

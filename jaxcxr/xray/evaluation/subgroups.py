@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxcxr.report import tables
 from jaxcxr.data.sheets import Sheet, fold, read_sheet
 from jaxcxr.errors import UserError, some
+from jaxcxr.report import tables
+from jaxcxr.report.tables import interval_or_none, number, span, value_or_none
 from jaxcxr.statistics import classification, intervals, operating
 from jaxcxr.xray.evaluation import scored_files
-from jaxcxr.xray.evaluation.metrics_table import interval_or_none, number, span, value_or_none
 from jaxcxr.xray.sources.chestxray14_table import years
 
 ALL = "all"  # stands in the column of the class for a whole group

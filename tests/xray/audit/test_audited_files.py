@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 
 from jaxcxr.errors import UserError
-from jaxcxr.xray.audit import audit_command, audited_files
+from jaxcxr.xray.audit import audit_result, audited_files
 from jaxcxr.xray.images import manifest
 from tests.pose.sources import fuzz
 
@@ -40,7 +40,7 @@ def test_damaged_files_are_user_errors(name, tmp_path):
             data_sets = audited_files.load(
                 [path, tmp_path / "test_X.txt"] if name == "train_X.txt" else [path]
             )
-        audit_command.audit(data_sets)
+        audit_result.audit(data_sets)
 
     fuzz.assert_only_user_errors(write_and_read, FORMS[name], named=name)
 
@@ -54,7 +54,7 @@ def test_damaged_manifests_are_user_errors(tmp_path):
 
     def write_and_read(content):
         path.write_bytes(content)
-        audit_command.audit(audited_files.load([path]))
+        audit_result.audit(audited_files.load([path]))
 
     fuzz.assert_only_user_errors(write_and_read, path.read_bytes(), named="a.parquet", examples=50)
 
@@ -96,7 +96,7 @@ def test_data_sets_of_other_classes_are_unknown_there():
 def test_an_empty_manifest_is_no_accident(tmp_path):
     pyarrow.parquet.write_table(manifest.to_table(manifest.from_rows([], ("Mass",))),
                                 tmp_path / "a.parquet")
-    result = audit_command.audit(audited_files.load([tmp_path / "a.parquet"]))
+    result = audit_result.audit(audited_files.load([tmp_path / "a.parquet"]))
     assert (result["leaks"], result["tables"]) == (0, [])
 
 

@@ -10,7 +10,6 @@ from sklearn import metrics as sk
 
 from jaxcxr import __main__ as command
 from jaxcxr.statistics import paired
-from jaxcxr.study.study_table import holm
 from jaxcxr.xray.evaluation import calibration_fit
 
 CLASSES = ("Mass", "Pleural_Thickening", "Edema", "COVID-19")
@@ -86,7 +85,7 @@ def test_two_runs_class_by_class(place):
         ap = result["metrics"]["average_precision"][name]["models"]["B"]["mean"]
         assert ap == pytest.approx(sk.average_precision_score(y, second))
     adjusted = [auroc[name]["differences"]["B"]["p_delong_holm"] for name in CLASSES[:3]]
-    assert adjusted == pytest.approx(holm(p))
+    assert adjusted == pytest.approx(paired.holm(p))
     assert auroc["COVID-19"]["differences"]["B"]["difference"] is None
     macro = auroc["macro"]["differences"]["B"]
     singles = [auroc[name]["differences"]["B"]["difference"] for name in CLASSES[:3]]
@@ -156,7 +155,7 @@ def test_three_models_share_one_correction(place):
         result["metrics"]["auroc"][name]["differences"].values()
     ]
     p = [np.nan if one["p"] is None else one["p"] for one in entries]
-    expected = holm(p)
+    expected = paired.holm(p)
     for one, value in zip(entries, expected, strict=True):
         assert one["p_holm"] == (None if np.isnan(value) else pytest.approx(value))
 

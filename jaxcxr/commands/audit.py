@@ -21,12 +21,10 @@ import rich.console
 import rich.markup
 import rich.table
 
-import jaxcxr
 from jaxcxr.errors import UserError
-from jaxcxr.xray.audit import audit_checks, audit_page, audited_files, duplicates
-from jaxcxr.xray.sources import rsna_pneumonia_table
+from jaxcxr.xray.audit import audit_checks, audit_page, audit_result, audited_files, duplicates
 
-_STYLES = {audit_checks.LEAK: "bold red", audit_checks.WARNING: "yellow"}  # the worst first
+_STYLES = {audit_checks.LEAK: "bold red", audit_checks.WARNING: "yellow"}
 _SHOWN = 3  # names per finding on the screen; the JSON has all
 _WIDTH = 120  # columns, where the output is no terminal
 _EPILOG = (
@@ -73,61 +71,19 @@ def run(args: argparse.Namespace) -> None:
     if not 0.5 <= args.shortcut <= 1:
         raise UserError(f"--shortcut is {args.shortcut}; allowed: 0.5 to 1")
     data_sets = audited_files.load(args.manifests, args.map)
-    result = audit(data_sets, args.bits, args.shortcut)
+    result = audit_result.audit(data_sets, args.bits, args.shortcut)
     if args.json:
         text = json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False)
         _write(pathlib.Path(args.json), text + "\n")
     if args.html:
         _write(pathlib.Path(args.html), audit_page.to_html(result))
     width = None if sys.stdout.isatty() else _WIDTH
-    show(result, rich.console.Console(width=width, highlight=False))
+    _show(result, rich.console.Console(width=width, highlight=False))
     if result["leaks"]:
         sys.exit(1)
 
 
-def audit(
-    data_sets: Sequence[audited_files.DataSet],
-    bits: int = duplicates.BITS,
-    shortcut: float = audit_checks.SHORTCUT,
-) -> dict:
-    """All checks, in the form of the JSON.
-
-    Arguments:
-      data_sets: what `audit_files.load` returned.
-      bits: of a perceptual hash, that may differ in a near-duplicate.
-      shortcut: AUROC of one attribute from which it is a warning.
-
-    Returns:
-      `findings`, the worst first, each with `kind`, `severity` ("leak", "warning", "info"),
-      `count`, `text`, `between` (data set, split, `images` concerned `of` all), `advice` and
-      `items` (names); `leaks`, their number; `tables` per data set and split with counts per class
-      and, for each of `attributes`, `auroc` and `cramers_v`; `data_sets`; `settings`.
-    """
-    everything = audit_checks.join(data_sets)
-    near, pairs = audit_checks.near(everything, bits)
-    tables = audit_checks.tables(everything)
-    findings = [
-        *audit_checks.patients(everything),
-        *audit_checks.identical(everything),
-        *near,
-        *audit_checks.conflicts(everything, pairs),
-        *audit_checks.shortcuts(tables, shortcut),
-    ]
-    findings.sort(key=lambda finding: list(_STYLES).index(finding["severity"]))
-    return {
-        "leaks": sum(finding["severity"] == audit_checks.LEAK for finding in findings),
-        "findings": findings,
-        "data_sets": [_described(data_set) for data_set in data_sets],
-        "tables": tables,
-        "settings": {
-            "bits": bits, "correlation": duplicates.CORRELATION, "shortcut": shortcut,
-            "map_mse_below": rsna_pneumonia_table.MAX_MSE,
-        },
-        "jaxcxr_version": jaxcxr.__version__,
-    }
-
-
-def show(result: dict, console: rich.console.Console) -> None:
+def _show(result: dict, console: rich.console.Console) -> None:
     """Prints the result of `audit`: tables of counts, then the findings, then the verdict."""
     for data_set in result["data_sets"]:
         for note in data_set["notes"]:
@@ -141,14 +97,6 @@ def show(result: dict, console: rich.console.Console) -> None:
     if result["findings"]:
         console.print(_findings(result["findings"]))
     console.print(audit_page.verdict(result), style="bold red" if result["leaks"] else "bold green")
-
-
-def _described(data_set: audited_files.DataSet) -> dict:
-    return {
-        "name": data_set.name, "images": len(data_set.rows),
-        "hashes": bool((data_set.rows.sha256 != "").any()),
-        "pixels": data_set.folder is not None, "notes": list(data_set.notes),
-    }
 
 
 def _table(title: str, columns: Sequence[str]) -> rich.table.Table:

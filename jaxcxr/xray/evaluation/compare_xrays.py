@@ -1,29 +1,20 @@
-"""`jaxcxr compare`: whether models differ on the same images, beyond chance.
-
-    jaxcxr compare runs/a runs/b
-    jaxcxr compare runs/a0,runs/a1,runs/a2 runs/b0,runs/b1,runs/b2     three seeds of two models
-    jaxcxr compare ours.csv theirs.csv --labels Data_Entry_2017_v2020.csv --split-list test_list.txt
+"""Compares models on the same radiographs: are they better beyond chance?
 
 Every model is compared with the first one. Of several seeds the mean and the spread are shown, and
-the mean is compared; scores are never pooled. Runs of poses are compared by MPJPE.
+the mean is compared; scores are never pooled.
 """
 
-import argparse
 import math
-import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 
-import jaxcxr
+from jaxcxr.errors import some
 from jaxcxr.report import tables
-from jaxcxr.errors import UserError, some
-from jaxcxr.pose.evaluation import compare_poses
+from jaxcxr.report.tables import interval_or_none, number, span, value_or_none
 from jaxcxr.statistics import classification, intervals, operating, paired
-from jaxcxr.study.study_table import holm
-from jaxcxr.xray.evaluation import compared_files, metrics_table
+from jaxcxr.xray.evaluation import metrics_table
 from jaxcxr.xray.evaluation.compared_files import Compared, Model
-from jaxcxr.xray.evaluation.metrics_table import interval_or_none, number, span, value_or_none
 
 MACRO = "macro"
 _TITLES = {"auroc": "AUROC", "average_precision": "AP", "f1": "F1", "brier": "Brier"}
@@ -36,61 +27,6 @@ _NOTES = {
     "seeds": "Welch's t test over seeds: of other seeds on these very images",
     "f1, brier": "of calibrated probabilities at the thresholds shipped with each run",
 }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of `jaxcxr compare`."""
-    parser.epilog = (
-        "A model is a workdir, or a csv of predictions as jaxcxr score reads it; its seeds are "
-        "joined by commas. Workdirs bring their own labels."
-    )
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="at least two; first: reference")
-    parser.add_argument("--labels", metavar="FILE", help="the true labels, for csv files")
-    parser.add_argument("--split-list", metavar="TXT", help="compare on these images only")
-    parser.add_argument("--split", default="test", help="of workdirs; default: %(default)s")
-    parser.add_argument("--out", metavar="DIR", help="folder for metrics.json, .csv and .md")
-    parser.add_argument("--resamples", type=int, default=1000, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap; default: 0")
-
-
-def run(args: argparse.Namespace) -> None:
-    """Compares, prints the tables, writes them if asked to.
-
-    Raises:
-      UserError: an option is out of range, a file is not as it must be, or what is compared is
-        not of the same images, labels and classes.
-    """
-    if args.resamples < 1 or args.seed < 0:
-        raise UserError("--resamples must be at least 1 and --seed at least 0")
-    models = compared_files.names(args.models)
-    if compare_poses.are_poses(models, args.split):
-        if args.labels or args.split_list:
-            raise UserError("--labels and --split-list are of radiographs; leave them out")
-        result = compare_poses.compare(models, args.split, args.resamples, args.seed)
-        lines = {"MPJPE": compare_poses.lines(result)}
-        rows = compare_poses.rows(result)
-    else:
-        compared = compared_files.read(args.models, args.labels, args.split_list, args.split)
-        result = compare(compared, args.resamples, args.seed)
-        result["inputs"] = compared.inputs
-        lines, rows = _lines(result), _rows(result)
-    result |= {
-        "models": {name: list(paths) for name, paths in models.items()},
-        "jaxcxr_version": jaxcxr.__version__,
-    }
-    head = [f"{name}: {', '.join(paths)}" for name, paths in models.items()]
-    notes = _remarks(result)
-    print("\n".join(head))
-    for title, cells in lines.items():
-        print("\n".join(["", title, *tables.aligned(cells)]))
-    print("\n".join(["", *notes]))
-    if args.out:
-        out = pathlib.Path(args.out)
-        parts = [*head]
-        for title, cells in lines.items():
-            parts += [f"## {title}", "\n".join(tables.markdown(cells))]
-        tables.write_result(out, result, rows, [*parts, *notes])
-        print("Written: " + ", ".join(str(out / f"metrics.{e}") for e in ("json", "csv", "md")))
 
 
 def compare(compared: Compared, resamples: int = 1000, seed: int = 0) -> dict:
@@ -216,12 +152,12 @@ def _add_holm(of_metric: dict, classes, key: str) -> None:
     """Adjusted p values beside the others, over classes and models."""
     entries = [entry for name in classes for entry in of_metric[name]["differences"].values()]
     p = [math.nan if entry[key] is None else entry[key] for entry in entries]
-    for entry, adjusted in zip(entries, holm(p), strict=True):
+    for entry, adjusted in zip(entries, paired.holm(p), strict=True):
         entry[f"{key}_holm"] = value_or_none(adjusted)
 
 
-def _lines(result: Mapping) -> dict[str, list[tuple[str, ...]]]:
-    """Title -> cells of each metric."""
+def lines(result: Mapping) -> dict[str, list[tuple[str, ...]]]:
+    """The table of each metric by its title, as cells."""
     found = {}
     for metric, of_metric in result["metrics"].items():
         names = list(next(iter(of_metric.values()))["models"])
@@ -229,7 +165,7 @@ def _lines(result: Mapping) -> dict[str, list[tuple[str, ...]]]:
         for name in names[1:]:
             header += [f"{name} - A [95 %]", "p", "p Holm"]
             header += ["DeLong", "Holm"] if metric == "auroc" else []
-        lines = [tuple(header)]
+        table = [tuple(header)]
         for title, entry in of_metric.items():
             cells = [title, f"{entry['n_positive']:,}" if "n_positive" in entry else ""]
             cells += [_model_cell(model) for model in entry["models"].values()]
@@ -240,8 +176,8 @@ def _lines(result: Mapping) -> dict[str, list[tuple[str, ...]]]:
                     ["p_delong", "p_delong_holm"] if metric == "auroc" else [])
                 cells += ["" if title == MACRO and key != "p" else number(one.get(key))
                           for key in keys]
-            lines.append(tuple(cells))
-        found[_TITLES[metric]] = lines
+            table.append(tuple(cells))
+        found[_TITLES[metric]] = table
     return found
 
 
@@ -251,9 +187,9 @@ def _model_cell(model: Mapping) -> str:
     return f"{number(model['mean'])} +- {number(model['deviation'])} ({len(model['values'])})"
 
 
-def _rows(result: Mapping) -> list[dict]:
-    """Of metrics.csv: one for each metric, class and model but the first."""
-    rows = []
+def rows(result: Mapping) -> list[dict]:
+    """Rows of metrics.csv: one for each metric, class and model but the first."""
+    found = []
     for metric, of_metric in result["metrics"].items():
         for title, entry in of_metric.items():
             first = next(iter(entry["models"].values()))
@@ -269,14 +205,13 @@ def _rows(result: Mapping) -> list[dict]:
                     **{key: one.get(key) for key in ("p", "p_holm", "p_delong", "p_delong_holm")},
                     "seeds_interval": seeds["interval"], "p_seeds": seeds["p"],
                 }
-                rows.append(tables.flat(row))
-    return rows
+                found.append(tables.flat(row))
+    return found
 
 
-def _remarks(result: Mapping) -> list[str]:
-    if result["task"] == "pose":
-        return [compare_poses.NOTE]
-    remarks = [
+def remarks(result: Mapping) -> list[str]:
+    """What to know about the tables, one line each."""
+    found = [
         f"{result['counts']['images']:,} images"
         + (f" of {result['counts']['patients']:,} patients" if result["counts"]["patients"]
            else "; no patients are named, so each image counts as its own")
@@ -285,17 +220,17 @@ def _remarks(result: Mapping) -> list[str]:
     macro = result["metrics"]["auroc"][MACRO]["differences"]
     for name, one in macro.items():
         if "seeds" in one:
-            remarks.append(
+            found.append(
                 f"Over seeds, macro AUROC of {name} - A {number(one['difference'], '+.3f')} "
                 f"{span(one['seeds']['interval'], '+.3f')}, p {number(one['seeds']['p'])} (Welch)."
             )
     if any(len(m["values"]) > 1
            for m in result["metrics"]["auroc"][MACRO]["models"].values()):
-        remarks.append("mean +- standard deviation (seeds); p and intervals of other patients.")
+        found.append("mean +- standard deviation (seeds); p and intervals of other patients.")
     if result["classes_left_out"]:
         names = some(result["classes_left_out"])
-        remarks.append(f"Not in the means (one label value only): {names}.")
+        found.append(f"Not in the means (one label value only): {names}.")
     if result["classes_of_few"]:
         note = metrics_table.few_note(result)
-        remarks.append(f"{note[0].upper()}{note[1:]}; their p are too small.")
-    return remarks
+        found.append(f"{note[0].upper()}{note[1:]}; their p are too small.")
+    return found
