@@ -8,8 +8,9 @@ import pytest
 
 from jaxcxr import config as base
 from jaxcxr.data import preparation
-from jaxcxr.report import run_figures
+from jaxcxr.report import canvas
 from jaxcxr.train import loop, parallel, writers
+from jaxcxr.xray.report import xray_figures
 from tests import toys
 
 
@@ -24,8 +25,8 @@ def make_xray_run(root: pathlib.Path) -> pathlib.Path:
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), parallel.AXES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parallel, "make_mesh", lambda config: mesh)
-        for name in ("roc", "samples"):
-            patch.setattr(run_figures, name, lambda *args: None)
-        patch.setattr(loop.page_run, "write", lambda *args: None)
+        for name in ("roc_figure", "samples_figure"):
+            patch.setattr(xray_figures, name, lambda *args: canvas.new_figure(1, 1))
+        patch.setattr(loop.run_sections, "write", lambda *args: None)
         loop.train(config, root / "run", writers.Screen(quiet=True))
     return root / "run"

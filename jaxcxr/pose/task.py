@@ -13,11 +13,10 @@ from jaxcxr import models
 from jaxcxr.errors import UserError
 from jaxcxr.pose import baselines, clips
 from jaxcxr.pose import losses as pose_losses
-from jaxcxr.pose.evaluation import error_tables
 from jaxcxr.pose.evaluation import pose_errors as metrics_pose
 from jaxcxr.pose.geometry import skeletons
-from jaxcxr.pose.report import pose_page
-from jaxcxr.report import attention_figures, run_figures
+from jaxcxr.pose.report import error_report, pose_page
+from jaxcxr.report import attention_figures
 from jaxcxr.statistics import coverage
 from jaxcxr.task import Evaluation
 from jaxcxr.xray import augment
@@ -224,15 +223,7 @@ class PoseTask:
                 path.with_name(f"{name}.npz"), unit="m", joint_set=self._skeleton.name, fps=rate,
                 **named,
             )
-        folder = workdir / "report"
-        truth = np.concatenate([s.joints for s in source.sequences]) * MM
-        values = np.concatenate(stitched) * MM
-        chosen = np.linspace(0, len(truth) - 1, min(6, len(truth))).astype(int)
-        run_figures.skeletons(values[chosen], truth[chosen], self._skeleton.parents,
-                         folder / f"skeletons_{split}.png")
-        run_figures.joint_errors(metrics_pose.per_joint(values, truth), names,
-                            folder / f"joint_errors_{split}.png")
-        error_tables.write(source, stitched, self._skeleton, split, folder)
+        error_report.write(source, stitched, self._skeleton, split, workdir / "report")
 
     def examples(self, split: str) -> np.ndarray:
         """The fullest of a few windows; of equal ones the middle one."""

@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 
 from jaxcxr import config as config_lib
 from jaxcxr.data import pipeline
-from jaxcxr.report import attention_report, run_figures, run_sections
+from jaxcxr.report import attention_report, canvas, run_sections, training_curves
 from jaxcxr.train import checkpoint, parallel, setup, watchdog, writers
 from jaxcxr.train import state as state_lib
 from jaxcxr.train import workdir as workdir_lib
@@ -174,7 +174,8 @@ def finish(
         table = run.task.write(split, predictions, local.path) or result.table
         screen.print(f"{split}, checkpoint of step {step}\n{table}")
         if writer.has_training():
-            run_figures.curves(local.path / "metrics.jsonl", folder / "curves.png")
+            figure = training_curves.curves_figure(local.path / "metrics.jsonl")
+            canvas.save(figure, folder / "curves.png")
         variables = {"params": state.eval_params, "batch_stats": state.batch_stats}
         for line in attention_report.write(run.task, run.model, variables, split, folder):
             screen.print(line)

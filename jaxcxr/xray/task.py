@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
-from jaxcxr.report import attention_figures, run_figures
+from jaxcxr.report import attention_figures
+from jaxcxr.report.canvas import save
 from jaxcxr.statistics import classification
 from jaxcxr.task import LEFT_OUT, Evaluation
 from jaxcxr.xray import augment, balance
 from jaxcxr.xray.images import radiographs
-from jaxcxr.xray.report import run_results, xray_page
+from jaxcxr.xray.report import run_results, xray_figures, xray_page
 
 # One grey channel stands for three identical ones, so one mean and one deviation serve: the
 # averages over the channels of ImageNet's.
@@ -128,11 +129,14 @@ class XrayTask:
         """`predictions/<split>.csv`, ROC curves, sample radiographs, figures with intervals."""
         rows, scores = self.source(split).manifest, predictions["scores"]
         folder = workdir / "report"
-        run_figures.roc(rows.labels, scores, self.classes, folder / f"roc_{split}.png")
+        figure = xray_figures.roc_figure(rows.labels, scores, self.classes)
+        save(figure, folder / f"roc_{split}.png")
         chosen = _spread(rows.labels, self._config.report.samples)
         pictures = np.stack([self.source(split)[i]["image"][..., 0] for i in chosen])
-        run_figures.samples(pictures, rows.labels[chosen], scores[chosen], self.classes,
-                       folder / f"samples_{split}.png")
+        figure = xray_figures.samples_figure(
+            pictures, rows.labels[chosen], scores[chosen], self.classes
+        )
+        save(figure, folder / f"samples_{split}.png")
         table = run_results.write_figures(rows, scores, workdir)
         run_results.write_scores(rows, scores, workdir / "predictions" / f"{split}.csv")
         return table

@@ -18,10 +18,11 @@ from jaxcxr import config as base
 from jaxcxr import main
 from jaxcxr.data import preparation
 from jaxcxr.errors import UserError
-from jaxcxr.report import run_figures
+from jaxcxr.report import canvas
 from jaxcxr.study import out_of_fold as relabel
 from jaxcxr.train import loop, parallel, setup
 from jaxcxr.xray.images import manifest, radiographs
+from jaxcxr.xray.report import xray_figures
 from tests import toys
 
 
@@ -57,8 +58,8 @@ def patched(config):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(main, "load_config", lambda argv: config)
         patch.setattr(parallel, "make_mesh", lambda config: mesh)
-        for name in ("roc", "samples"):
-            patch.setattr(run_figures, name, lambda *args: None)
+        for name in ("roc_figure", "samples_figure"):
+            patch.setattr(xray_figures, name, lambda *args: canvas.new_figure(1, 1))
         yield patch
 
 

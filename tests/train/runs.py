@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from jaxcxr import task
-from jaxcxr.pose.evaluation import error_tables
+from jaxcxr.pose.report import error_report
+from jaxcxr.report import canvas, training_curves
 from jaxcxr.train import checkpoint, loop, parallel, setup, writers
 from jaxcxr.train import state as state_lib
 from tests import toys
@@ -35,11 +36,12 @@ def toy_run(devices=8, stop_at=None, figures=False):
         if stop_at is not None:
             patch.setattr(loop.SigTerm, "received", lambda self, step: step == stop_at)
         if not figures:
-            for name in ("curves", "skeletons", "joint_errors"):
-                patch.setattr(loop.report, name, lambda *args: None)
-            patch.setattr(loop.attention, "write", lambda *args: [])
-            patch.setattr(error_tables, "write", lambda *args: None)
-            patch.setattr(loop.page_run, "write", lambda *args: None)
+            patch.setattr(
+                training_curves, "curves_figure", lambda *args: canvas.new_figure(1, 1)
+            )
+            patch.setattr(loop.attention_report, "write", lambda *args: [])
+            patch.setattr(error_report, "write", lambda *args: None)
+            patch.setattr(loop.run_sections, "write", lambda *args: None)
         yield patch
 
 

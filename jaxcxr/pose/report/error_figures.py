@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxcxr.pose.evaluation.error_breakdown import ActionErrors, ErrorsOverTime, WorstSequence
 from jaxcxr.pose.geometry.skeletons import Skeleton
 from jaxcxr.report.canvas import BLUE, GRAY, GREEN, ORANGE, PURPLE, new_figure, styled
 
@@ -12,19 +13,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-    from jaxcxr.pose.evaluation.error_tables import ActionErrors, OverTime, Worst
-
 _COLORS = "YlGnBu"
 _MISSING = "#F2F2F2"
 _DARK = 0.55  # of the range of colours, from which on text is white
 
 
 @styled
-def actions_figure(rows: "Sequence[ActionErrors]", joints: Sequence[str]) -> "Figure":
+def actions_figure(rows: Sequence[ActionErrors], joints: Sequence[str]) -> "Figure":
     """Mean error of each action and joint, as colours and numbers.
 
     Arguments:
-      rows: of `errors_pose.by_action`, the last one of all frames.
+      rows: of `error_breakdown.by_action`, the last one of all frames.
       joints: names of the joints.
     """
     # One row and one column apart: means over what the others show.
@@ -55,11 +54,11 @@ def actions_figure(rows: "Sequence[ActionErrors]", joints: Sequence[str]) -> "Fi
 
 
 @styled
-def time_figure(time: "OverTime", names: Sequence[str], most: int) -> "Figure":
+def time_figure(time: ErrorsOverTime, names: Sequence[str], most: int) -> "Figure":
     """Errors by place in the window, by time in the sequence, and of each sequence over time.
 
     Arguments:
-      time: of `errors_pose.over_time`.
+      time: of `error_breakdown.over_time`.
       names: of the sequences.
       most: sequences of which each is shown.
     """
@@ -86,7 +85,7 @@ def time_figure(time: "OverTime", names: Sequence[str], most: int) -> "Figure":
 
 
 @styled
-def worst_figure(worst: "Sequence[Worst]", skeleton: Skeleton, mean: float) -> "Figure":
+def worst_figure(worst: Sequence[WorstSequence], skeleton: Skeleton, mean: float) -> "Figure":
     """The worst frame of each sequence, a row each.
 
     Arguments:
@@ -125,7 +124,9 @@ def _bands(axes: "Axes", x: np.ndarray, quantiles: np.ndarray, marker: str | Non
     axes.plot(x, median, color=BLUE, marker=marker, markersize=4, label="median")
 
 
-def _carpet(figure: "SubFigure", time: "OverTime", names: Sequence[str], order: np.ndarray) -> None:
+def _carpet(
+    figure: "SubFigure", time: ErrorsOverTime, names: Sequence[str], order: np.ndarray
+) -> None:
     axes = figure.subplots()
     values = time.sequences[order]
     # A single frame far off must not take the colours from all others.
@@ -202,7 +203,7 @@ def _square(axes: "Axes", points: np.ndarray, reach: float | None = None) -> Non
     axes.tick_params(labelsize=8)
 
 
-def _draw_errors(axes: "Axes", one: "Worst", mean: float) -> None:
+def _draw_errors(axes: "Axes", one: WorstSequence, mean: float) -> None:
     errors = one.errors.mean(-1)
     seconds = np.arange(len(errors)) / one.sequence.fps
     axes.plot(seconds, errors, color=ORANGE, linewidth=1.2)

@@ -20,7 +20,17 @@ def skeletons_figure(
     parents: Sequence[int],
     titles: Sequence[str] | None = None,
 ) -> "Figure":
-    """The figure of `report.skeletons`; arguments and errors as there."""
+    """Draws predicted skeletons over the true ones, upright in 3D.
+
+    Arguments:
+      pred: `[n, J, 3]`, mm in the camera frame (x right, y down, z forward).
+      truth: `[n, J, 3]`, likewise.
+      parents: index of each joint's parent, -1 for the root.
+      titles: n names, such as the action and frame; numbers if not given.
+
+    Raises:
+      ValueError: no pose, or shapes that do not agree.
+    """
     pred, truth = np.asarray(pred, float), np.asarray(truth, float)
     if pred.shape != truth.shape or pred.ndim != 3 or pred.shape[1:] != (len(parents), 3):
         raise ValueError(
@@ -48,7 +58,15 @@ def skeletons_figure(
 
 @styled
 def joint_errors_figure(per_joint: np.ndarray, names: Sequence[str]) -> "Figure":
-    """The figure of `report.joint_errors`; arguments and errors as there."""
+    """Draws the mean position error of each joint as bars, with the mean over joints.
+
+    Arguments:
+      per_joint: `[J]`, mm; NaN is shown as n/a.
+      names: the J names, in the order to show.
+
+    Raises:
+      ValueError: lengths that do not agree, or no finite error.
+    """
     errors = np.asarray(per_joint, float)
     if errors.shape != (len(names),):
         raise ValueError(f"errors {list(errors.shape)} must be [{len(names)}]: one per joint name")

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxcxr.report import run_figures
+from jaxcxr.report.canvas import save
 from jaxcxr.statistics.classification import UNKNOWN
 from jaxcxr.xray.evaluation import calibration_fit, metrics_table, subgroups
 from jaxcxr.xray.evaluation.calibration import NAME, Calibration
 from jaxcxr.xray.images.manifest import Manifest
+from jaxcxr.xray.report import xray_figures
 
 
 def write_calibration(
@@ -57,9 +58,8 @@ def write_figures(rows: Manifest, scores: np.ndarray, workdir: pathlib.Path) -> 
     if calibration is not None:
         probabilities = calibration.from_scores(scores)
         found = calibration.findings(probabilities)
-    run_figures.reliability(
-        rows.labels, scores, rows.classes, folder / "reliability.png", probabilities
-    )
+    figure = xray_figures.reliability_figure(rows.labels, scores, rows.classes, probabilities)
+    save(figure, folder / "reliability.png")
     groups = subgroups.rows(
         rows.labels, scores, rows.classes, rows.patient_id, attributes(rows), found
     )

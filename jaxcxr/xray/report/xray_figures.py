@@ -1,4 +1,4 @@
-"""Figures of the chest radiograph task: ROC curves, and radiographs with labels and scores."""
+"""Figures of the chest X-ray task: ROC and reliability curves, radiographs with scores."""
 
 import math
 from collections.abc import Sequence
@@ -27,7 +27,16 @@ _LABELS = {
 
 @styled
 def roc_figure(labels: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -> "Figure":
-    """The figure of `report.roc`; arguments and errors as there."""
+    """Draws the ROC curve of each class, with AUROC and counts.
+
+    Arguments:
+      labels: integers `[N, C]` in {1, 0, -1 unknown}; unknown labels are left out per class.
+      scores: `[N, C]`, larger is more positive.
+      classes: the C names; one with a single label value has a panel that says why it is n/a.
+
+    Raises:
+      ValueError: as in `jaxcxr.statistics.classification.evaluate`.
+    """
     labels, scores = np.asarray(labels), np.asarray(scores)
     table = classification.evaluate(labels, scores, classes)
     columns = min(5, math.ceil(math.sqrt(len(classes))))
@@ -57,7 +66,17 @@ def reliability_figure(
     classes: Sequence[str],
     probabilities: np.ndarray | None = None,
 ) -> "Figure":
-    """The figure of `report.reliability`; arguments and errors as there."""
+    """Draws the observed frequency over the predicted probability, a panel for each class.
+
+    Arguments:
+      labels: integers `[N, C]` in {1, 0, -1 unknown}; unknown labels are left out per class.
+      scores: `[N, C]` in [0, 1], before calibration.
+      classes: the C names.
+      probabilities: `[N, C]`, calibrated; none: the scores alone are drawn.
+
+    Raises:
+      ValueError: as in `jaxcxr.statistics.classification.evaluate`.
+    """
     labels, scores = np.asarray(labels), np.asarray(scores)
     classification.evaluate(labels, scores, classes)  # refuses what is no score
     columns = min(5, math.ceil(math.sqrt(len(classes))))
@@ -72,8 +91,8 @@ def reliability_figure(
         _draw_reliability(panels[i], name, labels[known, i], scores[known, i], calibrated)
     for axes in panels[len(classes):]:
         axes.remove()
-    figure.supxlabel("probability said", fontsize=10)
-    figure.supylabel("share that is so", fontsize=10)
+    figure.supxlabel("predicted probability", fontsize=10)
+    figure.supylabel("observed frequency", fontsize=10)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=across, fontsize=10)
     return figure
@@ -83,7 +102,17 @@ def reliability_figure(
 def samples_figure(
     images: np.ndarray, labels: np.ndarray, scores: np.ndarray, classes: Sequence[str]
 ) -> "Figure":
-    """The figure of `report.samples`; arguments and errors as there."""
+    """Draws radiographs, each beside its highest scores, coloured by the label.
+
+    Arguments:
+      images: `[n, H, W]` or `[n, H, W, 1]`, uint8 or float; each is stretched to its own range.
+      labels: integers `[n, C]` in {1, 0, -1 unknown}.
+      scores: `[n, C]` in [0, 1].
+      classes: the C names.
+
+    Raises:
+      ValueError: no image, or shapes that do not agree.
+    """
     images, labels, scores = map(np.asarray, (images, labels, scores))
     if images.ndim == 4 and images.shape[-1] == 1:
         images = images[..., 0]

@@ -1,8 +1,4 @@
-"""Figures of a finished run, as PNG files: curves, ROC, radiographs, skeletons, errors per joint.
-
-Each `NAME` draws, writes and closes; `NAME_figure` returns the open figure. Matplotlib is loaded
-when the first figure is drawn, and only its Agg canvas: no window system, no global state.
-"""
+"""Training curves of a run, and the reader of its metrics.jsonl."""
 
 import json
 import math
@@ -13,9 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxcxr.errors import UserError
-from jaxcxr.pose.report import pose_figures
-from jaxcxr.report.canvas import BLUE, GRAY, GREEN, LIGHT, ORANGE, new_figure, save, styled
-from jaxcxr.xray.report import xray_figures
+from jaxcxr.report.canvas import BLUE, GRAY, GREEN, LIGHT, ORANGE, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,144 +20,18 @@ _METRICS = {"auroc": "macro AUROC", "mpjpe": "MPJPE (mm)", "loss": "loss"}
 _SMOOTH_ABOVE = 60  # points, from which on the loss is drawn faint under its running mean
 
 
-def curves(
-    metrics_path: pathlib.Path | str, out: pathlib.Path | str, metric: str | None = None
-) -> pathlib.Path:
-    """Training loss, validation metric and learning rate over steps.
-
-    Arguments:
-      metrics_path: metrics.jsonl, one JSON object per line with `step` and `kind` ("train",
-        "validation" or "stage"). Where a step was logged twice (a resumed run) the last one counts.
-      out: PNG to write; its folder is made.
-      metric: validation metric to draw; the main one of the task if not given.
-
-    Returns:
-      `out`.
-
-    Errors:
-      UserError: no file, no training record, a broken line, or a metric that was not logged.
-    """
-    return save(curves_figure(metrics_path, metric), out)
-
-
-def roc(
-    labels: np.ndarray, scores: np.ndarray, classes: Sequence[str], out: pathlib.Path | str
-) -> pathlib.Path:
-    """ROC curve per class, one small panel each, with AUROC and counts.
-
-    Arguments:
-      labels: integers `[N, C]` in {1, 0, -1 unknown}; unknown labels are left out per class.
-      scores: `[N, C]`, larger is more positive.
-      classes: the C names.
-      out: PNG to write; its folder is made.
-
-    Returns:
-      `out`. A class with one label value has a panel that says "n/a" and why.
-
-    Errors:
-      ValueError: as in `jaxcxr.statistics.classification.evaluate`.
-    """
-    return save(xray_figures.roc_figure(labels, scores, classes), out)
-
-
-def reliability(
-    labels: np.ndarray,
-    scores: np.ndarray,
-    classes: Sequence[str],
-    out: pathlib.Path | str,
-    probabilities: np.ndarray | None = None,
-) -> pathlib.Path:
-    """How often what is said with a probability is so, one small panel per class.
-
-    Arguments:
-      labels: integers `[N, C]` in {1, 0, -1 unknown}; unknown labels are left out per class.
-      scores: `[N, C]` in [0, 1], before calibration.
-      classes: the C names.
-      out: PNG to write; its folder is made.
-      probabilities: `[N, C]`, calibrated; none: the scores alone are drawn.
-
-    Returns:
-      `out`.
-
-    Errors:
-      ValueError: as in `jaxcxr.statistics.classification.evaluate`.
-    """
-    return save(xray_figures.reliability_figure(labels, scores, classes, probabilities), out)
-
-
-def samples(
-    images: np.ndarray,
-    labels: np.ndarray,
-    scores: np.ndarray,
-    classes: Sequence[str],
-    out: pathlib.Path | str,
-) -> pathlib.Path:
-    """Radiographs, each beside its highest scores, coloured by the label.
-
-    Arguments:
-      images: `[n, H, W]` or `[n, H, W, 1]`, uint8 or float; each is stretched to its own range.
-      labels: integers `[n, C]` in {1, 0, -1 unknown}.
-      scores: `[n, C]` in [0, 1].
-      classes: the C names.
-      out: PNG to write; its folder is made.
-
-    Returns:
-      `out`.
-
-    Errors:
-      ValueError: no image, or shapes that do not agree.
-    """
-    return save(xray_figures.samples_figure(images, labels, scores, classes), out)
-
-
-def skeletons(
-    pred: np.ndarray,
-    truth: np.ndarray,
-    parents: Sequence[int],
-    out: pathlib.Path | str,
-    titles: Sequence[str] | None = None,
-) -> pathlib.Path:
-    """Predicted skeletons over the true ones, upright in 3D.
-
-    Arguments:
-      pred: `[n, J, 3]`, mm in the camera frame (x right, y down, z forward).
-      truth: `[n, J, 3]`, likewise.
-      parents: index of each joint's parent, -1 for the root.
-      out: PNG to write; its folder is made.
-      titles: n names, such as the action and frame; numbers if not given.
-
-    Returns:
-      `out`.
-
-    Errors:
-      ValueError: no pose, or shapes that do not agree.
-    """
-    return save(pose_figures.skeletons_figure(pred, truth, parents, titles), out)
-
-
-def joint_errors(
-    per_joint: np.ndarray, names: Sequence[str], out: pathlib.Path | str
-) -> pathlib.Path:
-    """Mean position error of each joint as bars, with the mean over joints.
-
-    Arguments:
-      per_joint: `[J]`, mm; NaN is shown as n/a.
-      names: the J names, in the order to show.
-      out: PNG to write; its folder is made.
-
-    Returns:
-      `out`.
-
-    Errors:
-      ValueError: lengths that do not agree, or no finite error.
-    """
-    return save(pose_figures.joint_errors_figure(per_joint, names), out)
-
-
 @styled
 def curves_figure(metrics_path: pathlib.Path | str, metric: str | None = None) -> "Figure":
-    """The figure of `curves`; arguments and errors as there."""
-    records = read_metrics(metrics_path)
+    """Draws training loss, validation metric and learning rate over steps.
+
+    Arguments:
+      metrics_path: metrics.jsonl, see `read_metrics`.
+      metric: validation metric to draw; the main one of the task if not given.
+
+    Raises:
+      UserError: no file, no training record, a broken line, or a metric that was not logged.
+    """
+    records = sorted(read_metrics(metrics_path), key=lambda record: record["step"])
     train = _series(records, "train", "loss")
     if not len(train[0]):
         raise UserError(f"{metrics_path} holds no training loss yet; train for a step first")
@@ -190,15 +58,16 @@ def curves_figure(metrics_path: pathlib.Path | str, metric: str | None = None) -
 
 
 def read_metrics(path: pathlib.Path | str) -> list[dict]:
-    """Records of metrics.jsonl, by step; of two with the same kind and step the last one.
+    """Reads metrics.jsonl.
 
     Arguments:
-      path: metrics.jsonl. A last line without its end, left by a killed run, is skipped.
+      path: one JSON object per line with `step` and `kind` ("train", "stage" or a split). A last
+        line cut off by a kill is skipped.
 
     Returns:
-      the records.
+      the records in the order written; of two with the same kind and step the later one.
 
-    Errors:
+    Raises:
       UserError: no file, or a line that is not a JSON object with `step` and `kind`.
     """
     path = pathlib.Path(path)
@@ -208,14 +77,16 @@ def read_metrics(path: pathlib.Path | str) -> list[dict]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(True), start=1):
         try:
             record = json.loads(line)
-            records[record["kind"], record["step"]] = record
+            key = record["kind"], record["step"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             if not line.endswith("\n"):
                 break
             raise UserError(
                 f"{path}, line {number} is not a JSON object with step and kind; remove the line"
             ) from error
-    return sorted(records.values(), key=lambda record: record["step"])
+        records.pop(key, None)
+        records[key] = record
+    return list(records.values())
 
 
 def _series(records: list[dict], kind: str, key: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,86 @@
+import json
+
+import numpy as np
+import pytest
+
+from jaxcxr.errors import UserError
+from jaxcxr.report import training_curves
+from tests.report.pngs import saved_size
+
+
+def write(path, *records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def run_records(steps=40, every=10, metric="auroc"):
+    records = [{"step": 0, "kind": "stage", "name": "head"}]
+    for step in range(1, steps + 1):
+        loss, rate = 1 / step, 1e-3 * step
+        records.append({"step": step, "kind": "train", "loss": loss, "learning_rate": rate})
+        if step % every == 0:
+            records.append({"step": step, "kind": "validation", metric: 0.5 + 0.01 * step})
+    records.insert(21, {"step": 20, "kind": "stage", "name": "all"})
+    return records
+
+
+def test_curves_draw_what_was_logged(tmp_path):
+    path = write(tmp_path / "metrics.jsonl", *run_records())
+    figure = training_curves.curves_figure(path)
+    saved_size(figure, tmp_path / "report" / "curves.png")
+    loss, score, rate = figure.axes
+    np.testing.assert_array_equal(loss.lines[0].get_xdata(), np.arange(1, 41))
+    np.testing.assert_array_equal(loss.lines[0].get_ydata(), 1 / np.arange(1, 41))
+    np.testing.assert_array_equal(rate.lines[0].get_ydata(), 1e-3 * np.arange(1, 41))
+    np.testing.assert_array_equal(score.lines[0].get_xdata(), [10, 20, 30, 40])
+    np.testing.assert_allclose(score.lines[0].get_ydata(), [0.6, 0.7, 0.8, 0.9])
+    assert "macro AUROC" in score.get_ylabel()
+    assert score.get_legend().texts[0].get_text() == "best 0.9 at step 40"
+    assert [text.get_text() for text in loss.texts] == ["head", "all"]
+    boundaries = [line.get_xdata()[0] for line in loss.lines if line.get_linestyle() == ":"]
+    assert boundaries == [0, 20]
+
+
+def test_a_long_loss_is_smoothed_by_a_centred_mean(tmp_path):
+    path = write(tmp_path / "metrics.jsonl", *run_records(100))
+    raw, mean = training_curves.curves_figure(path).axes[0].lines[:2]
+    values = np.asarray(raw.get_ydata())
+    assert len(values) == 100
+    np.testing.assert_allclose(mean.get_ydata()[10], values[10:15].mean())
+    assert mean.get_xdata()[10] == 13
+
+
+def test_best_pose_error_is_the_smallest(tmp_path):
+    path = write(tmp_path / "metrics.jsonl", *run_records(metric="mpjpe"))
+    score = training_curves.curves_figure(path).axes[1]
+    assert score.get_legend().texts[0].get_text() == "best 0.6 at step 10"
+
+
+def test_a_resumed_run_counts_the_later_record(tmp_path):
+    path = write(
+        tmp_path / "metrics.jsonl",
+        {"step": 1, "kind": "train", "loss": 5.0},
+        {"step": 2, "kind": "train", "loss": 9.0},
+        {"step": 2, "kind": "train", "loss": 4.0},
+        {"step": 3, "kind": "train", "loss": float("nan")},
+    )
+    with path.open("a") as file:
+        file.write('{"step": 4, "kind": "tr')  # cut off by a kill
+    loss, score, _ = training_curves.curves_figure(path).axes
+    np.testing.assert_array_equal(loss.lines[0].get_ydata(), [5, 4])
+    assert [text.get_text() for text in score.texts] == ["no validation yet"]
+
+
+def test_bad_metric_files_are_user_errors(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with pytest.raises(UserError, match="no metrics at"):
+        training_curves.curves_figure(path)
+    path.write_text("")
+    with pytest.raises(UserError, match="holds no training loss yet"):
+        training_curves.curves_figure(path)
+    path.write_text('{"step": 1, "kind": "train", "loss": 1.0}\nnonsense\n')
+    with pytest.raises(UserError, match="line 2 is not a JSON object"):
+        training_curves.curves_figure(path)
+    write(path, *run_records())
+    with pytest.raises(UserError, match=r"no validation metric 'auc'; logged: auroc"):
+        training_curves.curves_figure(path, metric="auc")
