@@ -1,20 +1,10 @@
-"""`jaxcxr prune`: a smaller run from one whose model has flexible heads.
+"""Makes a smaller run of one whose model has flexible heads.
 
-    jaxcxr prune --workdir=RUN --out=NEW
-    jaxcxr evaluate --workdir=NEW
-    jaxcxr train --config=NEW/config.py --workdir=NEW
-
-Takes the checkpoint that `evaluate` takes. Heads whose static gates are closed go, the other
-static gates become part of the output weights. Learned spans that reach all tokens become global,
-and those that can be computed by windows `ramped`, which is no longer learned; heads of equal
-spans are a group. Outputs agree but for rounding, unless `--round-spans` makes spans longer, so
-that more of them are equal. What is printed is measured on examples of the validation split.
-
-NEW is a run at step 0. Trained, it goes through the last stage of RUN, or as long as `--duration`
-says, with a fresh optimiser.
+Heads whose static gates are closed go, the other static gates become part of the output weights.
+Learned spans that reach all tokens become global, and those that can be computed by windows
+`ramped`, which is no longer learned; heads of equal spans are a group.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import functools
@@ -34,55 +24,13 @@ _CONFIG_FILE = '''"""The config of this run, jaxcxr train --config=THIS --workdi
 import json
 import pathlib
 
-from jaxcxr import config, registry
+from jaxcxr import config
 
 
 def get_config():
     path = pathlib.Path(__file__).with_name("config.json")
     return config.from_saved(json.loads(path.read_text())["config"])
 '''
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options."""
-    parser.add_argument("--workdir", required=True, metavar="RUN", help="folder of the run")
-    parser.add_argument("--out", required=True, metavar="NEW", help="folder of the smaller run")
-    parser.add_argument(
-        "--duration", metavar="D",
-        help="how long the smaller run trains if it is trained, such as '2 epochs' (default: as "
-        "the last stage of RUN)",
-    )
-    parser.add_argument(
-        "--round-spans", type=float, default=0.0, metavar="W",
-        help="round learned spans up to multiples of W, which changes outputs (default: do not)",
-    )
-    parser.add_argument(
-        "--examples", type=int, default=8, help="of the validation split to measure on (default: 8)"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=30, help="in which both are timed in turn (default: 30)"
-    )
-
-
-def run(args: argparse.Namespace) -> None:
-    """Prune, measure, write and print.
-
-    Raises:
-      UserError: no run, no checkpoint, no flexible heads, or `--out` exists.
-      RunError: the smaller model computes something else.
-    """
-    for name in ("examples", "rounds"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} is {getattr(args, name)}; give a number of at least 1.")
-    if args.round_spans < 0:
-        raise UserError(f"--round-spans is {args.round_spans}; give a number of at least 0.")
-    workdir, out = (pathlib.Path(path).expanduser() for path in (args.workdir, args.out))
-    result = prune(
-        workdir, out, args.duration, args.round_spans, args.examples, args.rounds
-    )
-    print(result.to_text())
-    print(f"\nwritten: {out}\nto go on: jaxcxr evaluate --workdir={out}, or jaxcxr train "
-          f"--config={out / 'config.py'} --workdir={out}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +84,7 @@ def prune(
     examples: int = 8,
     rounds: int = 30,
 ) -> Result:
-    """Make a smaller run of a run; `out` is written only once both were seen to agree.
+    """Makes a smaller run of a run; `out` is written only once both were seen to agree.
 
     Arguments:
       workdir: folder of the run.
@@ -150,7 +98,8 @@ def prune(
       What it did.
 
     Raises:
-      UserError, RunError: as `run`.
+      UserError: no run, no checkpoint, no flexible heads, or `out` exists.
+      RunError: the smaller model computes something else.
     """
     from jaxcxr import config as config_lib
     from jaxcxr.models.attention import pruning as analysis

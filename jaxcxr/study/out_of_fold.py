@@ -1,17 +1,4 @@
-"""`jaxcxr relabel`: adds the positives that networks see which never saw the patient.
-
-    jaxcxr relabel --config=F --members=5 --out=DIR [--adjudicated=CSV]
-    jaxcxr train --config=F --config.data.labels=DIR/labels.csv --workdir=D
-
-The training split is divided by patient into as many folds as there are members. Each member is
-trained as the config says, without `--held-out` of the folds, and scores these; its checkpoint is
-chosen on the ordinary validation split. A finished member is not trained again, and an interrupted
-one goes on from its last checkpoint. The validation and test splits keep their labels, and no test
-image is scored. DIR then holds `member_K/` (the workdirs), `labels.csv` (which `data.labels`
-reads), `changes.csv` (each changed label), `summary.json` and the table that is printed.
-
-Where networks are weak, the threshold of greatest F1 adds far more false positives than true ones:
-look at the table, and at `--adjudicated` labels where there are any, before training on the result.
+"""Relabels a training split by networks that never saw the patient.
 
 Measured on chest phantoms of which a tenth of the labels are flipped, against the truth that their
 boxes tell, one seed; the networks reach a macro AUROC of about 0.6:
@@ -25,68 +12,23 @@ boxes tell, one seed; the networks reach a macro AUROC of about 0.6:
 0.982, PPV 0.552 -> 0.220, kappa 0.623 -> 0.173. Edema, which is seen best: kappa 0.662 -> 0.528.
 """
 
-import argparse
 import csv
 import json
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 
 from jaxcxr.errors import UserError
 
-TAKES_CONFIG = True
 _SEEDS = 2**31
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options; `--config=FILE[:ARG]` and its overrides are as for training."""
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the result")
-    parser.add_argument(
-        "--members", type=int, default=5, help="networks, and folds of patients (default: 5)"
-    )
-    parser.add_argument(
-        "--held-out", type=int, default=2,
-        help="folds each network is not trained on: so many networks score each image (default: 2)",
-    )
-    parser.add_argument(
-        "--adjudicated", metavar="CSV",
-        help="expert labels of some training images, to compare with before and after",
-    )
-
-
-def run(args: argparse.Namespace) -> None:
-    """Train the members, relabel, write and print.
-
-    Raises:
-      UserError: a mistake in the options, the config or a file.
-      RunError: a loss is not finite.
-    """
-    from jaxcxr import main
-
-    config = main.load_config(args.config)
-    _check(config, args.members, args.held_out)
-    out = pathlib.Path(args.out).expanduser()
-    relabel(config, out, args.members, args.held_out, args.adjudicated)
-
-
-def _check(config, members: int, held_out: int) -> None:
-    if config.task != "cxr":
-        raise UserError(f"relabel serves the task 'cxr', but config.task is {config.task!r}.")
-    if config.data.folds or config.data.labels:
-        raise UserError(
-            "relabel starts from the recorded labels and sets data.folds, data.left_out and "
-            "data.labels itself; leave them out of the config."
-        )
-    if not 2 <= members <= 1000:
-        raise UserError(f"--members is {members}; allowed: 2 to 1000.")
-    if not 1 <= held_out < members:
-        raise UserError(f"--held-out is {held_out}; allowed: 1 to {members - 1} (--members - 1).")
-
-
 def relabel(
-    config, out: pathlib.Path, members: int, held_out: int, adjudicated: str | None = None
+    config, out: pathlib.Path, members: int, held_out: int, adjudicated: str | None,
+    say: Callable[[str], None],
 ) -> np.ndarray | None:
-    """Train what is not trained yet, then relabel the training split.
+    """Trains what is not trained yet, then relabels the training split.
 
     Arguments:
       config: the resolved, validated config of one ordinary run.
@@ -94,12 +36,14 @@ def relabel(
       members: networks, and folds.
       held_out: folds left out by each network.
       adjudicated: csv of expert labels, or None.
+      say: gets the tables.
 
     Returns:
       The new labels, int8 `[training images, classes]`; None when SIGTERM stopped a training.
 
     Raises:
-      UserError, RunError: as `run`.
+      UserError: a mistake in the config or a file.
+      RunError: a loss is not finite.
     """
     from jaxcxr.data import preparation
     from jaxcxr.xray import relabeling as analysis
@@ -120,12 +64,12 @@ def relabel(
         "source": config.data.source, "images": len(rows), "members": members,
         "held_out": held_out, "fold_seed": config.seed, "classes": analysis.as_json(summary),
     }
-    print(f"\n{config.data.source}, training split: {len(rows):,} images of "
-          f"{len(np.unique(rows.patient_id)):,} patients\n{analysis.to_text(summary)}")
+    say(f"\n{config.data.source}, training split: {len(rows):,} images of "
+        f"{len(np.unique(rows.patient_id)):,} patients\n{analysis.to_text(summary)}")
     if truth is not None:
-        record["adjudicated"] = _compare(truth, rows.labels, new)
+        record["adjudicated"] = _compare(truth, rows.labels, new, say)
     (out / "summary.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    print(f"\nTo train on the new labels: --config.data.labels={out / 'labels.csv'}")
+    say(f"\nTo train on the new labels: --config.data.labels={out / 'labels.csv'}")
     return new
 
 
@@ -163,13 +107,13 @@ def _out_of_fold_scores(configs, rows, out: pathlib.Path) -> np.ndarray | None:
     return analysis.average(scores, places, len(rows))
 
 
-def _compare(truth, before: np.ndarray, after: np.ndarray) -> dict:
-    """Print how both labels agree with the adjudicated ones; the same for the summary."""
+def _compare(truth, before: np.ndarray, after: np.ndarray, say) -> dict:
+    """Says how both labels agree with the adjudicated ones; the same for the summary."""
     from jaxcxr.xray import relabeling as analysis
 
     old, new = (analysis.agreement(labels, truth) for labels in (before, after))
-    print(f"\nadjudicated labels of {len(truth.rows):,} training images "
-          f"({truth.listed:,} in the file)\n{analysis.agreement_text(old, new)}")
+    say(f"\nadjudicated labels of {len(truth.rows):,} training images "
+        f"({truth.listed:,} in the file)\n{analysis.agreement_text(old, new)}")
     return {
         name: dict(zip(("before", "after"), analysis.as_json([old[name], new[name]]), strict=True))
         for name in old

@@ -16,10 +16,11 @@ from sklearn import metrics as sk
 
 from jaxcxr import config as base
 from jaxcxr import main
+from jaxcxr.commands import relabel
 from jaxcxr.data import preparation
 from jaxcxr.errors import UserError
 from jaxcxr.report import canvas
-from jaxcxr.study import out_of_fold as relabel
+from jaxcxr.study.out_of_fold import member_config
 from jaxcxr.train import loop, parallel, setup
 from jaxcxr.xray.images import manifest, radiographs
 from jaxcxr.xray.report import xray_figures
@@ -206,7 +207,7 @@ def test_scores_of_other_images_are_refused(done, config, tmp_path):
 
 def test_members_differ_in_seed_and_folds_only():
     config = toys.xray_config(seed=2**31 - 1)
-    members = [relabel.member_config(config, k, 5, 2) for k in range(5)]
+    members = [member_config(config, k, 5, 2) for k in range(5)]
     assert [m.seed for m in members] == [2**31 - 1, 0, 1, 2, 3]
     assert {m.data.fold_seed for m in members} == {2**31 - 1}
     assert members[4].data.left_out == (0, 4)

@@ -13,10 +13,11 @@ import time
 import jax
 import pytest
 
-from jaxcxr import models, study
+from jaxcxr import models
+from jaxcxr.commands import study
 from jaxcxr.errors import RunError, UserError
 from jaxcxr.models.attention.gates import OPEN
-from jaxcxr.study import grid, one_run, runner
+from jaxcxr.study import Study, grid, one_run, runner
 from jaxcxr.train import setup
 from tests import toys
 from tests.train import runs
@@ -34,7 +35,7 @@ def half_as_fast(context):
 
 def make(rows=None, data=("a", "b"), seeds=(0, 1), reference="plain", finalists=0):
     rows = rows or {"plain": {RATE: 0.5}, "slow": {RATE: 0.125}, "half": half_as_fast}
-    return study.Study(data, rows, reference, seeds, finalists)
+    return Study(data, rows, reference, seeds, finalists)
 
 
 def runner_of(root, what, jobs=1):

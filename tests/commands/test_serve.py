@@ -8,10 +8,23 @@ import socket
 import subprocess
 import sys
 
-import httpx
+import cv2
 import pytest
 
 from jaxcxr import __main__ as command
+
+pytest.importorskip("fastapi", reason="no fastapi (extra `serve`)")
+pytest.importorskip("uvicorn", reason="no uvicorn (extra `serve`)")
+httpx = pytest.importorskip("httpx", reason="no httpx (extra `serve`)")
+
+
+@pytest.fixture(scope="module")
+def radiograph():
+    """A PNG of a phantom, 96 x 80."""
+    from jaxcxr.xray import phantom
+
+    image, _ = phantom.render(phantom.visit(0, 3, 0, "enriched"), 96)
+    return cv2.imencode(".png", image[:80])[1].tobytes()
 
 
 def stopped(capsys, *arguments):
@@ -30,8 +43,8 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys):
     assert "serving needs fastapi; pip install 'jaxcxr[serve]'" in said
 
 
-def test_mistakes_in_arguments(xray_bundle, tmp_path, capsys):
-    path = xray_bundle.path
+def test_mistakes_in_arguments(bundle_file, tmp_path, capsys):
+    path = bundle_file
     assert "cannot be read" in stopped(capsys, tmp_path / "none.jaxcxr")
     assert "--waiting must be more than 0" in stopped(capsys, path, "--waiting=0")
     assert "--seconds must be more than 0" in stopped(capsys, path, "--seconds=nan")
@@ -43,9 +56,9 @@ def test_mistakes_in_arguments(xray_bundle, tmp_path, capsys):
     assert "give another --port" in said
 
 
-def test_it_answers_on_this_machine_and_sigterm_ends_it(xray_bundle, radiograph):
+def test_it_answers_on_this_machine_and_sigterm_ends_it(bundle_file, radiograph):
     process = subprocess.Popen(
-        [sys.executable, "-m", "jaxcxr", "serve", str(xray_bundle.path), "--port=0", "--batch=2"],
+        [sys.executable, "-m", "jaxcxr", "serve", str(bundle_file), "--port=0", "--batch=2"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
     )

@@ -1,0 +1,51 @@
+"""`jaxcxr export`: the model of a bundle for other programs, each compared with the bundle.
+
+    jaxcxr export --model=cxr.jaxcxr --format=onnx --out=cxr.onnx
+
+`jaxcxr.deploy.export` says what the formats are.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+from jaxcxr.deploy.export import formats
+from jaxcxr.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `jaxcxr export`."""
+    parser.add_argument("--model", required=True, metavar="BUNDLE", help="the bundle")
+    parser.add_argument(
+        "--format", required=True, choices=formats.FORMATS, help="of the file to write"
+    )
+    parser.add_argument("--out", required=True, metavar="FILE", help="the file to write")
+    parser.add_argument(
+        "--tensorflow", default=sys.executable, metavar="PYTHON",
+        help="of savedmodel: interpreter of an environment with TensorFlow (default: this one)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Writes the file and what belongs beside it, and prints how far it agrees.
+
+    Raises:
+      UserError: no bundle, a model that the format cannot hold, or a file that cannot be written.
+    """
+    from jaxcxr.deploy.bundle.bundled_model import Bundle
+
+    bundle, out = Bundle.load(args.model), pathlib.Path(args.out).expanduser()
+    if out.is_dir() and args.format != "savedmodel":
+        raise UserError(f"{out} is a folder; give --out a file.")
+    try:
+        about, beside = formats.write(bundle, args.format, out, args.tensorflow)
+    except OSError as error:
+        raise UserError(
+            f"{out} cannot be written ({error.strerror}); give another --out"
+        ) from error
+    print(bundle.description)
+    for name, value in about.items():
+        print(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
+    size = sum(path.stat().st_size for path in (out, *out.rglob("*")) if path.is_file())
+    print(f"Written: {out}, {size / 1e6:.1f} MB, and {beside.name}")

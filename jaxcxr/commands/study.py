@@ -1,0 +1,48 @@
+"""`jaxcxr study`: a grid of rows x seeds x data sets, resumable, and one table for each data set.
+
+    jaxcxr study --config=configs/study_flex.py --workdir=runs/study
+
+`jaxcxr.study` says what a study file holds, and what is written.
+"""
+
+import argparse
+import pathlib
+
+from jaxcxr.errors import RunError, UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `jaxcxr study`."""
+    parser.add_argument("--config", dest="file", required=True, metavar="FILE", help="study file")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of all runs")
+    parser.add_argument(
+        "--only", default="*", metavar="PATTERN",
+        help="runs to do, a pattern over DATA/ROW/seed_N, such as 'cmu_mocap/plain-*'",
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (default: 1)")
+    parser.add_argument("--table", action="store_true", help="only write and print the table")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Does the runs that are missing, then writes and prints the tables.
+
+    Raises:
+      UserError: a mistake in the options or the study.
+      RunError: a run failed; the others were done.
+    """
+    from jaxcxr.study import grid, runner, written_tables
+
+    if args.jobs < 1:
+        raise UserError(f"--jobs is {args.jobs}; give at least 1.")
+    study, config_of = grid.load(pathlib.Path(args.file))
+    root = pathlib.Path(args.workdir).expanduser().absolute()
+    failed = {}
+    if not args.table:
+        failed = runner.Runner(study, config_of, root, args.jobs).run(args.only)
+        if failed is None:
+            return
+    for text in written_tables.write(study, config_of, root):
+        print(f"\n{text}", flush=True)
+    if failed:
+        raise RunError(f"{len(failed)} of the runs were not done:\n  " + "\n  ".join(
+            f"{cell}: {why}" for cell, why in failed.items()))
