@@ -81,7 +81,7 @@ def _head_groups(kind: str, heads: int) -> tuple[tuple[HeadGroup, ...], Cost | N
     if name not in PRESETS:
         known = (*KINDS, *PRESETS)
         raise UserError(
-            f"no attention is called {name!r}.{did_you_mean(name, known)} Kinds: {', '.join(known)}; or groups of "
-            "heads, such as 2*global+6*fixed(16)."
+            f"no attention is called {name!r}.{did_you_mean(name, known)} Kinds: "
+            f"{', '.join(known)}; or groups of heads, such as 2*global+6*fixed(16)."
         )
     return construct(PRESETS[name], options, kind, heads), None

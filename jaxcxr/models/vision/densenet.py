@@ -1,7 +1,7 @@
 """Densely connected networks in torchvision's geometry (Huang et al. 2017, arXiv:1608.06993)."""
 
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jaxcxr.models.layers.remat import rematerialized
 from jaxcxr.models.layers.taps import tap
 from jaxcxr.models.vision.classifier import ClassifierHead
 from jaxcxr.models.vision.convolution import convolve, stem_pool
+from jaxcxr.models.weights.layout_tables import TORCHVISION_DENSENET
 
 # He et al. 2015 (arXiv:1502.01852), the initialisation of torchvision's DenseNets.
 _CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -152,6 +153,8 @@ class DenseNet(nn.Module):
       axis_name: mapped axis over which BatchNorm averages its statistics (pmap only; under jit
         with a sharded batch the statistics are already those of the whole batch).
     """
+
+    layouts: ClassVar = (TORCHVISION_DENSENET,)
 
     classes: int = 15
     stages: tuple[int, ...] = (6, 12, 24, 16)

@@ -1,7 +1,7 @@
 """Residual networks in torchvision's geometry (He et al. 2016; stride in the 3x3, "v1.5")."""
 
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jaxcxr.models.layers.remat import rematerialized
 from jaxcxr.models.layers.taps import tap
 from jaxcxr.models.vision.classifier import ClassifierHead
 from jaxcxr.models.vision.convolution import convolve, stem_pool
+from jaxcxr.models.weights.layout_tables import TORCHVISION_RESNET
 
 # He et al. 2015 (arXiv:1502.01852), the initialisation of torchvision's ResNets.
 _CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -150,6 +151,8 @@ class ResNet(nn.Module):
       axis_name: mapped axis over which BatchNorm averages its statistics (pmap only; under jit
         with a sharded batch the statistics are already those of the whole batch).
     """
+
+    layouts: ClassVar = (TORCHVISION_RESNET,)
 
     classes: int = 15
     stages: tuple[int, ...] = (3, 4, 6, 3)

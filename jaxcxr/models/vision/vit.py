@@ -1,7 +1,7 @@
 """Vision transformers in timm's structure (Dosovitskiy et al. 2021, arXiv:2010.11929)."""
 
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jaxcxr.models.attention.layers import layers, shares
 from jaxcxr.models.layers.positions import sinusoidal_2d
 from jaxcxr.models.sequence import scanned, transformer
 from jaxcxr.models.vision.classifier import ClassifierHead
+from jaxcxr.models.weights import layout_tables
 
 
 class ViTBackbone(nn.Module):
@@ -138,6 +139,8 @@ class ViT(nn.Module):
       scan: compile the blocks, which must be equal, as one loop; see `scanned`.
       dtype: of the computation; parameters, LayerNorm, softmax and logits are float32.
     """
+
+    layouts: ClassVar = layout_tables.VIT
 
     classes: int = 15
     dim: int = 768

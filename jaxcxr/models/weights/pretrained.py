@@ -12,60 +12,28 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from jaxcxr import registry
 from jaxcxr.errors import UserError
 from jaxcxr.models.sequence import scanned
 from jaxcxr.models.weights import weight_files
-from jaxcxr.models.weights.weight_tables import (
-    AUGREG_VIT,
-    BACKBONE,
-    HF_VIT,
-    TIMM_VIT,
-    TORCHVISION_DENSENET,
-    TORCHVISION_RESNET,
-    Rule,
-    Transform,
-)
-
-_CLS, _POSITIONS = f"{BACKBONE}/cls_token", f"{BACKBONE}/pos_embed"
+from jaxcxr.models.weights.layouts import Layout, Read
 
 # What flexible heads learn beside the projections of plain heads; no file has it.
 _OWN = re.compile(r"/attention/group_\d+(_(gate|span|query_norm|key_norm))?/")
 _PROJECTION = re.compile(r"(.*/attention)/(query|key|value|out)/(kernel|bias)")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Layout:
-    """How one kind of file names its tensors, and how timm resizes its position table."""
-
-    rules: tuple[Rule, ...]
-    method: str = "cubic"
-    antialias: bool = True
-
-
-def _layout(model_name: str, keys: Mapping[str, Any]) -> _Layout:
-    if model_name.startswith("resnet"):
-        return _Layout(TORCHVISION_RESNET)
-    if model_name.startswith("densenet"):
-        return _Layout(TORCHVISION_DENSENET)
-    if not model_name.startswith("vit"):
+def _layout(model_name: str, arrays: Mapping[str, Any]) -> Layout:
+    """The first layout of the model that the file may have."""
+    layouts = getattr(registry.model(model_name).func, "layouts", ())
+    if not layouts:
+        known = [name for name in registry.MODELS
+                 if getattr(registry.model(name).func, "layouts", ())]
         raise UserError(
             f"there are no pretrained weights for model {model_name!r}: the weights of other "
-            "libraries are known for resnet, densenet and vit models; remove the option."
+            f"libraries are known for {', '.join(known)}; remove the option."
         )
-    if "embedding/kernel" in keys:
-        return _Layout(AUGREG_VIT, method="linear", antialias=False)
-    if any(re.match(r"(vit\.)?embeddings\.", key) for key in keys):
-        return _Layout(HF_VIT)
-    return _Layout(TIMM_VIT)
-
-
-def _targets(key: str, rules: tuple[Rule, ...]) -> list[tuple[str, Transform]] | None:
-    """Where a tensor of the file goes; None where no rule knows it."""
-    for pattern, targets in rules:
-        match = re.fullmatch(pattern, key)
-        if match:
-            return [(match.expand(target), transform) for target, transform in targets]
-    return None
+    return next(layout for layout in layouts if layout.fits(arrays))
 
 
 def resample_positions(
@@ -104,7 +72,7 @@ def resample_positions(
 
 
 def _fit_positions(
-    table: np.ndarray, length: int, prefixes: tuple[int, int], grid: Any, layout: _Layout
+    table: np.ndarray, length: int, prefixes: tuple[int, int], grid: Any, layout: Layout
 ) -> np.ndarray:
     """Positions of the file for a model with `length` rows; prefixes are (file's, model's)."""
     in_file, in_model = prefixes
@@ -132,7 +100,7 @@ def _filled(target: str, wanted: Mapping[str, Any]) -> list[str]:
 
 
 def _by_groups(
-    array: np.ndarray, transform: Transform, target: str, shapes: list[tuple[int, ...]]
+    array: np.ndarray, read: Read, target: str, shapes: list[tuple[int, ...]]
 ) -> list[np.ndarray]:
     """Cuts a projection of equal heads into those of groups whose heads differ in size.
 
@@ -140,13 +108,13 @@ def _by_groups(
       ValueError: the heads of the groups are not as wide together as those of the file.
     """
     if len(shapes) == 1:
-        return [transform(array, shapes[0])]
+        return [read(array, shapes[0])]
     # Kernels are [in, heads, width] but for the output's, [heads, width, out].
     into = target.endswith("/kernel") and "/out/" not in target
     widths = [math.prod(s[1:] if into else s[:2]) for s in shapes]
     flat = (shapes[0][0], sum(widths)) if into else (sum(widths), *shapes[0][2:])
     try:
-        whole = transform(array, flat).reshape(flat)
+        whole = read(array, flat).reshape(flat)
     except ValueError:
         raise ValueError(f"the groups of heads are {sum(widths)} wide together") from None
     pieces = np.split(whole, np.cumsum(widths)[:-1], axis=int(into))
@@ -182,23 +150,23 @@ class _Problems:
 def _convert(
     arrays: Mapping[str, np.ndarray],
     wanted: Mapping[str, Any],
-    layout: _Layout,
+    layout: Layout,
     skip_head: bool,
     grid: tuple[int, int] | None,
 ) -> tuple[dict[str, np.ndarray], _Problems]:
     """Arrays of the file by the model's names, and what did not fit."""
-    routes = {key: _targets(key, layout.rules) for key in arrays}
+    routes = {key: layout.leaves(key) for key in arrays}
     known = {target for route in routes.values() for target, _ in route or ()}
-    prefixes = (int(_CLS in known), int(_CLS in wanted))
+    prefixes = (int(layout.class_token in known), int(layout.class_token in wanted))
     found, problems = {}, _Problems()
     for key, route in routes.items():
         if route is None:
             problems.extra.append(key)
             continue
-        for target, transform in route:
+        for target, read in route:
             if skip_head and target.startswith("params/head/"):
                 continue
-            if target == _CLS and _CLS not in wanted:
+            if target == layout.class_token and target not in wanted:
                 continue  # a model that pools by the mean has no class token
             names = _filled(target, wanted)
             if not names:
@@ -207,9 +175,9 @@ def _convert(
             array = np.asarray(arrays[key], np.float32)
             shapes = [tuple(wanted[name].shape) for name in names]
             try:
-                if target == _POSITIONS:
+                if target == layout.positions:
                     array = _fit_positions(array, shapes[0][1], prefixes, grid, layout)
-                values, reason = _by_groups(array, transform, target, shapes), ""
+                values, reason = _by_groups(array, read, target, shapes), ""
             except ValueError as error:
                 values, reason = [None] * len(names), f" ({error})"
             found |= dict(zip(names, values, strict=True))
@@ -244,11 +212,11 @@ def load(
 ) -> dict[str, Any]:
     """Replaces the variables of a model by the weights of a file.
 
-    Known are torchvision's (and timm's) ResNets and DenseNets (also with the tensor names of old
-    files), and the ViTs of timm, of transformers (`ViTModel`, `ViTForImageClassification`) and of
-    augreg (`.npz`). Position tables are resampled to the model's grid; the first convolution is
-    summed over RGB for one-channel images, which is exact for three identical channels under one
-    normalisation.
+    A file has one of the `layouts` that the model's class declares: torchvision's (and timm's)
+    for ResNets and DenseNets, those of timm, transformers (`ViTModel`,
+    `ViTForImageClassification`) and augreg (`.npz`) for ViTs. Positions are resampled to the
+    model's grid; the first convolution is summed over RGB for one-channel images, which is exact
+    for three identical channels under one normalisation.
 
     Flexible heads take the projections of plain heads in order; where their sizes differ, the
     kernels are cut into slices in order, which must be as wide together. What only flexible heads

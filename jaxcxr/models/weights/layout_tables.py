@@ -1,0 +1,156 @@
+"""Layouts of the weights of torchvision, timm, transformers and augreg."""
+
+from jaxcxr.models.weights.layouts import (
+    BACKBONE,
+    CONV,
+    DENSE,
+    FIRST_CONV,
+    FIRST_CONV_HWIO,
+    FLAT,
+    FROM_HEADS,
+    HEAD,
+    Entry,
+    Layout,
+    batch_norm,
+    linear,
+    norm,
+    tensor,
+)
+
+_COUNTERS = r".*\.num_batches_tracked"
+_TORCHVISION = "torchvision.models.{name}(num_classes={classes})"
+
+TORCHVISION_RESNET = Layout(
+    entries=(
+        tensor("conv1.weight", f"{BACKBONE}/conv1/kernel", FIRST_CONV),
+        *batch_norm("bn1", "backbone/bn1"),
+        tensor("layer{}.{}.conv{}.weight", "params/backbone/layer{}_{}/conv{}/kernel", CONV),
+        *batch_norm("layer{}.{}.bn{}", "backbone/layer{}_{}/bn{}"),
+        tensor("layer{}.{}.downsample.0.weight",
+               "params/backbone/layer{}_{}/downsample_conv/kernel", CONV),
+        *batch_norm("layer{}.{}.downsample.1", "backbone/layer{}_{}/downsample_bn"),
+        *linear("fc", HEAD),
+    ),
+    ignored=_COUNTERS,
+    library="torchvision",
+    fixed=("stages", "bottleneck", "width", "stem"),
+    head="fc",
+    constructor=_TORCHVISION,
+)
+
+TORCHVISION_DENSENET = Layout(
+    entries=(
+        tensor("features.conv0.weight", f"{BACKBONE}/conv0/kernel", FIRST_CONV),
+        *batch_norm("features.norm{}", "backbone/norm{}"),
+        tensor("features.denseblock{}.denselayer{}.conv{}.weight",
+               "params/backbone/denseblock{}_{}/conv{}/kernel", CONV),
+        *batch_norm("features.denseblock{}.denselayer{}.norm{}",
+                    "backbone/denseblock{}_{}/norm{}"),
+        tensor("features.transition{}.conv.weight",
+               "params/backbone/transition{}/conv/kernel", CONV),
+        *batch_norm("features.transition{}.norm", "backbone/transition{}/norm"),
+        *linear("classifier", HEAD),
+    ),
+    # CheXNet's reproductions hold the network in an attribute and the classifier in a Sequential.
+    # Older files, torchvision's own ImageNet weights among them, write `norm.1` for `norm1`.
+    renamed=(
+        (r"^densenet121\.", ""),
+        (r"^classifier\.0\.", "classifier."),
+        (r"(\.denselayer\d+\.(?:norm|conv))\.(\d+)", r"\1\2"),
+    ),
+    ignored=_COUNTERS,
+    library="torchvision",
+    fixed=("stages", "growth", "bn_size", "width", "stem"),
+    head="classifier",
+    constructor=_TORCHVISION,
+)
+
+_BLOCK = "params/backbone/blocks_{}"
+_TOKENS = {"class_token": f"{BACKBONE}/cls_token", "positions": f"{BACKBONE}/pos_embed"}
+_ROLES = ("query", "key", "value")
+
+_NPZ_BLOCK = "Transformer/encoderblock_{}"
+AUGREG_VIT = Layout(
+    entries=(
+        tensor("cls", f"{BACKBONE}/cls_token"),
+        tensor("Transformer/posembed_input/pos_embedding", f"{BACKBONE}/pos_embed"),
+        tensor("embedding/kernel", f"{BACKBONE}/patch_embed/kernel", FIRST_CONV_HWIO),
+        tensor("embedding/bias", f"{BACKBONE}/patch_embed/bias"),
+        *(
+            tensor(f"{_NPZ_BLOCK}/{theirs}/{leaf}", f"{_BLOCK}/{ours}/{leaf}")
+            for theirs, ours, leaves in (
+                ("LayerNorm_0", "norm1", ("scale", "bias")),
+                ("LayerNorm_2", "norm2", ("scale", "bias")),
+                *((f"MultiHeadDotProductAttention_1/{role}", f"attention/{role}",
+                   ("kernel", "bias")) for role in (*_ROLES, "out")),
+                ("MlpBlock_3/Dense_0", "mlp/fc1", ("kernel", "bias")),
+                ("MlpBlock_3/Dense_1", "mlp/fc2", ("kernel", "bias")),
+            )
+            for leaf in leaves
+        ),
+        *(tensor(f"Transformer/encoder_norm/{leaf}", f"{BACKBONE}/norm/{leaf}")
+          for leaf in ("scale", "bias")),
+        *(tensor(f"head/{leaf}", f"{HEAD}/{leaf}") for leaf in ("kernel", "bias")),
+    ),
+    marker=r"embedding/kernel$",
+    ignored=r"pre_logits/.*",
+    **_TOKENS,
+    method="linear",
+    antialias=False,
+)
+
+_HF_BLOCK = "encoder.layer.{}"
+HF_VIT = Layout(
+    entries=(
+        tensor("embeddings.cls_token", f"{BACKBONE}/cls_token"),
+        tensor("embeddings.position_embeddings", f"{BACKBONE}/pos_embed"),
+        *linear("embeddings.patch_embeddings.projection", f"{BACKBONE}/patch_embed", FIRST_CONV),
+        *norm(f"{_HF_BLOCK}.layernorm_before", f"{_BLOCK}/norm1"),
+        *norm(f"{_HF_BLOCK}.layernorm_after", f"{_BLOCK}/norm2"),
+        *(
+            entry for role in _ROLES for entry in linear(
+                f"{_HF_BLOCK}.attention.attention.{role}", f"{_BLOCK}/attention/{role}",
+                DENSE, FLAT,
+            )
+        ),
+        *linear(f"{_HF_BLOCK}.attention.output.dense", f"{_BLOCK}/attention/out", FROM_HEADS),
+        *linear(f"{_HF_BLOCK}.intermediate.dense", f"{_BLOCK}/mlp/fc1"),
+        *linear(f"{_HF_BLOCK}.output.dense", f"{_BLOCK}/mlp/fc2"),
+        *norm("layernorm", f"{BACKBONE}/norm"),
+        *linear("classifier", HEAD),
+    ),
+    marker=r"(vit\.)?embeddings\.",
+    renamed=((r"^vit\.", ""),),
+    ignored=r"pooler\..*|embeddings\.mask_token",
+    **_TOKENS,
+)
+
+TIMM_VIT = Layout(
+    entries=(
+        tensor("cls_token", f"{BACKBONE}/cls_token"),
+        tensor("pos_embed", f"{BACKBONE}/pos_embed"),
+        *linear("patch_embed.proj", f"{BACKBONE}/patch_embed", FIRST_CONV),
+        *norm("blocks.{}.norm1", f"{_BLOCK}/norm1"),
+        *norm("blocks.{}.norm2", f"{_BLOCK}/norm2"),
+        Entry("blocks.{}.attn.qkv.weight",
+              tuple(f"{_BLOCK}/attention/{role}/kernel" for role in _ROLES), DENSE),
+        Entry("blocks.{}.attn.qkv.bias",
+              tuple(f"{_BLOCK}/attention/{role}/bias" for role in _ROLES), FLAT),
+        *linear("blocks.{}.attn.proj", f"{_BLOCK}/attention/out", FROM_HEADS),
+        *linear("blocks.{}.mlp.fc1", f"{_BLOCK}/mlp/fc1"),
+        *linear("blocks.{}.mlp.fc2", f"{_BLOCK}/mlp/fc2"),
+        *norm("norm", f"{BACKBONE}/norm"),
+        *linear("head", HEAD),
+    ),
+    renamed=((r"^fc_norm\.", "norm."),),
+    **_TOKENS,
+    library="timm",
+    fixed=("dim", "depth", "heads", "mlp_ratio", "pool", "positions", "attention", "norm"),
+    head="head",
+    constructor=(
+        "timm.create_model('{name}_patch{patch}_224', num_classes={classes}, "
+        "img_size={image_size})"
+    ),
+)
+
+VIT = (AUGREG_VIT, HF_VIT, TIMM_VIT)
