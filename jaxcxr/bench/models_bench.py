@@ -22,6 +22,7 @@ from jaxcxr import models
 from jaxcxr.bench.attention_layers import PASSES, Layer
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention.layers import layers, shares
+from jaxcxr.models.attention.stacks import stacks
 from jaxcxr.models.sequence import transformer
 from jaxcxr.plan import compiled, timing
 
@@ -107,21 +108,17 @@ class Subject:
     def __init__(self, config):
         self.name, self.dtype = config.model.name, jnp.dtype(config.dtype)
         self.options = dict(config.model.options)
-        self.layout: dict[str, Any] = {}
-        self.more: tuple[str, ...] = ()
-        if self.name.startswith("vit"):
-            size = config.data.image_size
-            self.input = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
-            side, prefix = size // self.options["patch"], int(self.options["pool"] == "token")
-            self.tokens = prefix + side**2
-            self.layout, self.more = {"grid": (side, side), "global_tokens": prefix}, OF_IMAGES
-        elif self.name == "pose_temporal":
-            self.tokens = config.data.frames
-            self.input = jax.ShapeDtypeStruct((1, self.tokens, 17, 3), jnp.float32)
-        else:
+        size = config.data.get("image_size", 0)
+        shape = (size, size, 1) if size else (config.data.frames, 17, 3)
+        self.input = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        declared = stacks(models.create(self.name, **self.options), shape)
+        if len(declared) != 1:
             raise UserError(
-                f"bench models takes a config of a ViT or of pose_temporal, not {self.name!r}."
+                "bench models takes a config of a model with one stack of encoder blocks, such as "
+                f"a ViT or pose_temporal, not {self.name!r}."
             )
+        self.tokens, self.layout = declared[0].tokens, dict(declared[0].layout)
+        self.more = OF_IMAGES if "grid" in self.layout else ()
         own = self.options["attention"]
         self.own = own if isinstance(own, str) else "|".join(own)
 

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from jaxcxr import registry
 from jaxcxr.errors import UserError
 
+# Class of a model -> its counterpart in the torch program.
+_KINDS = {"PoseTemporal": "pose", "PoseSpatioTemporal": "pose", "ViT": "vit", "ResNet": "resnet"}
 # What a model or a loss must be for its torch form to do the same work.
 _PLAIN = {
     "pose": {
@@ -72,10 +75,8 @@ def of(config, facts: dict[str, Any], device: str, compile_: str) -> dict[str, A
 
 
 def _kind(name: str) -> str:
-    if name in ("pose_temporal", "pose_spatiotemporal"):
-        return "pose"
-    kind = name.partition("_")[0] if name.startswith("vit_") else name.rstrip("0123456789")
-    if kind not in ("vit", "resnet"):
+    kind = _KINDS.get(registry.model(name).func.__name__)
+    if kind is None:
         raise UserError(
             f"{name!r} has no torch counterpart; --peer takes pose_temporal, pose_spatiotemporal, "
             "vit_* and resnet*."

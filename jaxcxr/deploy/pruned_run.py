@@ -107,8 +107,8 @@ def prune(
 
     config = config_lib.from_saved(checkpoint.load_config(workdir))
     stacks = _stacks(config)
-    if not any(stack.flexible for stack in stacks):
-        kinds = ", ".join(sorted({kind for stack in stacks for kind in stack.kinds}))
+    if not any(blocks.flexible for blocks in stacks):
+        kinds = ", ".join(sorted({kind for blocks in stacks for kind in blocks.kinds}))
         raise UserError(
             f"the model {config.model.name!r} of {workdir} has no flexible heads to prune"
             + (f"; its attention: {kinds}." if kinds else ".")
@@ -117,11 +117,11 @@ def prune(
         raise UserError(f"{out} exists; give another --out, or remove it.")
     before, state = _trained(config, workdir)
     plans = {
-        (stack.prefix, layer): analysis.plan(
-            groups, cost, _attention(state.eval_params, stack.prefix, layer), stack.dim,
-            stack.where, stack.tokens, round_spans,
+        (blocks.stack.name, layer): analysis.plan(
+            groups, cost, _attention(state.eval_params, blocks.stack.name, layer),
+            before.model.dim, blocks.stack.where, blocks.stack.tokens, round_spans,
         )
-        for stack in stacks for layer, (groups, cost) in stack.flexible.items()
+        for blocks in stacks for layer, (groups, cost) in blocks.flexible.items()
     }
     after = setup.make(_config(config, stacks, plans, duration))
     params = _apply(plans, state.params)
@@ -144,60 +144,47 @@ def prune(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Stack:
-    """Blocks of a model that share an option.
+class _Blocks:
+    """A stack of encoder blocks with what the config says of it.
 
     Attributes:
-      option: of the model, "attention" or "joint_attention".
-      prefix: of the blocks' names.
+      stack: as the model declares it, see `attention.stacks.Stack`.
       kinds: attention of each block, as text.
-      flexible: number of a block -> its groups and their cost.
-      where: its tokens stand.
-      tokens: their number.
-      dim: width of the tokens.
+      flexible: number of a block -> its groups of heads and their cost.
     """
 
-    option: str
-    prefix: str
+    stack: Any
     kinds: tuple[str, ...]
     flexible: dict[int, tuple]
-    where: Any
-    tokens: int
-    dim: int
 
 
-def _stacks(config) -> list[_Stack]:
-    from jaxcxr import registry
+def _stacks(config) -> list[_Blocks]:
+    from jaxcxr import models
     from jaxcxr.models import attention
-    from jaxcxr.models.attention.geometry import Grid, TokenSequence, Tree
+    from jaxcxr.models.attention.layers import of_layers
+    from jaxcxr.models.attention.stacks import stacks
 
-    options = {**registry.model_options(config.model.name), **config.model.options.to_dict()}
-    if "attention" not in options:
-        return []
-    joints = "joint_attention" in options
-    if "patch" in options:
-        side, prefix = config.data.image_size // options["patch"], int(options["pool"] == "token")
-        place = Grid(side, side, prefix), side**2 + prefix
-    else:
-        place = TokenSequence(), config.data.frames
-    found = [("attention", "frames" if joints else "blocks", *place)]
-    if joints:
-        parents = tuple(options["parents"])
-        found.append(("joint_attention", "joints", Tree(parents), len(parents)))
-    stacks = []
-    for option, prefix, where, tokens in found:
-        value = options[option]
-        names = value.split("|") if isinstance(value, str) else value
-        kinds = tuple(names[i % len(names)].strip() for i in range(options["depth"]))
+    model = models.create(config.model.name, **config.model.options.to_dict())
+    data = config.data
+    shape = (data.image_size,) * 2 if config.task == "cxr" else (data.frames,)
+    found = []
+    for stack in stacks(model, shape):
+        kinds = of_layers(getattr(model, stack.option), stack.depth)
         flexible = {}
         for i, kind in enumerate(kinds):
             if kind.partition("(")[0].strip() not in attention.KINDS:
                 made = attention.factory(
-                    kind, heads=options["heads"], dropout=0.0, dtype=np.float32
+                    kind, heads=model.heads, dropout=0.0, dtype=np.float32
                 ).keywords
                 flexible[i] = (made["groups"], made["cost"])
-        stacks.append(_Stack(option, prefix, kinds, flexible, where, tokens, options["dim"]))
-    return stacks
+        found.append(_Blocks(stack, tuple(kinds), flexible))
+    options = [blocks.stack.option for blocks in found if blocks.flexible]
+    if len(set(options)) < len(options):
+        raise UserError(
+            f"the model {config.model.name!r} has several stacks of blocks under one option of "
+            "attention, and heads that are pruned would differ between them; it cannot be pruned."
+        )
+    return found
 
 
 def _trained(config, workdir: pathlib.Path):
@@ -243,13 +230,13 @@ def _config(config, stacks, plans, duration: str | None):
 
     new = config.copy_and_resolve_references()
     with new.unlocked():
-        for stack in stacks:
-            if stack.flexible:
+        for blocks in stacks:
+            if blocks.flexible:
                 texts = (
-                    plans[stack.prefix, i].text if i in stack.flexible else kind
-                    for i, kind in enumerate(stack.kinds)
+                    plans[blocks.stack.name, i].text if i in blocks.flexible else kind
+                    for i, kind in enumerate(blocks.kinds)
                 )
-                new.model.options[stack.option] = "|".join(texts)
+                new.model.options[blocks.stack.option] = "|".join(texts)
         new.model.pretrained = ""
         last = new.stage_order[-1]
         new.stage_order = (last,)

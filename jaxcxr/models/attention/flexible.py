@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention import alignments, cache, capture, fused, gates, spans, weighing
-from jaxcxr.models.attention.geometry import Geometry, Grid, TokenSequence, Tree, geometry
+from jaxcxr.models.attention.geometry import Geometry, geometry, of_layout
 from jaxcxr.models.attention.groups import Cost, HeadGroup, widths
 from jaxcxr.models.attention.head_losses import Losses
 from jaxcxr.models.attention.head_parameters import (
@@ -171,11 +171,7 @@ class FlexibleHeadAttention(nn.Module):
 
     def _layout(self, distance: Any) -> Geometry:
         where = geometry(distance)
-        if where is None and self.parents:
-            return Tree(self.parents)
-        if where is None:
-            return Grid(*self.grid, self.global_tokens) if self.grid else TokenSequence()
-        return where
+        return of_layout(self.grid, self.global_tokens, self.parents) if where is None else where
 
     def _project(self, x, memory, sizes) -> list[dict[str, jax.Array]]:
         """Query, key and value of each group, and what gates and spans are computed from."""

@@ -193,5 +193,21 @@ def geometry(distance: Any) -> Geometry | None:
     return Measured(distance)
 
 
+def of_layout(
+    grid: tuple[int, int] | tuple[()] | None = None, global_tokens: int = 0,
+    parents: tuple[int, ...] = (),
+) -> Geometry:
+    """The geometry that facts about the tokens of a layer give.
+
+    Arguments:
+      grid: (rows, columns) of patches.
+      global_tokens: number of tokens before the patches.
+      parents: index of each joint's parent, -1 for the root.
+    """
+    if parents:
+        return Tree(parents)
+    return Grid(*grid, global_tokens) if grid else TokenSequence()
+
+
 def _offset(query: jax.Array, key: jax.Array) -> jax.Array:
     return query[..., :, None, :] - key[..., None, :, :]

@@ -67,8 +67,8 @@ class HeadGroup:
             value = getattr(self, field)
             if value not in allowed:
                 raise UserError(
-                    f"{field}={value!r} of a head group is not known.{did_you_mean(str(value), allowed)} "
-                    f"Use one of {', '.join(allowed)}."
+                    f"{field}={value!r} of a head group is not known."
+                    f"{did_you_mean(str(value), allowed)} Use one of {', '.join(allowed)}."
                 )
         for field in ("count", "head_dim", "v_dim"):
             value = getattr(self, field)
@@ -186,6 +186,50 @@ def _group(count: int, words: str, term: str) -> HeadGroup:
             raise UserError(f"the heads {term!r} name {', '.join(sorted(twice))} twice; leave one.")
         fields |= new
     return HeadGroup(count, **fields)
+
+
+def format_groups(groups: tuple[HeadGroup, ...], cost: Cost | None = None) -> str:
+    """Writes groups as text; the inverse of `parse_groups`."""
+    terms = [_group_text(group) for group in groups]
+    if cost is not None:
+        terms.append(f"cost(budget={_literal(cost.budget)},weight={_literal(cost.weight)})")
+    return "+".join(terms)
+
+
+def _group_text(group: HeadGroup) -> str:
+    words = [_span_text(group.span)]
+    if group.align == "location":
+        words.append(f"location({group.max_keys})")
+    elif group.align != "scaled_dot":
+        words.append(group.align)
+    if group.norm != "softmax":
+        words.append(group.norm)
+    if group.gate != "none":
+        loss = f"({_literal(group.gate_loss)})" if group.gate_loss else ""
+        words.append(group.gate + loss)
+    words += [word for word in (group.mix, group.rel_bias) if word != "none"]
+    if group.qk_norm:
+        words.append("qk_norm")
+    if group.head_dim:
+        same = group.v_dim in (None, group.head_dim)
+        words.append(f"dim({group.head_dim})" if same else f"dim({group.head_dim},{group.v_dim})")
+    return f"{group.count}*{'/'.join(words)}"
+
+
+def _span_text(span: Span) -> str:
+    """Writes a span: arguments without a default first, by position, then what differs from one."""
+    arguments = []
+    for field in dataclasses.fields(span):
+        value = getattr(span, field.name)
+        if field.default is dataclasses.MISSING:
+            arguments.append(_literal(value))
+        elif value != field.default:
+            arguments.append(f"{field.name}={_literal(value)}")
+    return f"{span.name}({','.join(arguments)})" if arguments else span.name
+
+
+def _literal(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(float(value))
 
 
 def _dim(head: int, value: int | None = None) -> dict[str, Any]:

@@ -82,14 +82,24 @@ def layers(
     Raises:
       UserError: more kinds than layers, or a kind or an option that does not exist.
     """
+    names = of_layers(kinds, depth)
+    made = {kind: _layer(kind, layout, heads, dropout, dtype) for kind in names}
+    return _grouped([made[kind] for kind in names])
+
+
+def of_layers(kinds: str | tuple[str, ...], depth: int) -> list[str]:
+    """The kind of each layer; arguments as in `layers`.
+
+    Raises:
+      UserError: more kinds than layers.
+    """
     names = tuple(kinds.split("|")) if isinstance(kinds, str) else tuple(kinds)
     if not 0 < len(names) <= depth:
         raise UserError(
             f"{len(names)} kinds of attention for {depth} layers; name at least one and at most "
             "one for each layer."
         )
-    made = [_layer(kind, layout, heads, dropout, dtype) for kind in names]
-    return _grouped([made[index % len(made)] for index in range(depth)])
+    return [names[index % len(names)].strip() for index in range(depth)]
 
 
 def shares(make: Callable[..., nn.Module]) -> bool:

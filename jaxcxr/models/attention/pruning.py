@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxcxr.models.attention import gates, spans, weighing
 from jaxcxr.models.attention.geometry import Geometry
-from jaxcxr.models.attention.groups import Cost, HeadGroup, widths
+from jaxcxr.models.attention.groups import Cost, HeadGroup, format_groups, widths
 
 _ROLES = ("query", "key", "value")
 
@@ -71,7 +71,7 @@ class Plan:
     @property
     def text(self) -> str:
         """The smaller layer as a config names it, see `groups.parse_groups`."""
-        return to_text(tuple(part.group for part in self.parts), self.cost)
+        return format_groups(tuple(part.group for part in self.parts), self.cost)
 
 
 def plan(
@@ -260,46 +260,3 @@ def _put_together(
             }
     params["out" if fused else "group_0_out"]["bias"] = bias
     return params
-
-
-def to_text(groups: tuple[HeadGroup, ...], cost: Cost | None = None) -> str:
-    """Groups as text; the inverse of `groups.parse_groups`."""
-    terms = [_group_text(group) for group in groups]
-    if cost is not None:
-        terms.append(f"cost(budget={_number(cost.budget)},weight={_number(cost.weight)})")
-    return "+".join(terms)
-
-
-def _group_text(group: HeadGroup) -> str:
-    words = [_span_text(group.span)]
-    if group.align == "location":
-        words.append(f"location({group.max_keys})")
-    elif group.align != "scaled_dot":
-        words.append(group.align)
-    if group.norm != "softmax":
-        words.append(group.norm)
-    if group.gate != "none":
-        words.append(f"{group.gate}({_number(group.gate_loss)})" if group.gate_loss else group.gate)
-    words += [word for word in (group.mix, group.rel_bias) if word != "none"]
-    if group.qk_norm:
-        words.append("qk_norm")
-    if group.head_dim:
-        same = group.v_dim in (None, group.head_dim)
-        words.append(f"dim({group.head_dim})" if same else f"dim({group.head_dim},{group.v_dim})")
-    return f"{group.count}*{'/'.join(words)}"
-
-
-def _span_text(span: spans.Span) -> str:
-    """The span with what differs from its defaults; what has none stands first, without name."""
-    arguments = []
-    for field in dataclasses.fields(span):
-        value = getattr(span, field.name)
-        if field.default is dataclasses.MISSING:
-            arguments.append(_number(value))
-        elif value != field.default:
-            arguments.append(f"{field.name}={_number(value)}")
-    return f"{span.name}({','.join(arguments)})" if arguments else span.name
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(float(value))

@@ -1,7 +1,7 @@
 """Lifters without attention over time: temporal convolutions, and one frame at a time."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxcxr.errors import UserError
 from jaxcxr.models.pose.outputs import HEAD_INIT, Outputs
 from jaxcxr.models.pose.standardization import standardize
+from jaxcxr.models.pose.streaming import Windowed
 
 _DENSE_INIT = nn.initializers.he_normal()
 INPUTS = ("screen", "standardized")
@@ -132,6 +133,9 @@ class PoseConvolution(nn.Module):
       axis_name: mapped axis over which BatchNorm averages.
       dtype: of the computation; parameters, normalisation and output are float32.
     """
+
+    stream: ClassVar = Windowed
+    of_window: ClassVar = {"strided": True}
 
     channels: int = 1024
     widths: tuple[int, ...] = (3, 3, 3)
@@ -269,6 +273,10 @@ class PoseFrame(nn.Module):
       axis_name: mapped axis over which BatchNorm averages.
       dtype: of the computation; parameters, normalisation and output are float32.
     """
+
+    stream: ClassVar = Windowed
+    of_window: ClassVar = {}
+    receptive_field: ClassVar = 1
 
     width: int = 1024
     blocks: int = 2

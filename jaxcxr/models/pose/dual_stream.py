@@ -1,12 +1,19 @@
 """The transformer lifter of two streams: joints before frames, and frames before joints."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxcxr.models.pose.transformers import PARENTS, JointsBackbone, lift_joints
+from jaxcxr.models.attention.stacks import Stack
+from jaxcxr.models.pose.streaming import Cached
+from jaxcxr.models.pose.transformers import (
+    PARENTS,
+    JointsBackbone,
+    joint_stacks,
+    lift_joints,
+)
 from jaxcxr.models.sequence import transformer
 
 
@@ -86,6 +93,8 @@ class PoseDualStream(nn.Module):
       dtype: of the computation; parameters, LayerNorm, softmax and output are float32.
     """
 
+    stream: ClassVar = Cached
+
     dim: int = 128
     depth: int = 3
     heads: int = 8
@@ -106,6 +115,11 @@ class PoseDualStream(nn.Module):
     trajectory: bool = False
     decode: bool = False
     dtype: Any = jnp.float32
+
+    @nn.nowrap
+    def stacks(self, shape: tuple[int, ...]) -> tuple[Stack, ...]:
+        """The blocks of both streams."""
+        return (*joint_stacks(self, shape[0]), *joint_stacks(self, shape[0], "other_"))
 
     @nn.compact
     def __call__(

@@ -1,14 +1,16 @@
 """Recurrent lifters: simple, LSTM and GRU cells over frames, one or both ways."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxcxr.errors import UserError
 from jaxcxr.models.pose.outputs import HEAD_INIT, Outputs
 from jaxcxr.models.pose.standardization import standardize
-from jaxcxr.models.sequence.recurrent import Recurrent
+from jaxcxr.models.pose.streaming import Stream
+from jaxcxr.models.sequence.recurrent import Recurrent, first_carry, make_cell
 
 
 def frame_features(keypoints: jax.Array, mask: jax.Array | None) -> jax.Array:
@@ -20,6 +22,34 @@ def frame_features(keypoints: jax.Array, mask: jax.Array | None) -> jax.Array:
     """
     pose, place = standardize(keypoints, mask)
     return jnp.concatenate([pose.reshape(*keypoints.shape[:2], -1), place], -1)
+
+
+class _States(Stream):
+    """A recurrent model of one direction, which carries the states of its layers."""
+
+    @classmethod
+    def start(cls, model: nn.Module, variables: Any, clip: jax.Array) -> tuple[Stream, Any]:
+        """Makes the first states."""
+        if model.bidirectional:
+            raise UserError("a bidirectional model needs whole sequences; train it one way.")
+        cell = make_cell(model.cell, model.width, model.dtype)
+        first = jnp.zeros((clip.shape[0], 1, model.width), model.dtype)
+        return cls(model, variables, 0), tuple(
+            first_carry(cell, first) for _ in range(model.layers)
+        )
+
+    def _advance(self, carry: Any, frame: jax.Array, there: jax.Array) -> tuple[Any, Any]:
+        del there
+        model, params = self.model, self.variables["params"]
+        x = frame_features(frame[:, None], None)[:, 0].astype(model.dtype)
+        states = []
+        for layer, state in enumerate(carry):
+            cell = make_cell(model.cell, model.width, model.dtype)
+            state, x = cell.apply({"params": params["backbone"][f"forward_{layer}"]}, state, x)
+            states.append(state)
+        outputs = Outputs(frame.shape[1], model.uncertainty, model.trajectory)
+        y = nn.Dense(outputs.width, dtype=model.dtype).apply({"params": params["head"]}, x)
+        return tuple(states), outputs.of_frames(y[:, None])
 
 
 class PoseRecurrent(nn.Module):
@@ -37,6 +67,8 @@ class PoseRecurrent(nn.Module):
       trajectory: also where the root stands; see `pose_outputs.Outputs.read` for both.
       dtype: of the computation; parameters and output are float32.
     """
+
+    stream: ClassVar = _States
 
     cell: str = "lstm"
     width: int = 256

@@ -19,20 +19,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.pose.convolutions import PoseConvolution, PoseFrame
-from jaxcxr.models.pose.dual_stream import PoseDualStream
-from jaxcxr.models.pose.outputs import Outputs
-from jaxcxr.models.pose.recurrent_lifter import PoseRecurrent, frame_features
-from jaxcxr.models.pose.transformers import PoseSpatioTemporal, PoseTemporal
 from jaxcxr.models.sequence import scanned
-from jaxcxr.models.sequence.recurrent import first_carry, make_cell
-
-_TRANSFORMERS = (PoseTemporal, PoseSpatioTemporal, PoseDualStream)
 
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """A model ready for a stream.
+    """A model ready for a stream; a model's class declares its kind of stream as `stream`.
 
     Attributes:
       model: Linen module.
@@ -43,6 +35,22 @@ class Stream:
     model: nn.Module
     variables: Any
     latency: int
+
+    @classmethod
+    def start(cls, model: nn.Module, variables: Any, clip: jax.Array) -> tuple["Stream", Any]:
+        """Makes a model ready for a stream.
+
+        Arguments:
+          model, variables: as in `streaming.start`.
+          clip: zeros `[batch, frames, joints, 3]`, as many frames as are kept.
+
+        Returns:
+          The stream and its first carry.
+
+        Raises:
+          UserError: the model needs whole sequences.
+        """
+        raise NotImplementedError
 
     def step(self, carry: Any, frame: jax.Array, there: Any = True) -> tuple[Any, Any]:
         """Takes one frame.
@@ -58,41 +66,61 @@ class Stream:
           joints float32 `[batch, joints, 3]` in metres.
         """
         there = jnp.broadcast_to(jnp.asarray(there, bool), frame.shape[:1])
-        if isinstance(self.model, _TRANSFORMERS):
-            carry, outputs = self._cached(carry, frame, there)
-        elif isinstance(self.model, PoseRecurrent):
-            carry, outputs = self._recurrent(carry, frame)
-        else:
-            carry, outputs = self._windowed(carry, frame, there)
+        carry, outputs = self._advance(carry, frame, there)
         return carry, jax.tree.map(lambda x: x[:, 0], outputs)
 
-    def _cached(self, cache: Any, frame: jax.Array, there: jax.Array) -> tuple[Any, Any]:
+    def _advance(self, carry: Any, frame: jax.Array, there: jax.Array) -> tuple[Any, Any]:
+        """The next carry and outputs of a clip of one frame."""
+        raise NotImplementedError
+
+
+class Cached(Stream):
+    """A causal transformer, whose tokens lie in the collection `cache`; see `frame_cache`."""
+
+    @classmethod
+    def start(cls, model: nn.Module, variables: Any, clip: jax.Array) -> tuple[Stream, Any]:
+        """Makes an empty cache."""
+        if not model.causal:
+            raise UserError(
+                "the frames of this model see all later ones; for a stream train it with "
+                "causal=True, or run these weights in a model with causal=True and a latency."
+            )
+        model, variables = scanned.unrolled(model, variables)
+        model = model.clone(decode=True)
+        shapes = jax.eval_shape(model.init, jax.random.key(0), clip)["cache"]
+        cache = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        return cls(model, variables, model.latency), cache
+
+    def _advance(self, carry: Any, frame: jax.Array, there: jax.Array) -> tuple[Any, Any]:
         outputs, new = self.model.apply(
-            {**self.variables, "cache": cache}, frame[:, None],
+            {**self.variables, "cache": carry}, frame[:, None],
             mask=there[:, None] if self.latency else None, mutable=["cache"],
         )
         return new["cache"], outputs
 
-    def _recurrent(self, carry: Any, frame: jax.Array) -> tuple[Any, Any]:
-        model, params = self.model, self.variables["params"]
-        x = frame_features(frame[:, None], None)[:, 0].astype(model.dtype)
-        states = []
-        for layer, state in enumerate(carry):
-            cell = make_cell(model.cell, model.width, model.dtype)
-            state, x = cell.apply({"params": params["backbone"][f"forward_{layer}"]}, state, x)
-            states.append(state)
-        outputs = Outputs(frame.shape[1], model.uncertainty, model.trajectory)
-        y = nn.Dense(outputs.width, dtype=model.dtype).apply({"params": params["head"]}, x)
-        return tuple(states), outputs.of_frames(y[:, None])
 
-    def _windowed(self, carry: Any, frame: jax.Array, there: jax.Array) -> tuple[Any, Any]:
-        """The latest frames, the first and the last of the sequence repeated at its ends."""
+class Windowed(Stream):
+    """A model that lifts a frame from the `receptive_field` frames about it, or before it.
+
+    The first and the last frame of the sequence are repeated at its ends. The model declares as
+    `of_window` the options of the call that lifts the one frame of a window.
+    """
+
+    @classmethod
+    def start(cls, model: nn.Module, variables: Any, clip: jax.Array) -> tuple[Stream, Any]:
+        """Makes an empty window."""
+        size = model.receptive_field
+        late = 0 if getattr(model, "causal", False) else size // 2
+        kept = jnp.zeros((clip.shape[0], size, *clip.shape[2:]), jnp.float32)
+        return cls(model, variables, late), (kept, jnp.zeros((), bool))
+
+    def _advance(self, carry: Any, frame: jax.Array, there: jax.Array) -> tuple[Any, Any]:
         kept, begun = carry
         frame = jnp.where(there[:, None, None], frame, kept[:, -1])[:, None]
         kept = jnp.concatenate([kept[:, 1:], frame], 1)
         kept = jnp.where(begun, kept, frame)
-        options = {"strided": True} if isinstance(self.model, PoseConvolution) else {}
-        return (kept, jnp.ones((), bool)), self.model.apply(self.variables, kept, **options)
+        outputs = self.model.apply(self.variables, kept, **self.model.of_window)
+        return (kept, jnp.ones((), bool)), outputs
 
 
 def start(
@@ -117,35 +145,10 @@ def start(
     Raises:
       UserError: the model needs whole sequences.
     """
-    example = jnp.zeros((batch, frames, joints, 3), jnp.float32)
-    if isinstance(model, _TRANSFORMERS):
-        return _start_cached(model, variables, example)
-    if isinstance(model, PoseRecurrent):
-        if model.bidirectional:
-            raise UserError("a bidirectional model needs whole sequences; train it one way.")
-        cell = make_cell(model.cell, model.width, model.dtype)
-        first = jnp.zeros((batch, 1, model.width), model.dtype)
-        carry = tuple(first_carry(cell, first) for _ in range(model.layers))
-        return Stream(model, variables, 0), carry
-    if isinstance(model, PoseConvolution | PoseFrame):
-        size = model.receptive_field if isinstance(model, PoseConvolution) else 1
-        late = 0 if getattr(model, "causal", False) else size // 2
-        kept = jnp.zeros((batch, size, joints, 3), jnp.float32)
-        return Stream(model, variables, late), (kept, jnp.zeros((), bool))
-    raise UserError(
-        f"{type(model).__name__} reads the whole sequence before it writes the first pose; a "
-        "stream needs a causal transformer, a recurrent model of one direction or convolutions."
-    )
-
-
-def _start_cached(model: nn.Module, variables: Any, example: jax.Array) -> tuple[Stream, Any]:
-    if not model.causal:
+    kind = getattr(model, "stream", None)
+    if kind is None:
         raise UserError(
-            "the frames of this model see all later ones; for a stream train it with causal=True, "
-            "or run these weights in a model with causal=True and a latency."
+            f"{type(model).__name__} reads the whole sequence before it writes the first pose; a "
+            "stream needs a causal transformer, a recurrent model of one direction or convolutions."
         )
-    model, variables = scanned.unrolled(model, variables)
-    model = model.clone(decode=True)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), example)["cache"]
-    cache = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    return Stream(model, variables, model.latency), cache
+    return kind.start(model, variables, jnp.zeros((batch, frames, joints, 3), jnp.float32))

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,11 @@ from flax import linen as nn
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention.layers import layers, shares
+from jaxcxr.models.attention.stacks import Stack
 from jaxcxr.models.pose import frame_cache
 from jaxcxr.models.pose.outputs import HEAD_INIT, Outputs
 from jaxcxr.models.pose.standardization import standardize
+from jaxcxr.models.pose.streaming import Cached
 from jaxcxr.models.sequence import scanned, transformer
 
 # Parent of each joint in the order of Human3.6M, -1 for the root.
@@ -207,6 +209,8 @@ class PoseTemporal(nn.Module):
       dtype: of the computation; parameters, LayerNorm, softmax and output are float32.
     """
 
+    stream: ClassVar = Cached
+
     dim: int = 256
     depth: int = 6
     heads: int = 8
@@ -226,6 +230,11 @@ class PoseTemporal(nn.Module):
     trajectory: bool = False
     decode: bool = False
     dtype: Any = jnp.float32
+
+    @nn.nowrap
+    def stacks(self, shape: tuple[int, ...]) -> tuple[Stack, ...]:
+        """The blocks over the frames of keypoints of shape `(frames, joints, 3)`."""
+        return (Stack("blocks", "attention", self.depth, shape[0]),)
 
     @nn.compact
     def __call__(
@@ -355,6 +364,8 @@ class PoseSpatioTemporal(nn.Module):
       dtype: of the computation; parameters, LayerNorm, softmax and output are float32.
     """
 
+    stream: ClassVar = Cached
+
     dim: int = 128
     depth: int = 4
     heads: int = 8
@@ -376,12 +387,27 @@ class PoseSpatioTemporal(nn.Module):
     decode: bool = False
     dtype: Any = jnp.float32
 
+    @nn.nowrap
+    def stacks(self, shape: tuple[int, ...]) -> tuple[Stack, ...]:
+        """The blocks over the joints of a frame, and those over the frames of a joint."""
+        return joint_stacks(self, shape[0])
+
     @nn.compact
     def __call__(
         self, keypoints: jax.Array, *, mask: jax.Array | None = None, train: bool = False
     ) -> Any:
         """Lifts sequences; arguments, shapes and units as in `PoseTemporal.__call__`."""
         return lift_joints(self, SpatioTemporalBackbone, keypoints, mask, train)
+
+
+def joint_stacks(model: nn.Module, frames: int, prefix: str = "") -> tuple[Stack, ...]:
+    """The two stacks of a stream over joint tokens, whose names begin with a prefix."""
+    parents = tuple(model.parents)
+    return (
+        Stack(f"{prefix}frames", "attention", model.depth, frames),
+        Stack(f"{prefix}joints", "joint_attention", model.depth, len(parents),
+              {"parents": parents}),
+    )
 
 
 def lift_joints(

@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention.layers import layers, shares
+from jaxcxr.models.attention.stacks import Stack
 from jaxcxr.models.layers.positions import sinusoidal_2d
 from jaxcxr.models.sequence import scanned, transformer
 from jaxcxr.models.vision.classifier import ClassifierHead
@@ -183,6 +184,15 @@ class ViT(nn.Module):
         self.head = ClassifierHead(
             self.classes, width=self.head_width, dropout=self.head_dropout, dtype=self.dtype
         )
+
+    @nn.nowrap
+    def stacks(self, shape: tuple[int, ...]) -> tuple[Stack, ...]:
+        """The blocks over the tokens of images of shape `(height, width, channels)`."""
+        grid = (shape[0] // self.patch, shape[1] // self.patch)
+        prefix = int(self.pool == "token")
+        layout = {"grid": grid, "global_tokens": prefix}
+        tokens = prefix + grid[0] * grid[1]
+        return (Stack("blocks", "attention", self.depth, tokens, layout),)
 
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Scores radiographs.

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcxr.errors import UserError
+from jaxcxr.models.attention.geometry import Grid
+from jaxcxr.models.attention.stacks import Stack, stacks
 from jaxcxr.models.layers.taps import FEATURES, PERTURBATIONS
 from jaxcxr.models.sequence import scanned
 from jaxcxr.report.attention_figures import patch_maps, rollout
@@ -59,10 +61,10 @@ class Explainer:
         """The methods that the model has what they need for, in the order of `METHODS`."""
         found = self._collections(images)
         given = {"", *(("map",) if FEATURES in found else ())}
-        blocks = found.get("attention", {}).get("backbone", {})
-        whole = [block.get("attention", {}) for block in blocks.values()]
-        if hasattr(self._model, "depth") and len(whole) == self._model.depth and all(
-            "weights" in block for block in whole
+        blocks, stack = found.get("attention", {}).get("backbone", {}), self._stack(images)
+        if stack and all(
+            "weights" in blocks.get(f"{stack.name}_{i}", {}).get("attention", {})
+            for i in range(stack.depth)
         ):
             given.add("attention")
         return tuple(name for name, (_, need) in METHODS.items() if need in given)
@@ -78,6 +80,11 @@ class Explainer:
         fine = [name for name, size in sizes.items() if min(size) >= CELLS]
         name = max(fine) if fine else max(sizes, key=lambda name: min(sizes[name]))
         return name, sizes[name]
+
+    def _stack(self, images: jax.Array) -> Stack | None:
+        """The model's blocks over patches, where it is one stack of those alone."""
+        found = stacks(self._model, images.shape[1:])
+        return found[0] if len(found) == 1 and isinstance(found[0].where, Grid) else None
 
     def _collections(self, images: jax.Array) -> Mapping[str, Any]:
         """Shapes of what the model gives away."""
@@ -115,6 +122,8 @@ class Explainer:
         options = {}
         if METHODS[method][1] == "map":
             options["stage"] = self.stage(images)[0]
+        if METHODS[method][1] == "attention":
+            options["stack"] = self._stack(images)
         if method in ("score_cam", "integrated_gradients"):
             options["baseline"] = self._baseline
         run = self._run(method, functools.partial(_FUNCTIONS[method], self._model, **options))
@@ -122,8 +131,8 @@ class Explainer:
         if method == "rollout":
             found = rollout(found)
         if METHODS[method][1] == "attention":
-            side, columns = (size // self._model.patch for size in images.shape[1:3])
-            found = patch_maps(found, side, columns, token=self._model.pool == "token")
+            grid = options["stack"].where
+            found = patch_maps(found, grid.rows, grid.columns, token=grid.prefix > 0)
         return enlarge(np.asarray(found, np.float32), images.shape[1:3])
 
     def _run(self, name: str, function: Callable) -> Callable:
@@ -212,31 +221,34 @@ def score_cam(model, variables, images, classes, *, stage: str, baseline: float)
     return jax.nn.relu((weight * features).sum(-1))
 
 
-def attention_weights(model, variables, images, classes) -> list[jax.Array]:
-    """Weights of each block, `[n, heads, tokens, tokens]`, for rollout; of no class."""
+def attention_weights(model, variables, images, classes, *, stack: Stack) -> list[jax.Array]:
+    """Weights of each block of a stack, `[n, heads, tokens, tokens]`, for rollout; of no class."""
     del classes
     _, found = model.apply(variables, images, mutable=["attention"])
     blocks = found["attention"]["backbone"]
-    return [blocks[f"blocks_{i}"]["attention"]["weights"][0] for i in range(model.depth)]
+    return [
+        blocks[f"{stack.name}_{i}"]["attention"]["weights"][0] for i in range(stack.depth)
+    ]
 
 
-def attention_gradient(model, variables, images, classes) -> jax.Array:
+def attention_gradient(model, variables, images, classes, *, stack: Stack) -> jax.Array:
     """Gradient-weighted attention (Chefer, Gur and Wolf 2021, arXiv:2103.15679, eq. 5 and 6).
 
     Arguments:
       model, variables: a transformer whose blocks all have weights.
       images: normalised, `[n, H, W, 1]`.
       classes: int `[n]`.
+      stack: the blocks.
 
     Returns:
       float32 `[n, tokens, tokens]`: how much each input token counts through each output token.
     """
     found, gradient = _perturbed(model, variables, images, classes, "attention")
     total = None
-    for index in range(model.depth):
-        block = found["backbone"][f"blocks_{index}"]["attention"]
-        slopes = gradient["backbone"][f"blocks_{index}"]["attention"]
-        slope = jnp.concatenate([slopes[name] for name in sorted(slopes, key=_number)], 1)
+    for index in range(stack.depth):
+        block = found["backbone"][f"{stack.name}_{index}"]["attention"]
+        slopes = gradient["backbone"][f"{stack.name}_{index}"]["attention"]
+        slope = jnp.concatenate([slopes[name] for name in sorted(slopes, key=_group)], 1)
         weights = block["weights"][0].astype(jnp.float32)
         mean = jax.nn.relu(slope.astype(jnp.float32) * weights).mean(1)
         total = jnp.eye(mean.shape[-1]) if total is None else total
@@ -244,8 +256,8 @@ def attention_gradient(model, variables, images, classes) -> jax.Array:
     return total - jnp.eye(total.shape[-1])
 
 
-def _number(name: str) -> int:
-    """Of a group of heads, `weights_3`; equal heads have one name alone."""
+def _group(name: str) -> int:
+    """Number of the group of heads in `weights_3`; equal heads have one name alone."""
     return int(name.partition("_")[2] or 0)
 
 

@@ -7,7 +7,7 @@ import pytest
 from jaxcxr.models.attention import pruning
 from jaxcxr.models.attention.flexible import FlexibleHeadAttention
 from jaxcxr.models.attention.geometry import TokenSequence
-from jaxcxr.models.attention.groups import HeadGroup, parse_groups
+from jaxcxr.models.attention.groups import HeadGroup, format_groups, parse_groups
 from jaxcxr.models.attention.spans import Fixed, Global
 
 DIM, FRAMES = 16, 12
@@ -164,6 +164,6 @@ def test_the_loss_on_the_cost_goes_with_all_that_it_could_change():
 ])
 def test_text_and_groups_are_inverse(text):
     groups, cost = parse_groups(text)
-    assert parse_groups(pruning.to_text(groups, cost)) == (groups, cost)
-    assert pruning.to_text((HeadGroup(2), HeadGroup(1, span=Fixed(3)))) == "2*global+1*fixed(3)"
+    assert parse_groups(format_groups(groups, cost)) == (groups, cost)
+    assert format_groups((HeadGroup(2), HeadGroup(1, span=Fixed(3)))) == "2*global+1*fixed(3)"
     assert Global() == HeadGroup(2).span
