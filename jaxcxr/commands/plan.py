@@ -12,19 +12,14 @@ expect at best, and which limit to work on, not a promise.
 """
 
 import argparse
-import dataclasses
 import json
-import os
 import re
-import subprocess
 import sys
 
-from jaxcxr.errors import RunError, UserError
+from jaxcxr.errors import UserError
 
 TAKES_CONFIG = True
-MOST_DEVICES = 1024
 _AXES = ("data", "fsdp", "tensor")
-_RESULT = "plan: "
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Compile, estimate and print.
+    """Compiles, estimates and prints.
 
     Raises:
       UserError: a mistake in the mesh, the device or the config.
@@ -45,7 +40,15 @@ def run(args: argparse.Namespace) -> None:
 
     shape = parse_mesh(args.mesh)
     device = hardware.named(args.device)
-    print(report(args.config, shape, device))
+
+    from jaxcxr import main  # after the mistakes: JAX is slow to import
+    from jaxcxr.plan import measured_apart, plan_text, planning
+
+    config = main.load_config(args.config)
+    planning.check_mesh(config, shape)
+    child = [sys.executable, "-m", "jaxcxr.commands.plan", json.dumps(shape), *args.config]
+    needs = measured_apart.needs(child, planning.fake_devices(shape))
+    print(plan_text.to_text(config, shape, device, needs))
 
 
 def parse_mesh(text: str) -> tuple[int, int, int]:
@@ -68,138 +71,17 @@ def parse_mesh(text: str) -> tuple[int, int, int]:
     return tuple(sizes.values())
 
 
-def report(flags: list[str], shape: tuple[int, int, int], device) -> str:
-    """The plan as text.
-
-    Arguments:
-      flags: `--config=FILE` and its overrides.
-      shape: sizes of data, fsdp and tensor.
-      device: of `train.hardware`.
-
-    Raises:
-      UserError, RunError: as `run`.
-    """
-    from jaxcxr import main
-    from jaxcxr.plan import planning, roofline
-
-    config = main.load_config(flags)
-    planning.check_mesh(config, shape)
-    needs = _measured(flags, shape, planning.fake_devices(shape))
-    found = roofline.estimate(needs, device, shape, config.dtype)
-    return "\n".join([
-        _head(config, shape, device, needs), "",
-        *_memory_rows(needs, device, config), "",
-        *_work_rows(needs, found, device, shape, roofline), "",
-        *_scaling_rows(needs, device, shape, config.dtype, roofline),
-    ])
-
-
-def _measured(flags: list[str], shape, devices: int):
-    """`planning.measure` in a process that has so many fake devices."""
-    from jaxcxr.plan import planning
-
-    forced = f"--xla_force_host_platform_device_count={devices}"
-    env = {
-        **os.environ, "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {forced}".strip(),
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "jaxcxr.commands.plan", json.dumps(shape), *flags],
-        env=env, capture_output=True, text=True, check=False,
-    )
-    if done.returncode == 2:
-        raise UserError(done.stderr.strip().splitlines()[-1].removeprefix("jaxcxr: "))
-    lines = [line for line in done.stdout.splitlines() if line.startswith(_RESULT)]
-    if done.returncode or not lines:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise RunError(
-            f"the process that compiles the step ended with code {done.returncode}: {last}"
-        )
-    values = json.loads(lines[-1].removeprefix(_RESULT))
-    values["traffic"] = tuple(
-        planning.Traffic(**{**part, "axes": tuple(part["axes"])}) for part in values["traffic"]
-    )
-    return planning.Needs(**values)
-
-
-def _head(config, shape, device, needs) -> str:
-    mesh = " x ".join(f"{axis} {size}" for axis, size in zip(_AXES, shape, strict=True))
-    count = shape[0] * shape[1] * shape[2]
-    share = config.batch_size / shape[0] / shape[1]
-    return (
-        f"{config.model.name}, {config.dtype}, batch {config.batch_size} ({share:g} a part) on "
-        f"{count} x {device.name}: {mesh}\n{needs.parameters:,} parameters"
-    )
-
-
-def _memory_rows(needs, device, config) -> list[str]:
-    parts = {
-        "parameters": needs.parameter_bytes,
-        "optimiser": needs.optimizer_bytes,
-        "moving average": needs.average_bytes,
-        "batch": needs.batch_bytes,
-        "activations and gradients": needs.activation_bytes,
-        "together": needs.memory,
-    }
-    rows = [f"{'memory of a device':<34}{'GB':>10}"]
-    rows += [f"  {name:<32}{size / 1e9:>10.3f}" for name, size in parts.items()]
-    share = needs.memory / device.memory
-    fits = f"{share:.1%} of the {device.memory / 1e9:.0f} GB of a {device.name}"
-    advice = "" if share <= 1 else (
-        "; it does not fit: raise config.accumulate or mesh.fsdp, or set model.options.remat=full"
-    )
-    return [*rows, f"  {fits}{advice}"]
-
-
-def _work_rows(needs, found, device, shape, roofline) -> list[str]:
-    sizes = dict(zip(_AXES, shape, strict=True))
-    rows = [f"{'a step':<60}{'amount':>16}{'at best':>14}"]
-
-    def row(name: str, amount: str, seconds: float | None) -> str:
-        time = "" if seconds is None else f"{seconds * 1e3:,.3f} ms"
-        return f"  {name:<58}{amount:>16}{time:>14}"
-
-    rows.append(row("FLOP, all devices", f"{needs.model_flops / 1e9:,.1f} G", None))
-    rows.append(row("products of matrices, a device", f"{needs.flops / 1e9:,.1f} G",
-                    found.compute))
-    rows.append(row("bytes of memory, a device", f"{needs.moved_bytes / 1e9:,.3f} GB",
-                    found.memory))
-    rows += [
-        row(f"{part.kind} over {' and '.join(a for a in part.axes if sizes[a] > 1)}: {part.what}",
-            f"{part.bytes / 1e6:,.2f} MB", roofline.seconds(part, device, sizes))
-        for part in needs.traffic if any(sizes[axis] > 1 for axis in part.axes)
-    ]
-    names = {"compute": "arithmetic", "memory": "memory", "network": "the network"}
-    rows.append(
-        f"  {found.hidden * 1e3:,.3f} ms with all communication hidden, {found.added * 1e3:,.3f} "
-        f"ms with none; bound by {names[found.bound]}"
-    )
-    return rows
-
-
-def _scaling_rows(needs, device, shape, dtype, roofline) -> list[str]:
-    rows = ["more data parallel, the same share of the batch on each device",
-            f"{'devices':>9}{'hidden ms':>12}{'added ms':>12}{'efficiency':>18}  bound by"]
-    for other in roofline.scaled(shape, MOST_DEVICES):
-        found = roofline.estimate(needs, device, other, dtype)
-        low, high = found.efficiency
-        count = other[0] * other[1] * other[2]
-        rows.append(f"{count:>9,}{found.hidden * 1e3:>12,.3f}{found.added * 1e3:>12,.3f}"
-                    f"{f'{low:.1%} to {high:.1%}':>18}  {found.bound}")
-    return rows
-
-
 def _compile(argv: list[str]) -> None:
     """The other process: measures, and prints what it found as one line of JSON."""
     from jaxcxr import main
-    from jaxcxr.plan import planning
+    from jaxcxr.plan import measured_apart, planning
 
     try:
         needs = planning.measure(main.load_config(argv[1:]), tuple(json.loads(argv[0])))
     except UserError as error:
         print(f"jaxcxr: {error}", file=sys.stderr)
         sys.exit(2)
-    print(_RESULT + json.dumps(dataclasses.asdict(needs)))
+    print(measured_apart.to_line(needs))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,72 @@
+"""Writes poses to look at, as a page or a film."""
+
+import pathlib
+from collections.abc import Sequence
+
+from jaxcxr.errors import UserError
+from jaxcxr.pose.player.motions import Take
+
+KINDS = (".html", ".gif", ".mp4")
+
+
+def choose(takes: Sequence[Take], names: Sequence[str], path: pathlib.Path) -> list[Take]:
+    """The sequences of these names, or else those in whose name one of them stands.
+
+    Arguments:
+      takes: all sequences.
+      names: of the sequences wanted.
+      path: of their file, for messages.
+
+    Raises:
+      UserError: there is no such sequence.
+    """
+    chosen = []
+    for name in names:
+        found = [take for take in takes if take.name == name]
+        found = found or [take for take in takes if name in take.name]
+        if not found:
+            shown = ", ".join(take.name for take in takes[:8])
+            more = f" and {len(takes) - 8} more" if len(takes) > 8 else ""
+            raise UserError(f"{path}: no sequence {name!r}; its sequences: {shown}{more}.")
+        chosen += [take for take in found if take not in chosen]
+    return chosen
+
+
+def write(takes: Sequence[Take], source: str, out: pathlib.Path) -> list[str]:
+    """Writes the poses in the form that the ending of the file says.
+
+    Arguments:
+      takes: the sequences; a film shows the first.
+      source: name of the file they are of.
+      out: the file to write, its ending one of `KINDS`.
+
+    Returns:
+      lines on what is in it.
+
+    Raises:
+      RunError: OpenCV cannot write films here.
+      OSError: the file cannot be written.
+    """
+    from jaxcxr.pose.player import video, viewer_page  # lazily: matplotlib is slow to import
+
+    if out.suffix == ".html":
+        text = viewer_page.page(takes, source)
+        partial = out.with_name(out.name + ".partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(out)
+        return [f"{len(takes)} sequences, {sum(len(take.joints) for take in takes):,} frames"]
+    take, note = video.thinned(takes[0])
+    lines = [f"{take.name}: {len(take.joints):,} frames at {take.fps:.4g} fps"]
+    if out.suffix == ".gif":
+        video.write_gif(take, out)
+    else:
+        codec = video.write_mp4(take, out)
+        lines[0] += f", codec {codec}"
+        if codec == "mp4v":
+            lines.append("this build of OpenCV has no codec that browsers play; players do")
+    if note:
+        lines.append(note)
+    if len(takes) > 1:
+        lines.append(f"a film shows one sequence; {len(takes) - 1} more are in {source}, choose "
+                     "by --sequence")
+    return lines
