@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxcxr.data import image_ids, label_tables
 from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.errors import UserError, some
 from jaxcxr.statistics import intervals
-from jaxcxr.xray.evaluation import scored_files
 
 # Columns of the adjudicated labels of Majkowska et al. 2020 (doi:10.1148/radiol.2019191293) that
 # stand for several of our findings: such a column agrees with an image of which any is positive.
@@ -29,10 +29,6 @@ from jaxcxr.xray.evaluation import scored_files
 ADJUDICATED = {
     "Airspace opacity": ("Infiltration", "Pneumonia", "Edema", "Consolidation", "Atelectasis"),
     "Nodule or mass": ("Nodule", "Mass"),
-}
-_ANSWERS = {
-    "yes": POSITIVE, "1": POSITIVE, "1.0": POSITIVE, "no": NEGATIVE, "0": NEGATIVE,
-    "0.0": NEGATIVE, "": UNKNOWN, "-1": UNKNOWN,
 }
 
 
@@ -179,48 +175,44 @@ class Adjudicated:
 
 
 def read_adjudicated(
-    path: str | pathlib.Path, image_ids: Sequence[str], classes: Sequence[str]
+    path: str | pathlib.Path, training: Sequence[str], classes: Sequence[str]
 ) -> Adjudicated:
-    """Read a csv of adjudicated labels and find its images among the training images.
+    """Reads a csv of adjudicated labels and finds its images among the training images.
 
-    The file has a column of image ids, and columns named as our classes or as in `ADJUDICATED`,
-    which hold YES or NO, or 1 or 0; nothing or -1 is unknown. Other columns, and images that are
-    not in the training split, are ignored.
+    The file is as `label_tables.read` says. Columns that are named neither as our classes nor as
+    in `ADJUDICATED`, and images that are not in the training split, are ignored.
+
+    Arguments:
+      path: the file.
+      training: ids of the training images.
+      classes: names.
 
     Raises:
       UserError: the file has no such column or another value, or none of its images is there.
     """
-    table = scored_files.read_labels(path)
-    sheet = table.sheet
+    table = label_tables.read(path)
     numbers = {name: i for i, name in enumerate(classes)}
     groups = {name: (name,) for name in classes} | ADJUDICATED
-    columns, labels = {}, []
-    for name, findings in groups.items():
-        place = sheet.column([name.replace("_", "").replace(" ", "").casefold()])
-        members = tuple(numbers[finding] for finding in findings if finding in numbers)
-        if place is not None and members:
-            columns[name] = members
-            labels.append([_answer(row[place], name, sheet.where(i))
-                           for i, row in enumerate(sheet.rows)])
+    found = label_tables.match_classes(groups, table.classes)
+    members = {
+        name: tuple(numbers[finding] for finding in groups[name] if finding in numbers)
+        for name in found
+    }
+    columns = {name: places for name, places in members.items() if places}
     if not columns:
         raise UserError(
             f"{path}: no column is a class of the data set or one of {', '.join(ADJUDICATED)}; it "
-            f"has {some(sheet.columns)}."
+            f"has {some(table.file.columns)}."
         )
-    found = scored_files.match_ids(table.ids, list(map(str, image_ids)), path, "the training split")
-    if not (found >= 0).any():
+    labels = table.labels([found[name] for name in columns])
+    places = image_ids.match(table.ids, list(map(str, training)), path, "the training split")
+    there = places >= 0
+    if not there.any():
         raise UserError(
-            f"{path}: none of its {len(found)} images is in the training split; the file begins "
-            f"with {table.ids[0]}, the split with {image_ids[0]}."
+            f"{path}: none of its {len(places)} images is in the training split; the file begins "
+            f"with {table.ids[0]}, the split with {training[0]}."
         )
-    there = found >= 0
-    return Adjudicated(found[there], columns, np.array(labels, np.int8).T[there], len(found))
-
-
-def _answer(text: str, name: str, where: str) -> int:
-    if text.casefold() not in _ANSWERS:
-        raise UserError(f"{where}: {text!r} in column {name} is neither YES nor NO, nor 1 nor 0.")
-    return _ANSWERS[text.casefold()]
+    return Adjudicated(places[there], columns, labels[there], len(places))
 
 
 @dataclasses.dataclass(frozen=True)

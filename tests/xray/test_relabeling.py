@@ -204,7 +204,7 @@ def test_agreement_is_scikit_learns_before_and_after(tmp_path):
 
 
 @pytest.mark.parametrize(("lines", "parts"), [
-    ((GOOGLE[0], "a.png,1,NO,MAYBE,NO,NO,val"), [":2", "'MAYBE'", "Pneumothorax", "YES"]),
+    ((GOOGLE[0], "a.png,1,NO,MAYBE,NO,NO,val"), [":2", "'MAYBE'", "Pneumothorax", "yes"]),
     (("image_id,Hernia", "a.png,1"), ["no column is a class", "Nodule or mass", "Hernia"]),
     (("image_id,Mass", "z.png,1"), ["none of its 1 images", "z.png", "a.png"]),
     (("image_id,Mass", "a.png,1", "a.png,0"), [":3", "second row for a.png"]),

@@ -12,7 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxcxr.data import sheets
+from jaxcxr.data import label_tables
+from jaxcxr.data.label_tables import LabelTable
+from jaxcxr.data.schema import FINDINGS
+from jaxcxr.data.text_files import read_list
 from jaxcxr.errors import UserError
 from jaxcxr.xray.images import manifest
 from jaxcxr.xray.sources import builder, chestxray14_table, covidx_table, rsna_pneumonia_table
@@ -28,19 +31,7 @@ _LISTS = {"train": ("train_val_list.txt", "train_val_list_NIH.txt"),
           "test": ("test_list.txt", "test_list_NIH.txt")}
 _TABLES = ("Data_Entry*.csv", "sample_labels.csv")
 _COVIDX = re.compile(r"(train|val|test)_(.+)\.txt", re.IGNORECASE)
-_COLUMNS = {  # names as sheets.fold leaves them
-    "image_id": ("imageid", "imageindex", "image", "filename", "imagename", "imagepath", "path"),
-    "patient_id": ("patientid", "patient", "subjectid", "subject"),
-    "split": ("split", "subset", "fold"),
-    "source": ("source", "dataset"),
-    "view": ("view", "viewposition", "projection"),
-    "sex": ("sex", "gender", "patientsex", "patientgender"),
-    "age": ("age", "patientage"),
-    "sha256": ("sha256",),
-    "phash": ("phash",),
-}
-_PREFIX = re.compile(r"label[_ ]", re.IGNORECASE)
-_LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "": -1, "-1": -1, "-1.0": -1}
+_CSV = re.compile(r"(.+)\.[ct]sv(?:\.gz)?", re.IGNORECASE)
 _RSNA = ("rsna_pneumonia", "rsna")
 _FORMS = (
     "a prepared data set (its folder or manifest.parquet), the folder or the Data_Entry csv of "
@@ -100,10 +91,9 @@ def load(paths: Sequence[str | pathlib.Path], rsna_map: str | pathlib.Path | Non
 def _read(path: pathlib.Path) -> DataSet:
     if path.is_dir():
         return _read_folder(path)
-    ending = path.suffix.lower()
-    if ending == ".parquet":
+    if path.suffix.lower() == ".parquet":
         return _read_prepared(path)
-    if ending == ".csv":
+    if _CSV.fullmatch(path.name):
         return _with_unsplit_noted(_read_csv(path), f"no split in {path.name}")
     raise UserError(f"{path}: not known by its name; expected is {_FORMS}")
 
@@ -154,115 +144,83 @@ def _read_covidx(path: pathlib.Path, parts: dict[str, pathlib.Path]) -> DataSet:
 
 def _of_rows(rows: Sequence[builder.ImageRecord]) -> manifest.Manifest:
     """The manifest of rows of a source, with the labels that any of them knows."""
-    whole = manifest.from_rows(map(vars, rows), chestxray14_table.FINDINGS)
+    whole = manifest.from_rows(map(vars, rows), FINDINGS)
     return _only_known(whole)
 
 
 def _read_csv(path: pathlib.Path) -> DataSet:
-    sheet = sheets.read_sheet(path)
-    columns = {name: sheet.column(folded) for name, folded in _COLUMNS.items()}
-    if columns["image_id"] is None:
-        columns["image_id"] = sheet.column(["id"])
-    if columns["image_id"] is None:
-        raise UserError(
-            f"{path}: no column of images (image_id) among {', '.join(sheet.columns)}; expected "
-            f"is {_FORMS}"
-        )
-    texts = {name: _texts(sheet, column) for name, column in columns.items()}
-    for i in np.flatnonzero(texts["image_id"] == ""):
-        column = sheet.columns[columns["image_id"]]
-        raise UserError(f"{sheet.where(i)}: no image in column {column}")
-    findings = sheet.column(["findinglabels"])
-    if findings is None:
-        labels, classes, notes = _label_columns(sheet, set(columns.values()))
-        source = path.stem
-        texts["source"][texts["source"] == ""] = source
-        texts["patient_id"] = _of_source(texts["patient_id"], texts["source"])
+    table = label_tables.read(path, repeated=True)
+    patients, sources = _parsed(table, "patient_id"), _parsed(table, "source")
+    if table.finding_labels:
+        name = "chestxray14"
+        sources = np.full(len(table.ids), name)
+        patients = np.where(patients == "", "", np.char.zfill(patients, 8))
     else:
-        labels, classes, notes = _findings(sheet, findings), chestxray14_table.FINDINGS, ()
-        source = "chestxray14"
-        texts["source"][:] = source
-        patients = texts["patient_id"]
-        texts["patient_id"] = np.where(patients == "", "", np.char.zfill(patients, 8))
-    n = len(sheet.rows)
+        name = _CSV.fullmatch(path.name)[1]
+        sources = np.where(sources == "", name, sources)
+        patients = _of_source(patients, sources)
+    labels, classes, notes = _labels(table)
     rows = manifest.Manifest(
-        **{name: texts[name] for name in ("image_id", "patient_id", "source", "sha256")},
-        split=_each(_split, sheet, texts["split"]),
-        view=_each(lambda text, where: text.upper(), sheet, texts["view"]),
-        sex=_each(lambda text, where: text.upper()[:1], sheet, texts["sex"]),
-        age=_each(lambda text, where: chestxray14_table.years(text), sheet, texts["age"], np.int32),
-        phash=_each(_hash, sheet, texts["phash"], np.uint64),
-        original_size=np.zeros((n, 2), np.int32),
+        image_id=np.array(table.ids, str),
+        patient_id=patients,
+        source=sources,
+        split=_parsed(table, "split", _split, UNSPLIT),
+        view=_parsed(table, "view", str.upper),
+        sex=_parsed(table, "sex", lambda text: text.upper()[:1]),
+        age=_parsed(table, "age", chestxray14_table.years, -1, np.int32),
+        sha256=_parsed(table, "sha256"),
+        phash=_parsed(table, "phash", _hash, 0, np.uint64),
+        original_size=np.zeros((len(table.ids), 2), np.int32),
         labels=labels,
-        boxes=(np.zeros((0, 5), np.float32),) * n,
-        classes=tuple(classes),
+        boxes=(np.zeros((0, 5), np.float32),) * len(table.ids),
+        classes=classes,
     )
-    return DataSet(source, rows, _identity(rows), notes=notes)
+    return DataSet(name, rows, _identity(rows), notes=notes)
 
 
-def _texts(sheet: sheets.Sheet, column: int | None) -> np.ndarray:
+def _parsed(table: LabelTable, name: str, parse=str, absent="", dtype=str) -> np.ndarray:
+    """A column of `label_tables.COLUMNS`, or `absent` in every row where there is none."""
+    column = table.file.column(label_tables.COLUMNS[name])
     if column is None:
-        return np.full(len(sheet.rows), "", "<U32")
-    return np.array([row[column] for row in sheet.rows], str)
+        return np.array([absent] * len(table.ids), dtype)
+    return table.file.parse(column, parse, dtype)
 
 
-def _each(parse, sheet: sheets.Sheet, texts: np.ndarray, dtype=str) -> np.ndarray:
-    """Parses a column, each different text once; the line is that of its first row."""
-    names, first, place = np.unique(texts, return_index=True, return_inverse=True)
-    values = [parse(str(name), sheet.where(i)) for name, i in zip(names, first, strict=True)]
-    return np.array(values, dtype)[place]
-
-
-def _split(text: str, where: str) -> str:
+def _split(text: str) -> str:
     if text.casefold() not in _SPLITS:
-        raise UserError(f"{where}: {text!r} is no split; allowed: train, validation, test")
+        raise ValueError("is no split; allowed: train, validation, test")
     return _SPLITS[text.casefold()]
 
 
-def _hash(text: str, where: str) -> int:
-    if not text:
-        return 0
-    if not re.fullmatch(r"\d{1,20}", text) or int(text) >= 2**64:
-        raise UserError(f"{where}: {text!r} in column phash is no integer of 64 bits")
-    return int(text)
+def _hash(text: str) -> int:
+    if not re.fullmatch(r"\d{0,20}", text) or int(text or 0) >= 2**64:
+        raise ValueError("is no integer of 64 bits")
+    return int(text or 0)
 
 
-def _findings(sheet: sheets.Sheet, column: int) -> np.ndarray:
-    labels = _each(
-        lambda text, where: chestxray14_table.labels_of(text, where), sheet,
-        _texts(sheet, column), np.int8,
-    )
-    return labels.reshape(len(sheet.rows), -1)
-
-
-def _label_columns(sheet, taken: set) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
-    """Labels, classes and remarks; without `label_`, what holds 1, 0 and blanks only is a label."""
-    prefixed = {i: name for i, name in enumerate(sheet.columns) if _PREFIX.match(name)}
-    others = {i: name for i, name in enumerate(sheet.columns) if i not in taken and name}
-    labels, classes, ignored = [], [], []
-    for i, name in (prefixed or others).items():
-        texts = _texts(sheet, i)
-        wrong = np.flatnonzero(~np.isin(texts, list(_LABELS)))
-        if len(wrong) and prefixed:
-            raise UserError(
-                f"{sheet.where(wrong[0])}: {str(texts[wrong[0]])!r} in column {name} is no label; "
-                "1, 0 and, for unknown, nothing or -1 are"
-            )
-        if len(wrong):
+def _labels(table: LabelTable) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+    """Labels, classes and remarks; a column of no known name is a class if it holds labels only."""
+    if table.finding_labels:
+        return table.labels(FINDINGS), FINDINGS, ()
+    sure = label_tables.match_classes(table.classes, FINDINGS)
+    if any(map(label_tables.LABEL_PREFIX.match, table.file.columns)):
+        sure = table.classes
+    labels, ignored, file = {}, [], table.file.path.name
+    for name in table.classes:
+        try:
+            labels[name] = table.labels([name])
+        except UserError:
+            if name in sure:
+                raise
             ignored.append(name)
-            continue
-        classes.append(_PREFIX.sub("", name, count=1))
-        labels.append(_each(lambda text, where: _LABELS[text], sheet, texts, np.int8))
-    if len(set(classes)) < len(classes):
-        raise UserError(f"{sheet.path}: two columns of one class among {', '.join(classes)}")
-    notes = builder.note(ignored, f"columns of {sheet.path.name} hold no labels and are ignored")
+    notes = builder.note(ignored, f"columns of {file} hold no labels and are ignored")
     if not labels:
         notes += (
-            f"no column of {sheet.path.name} holds labels (1, 0 or empty, under the name of a "
-            "finding): copies and patients are checked, shortcuts are not",
+            f"no column of {file} holds labels (1, 0 or empty, under the name of a finding): "
+            "copies and patients are checked, shortcuts are not",
         )
-    stacked = np.stack(labels, 1) if labels else np.zeros((len(sheet.rows), 0), np.int8)
-    return stacked, tuple(classes), notes
+    none = np.zeros((len(table.ids), 0), np.int8)
+    return np.concatenate([none, *labels.values()], axis=1), tuple(labels), notes
 
 
 def _of_source(patients: np.ndarray, sources: np.ndarray) -> np.ndarray:
@@ -284,7 +242,7 @@ def _split_by_lists(data_set: DataSet, folder: pathlib.Path) -> DataSet:
         path = next((folder / name for name in names if (folder / name).exists()), None)
         if path is None:
             continue
-        listed, _ = sheets.read_list(path)
+        listed, _ = read_list(path)
         known = [place[name] for name in listed if name in place]
         notes += builder.note([name for name in listed if name not in place],
                            f"images of {path.name} have no row in the csv")

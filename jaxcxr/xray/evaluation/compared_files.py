@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxcxr.data.sheets import fold, read_sheet
+from jaxcxr.data import image_ids
+from jaxcxr.data.label_tables import LABEL_PREFIX
+from jaxcxr.data.text_files import fold, read_csv
 from jaxcxr.errors import UserError, some
 from jaxcxr.xray.evaluation import calibration_fit, scored_files
 from jaxcxr.xray.evaluation.calibration import NAME, Calibration
-
-_OWN_LABELS = "label"  # begins the folded name of a column of labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ def read(
       split_list: text file, one image per line; only these are compared.
 
     Raises:
-      UserError: as `score_files.join`; images, labels or classes differ; a file has no labels.
+      UserError: as `scored_files.join`; images, labels or classes differ; a file has no labels.
     """
     found, inputs, first = [], {}, None
     for name, files in models.items():
@@ -82,8 +82,7 @@ def read(
 
 
 def _with_labels(file: pathlib.Path) -> pathlib.Path:
-    columns = read_sheet(file).columns
-    if not any(fold(name).startswith(_OWN_LABELS) for name in columns):
+    if not any(map(LABEL_PREFIX.match, read_csv(file).columns)):
         raise UserError(f"{file}: no column label_CLASS; give the true labels with --labels FILE")
     return file
 
@@ -98,7 +97,7 @@ def _aligned(
         raise UserError(
             f"{path}: not the classes of {first_path}; they differ in {some(shown)}"
         )
-    place = scored_files.match_ids(first.ids, joined.ids, first_path, path)
+    place = image_ids.match(first.ids, joined.ids, first_path, path)
     if len(joined.ids) != len(first.ids) or (place < 0).any():
         absent = [name for name, row in zip(first.ids, place, strict=True) if row < 0]
         here = set(range(len(joined.ids))) - set(place.tolist())

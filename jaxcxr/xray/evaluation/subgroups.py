@@ -12,25 +12,20 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxcxr.data.sheets import Sheet, fold, read_sheet
+from jaxcxr.data import image_ids
+from jaxcxr.data.label_tables import COLUMNS
+from jaxcxr.data.text_files import CsvFile, fold, read_csv
 from jaxcxr.errors import UserError, some
 from jaxcxr.report import tables
 from jaxcxr.report.tables import interval_or_none, number, span, value_or_none
 from jaxcxr.statistics import classification, intervals, operating
-from jaxcxr.xray.evaluation import scored_files
 from jaxcxr.xray.sources.chestxray14_table import years
 
 ALL = "all"  # stands in the column of the class for a whole group
 UNKNOWN = "unknown"
 LEAST_PATIENTS = 10  # of a group whose figures get intervals: resamples of fewer are too alike
 AGE_BANDS = ((0, 19), (20, 39), (40, 59), (60, 79), (80, 120))
-# Attribute -> columns that hold it, as `sheets.fold` leaves their names.
-_COLUMNS = {
-    "sex": ("sex", "gender", "patientsex", "patientgender"),
-    "age": ("age", "patientage"),
-    "view": ("view", "viewposition"),
-    "source": ("source", "dataset"),
-}
+_ATTRIBUTES = ("sex", "age", "view", "source")  # of `label_tables.COLUMNS`
 _FIGURES = ("auroc", "sensitivity", "gap", "under_diagnosis", "over_diagnosis")
 _NOTES = (
     "95 % intervals over resamples of whole patients, not corrected for the number of rows; none "
@@ -131,23 +126,22 @@ def read(
     Raises:
       UserError: the file is not of this form, or does not hold every image.
     """
-    sheet = read_sheet(pathlib.Path(path))
-    names = scored_files.image_ids(sheet)
-    place = scored_files.match_ids(ids, names, labels_path, path)
+    table = read_csv(path)
+    place = image_ids.match(ids, image_ids.read(table), labels_path, path)
     absent = [name for name, row in zip(ids, place, strict=True) if row < 0]
     if absent:
         raise UserError(
             f"{path}: {len(absent)} of {len(ids)} images have no row: {some(absent)}; "
             "add them, with empty cells where nothing is known"
         )
-    chosen = _chosen(sheet)
+    chosen = _chosen(table)
     if not chosen:
         raise UserError(f"{path}: no column beside the image's; one per attribute is needed")
     found = {}
     for attribute, column in chosen.items():
-        values = np.array([sheet.rows[row][column] for row in place], str)
+        values = np.array([table.rows[row][column] for row in place], str)
         if attribute == "age":
-            values = age_bands(np.array([years(value.partition(".")[0]) for value in values]))
+            values = age_bands(np.array([years(value) for value in values]))
         found[attribute] = values
     return found
 
@@ -186,16 +180,14 @@ def to_text(entries: Sequence[Mapping], brief: bool = False) -> str:
     return "\n".join(tables.aligned(lines))
 
 
-def _chosen(sheet: Sheet) -> dict[str, int]:
+def _chosen(table: CsvFile) -> dict[str, int]:
     """Attribute -> column."""
-    known = {name: sheet.column(columns) for name, columns in _COLUMNS.items()}
+    known = {name: table.column(COLUMNS[name]) for name in _ATTRIBUTES}
     known = {name: column for name, column in known.items() if column is not None}
     if known:
         return known
-    skipped = ("", *scored_files.IDS, *scored_files.PATIENTS)
-    return {
-        name: i for i, name in enumerate(sheet.columns) if fold(name) not in skipped
-    }
+    skipped = ("", *COLUMNS["image_id"], *COLUMNS["patient_id"])
+    return {name: i for i, name in enumerate(table.columns) if fold(name) not in skipped}
 
 
 def _positives(labels, found) -> list[np.ndarray]:

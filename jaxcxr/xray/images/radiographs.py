@@ -6,13 +6,9 @@ import pathlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcxr.data.csv_files import csv_rows
-from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
-from jaxcxr.errors import UserError
+from jaxcxr.data import image_ids, label_tables
+from jaxcxr.errors import UserError, some
 from jaxcxr.xray.images import image_files, manifest
-from jaxcxr.xray.sources import builder as xray
-
-_LABELS = {"1": POSITIVE, "0": NEGATIVE, "": UNKNOWN}
 
 
 def open_records(directory: pathlib.Path, split: str):
@@ -71,9 +67,9 @@ class Radiographs:
 def read_labels(path: str | pathlib.Path, directory: pathlib.Path) -> np.ndarray:
     """Labels of the training split from a csv file, such as `jaxcxr relabel` writes.
 
-    The file has a column `image_id` and one for each class, in any order, and a row for each image
-    of the training split; a label is 1, 0 or, where unknown, nothing. Labels of the validation and
-    test splits cannot be given: evaluation is always on the recorded ones.
+    The file is as `label_tables.read` says, with the data set's classes, in any order, and a row
+    for each image of the training split. Labels of the validation and test splits cannot be given:
+    evaluation is always on the recorded ones.
 
     Arguments:
       path: the file.
@@ -87,59 +83,51 @@ def read_labels(path: str | pathlib.Path, directory: pathlib.Path) -> np.ndarray
     """
     path = pathlib.Path(path).expanduser()
     rows = manifest.read(directory)
-    train = rows.split == "train"
-    names = [str(name) for name in rows.image_id[train]]
     try:
-        given = _read_rows(path, rows.classes)
+        ids, labels = _read_table(path, rows.classes)
     except UserError as error:
         raise UserError(f"config.data.labels: {error}") from error
-    known = set(names)
-    strange = [name for name in given if name not in known]
-    evaluated = set(map(str, rows.image_id[~train])).intersection(strange)
+    train = rows.split == "train"
+    names = rows.image_id[train].tolist()
+    evaluated = set(rows.image_id[~train].tolist()).difference(names).intersection(ids)
     if evaluated:
         raise UserError(
             f"{path}: {len(evaluated)} of its images belong to the validation or test split, whose "
             "labels are never changed: "
-            f"{xray.named([name for name in strange if name in evaluated])}; remove them."
+            f"{some(name for name in ids if name in evaluated)}; remove them."
         )
+    strange = _absent(ids, names, path, directory)
     if strange:
         raise UserError(
             f"{path}: {len(strange)} of its images are not in the training split of {directory}: "
-            f"{xray.named(strange)}; make the file from this data set."
+            f"{some(strange)}; make the file from this data set."
         )
-    absent = [name for name in names if name not in given]
+    absent = _absent(names, ids, directory, path)
     if absent:
         raise UserError(
             f"{path}: {len(absent)} of the {len(names)} training images have no row: "
-            f"{xray.named(absent)}; make the file from this data set."
+            f"{some(absent)}; make the file from this data set."
         )
-    return np.array([given[name] for name in names], np.int8).reshape(-1, len(rows.classes))
+    return labels[image_ids.match(names, ids, directory, path)]
 
 
-def _read_rows(path: pathlib.Path, classes: tuple[str, ...]) -> dict[str, list[int]]:
-    """Labels of each image of the file, in the order of `classes`."""
-    found, places = {}, {}
-    needed = ("image_id", *classes)
-    for where, cells in csv_rows(path, needed):
-        unknown = [name for name in cells if name not in needed]
-        if unknown:
+def _absent(wanted, available, asked, given) -> list[str]:
+    found = image_ids.match(wanted, available, asked, given)
+    return [name for name, place in zip(wanted, found, strict=True) if place < 0]
+
+
+def _read_table(path: pathlib.Path, classes: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Images of the file and their labels, int8 `[images, classes]`."""
+    table = label_tables.read(path)
+    found = label_tables.match_classes(classes, table.classes)
+    for wrong, names in (
+        ("no column", [name for name in classes if name not in found]),
+        ("unknown", [name for name in table.classes if name not in found.values()]),
+    ):
+        if names:
             raise UserError(
-                f"{path}:1: the columns must be image_id and the {len(classes)} classes of the "
-                f"data set; unknown: {xray.named(list(map(repr, unknown)))}."
+                f"{table.file.head}: {wrong} {some(map(repr, names))} among "
+                f"{', '.join(table.file.columns)[:300]}; beside image_id the columns must be the "
+                f"{len(classes)} classes of the data set"
             )
-        name = cells["image_id"]
-        if name in found:
-            raise UserError(
-                f"{where}: a second row for {name}, the first is {places[name]}; remove one."
-            )
-        found[name] = [_label(cells[c], c, where) for c in classes]
-        places[name] = where
-    return found
-
-
-def _label(text: str, name: str, where: str) -> int:
-    if text not in _LABELS:
-        raise UserError(
-            f"{where}: {text!r} in column {name} is no label; 1, 0 and, for unknown, nothing are."
-        )
-    return _LABELS[text]
+    return table.ids, table.labels(list(found.values()))

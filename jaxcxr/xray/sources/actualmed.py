@@ -10,7 +10,7 @@ import dataclasses
 import pathlib
 from typing import ClassVar
 
-from jaxcxr.data.csv_files import csv_rows
+from jaxcxr.data.text_files import csv_rows
 from jaxcxr.xray.sources import builder, covid_tables
 
 NAME = "actualmed"
@@ -58,7 +58,7 @@ def read_table(
     """
     path = raw / "metadata.csv"
     selection = covid_tables.Selection(NAME, val_fraction, test_fraction, ruled_out=("COVID-19",))
-    for where, cells in csv_rows(path, _NEEDED, latin1=True, ragged=True):
+    for where, cells in csv_rows(path, _NEEDED, ragged=True):
         name = covid_tables.required(cells, "imagename", where)
         selection.add(cells, name, covid_tables.required(cells, "patientid", where))
     return selection.table(path)

@@ -9,8 +9,9 @@ import math
 import pathlib
 import re
 
-from jaxcxr.data.csv_files import csv_rows, read_text
-from jaxcxr.data.schema import FINDINGS, NEGATIVE, POSITIVE
+from jaxcxr.data.label_tables import ALIASES, findings_of
+from jaxcxr.data.schema import FINDINGS
+from jaxcxr.data.text_files import csv_rows, read_text
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources.builder import ImageListing, ImageRecord, named, note, split_of
 
@@ -20,12 +21,10 @@ _LISTS = {
     "test": ("test_list.txt", "test_list_NIH.txt"),
 }
 _BOXES = ("BBox_List_2017.csv", "BBox_List_2017_Official_NIH.csv")
-_ALIASES = {"Infiltrate": "Infiltration", "Pleural Thickening": "Pleural_Thickening"}
-_NO_FINDING = "No Finding"
 _NEEDED = ("Image Index", "Finding Labels", "Patient ID", "Patient Age")
 _WIDTHS = ("OriginalImage[Width", "OriginalImageWidth")
 _HEIGHTS = ("Height]", "OriginalImageHeight")
-_AGE = re.compile(r"0*(\d{1,4})([YMWD]?)", re.ASCII | re.IGNORECASE)
+_AGE = re.compile(r"0*(\d{1,4})(?:[.,]\d*)?([YMWD]?)", re.ASCII | re.IGNORECASE)
 _PIXELS = re.compile(r"\d{1,6}", re.ASCII)
 _PATIENT = re.compile(r"\d{1,8}", re.ASCII)
 _UNITS_PER_YEAR = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}
@@ -79,7 +78,7 @@ def read(raw: pathlib.Path, val_fraction: float) -> ImageListing:
 
 
 def years(age: str) -> int:
-    """Age in whole years from `57`, `060Y`, `013M`, `006W`, `001D`; -1 for anything else.
+    """Age in whole years from `57`, `57.0`, `060Y`, `013M`, `006W`, `001D`; -1 for all else.
 
     Ages over 120, of which the data has some (411Y), are unknown too.
     """
@@ -98,6 +97,10 @@ def _row(cells, listed, boxes, val_fraction, where) -> ImageRecord:
     split = listed.get(image_id, "")
     if split == "train_val":
         split = split_of(patient_id, val_fraction)
+    try:
+        labels = findings_of(cells["Finding Labels"])
+    except ValueError as error:
+        raise UserError(f"{where}: {cells['Finding Labels']!r} {error}") from None
     sex = (cells.get("Patient Gender") or cells.get("Patient Sex") or "").strip().upper()
     view = cells.get("View Position", "").strip().upper()
     return ImageRecord(
@@ -108,21 +111,11 @@ def _row(cells, listed, boxes, val_fraction, where) -> ImageRecord:
         view=view if view in ("PA", "AP") else "",
         sex=sex if sex in ("M", "F") else "",
         age=years(cells["Patient Age"]),
-        labels=labels_of(cells["Finding Labels"], where),
+        labels=labels,
         original_size=(_number(cells, _HEIGHTS), _number(cells, _WIDTHS)),
         boxes=tuple(boxes.get(image_id, ())),
         box_size=_RELEASED,
     )
-
-
-def labels_of(text: str, where: str) -> tuple[int, ...]:
-    """Labels of all `schema.FINDINGS` from a cell such as `Mass|Hernia`; `where` is for errors."""
-    names = {name.strip() for name in text.split("|")}
-    names = {_ALIASES.get(name, name) for name in names}
-    unknown = names - {*FINDINGS, _NO_FINDING}
-    if unknown or (_NO_FINDING in names and len(names) > 1):
-        raise UserError(f"{where}: the finding labels {text!r} are not those of ChestX-ray14")
-    return tuple(POSITIVE if finding in names else NEGATIVE for finding in FINDINGS)
 
 
 def _number(cells: dict[str, str], columns: tuple[str, ...]) -> int:
@@ -148,7 +141,7 @@ def _boxes(raw: pathlib.Path) -> dict[str, list[tuple[float, ...]]]:
         return boxes
     for where, cells in csv_rows(path, ("Image Index", "Finding Label"), ragged=True):
         name = cells["Finding Label"].strip()
-        name = _ALIASES.get(name, name)
+        name = ALIASES.get(name, name)
         try:
             # The one header "Bbox [x,y,w,h]" splits at its commas, over the very four columns.
             corner_and_size = [float(cells[c]) for c in ("Bbox [x", "y", "w", "h]")]

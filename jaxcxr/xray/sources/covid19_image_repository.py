@@ -8,8 +8,8 @@ import dataclasses
 import pathlib
 from typing import ClassVar
 
-from jaxcxr.data.csv_files import csv_rows
 from jaxcxr.data.schema import FINDINGS, POSITIVE, UNKNOWN
+from jaxcxr.data.text_files import csv_rows
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder, covid_tables
 
@@ -64,7 +64,7 @@ def read_table(
     path = raw / "data.csv"
     rows: dict[str, builder.ImageRecord] = {}
     others = []
-    for where, cells in csv_rows(path, _NEEDED, latin1=True, ragged=True):
+    for where, cells in csv_rows(path, _NEEDED, ragged=True):
         name = covid_tables.required(cells, "image_id", where) + ".png"
         patient_id = f"{NAME}/{covid_tables.required(cells, 'patient_id', where)}"
         view = _PROJECTIONS.get(cells["projection"].lower())

@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import ClassVar
 
-from jaxcxr.data.csv_files import csv_rows
+from jaxcxr.data.text_files import csv_rows
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder, covid_tables
 
@@ -82,7 +82,7 @@ def read_table(
     """
     path = raw / "metadata.csv"
     selection = covid_tables.Selection(NAME, val_fraction, test_fraction, views)
-    for where, cells in csv_rows(path, _NEEDED, latin1=True, ragged=True):
+    for where, cells in csv_rows(path, _NEEDED, ragged=True):
         name = covid_tables.required(cells, "filename", where)
         patient = covid_tables.required(cells, "patientid", where)
         if cells.get("folder", "").casefold() == "volumes":

@@ -12,7 +12,7 @@ import pathlib
 import re
 from typing import ClassVar
 
-from jaxcxr.data.csv_files import csv_rows
+from jaxcxr.data.text_files import csv_rows
 from jaxcxr.xray.sources import builder, covid_tables
 
 NAME = "figure1"
@@ -64,7 +64,7 @@ def read_table(
     """
     path = raw / "metadata.csv"
     selection = covid_tables.Selection(NAME, val_fraction, test_fraction)
-    for where, cells in csv_rows(path, _NEEDED, latin1=True, ragged=True):
+    for where, cells in csv_rows(path, _NEEDED, ragged=True):
         name = covid_tables.required(cells, "patientid", where)
         selection.add(cells, name, _LETTER.sub("", name))
     return selection.table(path)

@@ -20,8 +20,8 @@ import pathlib
 import re
 from typing import ClassVar
 
-from jaxcxr.data.csv_files import read_text
 from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.data.text_files import read_text
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder, tbx11k_boxes
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jaxcxr.data import label_tables
 from jaxcxr.errors import UserError
 from jaxcxr.xray.evaluation import metrics_table, scored_files
 
@@ -47,7 +48,7 @@ def test_scores_of_nothing_are_refused(tmp_path):
     path = tmp_path / "scores.csv"
     path.write_text("image,prob_Mass\na.png,\nb.png,\n")
     with pytest.raises(UserError, match="no row has a score"):
-        scored_files.read_predictions(path)
+        label_tables.read_scores(path)
 
 
 def test_intervals_of_few_patients_are_told():

@@ -124,7 +124,7 @@ def test_header_variants_give_the_same_row(raw_data, header, row):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("57", 57), ("060Y", 60), ("013M", 1), ("006W", 0), ("001D", 0), ("120", 120),
+    [("57", 57), ("57.0", 57), ("060Y", 60), ("013M", 1), ("006W", 0), ("001D", 0), ("120", 120),
      ("411Y", -1), ("148", -1), ("", -1), ("old", -1), ("-3", -1), ("0", 0), ("000Y", 0)],
 )
 def test_ages_become_years(text, expected):
@@ -173,7 +173,7 @@ def test_unlisted_repeated_and_rowless_images_are_noted_and_left_out(raw_data):
     ("lines", "message"),
     [
         ((HEADER_V1, ROW, ROW.replace("Hernia", "Mass")), "csv:3: a second row"),
-        ((HEADER_V1, ROW.replace("Hernia", "Broken Rib")), "csv:2: the finding labels 'Br"),
+        ((HEADER_V1, ROW.replace("Hernia", "Broken Rib")), "csv:2: 'Broken Rib' is not made of"),
         ((HEADER_V1, ROW.replace("Hernia", "No Finding|Mass")), r"No Finding\|Mass"),
         (("Image,Labels", "a,b"), "no column 'Image Index'.*among Image, Labels"),
         ((HEADER_V1, ROW.replace("00000003_000", "00000077_000")), "stands in the split lists"),

@@ -283,7 +283,7 @@ def test_a_wrong_map_is_named_with_its_line(raw, lines, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [(b"", "no image in it"), (b"00000003_000.png\n3.png", r"list\.txt:2: '3\.png' is no image"),
-     (b"00000003_000.png\n\xff", r"list\.txt:2: not in UTF-8")],
+     (b"00000003_000.png\n\x81", r"list\.txt:2: not in UTF-8")],
 )
 def test_a_wrong_test_list_is_named_with_its_line(raw, content, message):
     (raw / "test_list.txt").write_bytes(content)

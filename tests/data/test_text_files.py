@@ -1,8 +1,13 @@
-"""The reader of label files: encodings, columns in any case and order, rows of other lengths."""
+"""Text and csv files: encodings, separators, columns in any case and order, ragged rows."""
+
+import csv
+import gzip
+import hashlib
+import io
 
 import pytest
 
-from jaxcxr.data.csv_files import csv_rows, read_text
+from jaxcxr.data.text_files import csv_rows, read_csv, read_list, read_text
 from jaxcxr.errors import UserError
 
 
@@ -24,12 +29,26 @@ def test_columns_match_in_any_case_and_are_called_as_asked_for(tmp_path):
     assert rows(tmp_path, b"ID,aGE,Other\n1,2,3\n")[0][1] == {"id": "1", "Age": "2", "Other": "3"}
 
 
-def test_latin1_only_where_allowed(tmp_path):
-    content = "id,Age\n1,5°\n".encode("latin-1")
-    assert rows(tmp_path, content, latin1=True)[0][1]["Age"] == "5°"
-    assert rows(tmp_path, "id,Age\n1,5°\n".encode(), latin1=True)[0][1]["Age"] == "5°"
-    with pytest.raises(UserError, match=r"table\.csv:2: not in UTF-8"):
-        rows(tmp_path, content)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1", "cp1252"])
+@pytest.mark.parametrize("separator", ",;\t")
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_every_encoding_separator_and_compression(tmp_path, encoding, separator, pack):
+    lines = [["id", "a,b;c", "Age"], ["é", "38 °C", "5"], ["b", "\t; ,", "-1,5"]]
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=separator).writerows(lines)
+    path = tmp_path / "table.csv"
+    path.write_bytes(pack(text.getvalue().encode(encoding)))
+    file = read_csv(path, ("id", "Age"))
+    assert file.columns == ("id", "a,b;c", "Age")
+    assert file.rows == [["é", "38 °C", "5"], ["b", "; ,", "-1,5"]]
+    assert file.fingerprint["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_lists_are_read_as_tables_are(tmp_path):
+    path = tmp_path / "list.txt"
+    for encoding in ("utf-8-sig", "utf-16", "latin-1"):
+        path.write_bytes("é.png\r\n\r\n b.png\r\né.png".encode(encoding))
+        assert read_list(path)[0] == ["é.png", "b.png"]
 
 
 def test_ragged_rows_reach_the_last_needed_column(tmp_path):
@@ -50,6 +69,9 @@ def test_ragged_rows_reach_the_last_needed_column(tmp_path):
     (b"id,Age,age\n1,2,3\n", r":1: several columns 'Age' among id, Age, age"),
     (b"id,Age\n1,\0\n", r":2: no text: it holds NUL bytes"),
     (b'id,Age\n1,"2" 3\n', r":2: not a csv file"),
+    (b"id,Age\n1,\x81\n", r":2: not in UTF-8; save it as UTF-8"),
+    (b"\xff\xfei\0d", r":1: no text: it holds NUL bytes"),
+    (b"\x1f\x8bno gzip", r" cannot be decompressed"),
 ])
 def test_what_is_wrong_is_said_with_the_place(tmp_path, content, words):
     with pytest.raises(UserError, match=rf"table\.csv.*{words}"):

@@ -1,0 +1,218 @@
+"""Reads label tables: a row per image, a column per class, or ChestX-ray14's Finding Labels."""
+
+import dataclasses
+import itertools
+import math
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from jaxcxr.data import image_ids
+from jaxcxr.data.schema import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.data.text_files import CsvFile, fold, read_csv
+from jaxcxr.errors import UserError
+
+# What is told of an image beside its labels -> names of its column as `text_files.fold` leaves
+# them; of several, the first that is there counts.
+COLUMNS = {
+    "image_id": image_ids.COLUMNS,
+    "patient_id": ("patientid", "patient", "subjectid", "subject"),
+    "split": ("split", "subset", "fold"),
+    "source": ("source", "dataset"),
+    "view": ("view", "viewposition", "projection"),
+    "sex": ("sex", "gender", "patientsex", "patientgender"),
+    "age": ("age", "patientage"),
+    "sha256": ("sha256",),
+    "phash": ("phash",),
+}
+# Names of findings in some releases of ChestX-ray14 -> those of `FINDINGS`.
+ALIASES = {"Infiltrate": "Infiltration", "Pleural Thickening": "Pleural_Thickening"}
+LABEL_PREFIX = re.compile(r"label[_ ]", re.IGNORECASE)
+_SCORE_PREFIX = re.compile(r"(?:prob|score)[_ ]", re.IGNORECASE)
+
+_VALUES = {1.0: POSITIVE, 0.0: NEGATIVE, -1.0: UNKNOWN}
+_WORDS = (
+    dict.fromkeys(("true", "yes"), POSITIVE)
+    | dict.fromkeys(("false", "no"), NEGATIVE)
+    | dict.fromkeys(("", "nan", "na", "n/a", "#n/a", "<na>", "null"), UNKNOWN)
+)
+_NO_FINDING = "No Finding"
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelTable:
+    """Labels or scores of images by class.
+
+    Attributes:
+      file: the table as text, which knows where each row stands.
+      ids: image of each row.
+      classes: names, as the file has them without a prefix, to the indices of their columns.
+      finding_labels: the one column Finding Labels holds the labels of all classes.
+    """
+
+    file: CsvFile
+    ids: tuple[str, ...]
+    classes: dict[str, int]
+    finding_labels: bool = False
+
+    def labels(self, classes: Sequence[str]) -> np.ndarray:
+        """Labels of some of the classes, int8 `[rows, classes]` in {1, 0, -1 unknown}.
+
+        Raises:
+          UserError: a cell is no label.
+        """
+        if self.finding_labels:
+            chosen = [FINDINGS.index(name) for name in classes]
+            return self.file.parse(self.classes[FINDINGS[0]], findings_of, np.int8)[:, chosen]
+        return self._values(classes, label_of, np.int8)
+
+    def scores(self, classes: Sequence[str]) -> np.ndarray:
+        """Scores of some of the classes, float64 `[rows, classes]`.
+
+        Raises:
+          UserError: a cell is no finite number.
+        """
+        return self._values(classes, score_of, np.float64)
+
+    def _values(self, classes: Sequence[str], parse: Callable, dtype) -> np.ndarray:
+        values = [self.file.parse(self.classes[name], parse, dtype) for name in classes]
+        return np.array(values, dtype).reshape(len(values), len(self.ids)).T
+
+    def patients(self) -> tuple[str, ...] | None:
+        """Patient of each row; none if the file has no such column.
+
+        Raises:
+          UserError: a cell is empty.
+        """
+        column = self.file.column(COLUMNS["patient_id"])
+        if column is None:
+            return None
+        patients = tuple(row[column] for row in self.file.rows)
+        if "" in patients:
+            raise UserError(
+                f"{self.file.where(patients.index(''))}: no patient in column "
+                f"{self.file.columns[column]}; fill it in, or remove the column to take each image "
+                "for a patient"
+            )
+        return patients
+
+
+def read(path: str | pathlib.Path, repeated: bool = False) -> LabelTable:
+    """Reads labels as `Data_Entry_2017*.csv` of ChestX-ray14, or one column per class.
+
+    The second form has an image column (such as image_id, Image Index, image, filename, id) and may
+    have others of `COLUMNS`. If any column is called `label_CLASS`, only these are classes; else
+    all others are that are not called `prob_CLASS` or `score_CLASS`.
+
+    Arguments:
+      path: csv file, see `text_files.read_csv`.
+      repeated: an image may have several rows.
+
+    Raises:
+      UserError: the file is not in one of these forms; the cells of a class are looked at when its
+        labels are asked for.
+    """
+    file = read_csv(path)
+    ids = image_ids.read(file, repeated)
+    findings = file.column(["findinglabels"])
+    if findings is not None:
+        return LabelTable(file, ids, dict.fromkeys(FINDINGS, findings), finding_labels=True)
+    return LabelTable(file, ids, _class_columns(file, LABEL_PREFIX, other=_SCORE_PREFIX))
+
+
+def read_scores(path: str | pathlib.Path) -> LabelTable:
+    """Reads scores, one column per class, beside an image column as of labels.
+
+    If any column is called `prob_CLASS` or `score_CLASS`, only these are classes; else all others
+    are that are not called `label_CLASS`. Any finite number is a score, larger is more positive.
+    A row without any score, as `jaxcxr predict` writes for a file that it could not read, is no
+    prediction.
+
+    Raises:
+      UserError: as `read`; no row has a score.
+    """
+    file = read_csv(path)
+    classes = _class_columns(file, _SCORE_PREFIX, other=LABEL_PREFIX)
+    kept = [i for i, row in enumerate(file.rows) if any(row[c] for c in classes.values())]
+    if classes and not kept:
+        raise UserError(f"{file.path}: no row has a score; the columns of the classes are empty")
+    rows, lines = [file.rows[i] for i in kept], [file.lines[i] for i in kept]
+    file = dataclasses.replace(file, rows=rows, lines=lines)
+    return LabelTable(file, image_ids.read(file), classes)
+
+
+def _class_columns(file: CsvFile, prefix: re.Pattern, other: re.Pattern) -> dict[str, int]:
+    """Classes and their columns: those that begin with the prefix, or else all of no known name."""
+    names = {i: name for i, name in enumerate(file.columns) if prefix.match(name)}
+    if not names:
+        known = {"", *itertools.chain(*COLUMNS.values())}
+        names = {
+            i: name for i, name in enumerate(file.columns)
+            if fold(name) not in known and not other.match(name)
+        }
+    seen: dict[str, int] = {}
+    for i, name in names.items():
+        names[i] = prefix.sub("", name, count=1)
+        first = seen.setdefault(fold(names[i]), i)
+        if first != i:
+            raise UserError(
+                f"{file.head}: the columns {file.columns[first]} and {file.columns[i]} are both "
+                f"of the class {names[i]}; remove one"
+            )
+    return {name: i for i, name in names.items()}
+
+
+def match_classes(wanted: Iterable[str], available: Iterable[str]) -> dict[str, str]:
+    """Those of the classes wanted that are available -> their name there.
+
+    Names match whatever their case, spaces and underscores.
+    """
+    by_name = {fold(name): name for name in available}
+    return {name: by_name[fold(name)] for name in wanted if fold(name) in by_name}
+
+
+def label_of(text: str) -> int:
+    """Parses the cell of a label: 1, 0 or, for unknown, -1.
+
+    Raises:
+      ValueError: it is no label.
+    """
+    word = text.casefold()
+    if word in _WORDS:
+        return _WORDS[word]
+    try:
+        return _VALUES[float(word.replace(",", ".", 1))]
+    except (KeyError, ValueError):
+        raise ValueError(
+            "is no label; allowed: 1, 0, yes, no, true, false and, for unknown, -1, n/a, nan or "
+            "nothing"
+        ) from None
+
+
+def score_of(text: str) -> float:
+    """Parses the cell of a score.
+
+    Raises:
+      ValueError: it is no finite number.
+    """
+    try:
+        score = float(text.replace(",", ".", 1))
+    except ValueError:
+        raise ValueError("is no number; every image needs a score of every class") from None
+    if not math.isfinite(score):
+        raise ValueError("is not finite; scores must be finite numbers")
+    return score
+
+
+def findings_of(text: str) -> tuple[int, ...]:
+    """Parses a cell of ChestX-ray14 such as `Mass|Hernia`: a label for each of `FINDINGS`.
+
+    Raises:
+      ValueError: a name is none of its findings, or stands beside "No Finding".
+    """
+    names = {ALIASES.get(name, name) for name in map(str.strip, text.split("|"))}
+    if names - {*FINDINGS, _NO_FINDING} or (_NO_FINDING in names and len(names) > 1):
+        raise ValueError("is not made of ChestX-ray14's findings, joined by |")
+    return tuple(POSITIVE if finding in names else NEGATIVE for finding in FINDINGS)
