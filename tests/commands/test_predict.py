@@ -11,8 +11,8 @@ import pytest
 
 from jaxcxr import __main__ as commands
 from jaxcxr import config as base
-from jaxcxr.commands import predict
 from jaxcxr.deploy.bundle import archive, from_run
+from jaxcxr.deploy.predict.lifter import Lifter
 from jaxcxr.errors import UserError
 from jaxcxr.pose.evaluation import pose_arrays
 from jaxcxr.pose.formats import bvh, bvh_export
@@ -61,7 +61,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lifter(trained):
-    return predict.Lifter(trained[0])
+    return Lifter(trained[0])
 
 
 def points(frames, joints=17, seed=0):
@@ -133,7 +133,7 @@ def test_models_that_lift_the_middle_frame_see_one_window_for_each(trained, tmp_
     (tmp_path / "run" / "config.json").unlink()
     checkpoint.write_config(tmp_path / "run", config)
     video = keypoint_files.read(write_npz(tmp_path / "a.npz", points(12), fps=50.0))
-    lifter = predict.Lifter(tmp_path / "run")
+    lifter = Lifter(tmp_path / "run")
     (person,) = lifter.lift(video, video.tracks)
     screen = video.tracks[0].keypoints / 200 - np.array([1, 0.75])
     around = np.clip(np.arange(12)[:, None] + np.arange(FRAMES) - FRAMES // 2, 0, 11)
@@ -266,7 +266,7 @@ def test_a_bundle_lifts_as_the_run_does(lifter, bundle_of, tmp_path):
     video = keypoint_files.read(write_npz(tmp_path / "a.npz", points(30), fps=50.0))
     (expected,) = lifter.lift(video, video.tracks)
     for source in (bundle_of, bundle_of.path):
-        other = predict.Lifter(source)
+        other = Lifter(source)
         (person,) = other.lift(video, video.tracks)
         np.testing.assert_allclose(person.joints, expected.joints, atol=1e-6)
         assert other.about == lifter.about
@@ -307,4 +307,4 @@ def test_weights_of_another_model_are_refused(bundle_of, tmp_path):
     changed = {**found.files, "config.json": json.dumps(config).encode()}
     archive.write(tmp_path / "x", facts, changed)
     with pytest.raises(UserError, match="weights do not fit the model"):
-        predict.Lifter(tmp_path / "x")
+        Lifter(tmp_path / "x")

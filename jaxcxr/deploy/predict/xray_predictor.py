@@ -1,4 +1,4 @@
-"""Findings in chest radiographs by a bundle: files in, rows out, in one pass.
+"""Predicts findings in files of chest radiographs by a bundle, in one pass.
 
 Files are read and decoded by threads while the model computes; batches have one size, the last is
 padded, so that one compilation serves all. From PNG files to rows takes 1.08 times as long as the
@@ -6,15 +6,11 @@ bare compiled model (`jaxcxr bench predict --model=demo.jaxcxr --rounds 15`, 512
 two cores: 0.922 times its images/s, 0.916 to 0.951).
 """
 
-import argparse
 import collections
 import concurrent.futures
 import dataclasses
 import glob
-import json
 import os
-import pathlib
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -22,13 +18,10 @@ import cv2
 import numpy as np
 
 from jaxcxr.data.cores import usable_cores
-from jaxcxr.data.progress import Progress
 from jaxcxr.deploy.bundle.bundled_model import Bundle
 from jaxcxr.deploy.predict import xray_rows
 from jaxcxr.deploy.predict.xray_rows import XrayPrediction
-from jaxcxr.errors import RunError, UserError
-from jaxcxr.pose.formats import prediction_files
-from jaxcxr.xray.explain import cases as case_pictures
+from jaxcxr.errors import UserError
 from jaxcxr.xray.images import image_files
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp")
@@ -53,64 +46,6 @@ class Reading:
     pixels: np.ndarray | None
     header: Any = None
     error: str = ""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that are for radiographs."""
-    group = parser.add_argument_group("of radiographs")
-    group.add_argument(
-        "--heatmaps", nargs="?", const="auto", default="", metavar="METHOD",
-        help="draw where the model looks, for each finding; METHOD as in `jaxcxr explain`",
-    )
-    group.add_argument(
-        "--refuse", action="store_true",
-        help="no probabilities for what is flagged as no frontal chest radiograph",
-    )
-    group.add_argument("--batch", type=int, default=32, metavar="N", help="default: 32")
-    group.add_argument("--threads", type=int, default=0, help="that read (default: one per core)")
-
-
-def run(args: argparse.Namespace, bundle: Bundle, out: pathlib.Path) -> None:
-    """Predict for every file and write the rows.
-
-    Arguments:
-      args: of the command.
-      bundle: of radiographs.
-      out: the folder to write to, which exists.
-
-    Raises:
-      UserError: a mistake in the arguments.
-      RunError: some of the files could not be read; all others were predicted and written.
-    """
-    formats = _formats(args.format)
-    if args.batch < 1 or args.threads < 0:
-        raise UserError("--batch must be at least 1, --threads at least 0.")
-    paths = find(args.inputs)
-    sinks = [_Reports(out, bundle)] if "sr" in formats else []
-    if args.heatmaps:
-        sinks.append(_Heatmaps(out, bundle, args.heatmaps, args.batch))
-    print(bundle.description)
-    for line in bundle.version_differences():
-        print(f"another version than in training: {line}")
-    counts, begun = collections.Counter(), time.perf_counter()
-    with (
-        xray_rows.Tables(out, bundle.classes, formats) as tables,
-        Progress("predict", len(paths)) as progress,
-    ):
-        for part in predicted(bundle, paths, args.batch, args.threads, refuse=args.refuse):
-            for row, _ in part:
-                tables.write(row)
-                counts[row.status] += 1
-            tables.flush()
-            for sink in sinks:
-                sink.add(part)
-            progress.advance(len(part), bad=counts["failed"])
-    _summarise(out, bundle, counts, time.perf_counter() - begun, tables.paths, sinks)
-    if counts["failed"]:
-        raise RunError(
-            f"{counts['failed']} of {len(paths)} files could not be read; the column `reason` of "
-            f"{out} says why, and the other rows are there."
-        )
 
 
 def find(inputs: Iterable[str]) -> list[str]:
@@ -287,110 +222,3 @@ def rows(
             xray_rows.header_texts(reading.header),
         ), reading))
     return found
-
-
-def _formats(text: str | None) -> tuple[str, ...]:
-    formats = tuple(dict.fromkeys(part.strip() for part in (text or "csv,jsonl").split(",")))
-    for name in formats:
-        if name not in xray_rows.FORMATS:
-            raise UserError(
-                f"--format {name!r} is not known; formats of radiographs: "
-                f"{', '.join(xray_rows.FORMATS)}."
-            )
-    return formats
-
-
-def _summarise(out, bundle, counts, seconds, paths, sinks) -> None:
-    total = sum(counts.values())
-    record = {
-        "bundle": bundle.digest, "model": bundle.model_name, "training": bundle.facts["training"],
-        "thresholds": dict(zip(bundle.classes, bundle.thresholds.tolist(), strict=True)),
-        "unusual_threshold": bundle.guard.threshold,
-        "images": {state: counts[state] for state in xray_rows.STATES},
-        "seconds": round(seconds, 3),
-    }
-    (out / "predictions.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    states = ", ".join(f"{counts[s]:,} {s}" for s in xray_rows.STATES if counts[s])
-    print(f"{total:,} files: {states}; {total / seconds:,.1f} files/s with compilation")
-    for line in [*map(str, paths), *(sink.summary() for sink in sinks)]:
-        print(f"written: {line}")
-
-
-class _Reports:
-    """DICOM structured reports, one for each DICOM file that was not refused."""
-
-    def __init__(self, out: pathlib.Path, bundle: Bundle):
-        from jaxcxr.deploy.predict import structured_report
-
-        structured_report.check_installed()
-        self._write, self._bundle = structured_report.write, bundle
-        self._folder, self._names = out / "sr", prediction_files.Names()
-        self._folder.mkdir(exist_ok=True)
-        self._written, self._others, self._failed = 0, 0, []
-
-    def add(self, part) -> None:
-        model = {"name": self._bundle.model_name, "digest": self._bundle.digest}
-        for row, reading in part:
-            if row.probabilities is None:
-                continue
-            if reading.header is None:
-                self._others += 1
-                continue
-            thresholds = zip(row.probabilities, self._bundle.thresholds, strict=True)
-            values = dict(zip(self._bundle.classes, thresholds, strict=True))
-            path = self._folder / f"{self._names.new(row.image)}.dcm"
-            try:
-                self._write(path, row.image, values, model)
-                self._written += 1
-            except UserError as error:
-                self._failed.append(str(error))
-
-    def summary(self) -> str:
-        others = f"; {self._others} files are no DICOM and have none" if self._others else ""
-        failed = "".join(f"\n    {text}" for text in self._failed)
-        return f"{self._folder}: {self._written} structured reports{others}{failed}"
-
-
-class _Heatmaps:
-    """Pictures of where the model looks, one for each finding said to be there."""
-
-    def __init__(self, out: pathlib.Path, bundle: Bundle, method: str, batch: int):
-        self._bundle, self._batch = bundle, batch
-        size = bundle.image_size
-        blank = bundle.preprocessing.normalized(np.zeros((1, size, size), np.uint8))
-        possible = bundle.explainer.methods(blank)
-        self._method = method
-        if method == "auto":
-            self._method = case_pictures.method_for(bundle.explainer, blank)
-        if self._method not in possible:
-            raise UserError(
-                f"--heatmaps {method!r} does not explain this model; its methods: "
-                f"{', '.join(possible)}."
-            )
-        self._folder, self._names, self._written = out / "heatmaps", prediction_files.Names(), 0
-        self._folder.mkdir(exist_ok=True)
-
-    def add(self, part) -> None:
-        cases = [
-            (self._names.new(row.image), reading.pixels, np.flatnonzero(row.findings))
-            for row, reading in part if row.findings is not None
-        ]
-        pairs = [(name, pixels, int(c)) for name, pixels, found in cases for c in found]
-        for begin in range(0, len(pairs), self._batch):
-            self._draw(pairs[begin : begin + self._batch])
-
-    def _draw(self, pairs) -> None:
-        size = self._bundle.image_size
-        pixels = np.zeros((self._batch, size, size), np.uint8)  # padded: compiled once
-        classes = np.zeros(self._batch, np.int32)
-        for i, (_, image, finding) in enumerate(pairs):
-            pixels[i], classes[i] = image, finding
-        maps = self._bundle.heatmaps(self._method, pixels, classes)
-        for (name, image, finding), one in zip(pairs, maps, strict=False):
-            title = prediction_files.file_name(self._bundle.classes[finding])
-            picture = xray_rows.overlay(image, one)
-            cv2.imwrite(str(self._folder / f"{name}_{title}.png"), picture)
-            self._written += 1
-
-    def summary(self) -> str:
-        return f"{self._folder}: {self._written} pictures by {self._method}"

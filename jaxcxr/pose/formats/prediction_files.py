@@ -15,6 +15,7 @@ from jaxcxr.pose.keypoints.keypoint_files import Track, Video
 
 AXES = "x right, y down, z forward, as the camera sees it; relative to the hip"
 MM = 1000.0
+FORMATS = ("npz", "csv", "bvh")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

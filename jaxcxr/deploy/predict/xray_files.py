@@ -1,0 +1,170 @@
+"""Writes what a bundle finds in files of radiographs: rows, structured reports, heatmaps."""
+
+import collections
+import json
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+
+from jaxcxr.data.progress import Progress
+from jaxcxr.deploy.bundle.bundled_model import Bundle
+from jaxcxr.deploy.predict import xray_predictor, xray_rows
+from jaxcxr.errors import RunError, UserError
+from jaxcxr.pose.formats import prediction_files
+from jaxcxr.xray.explain import cases as case_pictures
+
+
+def predict_files(
+    bundle: Bundle,
+    paths: Sequence[str],
+    out: pathlib.Path,
+    formats: Sequence[str],
+    say: Callable[[str], None],
+    *,
+    heatmaps: str = "",
+    refuse: bool = False,
+    batch: int = 32,
+    threads: int = 0,
+) -> None:
+    """Predicts for every file and writes the rows.
+
+    Arguments:
+      bundle: of radiographs.
+      paths: as `xray_predictor.find` returns them.
+      out: the folder to write to, which exists.
+      formats: of `xray_rows.FORMATS`.
+      say: gets a line for each thing to know.
+      heatmaps: method that draws where the model looks, "auto", or "" for none.
+      refuse: no findings for what is flagged as no frontal chest radiograph.
+      batch: images at once.
+      threads: that read; 0: one per core.
+
+    Raises:
+      UserError: a method that does not explain the model, or a package that is not installed.
+      RunError: some of the files could not be read; all others were predicted and written.
+    """
+    sinks = [_Reports(out, bundle)] if "sr" in formats else []
+    if heatmaps:
+        sinks.append(_Heatmaps(out, bundle, heatmaps, batch))
+    say(bundle.description)
+    for line in bundle.version_differences():
+        say(f"another version than in training: {line}")
+    counts, begun = collections.Counter(), time.perf_counter()
+    with (
+        xray_rows.Tables(out, bundle.classes, formats) as tables,
+        Progress("predict", len(paths)) as progress,
+    ):
+        for part in xray_predictor.predicted(bundle, paths, batch, threads, refuse=refuse):
+            for row, _ in part:
+                tables.write(row)
+                counts[row.status] += 1
+            tables.flush()
+            for sink in sinks:
+                sink.add(part)
+            progress.advance(len(part), bad=counts["failed"])
+    seconds = time.perf_counter() - begun
+    _write_summary(out, bundle, counts, seconds)
+    states = ", ".join(f"{counts[s]:,} {s}" for s in xray_rows.STATES if counts[s])
+    total = counts.total()
+    say(f"{total:,} files: {states}; {total / seconds:,.1f} files/s with compilation")
+    for line in [*map(str, tables.paths), *(sink.summary() for sink in sinks)]:
+        say(f"written: {line}")
+    if counts["failed"]:
+        raise RunError(
+            f"{counts['failed']} of {len(paths)} files could not be read; the column `reason` of "
+            f"{out} says why, and the other rows are there."
+        )
+
+
+def _write_summary(out: pathlib.Path, bundle: Bundle, counts, seconds: float) -> None:
+    record = {
+        "bundle": bundle.digest, "model": bundle.model_name, "training": bundle.facts["training"],
+        "thresholds": dict(zip(bundle.classes, bundle.thresholds.tolist(), strict=True)),
+        "unusual_threshold": bundle.guard.threshold,
+        "images": {state: counts[state] for state in xray_rows.STATES},
+        "seconds": round(seconds, 3),
+    }
+    (out / "predictions.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+class _Reports:
+    """DICOM structured reports, one for each DICOM file that was not refused."""
+
+    def __init__(self, out: pathlib.Path, bundle: Bundle):
+        from jaxcxr.deploy.predict import structured_report
+
+        structured_report.check_installed()
+        self._write, self._bundle = structured_report.write, bundle
+        self._folder, self._names = out / "sr", prediction_files.Names()
+        self._folder.mkdir(exist_ok=True)
+        self._written, self._others, self._failed = 0, 0, []
+
+    def add(self, part) -> None:
+        model = {"name": self._bundle.model_name, "digest": self._bundle.digest}
+        for row, reading in part:
+            if row.probabilities is None:
+                continue
+            if reading.header is None:
+                self._others += 1
+                continue
+            thresholds = zip(row.probabilities, self._bundle.thresholds, strict=True)
+            values = dict(zip(self._bundle.classes, thresholds, strict=True))
+            path = self._folder / f"{self._names.new(row.image)}.dcm"
+            try:
+                self._write(path, row.image, values, model)
+                self._written += 1
+            except UserError as error:
+                self._failed.append(str(error))
+
+    def summary(self) -> str:
+        others = f"; {self._others} files are no DICOM and have none" if self._others else ""
+        failed = "".join(f"\n    {text}" for text in self._failed)
+        return f"{self._folder}: {self._written} structured reports{others}{failed}"
+
+
+class _Heatmaps:
+    """Pictures of where the model looks, one for each finding said to be there."""
+
+    def __init__(self, out: pathlib.Path, bundle: Bundle, method: str, batch: int):
+        self._bundle, self._batch = bundle, batch
+        size = bundle.image_size
+        blank = bundle.preprocessing.normalized(np.zeros((1, size, size), np.uint8))
+        possible = bundle.explainer.methods(blank)
+        self._method = method
+        if method == "auto":
+            self._method = case_pictures.method_for(bundle.explainer, blank)
+        if self._method not in possible:
+            raise UserError(
+                f"--heatmaps {method!r} does not explain this model; its methods: "
+                f"{', '.join(possible)}."
+            )
+        self._folder, self._names, self._written = out / "heatmaps", prediction_files.Names(), 0
+        self._folder.mkdir(exist_ok=True)
+
+    def add(self, part) -> None:
+        cases = [
+            (self._names.new(row.image), reading.pixels, np.flatnonzero(row.findings))
+            for row, reading in part if row.findings is not None
+        ]
+        pairs = [(name, pixels, int(c)) for name, pixels, found in cases for c in found]
+        for begin in range(0, len(pairs), self._batch):
+            self._draw(pairs[begin : begin + self._batch])
+
+    def _draw(self, pairs) -> None:
+        size = self._bundle.image_size
+        pixels = np.zeros((self._batch, size, size), np.uint8)  # padded: compiled once
+        classes = np.zeros(self._batch, np.int32)
+        for i, (_, image, finding) in enumerate(pairs):
+            pixels[i], classes[i] = image, finding
+        maps = self._bundle.heatmaps(self._method, pixels, classes)
+        for (name, image, finding), one in zip(pairs, maps, strict=False):
+            title = prediction_files.file_name(self._bundle.classes[finding])
+            picture = xray_rows.overlay(image, one)
+            cv2.imwrite(str(self._folder / f"{name}_{title}.png"), picture)
+            self._written += 1
+
+    def summary(self) -> str:
+        return f"{self._folder}: {self._written} pictures by {self._method}"
