@@ -1,3 +1,3 @@
 """jaxcxr: chest X-ray findings and 3D human pose in JAX/Flax, trained by one loop."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

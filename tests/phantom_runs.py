@@ -11,6 +11,7 @@ from jaxcxr.data import preparation
 from jaxcxr.report import canvas
 from jaxcxr.train import loop, parallel, writers
 from jaxcxr.xray.report import xray_figures
+from jaxcxr.xray.task import XrayTask
 from tests import toys
 
 
@@ -27,6 +28,6 @@ def make_xray_run(root: pathlib.Path) -> pathlib.Path:
         patch.setattr(parallel, "make_mesh", lambda config: mesh)
         for name in ("roc_figure", "samples_figure"):
             patch.setattr(xray_figures, name, lambda *args: canvas.new_figure(1, 1))
-        patch.setattr(loop.run_sections, "write", lambda *args: None)
+        patch.setattr(XrayTask, "page", lambda *args: None)
         loop.train(config, root / "run", writers.Screen(quiet=True))
     return root / "run"

@@ -13,7 +13,6 @@ Only transformers choose their latency; convolutions have that of their receptiv
 """
 
 import argparse
-import contextlib
 import dataclasses
 import pathlib
 import time
@@ -175,19 +174,14 @@ def curve(
     Raises:
       UserError: no checkpoint, or unprepared data.
     """
-    from jaxcxr.train import checkpoint, loop, setup
+    from jaxcxr.train import finished, loop
 
-    checkpoint.load_config(workdir)
-    run_ = setup.make(config)
-    with run_.mesh_context(), contextlib.closing(
-        checkpoint.Checkpoints(workdir, config)
-    ) as checkpoints:
-        _, state = run_.best_state(checkpoints, workdir)
-        found = []
+    with finished.open_best(workdir, config=config) as run_:
+        found, test = [], run_.task.source("test")
         named = [(str(getattr(v, "latency", "of kind")), v) for v in variants if v != model]
         for name, variant in [*named, ("trained", model)]:
             # The mask is another, and the model computes in the dtype of the run.
-            same = dataclasses.replace(run_, model=variant.clone(dtype=run_.model.dtype))
-            metrics = run_.task.evaluate("test", loop.predict(same, state, "test")).metrics
-            found.append((name, metrics))
+            same = dataclasses.replace(run_.setup, model=variant.clone(dtype=run_.model.dtype))
+            predictions = loop.predict(same, run_.variables, test)
+            found.append((name, run_.task.evaluate("test", predictions).metrics))
     return found

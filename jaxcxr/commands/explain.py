@@ -48,27 +48,19 @@ def run(args: argparse.Namespace) -> None:
     Raises:
       UserError: no run of radiographs, a method that the model has not, or nothing to explain.
     """
-    from jaxcxr import config as config_lib
-    from jaxcxr.train import checkpoint, setup
+    from jaxcxr.train import finished
     from jaxcxr.train import workdir as workdir_lib
     from jaxcxr.xray.explain import faithfulness
 
     if args.images < 1:
         raise UserError(f"--images is {args.images}; give at least 1.")
     workdir = workdir_lib.parse(args.workdir)
-    config = config_lib.from_saved(checkpoint.load_config(workdir))
-    if config.task != "cxr":
-        raise UserError(f"{workdir} is a run of the task {config.task!r}; explain takes cxr.")
-    run_ = setup.make(config)
-    with run_.mesh_context(), contextlib.closing(
-        checkpoint.Checkpoints(workdir, config)
-    ) as checkpoints:
-        step, state = run_.best_state(checkpoints, workdir)
-        source = run_.task.source(args.split)
+    with finished.open_best(workdir, task="cxr") as run_:
+        step, source = run_.step, run_.task.source(args.split)
         cases = faithfulness.choose(source, args.images)
         if not cases:
             raise UserError(f"the {args.split} split has no positive finding to explain.")
-        result, figure = _explained(run_, state, source, cases, args.methods)
+        result, figure = _explained(run_, source, cases, args.methods)
     result |= {"workdir": str(workdir), "split": args.split, "step": step}
     if args.out:
         _write(result, figure, pathlib.Path(args.out).expanduser())
@@ -79,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"written: {args.out or workdir / 'report'}/explanations.json, .md and .png")
 
 
-def _explained(run_, state, source, cases, wanted: str):
+def _explained(run_, source, cases, wanted: str):
     """The summary, and the figure of the first cases."""
     import jax
 
@@ -89,7 +81,7 @@ def _explained(run_, state, source, cases, wanted: str):
     pixels = source.read(index)["image"]
     inputs = np.asarray(run_.task.inputs({"image": pixels})[0])
     black = float(np.asarray(run_.task.inputs({"image": np.zeros_like(pixels[:1])})[0]).ravel()[0])
-    variables = jax.device_get({"params": state.eval_params, "batch_stats": state.batch_stats})
+    variables = jax.device_get(run_.variables)
     explainer = saliency.Explainer(run_.model, variables, black)
     methods = _methods(wanted, explainer.methods(inputs[:1]))
     fresh = jax.device_get(

@@ -30,21 +30,20 @@ def run(args: argparse.Namespace) -> None:
     """
     import jax
 
-    from jaxcxr import config as config_lib
-    from jaxcxr.report import run_sections
-    from jaxcxr.train import checkpoint, setup
+    from jaxcxr.train import finished
     from jaxcxr.train import workdir as workdir_lib
 
     workdir = workdir_lib.parse(args.workdir)
     if workdir_lib.is_remote(workdir):
         raise UserError(f"{workdir}: copy the run to a folder of this machine first.")
-    config = config_lib.from_saved(checkpoint.load_config(workdir))
-    run_ = setup.make(config)
-    with run_.mesh_context(), contextlib.closing(
-        checkpoint.Checkpoints(workdir, config)
-    ) as checkpoints:
-        _, state = run_.best_state(checkpoints, workdir)
-        variables = jax.device_get({"params": state.eval_params, "batch_stats": state.batch_stats})
-        with contextlib.closing(workdir_lib.Local(workdir)) as local:
-            path = run_sections.write(run_.task, run_.model, variables, args.split, local.path)
+    if not any((workdir / "predictions").glob(f"{args.split}.*")):
+        finished.load_config(workdir)
+        raise UserError(
+            f"{workdir} holds no predictions of the {args.split} split; run jaxcxr evaluate first."
+        )
+    with finished.open_best(workdir) as run_, contextlib.closing(
+        workdir_lib.Local(workdir)
+    ) as local:
+        variables = jax.device_get(run_.variables)
+        path = run_.task.page(args.split, run_.model, variables, local.path)
     print(f"written: {path}")

@@ -19,7 +19,6 @@ import importlib
 import json
 import os
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -53,14 +52,13 @@ def run(args: argparse.Namespace) -> None:
     Raises:
       UserError: no run, no checkpoint, a task without a test, or a kind that it does not have.
     """
-    from jaxcxr import config as config_lib
-    from jaxcxr.train import checkpoint
+    from jaxcxr.train import finished
     from jaxcxr.train import workdir as workdir_lib
 
     if args.resamples < 1 or args.seed < 0:
         raise UserError("--resamples must be at least 1, and --seed at least 0.")
     workdir = workdir_lib.parse(args.workdir)
-    config = config_lib.from_saved(checkpoint.load_config(workdir))
+    config = finished.load_config(workdir)
     if config.task not in TESTS:
         raise UserError(
             f"{workdir} is a run of the task {config.task!r}; there are stress tests of "
@@ -111,39 +109,20 @@ def measure(
     Raises:
       UserError: no checkpoint, or unprepared data.
     """
-    from jaxcxr.train import checkpoint, setup
+    from jaxcxr.train import finished, loop
 
-    run_ = setup.make(config)
-    with run_.mesh_context(), contextlib.closing(
-        checkpoint.Checkpoints(workdir, config)
-    ) as checkpoints:
-        step, state = run_.best_state(checkpoints, workdir)
-        predict = _predictor(run_, state, split)
+    with finished.open_best(workdir, config=config) as run_:
+        predict = functools.partial(loop.predict, run_.setup, run_.variables)
         options = {}
         if getattr(test, "TAKES_FEATURES", False):
-            options["features"] = functools.partial(_features, run_, state)
+            options["features"] = functools.partial(_features, run_)
         result = test.measure(
             run_.task, split, predict, kinds, resamples, seed, print, **options
         )
-    return {"checkpoint": step, **result}
+        return {"checkpoint": run_.step, **result}
 
 
-def _predictor(run_, state, split: str) -> Callable[[Any], dict]:
-    """Predictions for any source, as if it were the split."""
-    from jaxcxr.train import loop
-
-    def predict(source) -> dict:
-        splits = run_.task.source
-        run_.task.source = lambda name: source
-        try:
-            return loop.predict(run_, state, split)
-        finally:
-            run_.task.source = splits
-
-    return predict
-
-
-def _features(run_, state, source) -> np.ndarray:
+def _features(run_, source) -> np.ndarray:
     """Output of the backbone for every example of a source, `[n, d]`."""
     import jax
 
@@ -157,12 +136,11 @@ def _features(run_, state, source) -> np.ndarray:
             variables, inputs, method=lambda model, x: model.backbone(x, False, **options)
         )
 
-    variables = {"params": state.eval_params, "batch_stats": state.batch_stats}
     parts = []
     for batch in pipeline.eval_batches(source, run_.config):
-        placed = parallel.put_batch(run_.mesh, batch)
+        placed = parallel.put_batch(run_.setup.mesh, batch)
         found = parallel.gather(
-            {"x": backbone(variables, placed), "valid": placed["valid"], "index": placed["index"]}
+            {"x": backbone(run_.variables, placed), "valid": placed["valid"], "index": placed["index"]}
         )
         parts.append({key: value[found["valid"]] for key, value in found.items()})
     order = np.argsort(np.concatenate([part["index"] for part in parts]))

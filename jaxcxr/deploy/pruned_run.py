@@ -101,11 +101,12 @@ def prune(
       UserError: no run, no checkpoint, no flexible heads, or `out` exists.
       RunError: the smaller model computes something else.
     """
-    from jaxcxr import config as config_lib
-    from jaxcxr.models.attention import pruning as analysis
-    from jaxcxr.train import checkpoint, setup
+    import jax
 
-    config = config_lib.from_saved(checkpoint.load_config(workdir))
+    from jaxcxr.models.attention import pruning as analysis
+    from jaxcxr.train import finished, setup
+
+    config = finished.load_config(workdir)
     stacks = _stacks(config)
     if not any(blocks.flexible for blocks in stacks):
         kinds = ", ".join(sorted({kind for blocks in stacks for kind in blocks.kinds}))
@@ -115,19 +116,22 @@ def prune(
         )
     if out.exists():
         raise UserError(f"{out} exists; give another --out, or remove it.")
-    before, state = _trained(config, workdir)
+    before, saved = _trained(config, workdir)
+    trained = saved["params"] if saved["ema"] is None else saved["ema"]
     plans = {
         (blocks.stack.name, layer): analysis.plan(
-            groups, cost, _attention(state.eval_params, blocks.stack.name, layer),
+            groups, cost, _attention(trained, blocks.stack.name, layer),
             before.model.dim, blocks.stack.where, blocks.stack.tokens, round_spans,
         )
         for blocks in stacks for layer, (groups, cost) in blocks.flexible.items()
     }
     after = setup.make(_config(config, stacks, plans, duration))
-    params = _apply(plans, state.params)
-    ema = None if state.ema is None else _apply(plans, state.ema)
-    new_state = _first_state(after, params, state.batch_stats, ema)
-    measured = _measure(before, after, state, new_state, examples, rounds)
+    params = _apply(plans, saved["params"])
+    ema = None if saved["ema"] is None else _apply(plans, saved["ema"])
+    new_state = _first_state(after, params, saved["batch_stats"], ema)
+    variables = ({"params": trained, "batch_stats": saved["batch_stats"]},
+                 jax.device_get(new_state.eval_variables))
+    measured = _measure(before, after, variables, examples, rounds)
     heads = tuple(
         (f"{prefix}_{layer}", sum(g.count for g in plan.groups),
          sum(len(part.heads) for part in plan.parts if not part.silent), plan.text)
@@ -188,25 +192,22 @@ def _stacks(config) -> list[_Blocks]:
 
 
 def _trained(config, workdir: pathlib.Path):
-    """The run and the state that `evaluate` would take; a loop over layers is unrolled."""
+    """The run and what its best checkpoint saved; a loop over layers is unrolled."""
     import jax
 
     from jaxcxr.models.sequence import scanned
-    from jaxcxr.train import checkpoint, setup
+    from jaxcxr.train import finished, setup
 
-    run_ = setup.make(config)
-    with run_.mesh_context(), contextlib.closing(
-        checkpoint.Checkpoints(workdir, config)
-    ) as checkpoints:
-        state = jax.device_get(run_.best_state(checkpoints, workdir)[1])
+    with finished.open_best(workdir, config=config) as run_:
+        saved = jax.device_get(run_.saved)
     if not config.model.options.get("scan", False):
-        return run_, state
+        return run_.setup, saved
     config.model.options.scan = False  # layers that are pruned are no longer equal
     unrolled = {
-        name: scanned.unrolled(run_.model, {"params": tree})[1]["params"]
-        for name, tree in (("params", state.params), ("ema", state.ema)) if tree is not None
+        name: scanned.unrolled(run_.model, {"params": saved[name]})[1]["params"]
+        for name in ("params", "ema") if saved[name] is not None
     }
-    return setup.make(config), state.replace(**unrolled)
+    return setup.make(config), saved | unrolled
 
 
 def _attention(params, prefix: str, layer: int) -> dict[str, Any]:
@@ -266,7 +267,7 @@ def _first_state(run_, params, batch_stats, ema):
         )
 
 
-def _measure(before, after, old, new, examples: int, rounds: int) -> dict[str, Any]:
+def _measure(before, after, variables, examples: int, rounds: int) -> dict[str, Any]:
     """Fields of `Result`."""
     import jax
 
@@ -276,17 +277,15 @@ def _measure(before, after, old, new, examples: int, rounds: int) -> dict[str, A
     count = min(examples, len(source))
     batch = {key: np.asarray(value) for key, value in source.read(np.arange(count)).items()}
     inputs, options = before.task.inputs(batch)
-    params = [jax.device_get(state.eval_params) for state in (old, new)]
-    stats = jax.device_get(old.batch_stats)
     outputs, compiled, flops = [], [], []
-    for run_, own in zip((before, after), params, strict=True):
+    for run_, own in zip((before, after), variables, strict=True):
         exact = _forward(run_, "float32")
         with jax.default_matmul_precision("highest"):
-            outputs.append(np.asarray(jax.jit(exact)(own, stats, inputs, options), np.float64))
-        made = jax.jit(_forward(run_, run_.config.dtype)).lower(own, stats, inputs, options)
+            outputs.append(np.asarray(jax.jit(exact)(own, inputs, options), np.float64))
+        made = jax.jit(_forward(run_, run_.config.dtype)).lower(own, inputs, options)
         compiled.append(made.compile())
         flops.append(compiled[-1].cost_analysis()["flops"] / count)
-    placed = [jax.device_put((own, stats, inputs, options)) for own in params]
+    placed = [jax.device_put((own, inputs, options)) for own in variables]
 
     def seconds(side: int) -> float:
         begun = time.perf_counter()
@@ -297,7 +296,9 @@ def _measure(before, after, old, new, examples: int, rounds: int) -> dict[str, A
     timing.interleaved(sides, 1)
     times = timing.interleaved(sides, rounds)
     return {
-        "parameters": tuple(sum(leaf.size for leaf in jax.tree.leaves(own)) for own in params),
+        "parameters": tuple(
+            sum(leaf.size for leaf in jax.tree.leaves(own["params"])) for own in variables
+        ),
         "flops": tuple(flops),
         "seconds": tuple(timing.median(times, name) for name in sides),
         "ratio": timing.ratio(times, "after", "before"),
@@ -314,8 +315,7 @@ def _forward(run_, dtype: str):
     config.dtype = dtype
     model = setup.make_model(config, run_.task)
 
-    def forward(params, batch_stats, inputs, options):
-        variables = {"params": params, "batch_stats": batch_stats}
+    def forward(variables, inputs, options):
         return model.apply(variables, inputs, train=False, **options)
 
     return forward

@@ -16,13 +16,9 @@ import numpy as np
 from jaxcxr import registry
 from jaxcxr.errors import UserError
 from jaxcxr.plan import collectives, flops
-from jaxcxr.pose import clips
-from jaxcxr.pose import task as pose_task
 from jaxcxr.train import parallel, setup
 from jaxcxr.train import state as state_lib
 from jaxcxr.train import step as step_lib
-from jaxcxr.xray import task as xray_task
-from jaxcxr.xray.images import manifest
 
 # Size of the axis `data` that is compiled.
 _DATA = 2
@@ -86,45 +82,6 @@ class Needs:
     def memory(self) -> float:
         """All bytes of a device."""
         return self.state_bytes + self.activation_bytes + self.batch_bytes
-
-
-class _Images:
-    """One blank radiograph of the size that the config feeds."""
-
-    def __init__(self, size: int, classes: tuple[str, ...]):
-        row = {"image_id": "0", "patient_id": "0", "split": "train",
-               "labels": np.arange(len(classes)) % 2}
-        self.manifest = manifest.from_rows([row], classes)
-        self._example = {
-            "image": np.zeros((size, size, 1), np.uint8),
-            "labels": np.zeros(len(classes), np.int8),
-        }
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return self._example
-
-
-def shapes_task(config):
-    """The task of a config over one blank example, without any data set.
-
-    Raises:
-      UserError: a source that only its files tell the findings of.
-    """
-    source, frames = config.data.source, config.data.frames
-    if config.task == "cxr":
-        classes = getattr(registry.builder_class(source), "classes", ())
-        if not classes:
-            raise UserError(f"the findings of {source!r} stand in its files; plan another source.")
-        return xray_task.XrayTask(config, lambda split: _Images(config.data.image_size, tuple(classes)))
-    zeros = np.zeros((frames, 17, 3), np.float32)
-    root = np.zeros((frames, 3), np.float32) if config.loss.root else None
-    sequence = clips.Sequence("0", "0", "0", "0", zeros, zeros, root)
-    return pose_task.PoseTask(
-        config, lambda split: clips.Clips([sequence], frames, frames, config.data.target)
-    )
 
 
 def check_mesh(config, shape: tuple[int, int, int]) -> None:
@@ -195,7 +152,7 @@ def _setup(config, shape, batch: int, dtype: str) -> setup.Setup:
     config = config.copy_and_resolve_references()
     config.batch_size, config.dtype, config.parallel = batch, dtype, "jit"
     config.mesh.data, config.mesh.fsdp, config.mesh.tensor = shape
-    task = shapes_task(config)
+    task = registry.task(config.task).without_data(config)
     devices = np.array(jax.devices()[: math.prod(shape)]).reshape(shape)
     run = setup.Setup(
         config=config, task=task, model=setup.make_model(config, task),

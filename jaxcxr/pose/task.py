@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcxr import models
+from jaxcxr.data import preparation
 from jaxcxr.errors import UserError
+from jaxcxr.models.sequence import look
 from jaxcxr.pose import baselines, clips
 from jaxcxr.pose import losses as pose_losses
 from jaxcxr.pose.evaluation import pose_errors as metrics_pose
 from jaxcxr.pose.geometry import skeletons
 from jaxcxr.pose.report import error_report, pose_page
-from jaxcxr.report import attention_figures
+from jaxcxr.report import attention_figures, run_sections, training_curves
 from jaxcxr.statistics import coverage
 from jaxcxr.task import Evaluation
 from jaxcxr.xray import augment
@@ -58,6 +60,29 @@ class PoseTask:
             and getattr(model, "receptive_field", None) == config.data.frames
             and not model.causal
         )
+
+    @classmethod
+    def open(cls, config) -> "PoseTask":
+        """The task over the prepared data of its config."""
+        directory, settings = preparation.find_or_generate(config), config.data
+
+        def open_split(split: str) -> clips.Clips:
+            once = 1 if settings.target == "center" else settings.frames
+            stride = settings.stride if split == "train" else once
+            sequences = clips.read_sequences(directory, split)
+            return clips.Clips(sequences, settings.frames, stride, settings.target)
+
+        return cls(config, open_split)
+
+    @classmethod
+    def without_data(cls, config) -> "PoseTask":
+        """The task over one window of zeros."""
+        frames = config.data.frames
+        zeros = np.zeros((frames, len(skeletons.HUMAN36M.joints), 3), np.float32)
+        root = np.zeros((frames, 3), np.float32) if config.loss.root else None
+        sequence = clips.Sequence("0", "0", "0", "0", zeros, zeros, root)
+        blank = clips.Clips([sequence], frames, frames, config.data.target)
+        return cls(config, lambda split: blank)
 
     def sampling(self) -> None:
         """Every window once an epoch."""
@@ -225,7 +250,7 @@ class PoseTask:
             )
         error_report.write(source, stitched, self._skeleton, split, workdir / "report")
 
-    def examples(self, split: str) -> np.ndarray:
+    def _examples(self, split: str) -> np.ndarray:
         """The fullest of a few windows; of equal ones the middle one."""
         source = self.source(split)
         middle = len(source) // 2
@@ -233,7 +258,7 @@ class PoseTask:
         near = near[np.argsort(np.abs(near - middle), kind="stable")]
         return near[[np.argmax(source.read(near)["mask"].sum(1))]]
 
-    def attention_figure(self, split: str, index, stacks):
+    def _attention_figure(self, split: str, index, stacks):
         """Weights of each last block, and rollout where all blocks are over frames."""
         maps, ticks = {}, {}
         for stack, blocks in stacks.items():
@@ -253,11 +278,23 @@ class PoseTask:
             maps, ticks, f"attention in {self.ids(split, index)[0]}{means}"
         )
 
-    def page(self, model, variables, split: str, workdir: pathlib.Path) -> str:
+    def draw(self, split: str, model, variables, workdir: pathlib.Path) -> list[str]:
+        """Training curves, and what attention does."""
+        training_curves.write(workdir)
+        if variables is None:
+            return ["no figures of attention: they are drawn by runs of a single process"]
+        seen = look.at_examples(model, variables, self._read(split), self._examples(split))
+        figure = functools.partial(self._attention_figure, split)
+        return attention_figures.write(seen, figure, self.span_units, workdir / "report")
+
+    def _read(self, split: str) -> Callable:
+        return lambda index: self.inputs(self.source(split).read(index))
+
+    def page(self, split: str, model, variables, workdir: pathlib.Path) -> pathlib.Path:
         """The report page, for which the predictions are all that is needed."""
         del model, variables
         title = f"{self._config.data.source}, {self._config.model.name}"
-        return pose_page.build(self, split, workdir, title)
+        return run_sections.write(pose_page.build(self, split, workdir, title), workdir)
 
     def describe(self) -> dict[str, str]:
         """Sequences, frames and subjects of each split."""

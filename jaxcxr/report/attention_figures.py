@@ -4,12 +4,13 @@ A stack is the blocks of a model of one direction, in order; of each block there
 its attention gave into the collection `attention`, see `jaxcxr.models.attention.capture`.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxcxr.report.canvas import GRAY, new_figure, styled
+from jaxcxr.report.canvas import GRAY, new_figure, save, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,6 +66,38 @@ def patch_maps(
     """
     seen = weights[..., 0, :] if token else weights.mean(-2)
     return seen[..., -rows * columns :].reshape(*seen.shape[:-1], rows, columns)
+
+
+def write(
+    looks: Any, figure_of: Callable[[np.ndarray, Stacks], "Figure | None"],
+    units: Mapping[str, str], folder: pathlib.Path,
+) -> list[str]:
+    """Draws `heads.png` and `attention.png`, each where there is something to show.
+
+    Arguments:
+      looks: `jaxcxr.models.sequence.look.Look`; None: the model has no attention.
+      figure_of: examples and stacks -> the maps; None where the last block has no weights.
+      units: unit of distances between tokens, by the name of a stack.
+      folder: to write into.
+
+    Returns:
+      Lines for the screen: why there are no maps.
+    """
+    if looks is None:
+        return []
+    if any("gate" in block for blocks in looks.stacks.values() for block in blocks.values()):
+        shown = {
+            name: {key: block for key, block in blocks.items() if "gate" in block}
+            for name, blocks in looks.stacks.items()
+        }
+        save(heads_figure(shown, units), folder / "heads.png")
+    if not looks.complete:
+        return [f"no maps of attention: its weights are {looks.weights:,} numbers for one example"]
+    figure = figure_of(looks.index, looks.stacks)
+    if figure is None:
+        return ["no maps of attention: the last block of the model has no weights to show"]
+    save(figure, folder / "attention.png")
+    return []
 
 
 @styled

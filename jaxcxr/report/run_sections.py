@@ -2,10 +2,9 @@
 
 import json
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from jaxcxr.errors import UserError
 from jaxcxr.report import page
 from jaxcxr.report.page import Section
 
@@ -17,31 +16,20 @@ _TRAINING = {
 }
 
 
-def write(
-    task: Any, model: Any, variables: Mapping, split: str, workdir: pathlib.Path
-) -> pathlib.Path:
+def write(html: str, workdir: pathlib.Path) -> pathlib.Path:
     """Writes `report/index.html`, whole or not at all.
 
     Arguments:
-      task: of the run, see `jaxcxr.task.Task`.
-      model, variables: that made the predictions.
-      split: that was evaluated.
-      workdir: folder of the run, with its predictions.
+      html: the page.
+      workdir: folder of the run.
 
     Returns:
-      the file.
-
-    Raises:
-      UserError: the split has not been evaluated.
+      The file.
     """
-    if not any((workdir / "predictions").glob(f"{split}.*")):
-        raise UserError(
-            f"{workdir} holds no predictions of the {split} split; run jaxcxr evaluate first."
-        )
     path = workdir / "report" / "index.html"
     path.parent.mkdir(exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text(task.page(model, variables, split, workdir), encoding="utf-8")
+    partial.write_text(html, encoding="utf-8")
     partial.replace(path)
     return path
 

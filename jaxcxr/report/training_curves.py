@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxcxr.errors import UserError
-from jaxcxr.report.canvas import BLUE, GRAY, GREEN, LIGHT, ORANGE, new_figure, styled
+from jaxcxr.report.canvas import BLUE, GRAY, GREEN, LIGHT, ORANGE, new_figure, save, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 # What the validation panel shows if no metric is named: the first of these that was logged.
 _METRICS = {"auroc": "macro AUROC", "mpjpe": "MPJPE (mm)", "loss": "loss"}
 _SMOOTH_ABOVE = 60  # points, from which on the loss is drawn faint under its running mean
+
+
+def write(workdir: pathlib.Path) -> None:
+    """Draws `report/curves.png` of a run that has trained a step."""
+    path = workdir / "metrics.jsonl"
+    if path.is_file() and any(record["kind"] == "train" for record in read_metrics(path)):
+        save(curves_figure(path), workdir / "report" / "curves.png")
 
 
 @styled

@@ -4,7 +4,6 @@ It trains as WORKDIR's `request.json` says, by the ordinary trainer, and leaves 
 is there only when everything is done.
 """
 
-import contextlib
 import json
 import pathlib
 import re
@@ -22,7 +21,7 @@ from jaxcxr.plan import compiled
 from jaxcxr.pose.evaluation import run_errors
 from jaxcxr.study.grid import RESULT
 from jaxcxr.study.runner import REQUEST
-from jaxcxr.train import checkpoint, loop, setup, writers
+from jaxcxr.train import finished, loop, writers
 from jaxcxr.train import step as step_lib
 
 # Calls of a forward pass of which the median time is taken.
@@ -45,10 +44,10 @@ def train(folder: pathlib.Path) -> None:
         return  # SIGTERM
     records = [json.loads(line) for line in
                (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    state = best_state(setup.make(config), folder)
+    best = best_checkpoint(folder)
     result = {
-        "monitor": config.checkpoint.monitor, "test": metrics, **_history(records, state["step"]),
-        **state, "batch_size": config.batch_size,
+        "monitor": config.checkpoint.monitor, "test": metrics, **_history(records, best["step"]),
+        **best, "batch_size": config.batch_size,
     }
     if config.task == "pose":
         result["sequences"] = run_errors.sequence_sums(folder)
@@ -70,17 +69,14 @@ def _history(records: list[dict], step: int) -> dict[str, Any]:
     }
 
 
-def best_state(run, folder: pathlib.Path) -> dict[str, Any]:
+def best_checkpoint(folder: pathlib.Path) -> dict[str, Any]:
     """What the best checkpoint tells: its step, parameters, costs and what heads learned."""
-    with run.mesh_context(), contextlib.closing(
-        checkpoint.Checkpoints(folder, run.config)
-    ) as checkpoints:
-        step, state = run.best_state(checkpoints, folder)
-        flat = flatten_dict(jax.device_get(state.eval_params), sep="/")
+    with finished.open_best(folder) as run:
+        flat = flatten_dict(jax.device_get(run.variables["params"]), sep="/")
         return {
-            "step": step,
+            "step": run.step,
             "parameters": sum(leaf.size for leaf in flat.values()),
-            **forward_cost(run, state),
+            **forward_cost(run.setup, run.variables),
             "learned": {
                 path: leaf.tolist() for path, leaf in sorted(flat.items())
                 if _LEARNED.search(path)
@@ -88,12 +84,12 @@ def best_state(run, folder: pathlib.Path) -> dict[str, Any]:
         }
 
 
-def forward_cost(run, state) -> dict[str, float]:
+def forward_cost(run, variables) -> dict[str, float]:
     """What a forward pass over one example costs.
 
     Arguments:
       run: the setup.
-      state: a train state.
+      variables: `params` and `batch_stats`.
 
     Returns:
       `flops`, loops counted as often as they run (see `bench.compiled`), and `milliseconds`, the
@@ -103,7 +99,7 @@ def forward_cost(run, state) -> dict[str, float]:
     one = {**example, "index": np.zeros(1, np.int32), "position": np.zeros(1, np.uint32),
            "valid": np.ones(1, np.bool_)}
     forward = step_lib.make_eval_step(run.model, run.task)
-    args = (state.eval_params, state.batch_stats, one)
+    args = (variables["params"], variables["batch_stats"], one)
     built = compiled.compile_(forward, *args)
     built.seconds(*args)
     times = [built.seconds(*args) for _ in range(_CALLS)]

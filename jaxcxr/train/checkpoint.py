@@ -44,7 +44,7 @@ class Checkpoints:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._manager = ocp.CheckpointManager(
             self._directory,
-            item_names=("state", "data"),
+            item_names=("model", "optimizer", "data"),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy([newest, best]),
                 best_fn=self._rank,  # without it Orbax keeps the metrics in memory only
@@ -83,7 +83,9 @@ class Checkpoints:
             return
         usable = metrics if metrics and self._monitor in metrics else None
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), data=grain.checkpoint.CheckpointSave(data)
+            model=ocp.args.StandardSave(state.model_item),
+            optimizer=ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
+            data=grain.checkpoint.CheckpointSave(data),
         )
         with _full_disk_said(self._manager.directory):
             needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
@@ -105,15 +107,41 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint does not hold such a state.
         """
-        items = {"state": ocp.args.StandardRestore(abstract_state)}
+        optimizer = {"step": abstract_state.step, "opt_state": abstract_state.opt_state}
+        items = {
+            "model": ocp.args.StandardRestore(abstract_state.model_item),
+            "optimizer": ocp.args.StandardRestore(optimizer),
+        }
         folder = self._directory / str(step) / "data"
         alike = f"process_{jax.process_index()}-of-{jax.process_count()}.json"
         if data is not None and (folder / alike).exists():
             items["data"] = grain.checkpoint.CheckpointRestore(data)
         elif data is not None:
             _move(data, folder)
+        found = self._restore(step, items)
+        return abstract_state.replace(**found["model"], **found["optimizer"])
+
+    def restore_model(self, step: int, abstract_model: dict) -> dict:
+        """Read parameters, running statistics and moving average alone.
+
+        Arguments:
+          step: one of the saved steps.
+          abstract_model: `TrainState.model_item` of ShapeDtypeStructs with shardings.
+
+        Raises:
+          UserError: the checkpoint does not hold such a model.
+        """
+        items = {"model": ocp.args.StandardRestore(abstract_model)}
+        return self._restore(step, items)["model"]
+
+    def _restore(self, step: int, items: dict):
+        if (self._directory / str(step) / "state").exists():
+            raise UserError(
+                f"checkpoint {step} was written before jaxcxr 0.2, which cannot read it; bundle "
+                "the run with the version that trained it, or train again in another --workdir."
+            )
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))["state"]
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
         except (ValueError, KeyError) as error:
             raise UserError(
                 f"checkpoint {step} does not fit this config's model or optimiser: "

@@ -11,8 +11,7 @@ from jax.experimental import multihost_utils
 
 from jaxcxr import config as config_lib
 from jaxcxr.data import pipeline
-from jaxcxr.report import attention_report, canvas, run_sections, training_curves
-from jaxcxr.train import checkpoint, parallel, setup, watchdog, writers
+from jaxcxr.train import checkpoint, finished, parallel, setup, watchdog, writers
 from jaxcxr.train import state as state_lib
 from jaxcxr.train import workdir as workdir_lib
 from jaxcxr.train.step_log import StepLog
@@ -128,28 +127,44 @@ def steps(run, state, step, data, log):
         yield step, state
 
 
-def predict(run: setup.Setup, state, split: str, sigterm=None) -> dict[str, np.ndarray]:
-    """Predictions for every example of a split exactly once, in the order of its source."""
+def predict(
+    run: setup.Setup, variables, source, what: str = "predictions", sigterm=None
+) -> dict[str, np.ndarray]:
+    """Predictions for every example of a source exactly once, in its order.
+
+    Arguments:
+      run: the setup.
+      variables: `params` and `batch_stats` of the model.
+      source: random access to examples, as `Task.source` gives.
+      what: is predicted, in the watchdog's words.
+      sigterm: raises `Stopped` between two batches, if given.
+    """
     parts = []
-    watchdog.progress(f"the evaluation on {split}", compiles=True)
-    for number, batch in enumerate(pipeline.eval_batches(run.task.source(split), run.config)):
+    watchdog.progress(what, compiles=True)
+    for number, batch in enumerate(pipeline.eval_batches(source, run.config)):
         if sigterm and sigterm.received(run.total_steps + 1 + number):
             raise Stopped
         placed = parallel.put_batch(run.mesh, batch)
-        outputs = run.eval_step(state.eval_params, state.batch_stats, placed)
+        outputs = run.eval_step(variables["params"], variables["batch_stats"], placed)
         parts.append(
             parallel.gather({**outputs, "index": placed["index"], "valid": placed["valid"]})
         )
-        watchdog.progress(f"batch {number + 1} of {split}")
+        watchdog.progress(f"batch {number + 1} of {what}")
     whole = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     whole = {key: value[whole["valid"]] for key, value in whole.items()}
     order = np.argsort(whole["index"])
     return {k: v[order] for k, v in whole.items() if k not in ("index", "valid")}
 
 
+def predict_split(run, variables, split: str, sigterm=None) -> dict[str, np.ndarray]:
+    """Predictions for a split of the run's data, see `predict`."""
+    return predict(run, variables, run.task.source(split), f"the evaluation on {split}", sigterm)
+
+
 def validate(run, state, step, writer, screen) -> dict[str, float]:
     """Evaluate on the validation split and show the table."""
-    result = run.task.evaluate("validation", predict(run, state, "validation"))
+    predictions = predict_split(run, state.eval_variables, "validation")
+    result = run.task.evaluate("validation", predictions)
     writer.write(step, "validation", result.metrics)
     screen.print(f"validation after step {step}\n{result.table}")
     return result.metrics
@@ -159,28 +174,24 @@ def finish(
     run, checkpoints, writer, local, screen, split="test", sigterm=None
 ) -> dict[str, float]:
     """Calibrate the best checkpoint, evaluate it on a split; write predictions and the report."""
-    step, state = run.best_state(checkpoints, local.workdir)
-    first = jax.process_index() == 0
+    step, variables = finished.best(run, checkpoints, local.workdir)
+    first, alone = jax.process_index() == 0, jax.process_count() == 1
     if "calibration" in run.config:
-        predictions = predict(run, state, "validation", sigterm)
+        predictions = predict_split(run, variables, "validation", sigterm)
         if first:
             run.task.calibrate(predictions, step, local.path)
-    predictions = predict(run, state, split, sigterm)
+    predictions = predict_split(run, variables, split, sigterm)
     result = run.task.evaluate(split, predictions)
     writer.write(step, split, result.metrics)
     if first:
-        folder = local.path / "report"
-        folder.mkdir(exist_ok=True)
+        (local.path / "report").mkdir(exist_ok=True)
         table = run.task.write(split, predictions, local.path) or result.table
         screen.print(f"{split}, checkpoint of step {step}\n{table}")
-        if writer.has_training():
-            figure = training_curves.curves_figure(local.path / "metrics.jsonl")
-            canvas.save(figure, folder / "curves.png")
-        variables = {"params": state.eval_params, "batch_stats": state.batch_stats}
-        for line in attention_report.write(run.task, run.model, variables, split, folder):
+        # Of several processes none has all parameters; `jaxcxr report` writes the page later.
+        for line in run.task.draw(split, run.model, variables if alone else None, local.path):
             screen.print(line)
-        if split == "test" and jax.process_count() == 1:  # `jaxcxr report` for other runs
-            run_sections.write(run.task, run.model, jax.device_get(variables), split, local.path)
+        if alone and split == "test":
+            run.task.page(split, run.model, jax.device_get(variables), local.path)
     screen.print(f"predictions: {local.workdir / 'predictions'}\n"
                  f"report: {local.workdir / 'report'}")
     return result.metrics

@@ -79,6 +79,18 @@ class Setup:
             lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placed
         )
 
+    def abstract_model(self) -> dict:
+        """Shapes and shardings of a checkpoint's model item."""
+        shapes = jax.eval_shape(self.init_variables)
+        model = {
+            "params": shapes["params"], "batch_stats": shapes.get("batch_stats", {}),
+            "ema": shapes["params"] if self.config.ema_decay > 0 else None,
+        }
+        placed = parallel.shardings(self.mesh, self.rules, model)
+        return jax.tree.map(
+            lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), model, placed
+        )
+
     def check_stages(self) -> None:
         """Find what is wrong with any stage before the first one has trained for days.
 
@@ -118,18 +130,6 @@ class Setup:
             lambda v: state_lib.create(v, stage, ema), out_shardings=placed, donate_argnums=0
         )
         return make(variables)
-
-    def best_state(self, checkpoints, workdir):
-        """Step and state of the best checkpoint; of the newest where none was evaluated.
-
-        Raises:
-          UserError: the workdir holds no checkpoint.
-        """
-        step = checkpoints.best_step or checkpoints.latest_step
-        if step is None:
-            raise UserError(f"{workdir} holds no checkpoint; train first.")
-        stage = state_lib.stage_at(self.stages, step)
-        return step, checkpoints.restore(step, self.abstract_state(stage))
 
     def enter_stage(self, state, stage: state_lib.Stage):
         """The state with the next stage's fresh optimiser."""
@@ -217,15 +217,19 @@ def make_model(config, task, axis_name: str | None = None):
     )
 
 
-def make(config) -> Setup:
+def make(config, task=None) -> Setup:
     """Build everything but the state; the order is: data, mesh, model, stages.
+
+    Arguments:
+      config: the resolved config.
+      task: its task; by default it is made, with its prepared data opened.
 
     Raises:
       UserError: unprepared data, a mesh or batch that does not fit the devices, a stage that
         trains nothing, a model option out of place.
     """
     begun = time.perf_counter()
-    task = tasks.create(config)
+    task = task or tasks.create(config)
     stages = state_lib.make_stages(config, len(task.source("train")))
     seconds = {"data": time.perf_counter() - begun}
     mesh = parallel.make_mesh(config)

@@ -38,6 +38,16 @@ class TrainState:
         """The parameters to evaluate with: their moving average where one is kept."""
         return self.params if self.ema is None else self.ema
 
+    @property
+    def eval_variables(self) -> dict:
+        """Variables of the model to evaluate with."""
+        return {"params": self.eval_params, "batch_stats": self.batch_stats}
+
+    @property
+    def model_item(self) -> dict:
+        """What a checkpoint keeps of the model: its own item, without the optimiser."""
+        return {"params": self.params, "batch_stats": self.batch_stats, "ema": self.ema}
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:

@@ -50,11 +50,6 @@ class MetricWriter:
             if not isinstance(value, str):
                 self._events.add_scalar(f"{kind}/{name}", value, step)
 
-    def has_training(self) -> bool:
-        """Whether a training loss was ever written."""
-        lines = self._path.read_text(encoding="utf-8").splitlines()
-        return any(json.loads(line)["kind"] == "train" for line in lines)
-
     def flush(self) -> None:
         """Have all of it in the files."""
         if self._active:

@@ -8,13 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcxr import registry
+from jaxcxr.data import preparation
 from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
-from jaxcxr.report import attention_figures
+from jaxcxr.errors import UserError
+from jaxcxr.models.sequence import look
+from jaxcxr.report import attention_figures, run_sections, training_curves
 from jaxcxr.report.canvas import save
 from jaxcxr.statistics import classification
 from jaxcxr.task import LEFT_OUT, Evaluation
-from jaxcxr.xray import augment, balance
-from jaxcxr.xray.images import radiographs
+from jaxcxr.xray import augment, balance, losses, relabeling
+from jaxcxr.xray.images import manifest, radiographs
 from jaxcxr.xray.report import run_results, xray_figures, xray_page
 
 # One grey channel stands for three identical ones, so one mean and one deviation serve: the
@@ -23,33 +27,6 @@ GRAY_MEAN, GRAY_STD = 0.449, 0.226
 
 # Images over which attention is drawn, at most.
 _LOOKED_AT = 4
-
-
-def cross_entropy(logits, labels, positive_weight, negative_weight, gamma: float = 0.0):
-    """Weighted binary cross-entropy of each label, 0 where the label is unknown.
-
-    Thesis eq. 4.1 (its sum runs over 15 classes, not 16, and lacks the minus sign). With `gamma`
-    above 0 each term is scaled by `(1 - p_t)^gamma` (Lin et al. 2017, focal loss, eq. 4).
-
-    Arguments:
-      logits: float `[batch, classes]`.
-      labels: int `[batch, classes]` in {1, 0, -1 unknown}.
-      positive_weight: `[classes]`.
-      negative_weight: `[classes]`.
-      gamma: focusing exponent.
-
-    Returns:
-      float32 `[batch, classes]`.
-    """
-    logits = logits.astype(jnp.float32)
-    log_p, log_q = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
-    positive = positive_weight * -log_p
-    negative = negative_weight * -log_q
-    if gamma:
-        positive = positive * jnp.exp(gamma * log_q)
-        negative = negative * jnp.exp(gamma * log_p)
-    loss = jnp.where(labels == POSITIVE, positive, 0.0)
-    return jnp.where(labels == NEGATIVE, negative, loss)
 
 
 class XrayTask:
@@ -71,6 +48,26 @@ class XrayTask:
         self._positive, self._negative = balance.class_weights(
             train.labels, config.loss.class_weights, config.loss.effective_beta
         )
+
+    @classmethod
+    def open(cls, config) -> "XrayTask":
+        """The task over the prepared data of its config."""
+        directory = preparation.find_or_generate(config)
+        return cls(config, functools.partial(_open_split, directory, config.data))
+
+    @classmethod
+    def without_data(cls, config) -> "XrayTask":
+        """The task over one blank radiograph.
+
+        Raises:
+          UserError: a source that only its files tell the findings of.
+        """
+        source = config.data.source
+        classes = getattr(registry.builder_class(source), "classes", ())
+        if not classes:
+            raise UserError(f"the findings of {source!r} stand in its files; plan another source.")
+        blank = radiographs.BlankRadiograph(config.data.image_size, tuple(classes))
+        return cls(config, lambda split: blank)
 
     def sampling(self) -> np.ndarray | None:
         """Probability of each training image, by `data.sampling`."""
@@ -99,7 +96,7 @@ class XrayTask:
 
     def loss_sums(self, outputs, batch):
         """Cross-entropy summed over known labels."""
-        loss = cross_entropy(
+        loss = losses.cross_entropy(
             outputs, batch["labels"], self._positive, self._negative, self._gamma
         )
         return {"cross_entropy": jnp.sum(jnp.where(self._known(batch), loss, 0.0))}
@@ -141,12 +138,12 @@ class XrayTask:
         run_results.write_scores(rows, scores, workdir / "predictions" / f"{split}.csv")
         return table
 
-    def examples(self, split: str) -> np.ndarray:
+    def _examples(self, split: str) -> np.ndarray:
         """Images that show as many findings as possible."""
         count = min(_LOOKED_AT, self._config.report.samples)
         return _spread(self.source(split).manifest.labels, count)
 
-    def attention_figure(self, split: str, index, stacks):
+    def _attention_figure(self, split: str, index, stacks):
         """Last block and rollout, over radiographs; None where the last block has no weights."""
         *_, (name, last) = stacks["blocks"].items()
         if "weights" not in last:
@@ -173,10 +170,23 @@ class XrayTask:
         more = f" +{len(names) - 2}" if len(names) > 2 else ""
         return "\n".join(names[:2]) + more if names else "no finding"
 
-    def page(self, model, variables, split: str, workdir: pathlib.Path) -> str:
+    def draw(self, split: str, model, variables, workdir: pathlib.Path) -> list[str]:
+        """Training curves, and what attention does."""
+        training_curves.write(workdir)
+        if variables is None:
+            return ["no figures of attention: they are drawn by runs of a single process"]
+        seen = look.at_examples(model, variables, self._read(split), self._examples(split))
+        figure = functools.partial(self._attention_figure, split)
+        return attention_figures.write(seen, figure, self.span_units, workdir / "report")
+
+    def _read(self, split: str) -> Callable:
+        return lambda index: self.inputs(self.source(split).read(index))
+
+    def page(self, split: str, model, variables, workdir: pathlib.Path) -> pathlib.Path:
         """The report page."""
         title = f"{self._config.data.source}, {self._config.model.name}"
-        return xray_page.build(self, model, variables, split, workdir, title)
+        html = xray_page.build(self, model, variables, split, workdir, title)
+        return run_sections.write(html, workdir)
 
     def describe(self) -> dict[str, str]:
         """Images and patients of each split, and a table of the training split's classes."""
@@ -226,3 +236,18 @@ def _spread(labels: np.ndarray, count: int) -> np.ndarray:
     healthy = np.flatnonzero(~positive.any(1))[:1]
     chosen = list(dict.fromkeys([*firsts, *map(int, healthy), *range(len(labels))]))
     return np.array(chosen[:count], dtype=int)
+
+
+def _open_split(directory: pathlib.Path, settings, split: str) -> radiographs.Radiographs:
+    """A split; `data.labels` and `data.folds` concern "train" and `LEFT_OUT` alone."""
+    if split not in ("train", LEFT_OUT):
+        return radiographs.Radiographs(directory, split, settings.image_size)
+    labels = radiographs.read_labels(settings.labels, directory) if settings.labels else None
+    rows = None
+    if settings.folds:
+        patients = manifest.read(directory, "train").patient_id
+        fold = relabeling.folds(patients, settings.folds, settings.fold_seed)
+        rows = np.isin(fold, settings.left_out, invert=split == "train")
+    elif split == LEFT_OUT:
+        raise UserError("config.data.folds is 0: no training image is left out.")
+    return radiographs.Radiographs(directory, "train", settings.image_size, rows, labels)

@@ -89,7 +89,7 @@ def call(workdir, *arguments, code=0):
 def test_the_best_checkpoint_and_the_average_of_its_parameters(trained, lifter):
     _, _, state = trained
     assert "step 4" in lifter.description
-    got = jax.tree.leaves(jax.device_get(lifter._state.eval_params))
+    got = jax.tree.leaves(jax.device_get(lifter._variables["params"]))
     for a, b in zip(got, jax.tree.leaves(state.ema), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -110,8 +110,8 @@ def test_a_video_of_one_window_is_what_the_model_gives(trained, lifter, tmp_path
 def test_a_constant_model_leaves_no_seam_in_files_of_any_length(lifter, tmp_path, monkeypatch):
     constant = np.random.default_rng(1).normal(size=(17, 3)).astype(np.float32)
 
-    def predicted(run, state, split):
-        return {"joints": np.broadcast_to(constant, (len(run.task.source(split)), FRAMES, 17, 3))}
+    def predicted(run, variables, source):
+        return {"joints": np.broadcast_to(constant, (len(source), FRAMES, 17, 3))}
 
     monkeypatch.setattr(loop, "predict", predicted)
     for frames, fps in ((1, 50), (8, 30), (9, 50), (10, 25), (23, 60), (140, 29.97)):
@@ -146,8 +146,8 @@ def test_models_that_lift_the_middle_frame_see_one_window_for_each(trained, tmp_
 
 
 def test_root_and_uncertainty_of_models_that_say_them(trained, lifter, tmp_path, monkeypatch):
-    def predicted(run, state, split):
-        shape = (len(run.task.source(split)), FRAMES, 17)
+    def predicted(run, variables, source):
+        shape = (len(source), FRAMES, 17)
         joints = np.broadcast_to(np.eye(17, 3, dtype=np.float32), (*shape, 3)) / 10
         return {"joints": joints, "sigma": np.full(shape, 0.03, np.float32),
                 "root": np.broadcast_to(np.array([1, 2, 4], np.float32), (*shape[:2], 3))}

@@ -21,7 +21,7 @@ def stressed(tmp_path_factory):
     expected = runs.train(folder, config, devices=1)
     make = setup.make
     with runs.toy_run(devices=1) as patch:
-        patch.setattr(setup, "make", lambda config: made.append(make(config)) or made[-1])
+        patch.setattr(setup, "make", lambda *args: made.append(make(*args)) or made[-1])
         command.run(["stress", f"--workdir={folder}", "--resamples=100", "--kinds", *KINDS])
     result = json.loads((folder / "report" / "stress.json").read_text())
     return folder, expected, result, made[0].eval_step._cache_size()

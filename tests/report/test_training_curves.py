@@ -84,3 +84,15 @@ def test_bad_metric_files_are_user_errors(tmp_path):
     write(path, *run_records())
     with pytest.raises(UserError, match=r"no validation metric 'auc'; logged: auroc"):
         training_curves.curves_figure(path, metric="auc")
+
+
+def test_a_run_that_has_trained_no_step_has_no_curves(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    training_curves.write(tmp_path)
+    path.write_text('{"kind": "stage", "step": 0, "name": "a"}\n')
+    training_curves.write(tmp_path)
+    assert not (tmp_path / "report").exists()
+    with path.open("a") as file:
+        file.write('{"kind": "train", "step": 1, "loss": 1.0, "learning_rate": 0.1}\n')
+    training_curves.write(tmp_path)
+    assert (tmp_path / "report" / "curves.png").read_bytes().startswith(b"\x89PNG")

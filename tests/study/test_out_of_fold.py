@@ -107,11 +107,11 @@ def done(prepared, tmp_path_factory):
     out, truth = folder / "out", adjudicated(prepared[1], folder / "truth.csv")
     command = arguments("--members=2", "--held-out=1", "--out", str(out), "--adjudicated",
                         str(truth))
-    trained, predicted, make, predict = [], [], setup.make, loop.predict
+    trained, predicted, make, predict = [], [], setup.make, loop.predict_split
 
-    def noting_make(config):
+    def noting_make(config, task=None):
         trained.append(config.data.left_out)
-        return make(config)
+        return make(config, task)
 
     def noting_predict(run, state, split, *rest):
         predicted.append(split)
@@ -119,7 +119,7 @@ def done(prepared, tmp_path_factory):
 
     with patched(make_config(prepared[0])) as patch, io.StringIO() as text:
         patch.setattr(setup, "make", noting_make)
-        patch.setattr(loop, "predict", noting_predict)
+        patch.setattr(loop, "predict_split", noting_predict)
         with contextlib.redirect_stdout(text):
             with pytest.MonkeyPatch.context() as killed:
                 killed.setattr(loop.SigTerm, "received",

@@ -277,7 +277,7 @@ def test_flops_are_those_of_the_matrix_products_and_little_more():
         run = setup.make(config)
         with run.mesh_context():
             state = run.first_state()
-            cost = one_run.forward_cost(run, state)
+            cost = one_run.forward_cost(run, state.eval_variables)
     frames = config.data.frames
     kernels = sum(
         leaf.size for path, leaf in jax.tree.leaves_with_path(state.params)

@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 
 from jaxcxr import task
+from jaxcxr.models.sequence import look
 from jaxcxr.pose.report import error_report
+from jaxcxr.pose.task import PoseTask
 from jaxcxr.report import canvas, training_curves
 from jaxcxr.train import checkpoint, loop, parallel, setup, writers
 from jaxcxr.train import state as state_lib
+from jaxcxr.xray.task import XrayTask
 from tests import toys
 
 PROGRAM = pathlib.Path(__file__).with_name("run_toy.py")
@@ -39,9 +42,10 @@ def toy_run(devices=8, stop_at=None, figures=False):
             patch.setattr(
                 training_curves, "curves_figure", lambda *args: canvas.new_figure(1, 1)
             )
-            patch.setattr(loop.attention_report, "write", lambda *args: [])
+            patch.setattr(look, "at_examples", lambda *args: None)
             patch.setattr(error_report, "write", lambda *args: None)
-            patch.setattr(loop.run_sections, "write", lambda *args: None)
+            for task_class in (PoseTask, XrayTask):
+                patch.setattr(task_class, "page", lambda *args: None)
         yield patch
 
 

@@ -169,7 +169,7 @@ def test_the_best_and_the_newest_checkpoints_are_kept_and_the_best_is_tested(who
     with toy_run():
         run = setup.make(config)
         with run.mesh_context():
-            predictions = loop.predict(run, saved_state(tmp_path, best, config), "test")
+            predictions = loop.predict_split(run, saved_state(tmp_path, best, config).eval_variables, "test")
             again = run.task.evaluate("test", predictions).metrics
     assert again == pytest.approx(metrics, rel=1e-6)
 
@@ -246,7 +246,7 @@ def test_metrics_depend_on_neither_batch_size_nor_devices(devices, batch_size):
         run = setup.make(config)
         state = setup_state(run)
         with run.mesh_context():
-            actual = loop.predict(run, state, "test")
+            actual = loop.predict_split(run, state.eval_variables, "test")
     size = len(run.task.source("test"))
     assert size % batch_size or batch_size == 21
     outputs = run.model.apply(

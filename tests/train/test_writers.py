@@ -79,15 +79,6 @@ def scalars(path):
     ]
 
 
-def test_has_training_tells_runs_that_trained(tmp_path):
-    writer = writers.MetricWriter(tmp_path, 0)
-    writer.write(0, "stage", {"name": "a"})
-    assert not writer.has_training()
-    writer.write(1, "train", {"loss": 1.0})
-    assert writer.has_training()
-    writer.close()
-
-
 STATUS = {"stage": "head", "loss": 0.5, "steps_per_second": 0.1, "examples_per_second": 1234.5,
           "data_wait": 0.25}
 

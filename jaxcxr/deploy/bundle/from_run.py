@@ -12,7 +12,6 @@ import numpy as np
 import safetensors.numpy
 
 from jaxcxr import __version__
-from jaxcxr import config as config_lib
 from jaxcxr.deploy.bundle import archive
 from jaxcxr.deploy.bundle.bundled_model import Bundle, flat_weights
 from jaxcxr.deploy.bundle.guard import Guard
@@ -41,13 +40,12 @@ def make(
     Raises:
       UserError: no run, no checkpoint, no figures of the test split, or data that are not there.
     """
-    from jaxcxr.train import checkpoint
+    from jaxcxr.train import finished
 
-    config = config_lib.from_saved(checkpoint.load_config(workdir))
+    config = finished.load_config(workdir)
     saved = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
     files = _radiographs if config.task == "cxr" else _poses
-    with contextlib.closing(checkpoint.Checkpoints(workdir, config)) as checkpoints:
-        facts, contents = files(config, workdir, checkpoints, say)
+    facts, contents = files(config, workdir, say)
     facts |= {
         "task": config.task, "model": config.model.name,
         "versions": {key: saved[key] for key in ("python", "packages", "git") if key in saved},
@@ -66,18 +64,14 @@ def make(
     return Bundle.load(out)
 
 
-def _radiographs(config, workdir, checkpoints, say) -> tuple[dict, dict[str, bytes]]:
+def _radiographs(config, workdir, say) -> tuple[dict, dict[str, bytes]]:
     """Facts and files of a run of radiographs."""
     from jaxcxr.data import preparation
-    from jaxcxr.train import setup
+    from jaxcxr.train import finished
     from jaxcxr.xray import task as xray_task
 
-    run = setup.make(config)
-    with run.mesh_context():
-        step, state = run.best_state(checkpoints, workdir)
-        variables = jax.device_get(
-            {"params": state.eval_params, "batch_stats": state.batch_stats}
-        )
+    with finished.open_best(workdir, config=config) as run:
+        step, variables = run.step, jax.device_get(run.variables)
     options = config.data.options
     preprocessing = {
         "stored_size": int(options.get("size", config.data.image_size)),
@@ -147,15 +141,15 @@ def _fitted(run, variables, facts, workdir, say) -> tuple[calibration.Calibratio
     return fitted, guard
 
 
-def _poses(config, workdir, checkpoints, say) -> tuple[dict, dict[str, bytes]]:
+def _poses(config, workdir, say) -> tuple[dict, dict[str, bytes]]:
     """Facts and files of a run of poses; its prepared data may be absent."""
     from jaxcxr.data import preparation
     from jaxcxr.deploy.predict import lifter
+    from jaxcxr.train import finished
 
     fps = lifter.training_fps(config)
-    run = lifter.setup_of(config, fps)
-    step, state = lifter.restore(workdir, run, checkpoints)
-    variables = jax.device_get({"params": state.eval_params, "batch_stats": state.batch_stats})
+    with finished.open_best(workdir, config=lifter.one_batch(config), data=False) as run:
+        step, variables = run.step, jax.device_get(run.variables)
     facts = {
         "classes": [],
         "pose": {

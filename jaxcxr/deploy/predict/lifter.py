@@ -3,13 +3,10 @@
 The prepared data of the run are not needed.
 """
 
-import contextlib
-import dataclasses
-import json
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -71,20 +68,19 @@ class Lifter:
             self.about["scale"] = "nominal: as if each person were 1.75 m tall"
 
     def _open_run(self, workdir: pathlib.Path) -> None:
-        from jaxcxr import config as config_lib
-        from jaxcxr.train import checkpoint
+        from jaxcxr.train import finished
 
-        config = config_lib.from_saved(checkpoint.load_config(workdir))
+        config = finished.load_config(workdir)
         if config.task != "pose":
             raise UserError(_of_another_task(workdir, config.task))
         self._name, self._fps = workdir.resolve().name, training_fps(config)
         self._nominal_scale = nominal_scale(config)
-        self._run = setup_of(config, self._fps)
-        with contextlib.closing(checkpoint.Checkpoints(workdir, config)) as checkpoints:
-            self._step, self._state = restore(workdir, self._run, checkpoints)
+        with finished.open_best(workdir, config=one_batch(config), data=False) as run:
+            self._run, self._step, self._variables = run.setup, run.step, run.variables
 
     def _open_bundle(self, source: "pathlib.Path | Bundle") -> None:
         from jaxcxr.deploy.bundle.bundled_model import Bundle
+        from jaxcxr.train import setup
 
         bundle = Bundle.load(source) if isinstance(source, pathlib.Path) else source
         if bundle.task != "pose":
@@ -92,8 +88,9 @@ class Lifter:
         facts, training = bundle.facts["pose"], bundle.facts["training"]
         self._name, self._step, self._fps = training["run"], training["step"], facts["fps"]
         self._nominal_scale = motionbert_files.nominal_scale if facts["nominal_scale"] else None
-        self._run = setup_of(bundle.config, self._fps)
-        self._state = _placed(self._run, bundle)
+        config = one_batch(bundle.config)
+        self._run = setup.make(config, registry.task(config.task).without_data(config))
+        self._variables = _placed(self._run, bundle)
 
     @property
     def description(self) -> str:
@@ -115,9 +112,8 @@ class Lifter:
             for number, track in enumerate(tracks)
         ]
         source = _windows(sequences, self._run.config)
-        self._run.task.source = lambda split: source
         with self._run.mesh_context():
-            predictions = loop.predict(self._run, self._state, "video")
+            predictions = loop.predict(self._run, self._variables, source)
         lifted = {name: _joined(predictions[name], source) for name in
                   {"joints", "sigma", "root"} & predictions.keys()}
         if self._nominal_scale:
@@ -134,14 +130,6 @@ class Lifter:
             Person(track, **{name: parts[number] for name, parts in whole.items()})
             for number, track in enumerate(tracks)
         ]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Weights:
-    """As much of a state as predictions need."""
-
-    eval_params: Any
-    batch_stats: Any
 
 
 def _of_another_task(path: pathlib.Path, task: str) -> str:
@@ -199,39 +187,24 @@ def _sequence(number: int, inputs: np.ndarray, fps: float):
     )
 
 
-def setup_of(config, fps: float):
-    """What the trainer builds of a config, on the devices at hand and without prepared data.
+def one_batch(config):
+    """A config with all devices on the batch, of as many windows as a video may need.
 
     Arguments:
-      config: of a run of poses; its mesh and batch size are changed.
-      fps: frames per second of its training data.
-
-    The data decides nothing but the shapes, and how many steps a stage has; `_stage` says which
-    stage a checkpoint is of.
+      config: of a run of poses; it is changed.
     """
     import jax
-
-    from jaxcxr.pose import task as pose_task
-    from jaxcxr.train import parallel, setup
-    from jaxcxr.train import state as state_lib
 
     devices = jax.device_count()
     with config.unlocked():
         config.mesh.data, config.mesh.fsdp, config.mesh.tensor = -1, 1, 1
         config.parallel, config.accumulate = "jit", 1
         config.batch_size = -(-min(config.batch_size, _MOST_WINDOWS) // devices) * devices
-    blank = np.zeros((config.data.frames, 17, 3), np.float32)
-    one = _windows([_sequence(0, blank, fps)], config)
-    task = pose_task.PoseTask(config, lambda split: one)
-    return setup.Setup(
-        config=config, task=task, model=setup.make_model(config, task),
-        mesh=parallel.make_mesh(config), stages=state_lib.make_stages(config, len(one)),
-        rules=(*config.sharding_rules, *parallel.DEFAULT_RULES), seconds={},
-    )
+    return config
 
 
 def _placed(run_, bundle):
-    """Weights of a bundle as `loop.predict` asks for them, whole on every device."""
+    """Variables of a bundle, whole on every device."""
     import jax
 
     from jaxcxr.deploy.bundle.bundled_model import check_shapes
@@ -241,36 +214,4 @@ def _placed(run_, bundle):
     except ValueError as error:
         raise UserError(f"{bundle.path} is damaged: {error}") from error
     whole = jax.sharding.NamedSharding(run_.mesh, jax.sharding.PartitionSpec())
-    placed = jax.device_put(dict(bundle.variables), whole)
-    return _Weights(placed["params"], placed["batch_stats"])
-
-
-def restore(workdir: pathlib.Path, run_, checkpoints):
-    """Step and state that `evaluate` would take.
-
-    Arguments:
-      workdir: folder of the run.
-      run_: as `setup_of` returns it.
-      checkpoints: of the workdir.
-
-    Raises:
-      UserError: there is no checkpoint.
-    """
-    step = checkpoints.best_step or checkpoints.latest_step
-    if step is None:
-        raise UserError(f"{workdir} holds no checkpoint; train first.")
-    stage = _stage(workdir, run_.stages, step)
-    with run_.mesh_context():
-        return step, checkpoints.restore(step, run_.abstract_state(stage))
-
-
-def _stage(workdir: pathlib.Path, stages, step: int):
-    """The stage whose optimiser a checkpoint holds: the last that the log saw begin by its step."""
-    names = [stages[0].name]
-    path = workdir / "metrics.jsonl"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):  # an interruption may have cut the last
-            record = json.loads(line)
-            if record["kind"] == "stage" and record["step"] <= step:
-                names.append(record["name"])
-    return next(stage for stage in stages if stage.name == names[-1])
+    return jax.device_put(dict(bundle.variables), whole)

@@ -64,6 +64,25 @@ class Radiographs:
         return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
 
+class BlankRadiograph:
+    """One blank radiograph with every class both seen and unseen, where shapes are what counts."""
+
+    def __init__(self, size: int, classes: tuple[str, ...]):
+        row = {"image_id": "0", "patient_id": "0", "split": "train",
+               "labels": np.arange(len(classes)) % 2}
+        self.manifest = manifest.from_rows([row], classes)
+        self._example = {
+            "image": np.zeros((size, size, 1), np.uint8),
+            "labels": np.zeros(len(classes), np.int8),
+        }
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return self._example
+
+
 def read_labels(path: str | pathlib.Path, directory: pathlib.Path) -> np.ndarray:
     """Labels of the training split from a csv file, such as `jaxcxr relabel` writes.
 

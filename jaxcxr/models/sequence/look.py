@@ -1,9 +1,9 @@
-"""What the attention of a trained model does on a few examples: `heads.png` and `attention.png`."""
+"""What the attention of a trained model does on a few examples."""
 
+import dataclasses
 import functools
-import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -11,8 +11,6 @@ import numpy as np
 
 from jaxcxr.models.attention.capture import COLLECTION
 from jaxcxr.models.sequence import scanned
-from jaxcxr.report import attention_figures
-from jaxcxr.report.canvas import save
 
 # Numbers that all weights together may be: 256 MB.
 MOST_WEIGHTS = 2**26
@@ -20,49 +18,51 @@ MOST_WEIGHTS = 2**26
 _BLOCK = re.compile(r"(blocks|joints|frames)_\d+")
 
 
-def write(task, model, variables: Mapping[str, Any], split: str, folder: pathlib.Path) -> list[str]:
-    """Draws what attention gave away on a few examples of a split.
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What attention gave away.
+
+    Attributes:
+      stacks: see `look`.
+      index: the examples that it was given.
+      weights: numbers that the weights of all pairs are, whether they are there or too many.
+    """
+
+    stacks: dict[str, dict[str, dict[str, np.ndarray]]]
+    index: np.ndarray
+    weights: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether the weights are there."""
+        return self.weights <= MOST_WEIGHTS
+
+
+def at_examples(
+    model, variables: Mapping[str, Any], inputs_of: Callable, index: np.ndarray
+) -> Look | None:
+    """Looks at as many examples as `MOST_WEIGHTS` allows; at one without weights otherwise.
 
     Arguments:
-      task: the task, for the examples and for drawing weights, see `jaxcxr.task.Task`.
       model: Linen module.
       variables: of the model.
-      split: that the examples are from.
-      folder: to write `heads.png` and `attention.png` into, each where there is what it shows.
+      inputs_of: example indices -> inputs and options of the model.
+      index: examples, the most telling first.
 
     Returns:
-      Lines for the screen: why there is no figure.
+      None where the model has no attention.
     """
     if not hasattr(model, "attention"):
-        return []
-    if jax.process_count() > 1:
-        return ["no figures of attention: they are drawn by runs of a single process"]
-    index = task.examples(split)
+        return None
     model, variables = scanned.unrolled(model, jax.device_get(variables))
     while True:
-        inputs, options = task.inputs(task.source(split).read(index))
-        shapes = jax.eval_shape(
-            functools.partial(_captured, model), variables, inputs, options
-        )
+        inputs, options = inputs_of(index)
+        shapes = jax.eval_shape(functools.partial(_captured, model), variables, inputs, options)
         size = sum(block["weights"].size for block in shapes.values() if "weights" in block)
         if size <= MOST_WEIGHTS or len(index) == 1:
             break
         index = index[:-1]
-    stacks = look(model, variables, inputs, options, weights=size <= MOST_WEIGHTS)
-    if any("gate" in block for blocks in stacks.values() for block in blocks.values()):
-        shown = {
-            name: {key: block for key, block in blocks.items() if "gate" in block}
-            for name, blocks in stacks.items()
-        }
-        save(attention_figures.heads_figure(shown, task.span_units), folder / "heads.png")
-    if size > MOST_WEIGHTS:
-        return [f"no maps of attention: its weights are {size:,} numbers for one example, more "
-                f"than {MOST_WEIGHTS:,}"]
-    figure = task.attention_figure(split, index, stacks)
-    if figure is None:
-        return ["no maps of attention: the last block of the model has no weights to show"]
-    save(figure, folder / "attention.png")
-    return []
+    return Look(look(model, variables, inputs, options, size <= MOST_WEIGHTS), index, size)
 
 
 def look(
