@@ -5,7 +5,7 @@ import html
 import numpy as np
 
 from jaxcxr.report.canvas import BLUE, FAINT, GRAY
-from jaxcxr.statistics.curves import Curve
+from jaxcxr.statistics.ranking import Curve
 
 _SIDE, _LEFT, _TOP, _ROOM = 150, 34, 8, 30
 

@@ -12,7 +12,6 @@ from jaxcxr.statistics import intervals
 from jaxcxr.statistics.classification import NEGATIVE, POSITIVE
 
 RATES = ("f1", "sensitivity", "specificity", "ppv", "npv", "brier")
-_BLOCK = 64
 
 
 def terms(labels: np.ndarray, probabilities: np.ndarray, found: np.ndarray) -> np.ndarray:
@@ -48,14 +47,14 @@ def rates(sums: np.ndarray) -> dict[str, np.ndarray]:
     """
     true, false, missed, right, squared = np.moveaxis(np.asarray(sums, np.float64), -1, 0)
     positives, negatives = true + missed, false + right
-    f1 = _ratio(2 * true, 2 * true + false + missed)
+    f1 = intervals.ratio(2 * true, 2 * true + false + missed)
     return {
         "f1": np.where(positives > 0, f1, math.nan),
-        "sensitivity": _ratio(true, positives),
-        "specificity": _ratio(right, negatives),
-        "ppv": _ratio(true, true + false),
-        "npv": _ratio(right, right + missed),
-        "brier": _ratio(squared, positives + negatives),
+        "sensitivity": intervals.ratio(true, positives),
+        "specificity": intervals.ratio(right, negatives),
+        "ppv": intervals.ratio(true, true + false),
+        "npv": intervals.ratio(right, right + missed),
+        "brier": intervals.ratio(squared, positives + negatives),
     }
 
 
@@ -64,32 +63,21 @@ def resampled_sums(
 ) -> np.ndarray:
     """Sums over the images of whole clusters drawn with replacement, as many as there are.
 
-    The same clusters and seed give the draws of `intervals.cluster_bootstrap`: differences of
-    figures of both are paired.
-
     Arguments:
       values: `[N, ...]`.
       clusters: `[N]`, the patient of each image (any sortable values).
-      resamples, seed: as there.
+      resamples, seed: see `intervals.Groups.resample`, which also pairs them with other metrics.
 
     Returns:
-      float64 `[resamples, ...]`; NaN throughout with fewer than two clusters, which have no
-      spread.
+      float64 `[resamples, ...]`; NaN throughout with fewer than two clusters.
     """
-    values = np.asarray(values, np.float64)
-    names, index = np.unique(np.asarray(clusters), return_inverse=True)
-    flat = values.reshape(len(values), -1)
-    if len(names) < 2:
-        return np.full((resamples, *values.shape[1:]), math.nan)
-    order = np.argsort(index, kind="stable")
-    starts = np.searchsorted(index[order], np.arange(len(names)))
+    values, groups = np.asarray(values, np.float64), intervals.Groups.of(clusters)
+    order = np.argsort(groups.index, kind="stable")
+    starts = np.searchsorted(groups.index[order], np.arange(groups.count))
+    flat = values.reshape(len(values), math.prod(values.shape[1:]))
     sums = np.add.reduceat(flat[order], starts, axis=0)
-    random = np.random.default_rng(seed)
-    parts = [
-        intervals.draws(random, len(names), min(_BLOCK, resamples - start)).T @ sums
-        for start in range(0, resamples, _BLOCK)
-    ]
-    return np.concatenate(parts).reshape(resamples, *values.shape[1:])
+    drawn = groups.resample(lambda counts: (counts.T @ sums).T, resamples, seed)
+    return np.ascontiguousarray(drawn.T).reshape(resamples, *values.shape[1:])
 
 
 def with_intervals(
@@ -118,7 +106,3 @@ def interval(values: np.ndarray, level: float = intervals.LEVEL) -> tuple[float,
     """
     low, high = intervals.percentile_interval(values, level)
     return (low, high) if low < high else (math.nan, math.nan)
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(np.shape(whole), math.nan), where=whole > 0)

@@ -20,7 +20,7 @@ import numpy as np
 from jaxcxr.data import image_ids, label_tables
 from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.errors import UserError, some
-from jaxcxr.statistics import intervals
+from jaxcxr.statistics import ranking
 
 # Columns of the adjudicated labels of Majkowska et al. 2020 (doi:10.1148/radiol.2019191293) that
 # stand for several of our findings: such a column agrees with an image of which any is positive.
@@ -142,7 +142,7 @@ def relabel(
     new = labels.copy()
     rows = []
     for c, name in enumerate(classes):
-        f1, threshold = intervals.f1_max(labels[:, c], scores[:, c])
+        f1, threshold = ranking.f1_max(labels[:, c], scores[:, c])
         added = (labels[:, c] == NEGATIVE) & (scores[:, c] >= threshold)  # no score is above NaN
         new[added, c] = POSITIVE
         positives, negatives, unknown = (

@@ -1,5 +1,4 @@
 import math
-import time
 
 import numpy as np
 import pytest
@@ -89,69 +88,6 @@ def test_delong_with_too_few_examples_and_with_unknown_ones():
     assert longer == intervals.delong(labels, scores)
 
 
-@pytest.mark.parametrize("decimals", [0, 1, 8])
-def test_f1_max_is_the_best_of_all_thresholds(decimals):
-    labels, scores = example(decimals=decimals)
-    best = max(
-        (sk.f1_score(labels, scores >= threshold), threshold) for threshold in np.unique(scores)
-    )
-    value, threshold = intervals.f1_max(labels, scores)
-    assert value == pytest.approx(best[0], abs=1e-12)
-    assert threshold == best[1]
-    unknown = intervals.f1_max(np.append(labels, -1), np.append(scores, 99.0))
-    assert unknown == (value, threshold)
-    assert np.isnan(intervals.f1_max(np.ones(4), np.arange(4.0))).all()
-
-
-@pytest.mark.parametrize("specificity", [0.0, 0.5, 0.9, 1.0])
-def test_sensitivity_at_a_specificity_is_read_off_the_roc_curve(specificity):
-    labels, scores = example(decimals=1)
-    false_rate, true_rate, _ = sk.roc_curve(labels, scores, drop_intermediate=False)
-    expected = true_rate[false_rate <= 1 - specificity + 1e-12].max()
-    value = intervals.sensitivity_at(np.append(labels, -1), np.append(scores, 99.0), specificity)
-    assert value == pytest.approx(expected, abs=1e-12)
-    assert np.isnan(intervals.sensitivity_at(np.ones(3), np.arange(3.0)))
-
-
-def test_resamples_are_scikit_learns_with_sample_weight():
-    rng = np.random.default_rng(3)
-    labels = rng.integers(-1, 2, (200, 3))
-    labels[:, 1] = np.where(np.arange(200) < 2, 1, np.minimum(labels[:, 1], 0))
-    scores = np.round(rng.normal(size=labels.shape) + 0.7 * labels, 1)
-    patients = rng.integers(0, 40, 200)
-    result = intervals.cluster_bootstrap(labels, scores, patients, resamples=40, seed=5)
-    # The same draws, as weights of examples.
-    names, index = np.unique(patients, return_inverse=True)
-    random = np.random.default_rng(5)
-    weights = np.concatenate([intervals.draws(random, len(names), n) for n in (7, 33)], axis=1)
-    assert (weights.sum(axis=0) == len(names)).all()
-    compared = 0
-    for c, b in np.ndindex(3, 40):
-        known = labels[:, c] >= 0
-        weight = weights[index, b] * known
-        ours = [result.values[name][c, b] for name in intervals.STATISTICS]
-        if len(np.unique(labels[weight > 0, c])) < 2:
-            assert np.isnan(ours).all()
-            continue
-        y, s, w = labels[known, c], scores[known, c], weight[known]
-        precision, recall, thresholds = sk.precision_recall_curve(y, s, sample_weight=w)
-        total = np.maximum(precision + recall, 1e-9)[:-1]
-        f1 = (2 * precision[:-1] * recall[:-1]) / total
-        theirs = [
-            sk.roc_auc_score(y, s, sample_weight=w),
-            sk.average_precision_score(y, s, sample_weight=w),
-            f1.max(),
-        ]
-        np.testing.assert_allclose(ours[:3], theirs, atol=1e-12)
-        false_rate, true_rate, _ = sk.roc_curve(y, s, sample_weight=w, drop_intermediate=False)
-        expected = true_rate[false_rate <= 0.1 + 1e-9].max()
-        assert ours[4] == pytest.approx(expected, abs=1e-12)
-        assert f1[list(thresholds).index(ours[3])] == pytest.approx(f1.max(), abs=1e-12)
-        compared += 1
-    assert compared == 120 - result.undefined.sum()
-    assert 0 < result.undefined[1] < 40
-
-
 def test_intervals_are_percentiles_of_what_is_defined():
     values = np.append(np.random.default_rng(0).permutation(np.arange(201.0)), [np.nan] * 5)
     assert intervals.percentile_interval(values) == pytest.approx((5.0, 195.0))
@@ -161,91 +97,6 @@ def test_intervals_are_percentiles_of_what_is_defined():
     assert np.isnan(intervals.percentile_interval(few)).all()
     few[60] = 60.0
     assert intervals.percentile_interval(few)[1] > 47
-
-
-def test_macro_leaves_out_resamples_that_lack_a_class():
-    labels, scores = example(60)
-    rare = np.zeros(60, np.int8)
-    rare[np.argmax(scores)] = 1
-    both = np.stack([labels, rare], axis=1)
-    result = intervals.cluster_bootstrap(both, np.stack([scores] * 2, axis=1), np.arange(60), 200)
-    macro = result.macro("auroc", [0, 1])
-    # One example of 60 is in none of the draws with probability (1 - 1/60)^60 = 0.365.
-    assert 40 < np.isnan(macro).sum() < 110
-    assert np.isnan(macro).sum() == result.undefined[1]
-    kept = ~np.isnan(macro)
-    np.testing.assert_allclose(macro[kept], result.values["auroc"][:, kept].mean(axis=0))
-    assert not np.isnan(result.macro("auroc", [0])).any()
-    assert np.isnan(result.macro("auroc", [])).all()
-
-
-def test_copies_of_images_narrow_delong_but_not_the_bootstrap_of_patients():
-    labels, scores = example(400, prevalence=0.3, decimals=3)
-    patients = np.random.default_rng(1).integers(0, 100, 400)
-    single = intervals.cluster_bootstrap(labels[:, None], scores[:, None], patients, 300)
-    four = [np.repeat(values, 4, axis=0) for values in (labels[:, None], scores[:, None], patients)]
-    copied = intervals.cluster_bootstrap(*four, 300)
-    for name in intervals.STATISTICS:
-        assert copied.interval(name, 0) == pytest.approx(single.interval(name, 0), abs=1e-12)
-
-    def width(bounds):
-        return bounds[1] - bounds[0]
-
-    delong = width(intervals.delong(labels, scores).interval)
-    delong_copied = width(intervals.delong(four[0][:, 0], four[1][:, 0]).interval)
-    assert delong_copied == pytest.approx(delong / 2, rel=0.02)
-    assert width(copied.interval("auroc", 0)) > 1.5 * delong_copied
-    # Taking each copy for a patient of its own would make DeLong's mistake.
-    apart = intervals.cluster_bootstrap(*four[:2], np.arange(1600), 300)
-    assert width(apart.interval("auroc", 0)) == pytest.approx(delong_copied, rel=0.15)
-
-
-def test_independent_images_have_delongs_interval_in_the_bootstrap():
-    labels, scores = example(2000, decimals=8)
-    result = intervals.cluster_bootstrap(labels[:, None], scores[:, None], np.arange(2000))
-    delong = intervals.delong(labels, scores)
-    assert result.values["auroc"].std() == pytest.approx(math.sqrt(delong.variance), rel=0.08)
-    assert result.interval("auroc", 0) == pytest.approx(delong.interval, abs=0.004)
-
-
-def test_draws_depend_on_the_seed_and_not_on_the_order_or_the_blocks(monkeypatch):
-    labels, scores = example()
-    patients = np.array([f"p{i % 50}" for i in range(300)])
-    arguments = (labels[:, None], scores[:, None], patients)
-    first = intervals.cluster_bootstrap(*arguments, 50, seed=1).values["average_precision"]
-    order = np.random.default_rng(0).permutation(300)
-    shuffled = intervals.cluster_bootstrap(*(a[order] for a in arguments), 50, seed=1)
-    np.testing.assert_array_equal(first, shuffled.values["average_precision"])
-    monkeypatch.setattr(intervals, "_BLOCK", 7)
-    blocks = intervals.cluster_bootstrap(*arguments, 50, seed=1)
-    # NumPy adds up a block of one column in another order.
-    np.testing.assert_allclose(first, blocks.values["average_precision"], rtol=1e-14)
-    other = intervals.cluster_bootstrap(*arguments, 50, seed=2)
-    assert (first != other.values["average_precision"]).mean() > 0.9
-
-
-def test_one_patient_has_no_interval():
-    labels, scores = example(60)
-    both = np.stack([labels, np.where(np.arange(60) < 30, labels, -1)], axis=1)
-    patients = np.repeat([3, 9], 30)
-    result = intervals.cluster_bootstrap(both, np.stack([scores] * 2, axis=1), patients, 20)
-    assert result.undefined[1] == 20
-    assert np.isnan(result.interval("f1_max", 1)).all()
-    assert not np.isnan(result.interval("f1_max", 0)).any()
-
-
-def test_size_of_the_official_test_split():
-    """22,000 x 14 with a tenth of the resamples; the bound is far above the 0.2 s it takes."""
-    rng = np.random.default_rng(0)
-    labels = (rng.random((22_000, 14)) < np.geomspace(0.004, 0.25, 14)).astype(np.int8)
-    scores = rng.normal(size=labels.shape) + labels
-    start = time.process_time()
-    result = intervals.cluster_bootstrap(labels, scores, rng.integers(0, 2800, 22_000), 100)
-    assert time.process_time() - start < 3.0
-    assert result.values["auroc"].shape == (14, 100)
-    assert not result.undefined.any()
-    expected = sk.roc_auc_score(labels[:, 13], scores[:, 13])
-    assert result.values["auroc"][13].mean() == pytest.approx(expected, abs=0.003)
 
 
 def test_classes_of_few_patients():
@@ -260,3 +111,59 @@ def test_classes_of_few_patients():
     assert few.tolist() == [True, False, False, True, False]
     labels[0, 4] = 0
     assert intervals.few_clusters(labels, patients)[4]
+
+
+def test_resamples_are_scipys():
+    rng = np.random.default_rng(0)
+    values = rng.exponential(size=80)
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=500, batch=100, method="percentile",
+        rng=np.random.default_rng(3),
+    )
+    drawn = intervals.Groups.of(np.arange(80)).resample(lambda c: values @ c / 80, 500, seed=3)
+    np.testing.assert_allclose(drawn, theirs.bootstrap_distribution, rtol=1e-12)
+    assert intervals.percentile_interval(drawn) == pytest.approx(theirs.confidence_interval)
+
+
+def test_resamples_of_groups_are_scipys_of_their_sums():
+    rng = np.random.default_rng(1)
+    names, values = rng.choice(list("abcdefghijkl"), 200), rng.normal(size=200)
+    groups = intervals.Groups.of(names)
+    assert (groups.count, set(groups.index)) == (12, set(range(12)))
+    sums, sizes = groups.sums(values), groups.sums(np.ones(200))
+    for one, name in enumerate("abcdefghijkl"):
+        assert sums[one] == pytest.approx(values[names == name].sum())
+    drawn = groups.resample(lambda c: np.stack([sums @ c, sizes @ c]), 300, seed=5)
+    theirs = stats.bootstrap(
+        (sums, sizes), lambda x, y, axis: x.sum(axis) / y.sum(axis), n_resamples=300, paired=True,
+        method="percentile", rng=np.random.default_rng(5),
+    )
+    np.testing.assert_allclose(drawn[0] / drawn[1], theirs.bootstrap_distribution, rtol=1e-12)
+
+
+def test_the_same_seed_pairs_two_statistics_whatever_the_block():
+    groups = intervals.Groups.of(np.arange(30) // 2)
+    whole = groups.resample(lambda c: c, 100, seed=2)
+    assert whole.shape == (15, 100)
+    assert (whole.sum(axis=0) == 15).all()
+    np.testing.assert_array_equal(whole, groups.resample(lambda c: c, 100, seed=2, block=7))
+    assert (whole != groups.resample(lambda c: c, 100, seed=3)).any()
+
+
+def test_one_group_fewer_gives_means_their_unbiased_variance():
+    values = np.array([1.0, 2.0, 4.0, 9.0])
+    groups = intervals.Groups.of(np.arange(4))
+    counts = groups.resample(lambda c: c, 40_000, seed=1, draw=intervals.one_fewer)
+    assert (counts.sum(axis=0) == 3).all()
+    means = values @ counts / 3
+    assert means.mean() == pytest.approx(values.mean(), abs=0.03)
+    assert means.std() == pytest.approx(stats.sem(values), rel=0.01)
+    n_of_n = values @ groups.resample(lambda c: c, 40_000, seed=1) / 4
+    assert n_of_n.std() == pytest.approx(stats.sem(values) * math.sqrt(3 / 4), rel=0.01)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_fewer_than_two_groups_have_no_spread(count):
+    drawn = intervals.Groups.of(np.zeros(count)).resample(lambda c: np.stack([c.sum(0)] * 3), 20)
+    assert drawn.shape == (3, 20)
+    assert np.isnan(drawn).all()

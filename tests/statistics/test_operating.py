@@ -5,7 +5,7 @@ import pytest
 from scipy import integrate, special, stats
 from sklearn import metrics as sk
 
-from jaxcxr.statistics import intervals, operating
+from jaxcxr.statistics import intervals, operating, ranking
 
 
 def example(n=240, seed=0):
@@ -36,7 +36,7 @@ def test_rates_and_resamples_are_scikit_learns_with_sample_weight():
     values = operating.rates(terms.sum(axis=0))
     drawn = operating.rates(operating.resampled_sums(terms, patients, 70, seed=5))
     names, index = np.unique(patients, return_inverse=True)
-    weights = intervals.draws(np.random.default_rng(5), len(names), 70)[index]
+    weights = intervals.with_replacement(np.random.default_rng(5), len(names), 70)[index]
     for c in range(2):
         expected = theirs(labels[:, c], probabilities[:, c], thresholds[c], np.ones(len(labels)))
         for name, value in expected.items():
@@ -107,7 +107,7 @@ def test_intervals_cover_the_truth_in_1000_simulated_sets():
     rng, expected, hits, naive = np.random.default_rng(1), truth(), {}, []
     for seed in range(1000):
         labels, scores, patients = simulated(rng)
-        bootstrap = intervals.cluster_bootstrap(labels, scores, patients, seed=seed)
+        bootstrap = ranking.cluster_bootstrap(labels, scores, patients, seed=seed)
         p = special.expit(SHIFT * scores + BIAS)
         terms = operating.terms(labels, p, p >= THRESHOLD)
         drawn = operating.resampled_sums(terms, patients, seed=seed)
@@ -130,7 +130,7 @@ def test_intervals_of_few_patients_are_too_narrow_and_told_so():
         rng, hits, few = np.random.default_rng(patients), [], []
         for seed in range(300):
             labels, scores, index = simulated(rng, patients)
-            drawn = intervals.cluster_bootstrap(labels, scores, index, seed=seed)
+            drawn = ranking.cluster_bootstrap(labels, scores, index, seed=seed)
             low, high = drawn.interval("auroc", 0)
             hits.append(low <= truth()["auroc"] <= high)
             few.append(intervals.few_clusters(labels, index)[0])

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from jaxcxr.pose.evaluation.keypoint_errors import COCO_SIGMAS
-from jaxcxr.statistics.intervals import draws
+from jaxcxr.statistics.intervals import Groups
 
 THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10))
 AREAS = {"all": (0.0, 1e10), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
@@ -142,21 +142,17 @@ def bootstrap(matched: Matched, resamples: int = 1000, seed: int = 0) -> dict[st
 
     Arguments:
       matched: the detections.
-      resamples: how many.
-      seed: of NumPy's PCG64.
+      resamples, seed: see `intervals.Groups.resample`.
 
     Returns:
       Name in `METRICS` -> `[resamples]`; NaN where fewer than two images have annotations or
       detections.
     """
-    if len(matched.images) < 2:
-        return {name: np.full(resamples, math.nan) for name in METRICS}
-    random = np.random.default_rng(seed)
-    found = []
-    for _ in range(resamples):
-        counts = draws(random, len(matched.images), 1)[:, 0]
-        found.append(tuple(summary(matched, counts).values()))
-    return dict(zip(METRICS, np.array(found).T, strict=True))
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        return np.array([list(summary(matched, column).values()) for column in counts.T]).T
+
+    images = Groups(np.arange(len(matched.images)), len(matched.images))
+    return dict(zip(METRICS, images.resample(statistic, resamples, seed), strict=True))
 
 
 def _mean(values: np.ndarray, place) -> float:

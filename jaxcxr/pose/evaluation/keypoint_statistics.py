@@ -11,14 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxcxr.pose.evaluation import keypoint_errors
-from jaxcxr.statistics.intervals import draws
+from jaxcxr.statistics.intervals import Groups, ratio
 
 METRICS = ("pckh", "pckh_auc", "pck", "pdj", "pcp", "pcp_loose", "oks")
 OF_JOINTS = ("pckh", "pckh_auc", "pck", "pdj")
 OF_LIMBS = ("pcp", "pcp_loose")
 # MPII's area under the curve is over thresholds of 0 to half a head.
 AUC_ALPHAS = tuple(np.linspace(0.0, 0.5, 51))
-_BLOCK = 64  # resamples at once
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -115,26 +114,16 @@ def bootstrap(
     Arguments:
       columns: for each share its sums and counts by figure, `[figures]` each.
       images: `[figures]`, the image of each; those of one are drawn together.
-      resamples: how many.
-      seed: of NumPy's PCG64.
+      resamples, seed: see `intervals.Groups.resample`.
 
     Returns:
       `[columns, resamples]`; NaN where nothing counts, and throughout for a share to which fewer
       than two images contribute.
     """
-    names, index = np.unique(np.asarray(images), return_inverse=True)
+    groups = Groups.of(images)
     sums, counts = (
-        np.stack([np.bincount(index, weights=column[i], minlength=len(names))
-                  for column in columns])
-        for i in (0, 1)
+        np.stack([groups.sums(column) for column in of]) for of in zip(*columns, strict=True)
     )
-    values = np.full((len(columns), resamples), math.nan)
-    random = np.random.default_rng(seed)
-    varies = (counts > 0).sum(axis=1) >= 2
-    for start in range(0, resamples, _BLOCK):
-        drawn = draws(random, len(names), min(_BLOCK, resamples - start))
-        total = counts @ drawn
-        block = slice(start, start + drawn.shape[1])
-        np.divide(sums @ drawn, total, out=values[:, block], where=total > 0)
-    values[~varies] = math.nan
+    values = groups.resample(lambda drawn: ratio(sums @ drawn, counts @ drawn), resamples, seed)
+    values[(counts > 0).sum(axis=1) < 2] = math.nan
     return values

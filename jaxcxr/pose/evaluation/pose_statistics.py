@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxcxr.pose.evaluation import pose_errors
+from jaxcxr.statistics.intervals import Groups, one_fewer, ratio
 
 METRICS = (
     "mpjpe", "p_mpjpe", "n_mpjpe", "mpjve", "acceleration_error", "pck3d", "auc3d", "mjae",
@@ -86,7 +87,7 @@ def estimate(sums: np.ndarray, counts: np.ndarray, strata: np.ndarray) -> np.nda
     Returns:
       `[metrics]`; NaN where nothing counts.
     """
-    parts = [_ratio(sums[s].sum(axis=0), counts[s].sum(axis=0)) for s in _masks(strata)]
+    parts = [ratio(sums[s].sum(axis=0), counts[s].sum(axis=0)) for s in _masks(strata)]
     return _mean(np.array(parts))
 
 
@@ -101,31 +102,34 @@ def bootstrap(
 ) -> np.ndarray:
     """`estimate` of resamples of whole clusters, drawn within each stratum.
 
-    Of n clusters n - 1 are drawn, with replacement: the variance of a mean of n of n would be too
-    small by (n - 1) / n, which matters with the four motions of an action. A stratum of one
-    cluster stays as it is.
+    Of n clusters n - 1 are drawn, see `intervals.one_fewer`. A stratum of one cluster stays as it
+    is.
 
     Arguments:
       sums, counts, strata: as in `estimate`.
       clusters: `[sequences]`, the motion of each; those of one cluster are drawn together.
-      resamples: number of resamples.
-      seed: of NumPy's PCG64.
+      resamples, seed: see `intervals.Groups.resample`.
 
     Returns:
       `[resamples, metrics]`; NaN throughout if no stratum has two clusters.
-
-    Source: Rao and Wu, "Resampling inference with complex survey data", 1988.
     """
     random = np.random.default_rng(seed)
     parts, varies = [], False
     for mask in _masks(strata):
-        names, index = np.unique(clusters[mask], return_inverse=True)
-        n = len(names)
-        varies |= n > 1
-        member = (index == np.arange(n)[:, None]).astype(np.float64)
-        drawn = random.multinomial(max(n - 1, 1), np.full(n, 1 / n), size=resamples)
-        weight = drawn.astype(np.float64) @ member
-        parts.append(_ratio(weight @ sums[mask], weight @ counts[mask]))
+        groups = Groups.of(clusters[mask])
+
+        def statistic(drawn, groups=groups, sums=sums[mask], counts=counts[mask]):
+            weight = np.ascontiguousarray(drawn[groups.index].T)
+            return ratio(weight @ sums, weight @ counts).T
+
+        if groups.count > 1:
+            found = groups.resample(
+                statistic, resamples, random, draw=one_fewer, block=resamples
+            )
+        else:
+            found = statistic(np.ones((1, resamples)))
+        varies |= groups.count > 1
+        parts.append(found.T)
     values = _mean(np.array(parts))
     return values if varies else np.full_like(values, np.nan)
 
@@ -134,11 +138,7 @@ def _masks(strata: np.ndarray) -> list[np.ndarray]:
     return [strata == name for name in np.unique(strata)]
 
 
-def _ratio(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    return np.where(counts > 0, sums / np.where(counts > 0, counts, 1.0), np.nan)
-
-
 def _mean(parts: np.ndarray) -> np.ndarray:
     """Mean over the first axis of what is not NaN."""
     there = ~np.isnan(parts)
-    return _ratio(np.where(there, parts, 0.0).sum(axis=0), there.sum(axis=0))
+    return ratio(np.where(there, parts, 0.0).sum(axis=0), there.sum(axis=0))

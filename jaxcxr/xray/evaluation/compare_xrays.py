@@ -12,7 +12,7 @@ import numpy as np
 from jaxcxr.errors import some
 from jaxcxr.report import tables
 from jaxcxr.report.tables import interval_or_none, number, span, value_or_none
-from jaxcxr.statistics import classification, intervals, operating, paired
+from jaxcxr.statistics import classification, intervals, operating, paired, ranking
 from jaxcxr.xray.evaluation import metrics_table
 from jaxcxr.xray.evaluation.compared_files import Compared, Model
 
@@ -89,7 +89,7 @@ def _figures(model: Model, labels, clusters, used, resamples: int, seed: int) ->
 
     for seed_, scores in enumerate(model.scores):
         rows = classification.evaluate(labels, scores, [""] * labels.shape[1]).rows
-        bootstrap = intervals.cluster_bootstrap(labels, scores, clusters, resamples, seed)
+        bootstrap = ranking.cluster_bootstrap(labels, scores, clusters, resamples, seed)
         for metric in ("auroc", "average_precision"):
             found = np.array([getattr(row, metric) for row in rows])
             add(metric, found, bootstrap.values[metric])

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxcxr.report import tables
 from jaxcxr.report.tables import interval_or_none, number, span, value_or_none
-from jaxcxr.statistics import classification, intervals, operating
+from jaxcxr.statistics import classification, intervals, operating, ranking
 from jaxcxr.statistics import coverage as reliability
 from jaxcxr.xray.evaluation.calibration import Calibration
 
@@ -22,7 +22,7 @@ _NOTES = {
     "auroc_interval": "DeLong, images taken as independent; of macro: as auroc_interval_bootstrap",
     "other intervals": "percentiles over resamples of whole patients",
     "sensitivity_at_specificity": (
-        f"greatest at a specificity of at least {intervals.SPECIFICITY}, read off the ROC curve"
+        f"greatest at a specificity of at least {ranking.SPECIFICITY}, read off the ROC curve"
     ),
     "f1_max": "threshold chosen on the images scored, hence optimistic",
     "f1, sensitivity, specificity, ppv, npv": "at shipped_threshold, chosen on validation images",
@@ -68,7 +68,7 @@ def score(
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
     table = classification.evaluate(labels, scores, classes)
     clusters = np.arange(len(labels)) if patients is None else np.asarray(patients)
-    drawn = intervals.cluster_bootstrap(labels, scores, clusters, resamples, seed)
+    drawn = ranking.cluster_bootstrap(labels, scores, clusters, resamples, seed)
     per_class = {
         row.name: _class_entry(row, labels[:, i], scores[:, i], drawn, i)
         for i, row in enumerate(table.rows)
@@ -88,7 +88,7 @@ def score(
         "classes_of_few": few_of(classes, labels, clusters),
         "settings": {
             "resamples": resamples, "seed": seed, "level": intervals.LEVEL,
-            "specificity": intervals.SPECIFICITY,
+            "specificity": ranking.SPECIFICITY,
             "resampled": "images" if patients is None else "patients", "notes": _NOTES,
             "calibration": None if calibration is None else dict(calibration.about),
         },
@@ -142,8 +142,8 @@ def few_note(result: Mapping) -> str:
             f"the finding): {', '.join(result['classes_of_few'])}")
 
 
-def _class_entry(row, labels, scores, drawn: intervals.Bootstrap, index: int) -> dict:
-    f1, threshold = intervals.f1_max(labels, scores)
+def _class_entry(row, labels, scores, drawn: ranking.Bootstrap, index: int) -> dict:
+    f1, threshold = ranking.f1_max(labels, scores)
     delong = intervals.delong(labels, scores)
     entry = {
         "auroc": value_or_none(row.auroc), "auroc_interval": interval_or_none(delong.interval),
@@ -151,7 +151,7 @@ def _class_entry(row, labels, scores, drawn: intervals.Bootstrap, index: int) ->
     }
     for name, value in (
         ("average_precision", row.average_precision),
-        ("sensitivity_at_specificity", intervals.sensitivity_at(labels, scores)),
+        ("sensitivity_at_specificity", ranking.sensitivity_at(labels, scores)),
         ("f1_max", f1), ("threshold", threshold),
     ):
         entry[name] = value_or_none(value)
@@ -163,7 +163,7 @@ def _class_entry(row, labels, scores, drawn: intervals.Bootstrap, index: int) ->
 
 
 def _macro_entry(
-    table: classification.ClassificationMetrics, per_class: dict, drawn: intervals.Bootstrap
+    table: classification.ClassificationMetrics, per_class: dict, drawn: ranking.Bootstrap
 ) -> dict:
     used = [i for i, row in enumerate(table.rows) if row.defined]
     names = [table.rows[i].name for i in used]
@@ -224,7 +224,7 @@ def _add_probabilities(
 
 
 def _ranking_table(result: Mapping, with_f1_max: bool) -> str:
-    share = f"{intervals.SPECIFICITY:.0%}".replace("%", "")
+    share = f"{ranking.SPECIFICITY:.0%}".replace("%", "")
     header = ["class", "n+", "n-", "AUROC", "[DeLong]", "[bootstrap]", "AP", "[bootstrap]",
               f"sens@sp{share}", "[bootstrap]"]
     metrics = RANKING[1:3]

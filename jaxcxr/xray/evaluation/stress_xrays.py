@@ -15,7 +15,7 @@ from sklearn import preprocessing
 
 from jaxcxr.data.schema import UNKNOWN
 from jaxcxr.report import stress_figures, tables
-from jaxcxr.statistics import intervals, probes
+from jaxcxr.statistics import intervals, probes, ranking
 from jaxcxr.xray.images import damage
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class _Scored:
         whole = np.array([
             intervals.delong(labels[:, c], scores[:, c]).auroc for c in range(labels.shape[1])
         ])
-        drawn = intervals.cluster_bootstrap(
+        drawn = ranking.cluster_bootstrap(
             labels, scores, self._patients[rows], self._resamples, self._seed
         )
         return whole, np.stack([drawn.values["auroc"][c] for c in range(labels.shape[1])])

@@ -18,7 +18,7 @@ from jaxcxr.data.text_files import CsvFile, fold, read_csv
 from jaxcxr.errors import UserError, some
 from jaxcxr.report import tables
 from jaxcxr.report.tables import interval_or_none, number, span, value_or_none
-from jaxcxr.statistics import classification, intervals, operating
+from jaxcxr.statistics import classification, operating, ranking
 from jaxcxr.xray.sources.chestxray14_table import years
 
 ALL = "all"  # stands in the column of the class for a whole group
@@ -209,7 +209,7 @@ def _any(labels, found) -> list[np.ndarray]:
 
 def _auroc_rows(labels, scores, clusters, classes, resamples, seed) -> list[dict]:
     table = classification.evaluate(labels, scores, classes)
-    drawn = intervals.cluster_bootstrap(labels, scores, clusters, resamples, seed)
+    drawn = ranking.cluster_bootstrap(labels, scores, clusters, resamples, seed)
     counts = {"images": len(labels), "patients": len(np.unique(clusters))}
     used = [i for i, row in enumerate(table.rows) if row.defined]
     whole = operating.interval(drawn.macro("auroc", used))

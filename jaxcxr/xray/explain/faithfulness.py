@@ -225,15 +225,10 @@ def mean_interval(values: np.ndarray, patients: np.ndarray) -> tuple[float, floa
     known = ~np.isnan(values)
     if not known.any():
         return math.nan, math.nan, math.nan
-    names, cluster = np.unique(patients[known], return_inverse=True)
-    sums = np.bincount(cluster, values[known])
-    sizes = np.bincount(cluster)
-    mean = sums.sum() / sizes.sum()
-    if len(names) < 2:
-        return mean, math.nan, math.nan
-    counts = intervals.draws(np.random.default_rng(0), len(names), RESAMPLES)
-    low, high = intervals.percentile_interval((sums @ counts) / (sizes @ counts))
-    return mean, low, high
+    groups = intervals.Groups.of(patients[known])
+    sums, sizes = groups.sums(values[known]), np.bincount(groups.index)
+    drawn = groups.resample(lambda counts: (sums @ counts) / (sizes @ counts), RESAMPLES)
+    return sums.sum() / sizes.sum(), *intervals.percentile_interval(drawn)
 
 
 def summary(found: dict[str, Scores], patients: np.ndarray) -> dict[str, dict]:

@@ -12,7 +12,7 @@ from jaxcxr.data.schema import POSITIVE
 from jaxcxr.report import charts, page
 from jaxcxr.report.page import Cell, Section
 from jaxcxr.report.run_sections import about, picture_of
-from jaxcxr.statistics import curves
+from jaxcxr.statistics import ranking
 from jaxcxr.xray.evaluation import metrics_table, stress_xrays
 from jaxcxr.xray.evaluation.calibration import NAME, Calibration
 from jaxcxr.xray.explain import cases, faithfulness, saliency
@@ -112,7 +112,7 @@ def _findings(metrics: Mapping) -> Iterable[str]:
 def _curves(rows, scores: np.ndarray) -> Iterable[str]:
     drawn = []
     for column, name in enumerate(rows.classes):
-        found = curves.roc_and_pr(rows.labels[:, column], scores[:, column], rows.patient_id)
+        found = ranking.roc_and_pr(rows.labels[:, column], scores[:, column], rows.patient_id)
         if found is None:
             continue
         share = float((rows.labels[:, column] == POSITIVE).sum() /
