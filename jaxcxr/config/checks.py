@@ -9,7 +9,7 @@ from jaxcxr import registry
 from jaxcxr.config import keys
 from jaxcxr.config.durations import seconds, steps
 from jaxcxr.config.experiment import default
-from jaxcxr.config.rules import check_rules
+from jaxcxr.config.rule_form import check_rules
 from jaxcxr.config.saved import get
 from jaxcxr.config.stages import check_stage
 from jaxcxr.errors import UserError, nearest_or_known

@@ -11,7 +11,7 @@ from typing import Any
 
 from jaxcxr.errors import UserError, did_you_mean
 
-Rules = tuple[tuple[str, Any], ...]  # ((regex, value), ...), see `jaxcxr.config.rules`
+Rules = tuple[tuple[str, Any], ...]  # ((regex, value), ...), see `jaxcxr.config.rule_form`
 
 
 @dataclasses.dataclass(frozen=True)

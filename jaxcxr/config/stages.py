@@ -4,7 +4,7 @@ import ml_collections
 
 from jaxcxr.config import keys
 from jaxcxr.config.keys import is_number
-from jaxcxr.config.rules import check_rules
+from jaxcxr.config.rule_form import check_rules
 from jaxcxr.errors import UserError
 
 
