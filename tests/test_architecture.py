@@ -34,7 +34,7 @@ FORBIDDEN = ("torch", "tensorflow", "torchvision", "timm", "clu", "pickle", "clo
 ALLOWED = {
     # Restricted unpicklers: they execute nothing that a file says.
     ("jaxcxr/models/weights/weight_files.py", "pickle"),
-    ("jaxcxr/pose/formats/object_arrays.py", "pickle"),
+    ("jaxcxr/data/object_arrays.py", "pickle"),
     # A program of its own, which nothing imports.
     ("jaxcxr/deploy/export/tensorflow_program.py", "tensorflow"),
 }

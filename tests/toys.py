@@ -3,8 +3,8 @@
 import numpy as np
 
 from jaxcxr import config as base
-from jaxcxr.pose import clips
 from jaxcxr.pose import task as pose_task
+from jaxcxr.pose.sources import clips
 from jaxcxr.xray import task as xray_task
 from jaxcxr.xray.images import manifest
 

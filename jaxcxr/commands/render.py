@@ -68,7 +68,7 @@ def _fps(path: pathlib.Path) -> float | None:
     if path.suffix != ".csv" or path.parent.name != "predictions" or not record.is_file():
         return None
     from jaxcxr import config as config_lib
-    from jaxcxr.deploy.predict import lifter
+    from jaxcxr.deploy import pose_runs
 
     config = config_lib.from_saved(json.loads(record.read_text(encoding="utf-8"))["config"])
-    return lifter.training_fps(config) if config.task == "pose" else None
+    return pose_runs.training_fps(config) if config.task == "pose" else None

@@ -13,11 +13,12 @@ from jaxcxr import models
 from jaxcxr.data import preparation
 from jaxcxr.errors import UserError
 from jaxcxr.models.sequence import look
-from jaxcxr.pose import baselines, clips
+from jaxcxr.pose import baselines
 from jaxcxr.pose import losses as pose_losses
 from jaxcxr.pose.evaluation import pose_errors as metrics_pose
 from jaxcxr.pose.geometry import skeletons
 from jaxcxr.pose.report import error_report, pose_page
+from jaxcxr.pose.sources import clips
 from jaxcxr.report import attention_figures, run_sections, training_curves
 from jaxcxr.statistics import coverage
 from jaxcxr.task import Evaluation

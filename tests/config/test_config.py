@@ -11,7 +11,8 @@ from jaxcxr import registry
 from jaxcxr.config import keys
 from jaxcxr.errors import UserError
 from jaxcxr.models.layers import remat
-from jaxcxr.pose import clips, losses
+from jaxcxr.pose import losses
+from jaxcxr.pose.sources import clips
 from jaxcxr.statistics import recalibration
 from jaxcxr.xray import balance
 from jaxcxr.xray.evaluation import calibration

@@ -11,8 +11,8 @@ from jaxcxr import config as base
 from jaxcxr import models
 from jaxcxr.data import pipeline
 from jaxcxr.errors import UserError
-from jaxcxr.pose import clips
 from jaxcxr.pose import task as pose_task
+from jaxcxr.pose.sources import clips
 from jaxcxr.train import state, step
 from tests import toys
 

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcxr.pose import clips
 from jaxcxr.pose import task as pose_task
 from jaxcxr.pose.evaluation import pose_arrays
 from jaxcxr.pose.evaluation import pose_errors as metrics_pose
 from jaxcxr.pose.geometry import skeletons
+from jaxcxr.pose.sources import clips
 from tests import toys
 
 

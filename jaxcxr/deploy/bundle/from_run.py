@@ -12,6 +12,7 @@ import numpy as np
 import safetensors.numpy
 
 from jaxcxr import __version__
+from jaxcxr.deploy import pose_runs
 from jaxcxr.deploy.bundle import archive
 from jaxcxr.deploy.bundle.bundled_model import Bundle, flat_weights
 from jaxcxr.deploy.bundle.guard import Guard
@@ -144,17 +145,16 @@ def _fitted(run, variables, facts, workdir, say) -> tuple[calibration.Calibratio
 def _poses(config, workdir, say) -> tuple[dict, dict[str, bytes]]:
     """Facts and files of a run of poses; its prepared data may be absent."""
     from jaxcxr.data import preparation
-    from jaxcxr.deploy.predict import lifter
     from jaxcxr.train import finished
 
-    fps = lifter.training_fps(config)
-    with finished.open_best(workdir, config=lifter.one_batch(config), data=False) as run:
+    fps = pose_runs.training_fps(config)
+    with finished.open_best(workdir, config=pose_runs.one_batch(config), data=False) as run:
         step, variables = run.step, jax.device_get(run.variables)
     facts = {
         "classes": [],
         "pose": {
             "joints": list(HUMAN36M.joints), "frames": config.data.frames,
-            "fps": fps, "nominal_scale": lifter.nominal_scale(config) is not None,
+            "fps": fps, "nominal_scale": pose_runs.nominal_scale(config) is not None,
         },
         "training": {"step": step, "manifest": None},
     }

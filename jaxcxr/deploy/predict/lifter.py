@@ -4,13 +4,13 @@ The prepared data of the run are not needed.
 """
 
 import pathlib
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxcxr import registry
+from jaxcxr.deploy import pose_runs
 from jaxcxr.errors import UserError
 from jaxcxr.pose.formats import motionbert_files
 from jaxcxr.pose.formats.prediction_files import Person
@@ -20,27 +20,6 @@ from jaxcxr.pose.keypoints.keypoint_files import Track, Video
 
 if TYPE_CHECKING:
     from jaxcxr.deploy.bundle.bundled_model import Bundle
-
-_MOST_WINDOWS = 64  # at once, where the run trained on more
-
-
-def training_fps(config) -> float:
-    """Frames per second of a run's training data: its option `fps`, or else its source's `FPS`.
-
-    Arguments:
-      config: the run's config.
-    """
-    return float(config.data.options.get("fps") or _module(config).FPS)
-
-
-def nominal_scale(config) -> Callable | None:
-    """What brings poses of a run to a nominal scale, where its source knows no true one."""
-    return getattr(_module(config), "nominal_scale", None)
-
-
-def _module(config):
-    """That of a run's source."""
-    return sys.modules[registry.builder_class(config.data.source).__module__]
 
 
 class Lifter:
@@ -73,9 +52,9 @@ class Lifter:
         config = finished.load_config(workdir)
         if config.task != "pose":
             raise UserError(_of_another_task(workdir, config.task))
-        self._name, self._fps = workdir.resolve().name, training_fps(config)
-        self._nominal_scale = nominal_scale(config)
-        with finished.open_best(workdir, config=one_batch(config), data=False) as run:
+        self._name, self._fps = workdir.resolve().name, pose_runs.training_fps(config)
+        self._nominal_scale = pose_runs.nominal_scale(config)
+        with finished.open_best(workdir, config=pose_runs.one_batch(config), data=False) as run:
             self._run, self._step, self._variables = run.setup, run.step, run.variables
 
     def _open_bundle(self, source: "pathlib.Path | Bundle") -> None:
@@ -88,7 +67,7 @@ class Lifter:
         facts, training = bundle.facts["pose"], bundle.facts["training"]
         self._name, self._step, self._fps = training["run"], training["step"], facts["fps"]
         self._nominal_scale = motionbert_files.nominal_scale if facts["nominal_scale"] else None
-        config = one_batch(bundle.config)
+        config = pose_runs.one_batch(bundle.config)
         self._run = setup.make(config, registry.task(config.task).without_data(config))
         self._variables = _placed(self._run, bundle)
 
@@ -141,7 +120,7 @@ def _of_another_task(path: pathlib.Path, task: str) -> str:
 
 def _windows(sequences, config):
     """Windows that overlap by half; of models that lift the middle frame, one for each frame."""
-    from jaxcxr.pose import clips
+    from jaxcxr.pose.sources import clips
 
     frames = config.data.frames
     if config.data.get("target", "sequence") == "center":
@@ -179,28 +158,12 @@ def _inputs(track: Track, video: Video, training_fps: float) -> np.ndarray:
 
 
 def _sequence(number: int, inputs: np.ndarray, fps: float):
-    from jaxcxr.pose import clips
+    from jaxcxr.pose.sources import clips
 
     return clips.Sequence(
         sequence_id=f"{number:06d}", subject="", action="", camera="", inputs=inputs,
         joints=np.zeros_like(inputs), fps=fps,
     )
-
-
-def one_batch(config):
-    """A config with all devices on the batch, of as many windows as a video may need.
-
-    Arguments:
-      config: of a run of poses; it is changed.
-    """
-    import jax
-
-    devices = jax.device_count()
-    with config.unlocked():
-        config.mesh.data, config.mesh.fsdp, config.mesh.tensor = -1, 1, 1
-        config.parallel, config.accumulate = "jit", 1
-        config.batch_size = -(-min(config.batch_size, _MOST_WINDOWS) // devices) * devices
-    return config
 
 
 def _placed(run_, bundle):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from jaxcxr.pose import clips
+from jaxcxr.pose.sources import clips
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _LISTED = 10  # worst sequences

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxcxr.errors import UserError
-from jaxcxr.pose import clips
 from jaxcxr.pose.evaluation import pose_errors as metrics_pose
 from jaxcxr.pose.evaluation import pose_statistics
 from jaxcxr.pose.keypoints.detector import Detector
+from jaxcxr.pose.sources import clips
 from jaxcxr.report import stress_figures, tables
 from jaxcxr.statistics import intervals
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
 from jaxcxr.errors import UserError
-from jaxcxr.pose.geometry import frame_rates
+from jaxcxr.pose.keypoints import frame_rates
 
 _INCH = 0.0254
 _ROTATIONS = ("rx", "ry", "rz")

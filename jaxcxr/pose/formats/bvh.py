@@ -12,7 +12,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
 from jaxcxr.errors import UserError
-from jaxcxr.pose.geometry import euler, frame_rates
+from jaxcxr.pose.geometry import euler
+from jaxcxr.pose.keypoints import frame_rates
 
 _POSITIONS = ("Xposition", "Yposition", "Zposition")
 _ROTATIONS = ("Xrotation", "Yrotation", "Zrotation")

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxcxr.data import object_arrays
 from jaxcxr.errors import UserError
-from jaxcxr.pose.formats import object_arrays
 
 ALL_JOINTS = 32
 # The joints that VideoPose3D keeps: the others are ends of feet and hands, and copies.

@@ -9,8 +9,9 @@ import pathlib
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from jaxcxr.data import object_arrays
 from jaxcxr.errors import UserError
-from jaxcxr.pose.formats import human36m_files, object_arrays
+from jaxcxr.pose.formats import human36m_files
 from jaxcxr.pose.geometry import joint_sets
 
 NAME = "data_3d_humaneva15.npz"

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxcxr.data import object_arrays
 from jaxcxr.errors import UserError
-from jaxcxr.pose.formats import object_arrays
 from jaxcxr.pose.geometry.cameras import HUMAN36M_INTRINSICS
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 

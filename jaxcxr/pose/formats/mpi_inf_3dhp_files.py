@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from jaxcxr.data import object_arrays
 from jaxcxr.errors import UserError
-from jaxcxr.pose.formats import object_arrays
 from jaxcxr.pose.geometry import joint_sets, pinhole
 
 ANNOTATIONS = ("annot3", "univ_annot3")

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxcxr.data import object_arrays
 from jaxcxr.errors import UserError
-from jaxcxr.pose.formats import object_arrays
 from jaxcxr.pose.keypoints.keypoint_points import LONGEST, Found, named_set, numbers, points_of
 
 # Sets told by their number of points; 17 may be COCO's or Human3.6M's.

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxcxr.pose import clips
 from jaxcxr.pose.evaluation import error_breakdown, pose_errors
 from jaxcxr.pose.evaluation.error_breakdown import (
     QUANTILES,
@@ -16,6 +15,7 @@ from jaxcxr.pose.evaluation.error_breakdown import (
 )
 from jaxcxr.pose.geometry.skeletons import Skeleton
 from jaxcxr.pose.report import error_figures, pose_figures
+from jaxcxr.pose.sources import clips
 from jaxcxr.report import tables
 from jaxcxr.report.canvas import save
 

@@ -19,9 +19,9 @@ import tensorflow_datasets as tfds
 
 from jaxcxr.data import schema, staging
 from jaxcxr.errors import UserError
-from jaxcxr.pose import records as capture
 from jaxcxr.pose.formats import bvh, bvh_bodies
 from jaxcxr.pose.keypoints.detector import Detector
+from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import virtual
 from jaxcxr.xray.images import image_files
 

@@ -19,10 +19,10 @@ import tensorflow_datasets as tfds
 
 from jaxcxr.data import schema, staging
 from jaxcxr.errors import UserError
-from jaxcxr.pose import records as capture
 from jaxcxr.pose.formats import asf_amc
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.keypoints.detector import Detector
+from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import subjects, virtual
 from jaxcxr.xray.images import image_files
 

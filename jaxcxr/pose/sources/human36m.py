@@ -15,11 +15,11 @@ import tensorflow_datasets as tfds
 
 from jaxcxr.data import schema
 from jaxcxr.errors import UserError
-from jaxcxr.pose import records
 from jaxcxr.pose.formats import human36m_cameras, human36m_files
-from jaxcxr.pose.geometry import frame_rates, joint_sets
+from jaxcxr.pose.geometry import joint_sets
+from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.keypoints.detector import Detector
-from jaxcxr.pose.sources import subjects
+from jaxcxr.pose.sources import records, subjects
 
 FPS = 50.0
 PROJECTED = "projected"

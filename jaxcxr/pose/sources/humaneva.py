@@ -17,7 +17,8 @@ import tensorflow_datasets as tfds
 from jaxcxr.data import schema
 from jaxcxr.errors import UserError
 from jaxcxr.pose.formats import human36m_files, humaneva_files
-from jaxcxr.pose.geometry import frame_rates, joint_sets, pinhole
+from jaxcxr.pose.geometry import joint_sets, pinhole
+from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.sources import subjects
 
 FPS = 60.0

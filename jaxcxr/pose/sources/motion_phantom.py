@@ -8,8 +8,8 @@ import tensorflow_datasets as tfds
 
 from jaxcxr.data import schema
 from jaxcxr.errors import UserError
-from jaxcxr.pose import records as capture
 from jaxcxr.pose.phantom import actions, body, placement
+from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import virtual
 
 FPS = virtual.FPS

@@ -20,8 +20,8 @@ from jaxcxr.data import schema
 from jaxcxr.errors import UserError
 from jaxcxr.pose.formats import human36m_cameras, human36m_files, motionbert_files
 from jaxcxr.pose.formats.motionbert_files import nominal_scale  # noqa: F401 (what predict asks for)
-from jaxcxr.pose.geometry import frame_rates
 from jaxcxr.pose.geometry.cameras import HUMAN36M_INTRINSICS
+from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.sources import subjects
 
 FPS = 50.0

@@ -22,7 +22,7 @@ from jaxcxr.data import schema
 from jaxcxr.errors import UserError
 from jaxcxr.pose.formats import mpi_inf_3dhp_files
 from jaxcxr.pose.formats.mpi_inf_3dhp_files import ANNOTATIONS, File, View
-from jaxcxr.pose.geometry import frame_rates
+from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.sources import subjects
 
 FPS = 25.0
@@ -38,7 +38,7 @@ class MpiInf3dhpConfig(subjects.SubjectConfig):
         height, P-STMO's).
       train_subjects: the published eight by default, but for the one that validates.
       test_subjects: TS1 to TS6; the last two are outdoors.
-      fps: frames per second of the prepared sequences, see `jaxcxr.pose.geometry.frame_rates`; 0: each
+      fps: frames per second of the prepared sequences, see `jaxcxr.pose.keypoints.frame_rates`; 0: each
         sequence's own, 25 or 50.
       raw: folder of the two files.
     """

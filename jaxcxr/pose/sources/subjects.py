@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import tensorflow_datasets as tfds
 
 from jaxcxr.errors import UserError
-from jaxcxr.pose.geometry import frame_rates
+from jaxcxr.pose.keypoints import frame_rates
 
 SPLITS = ("train", "validation", "test")
 _VALIDATION_SHARE = 0.1
@@ -29,7 +29,7 @@ class SubjectConfig(tfds.core.BuilderConfig):
         of the training subjects' takes, chosen by a hash of their names, with all their cameras.
       test_subjects: the published protocol's.
       fps: frames per second of the prepared sequences; another than the files' is interpolated,
-        see `jaxcxr.pose.geometry.frame_rates`.
+        see `jaxcxr.pose.keypoints.frame_rates`.
     """
 
     train_subjects: tuple[str, ...] = ()

@@ -20,10 +20,10 @@ import tensorflow_datasets as tfds
 
 from jaxcxr.data import schema, staging
 from jaxcxr.errors import UserError
-from jaxcxr.pose import records as capture
 from jaxcxr.pose.formats import surreal_files
-from jaxcxr.pose.geometry import frame_rates
+from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.keypoints.detector import Detector
+from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import virtual
 from jaxcxr.xray.images import image_files
 

@@ -18,11 +18,10 @@ import tensorflow_datasets as tfds
 
 from jaxcxr.data import schema
 from jaxcxr.errors import UserError
-from jaxcxr.pose import records
 from jaxcxr.pose.formats import totalcapture_files
-from jaxcxr.pose.geometry import frame_rates
 from jaxcxr.pose.geometry.cameras import Camera
-from jaxcxr.pose.sources import virtual
+from jaxcxr.pose.keypoints import frame_rates
+from jaxcxr.pose.sources import records, virtual
 
 FPS = totalcapture_files.FPS
 FILE, CALIBRATION = "gt_skel_gbl_pos.txt", "calibration.cal"

@@ -5,9 +5,9 @@ import dataclasses
 import tensorflow_datasets as tfds
 
 from jaxcxr.errors import UserError
-from jaxcxr.pose import records
-from jaxcxr.pose.geometry import frame_rates
+from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.keypoints.detector import Detector
+from jaxcxr.pose.sources import records
 
 FPS = 50.0  # Human3.6M's
 _DETECTOR = tuple(field.name for field in dataclasses.fields(Detector))

@@ -12,10 +12,10 @@ from jaxcxr import config as base
 from jaxcxr import models
 from jaxcxr.data import pipeline
 from jaxcxr.errors import UserError
-from jaxcxr.pose import clips
 from jaxcxr.pose import task as pose_task
 from jaxcxr.pose.evaluation import stress_poses
 from jaxcxr.pose.keypoints.detector import Detector
+from jaxcxr.pose.sources import clips
 from jaxcxr.train import step
 from tests import toys
 

@@ -4,11 +4,11 @@ import pathlib
 
 import numpy as np
 
-from jaxcxr.pose import records
 from jaxcxr.pose.geometry import cameras, joint_sets
 from jaxcxr.pose.geometry.cameras import Intrinsics
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.phantom import actions, body, placement
+from jaxcxr.pose.sources import records
 
 OWN = [HUMAN36M.index(joint) for joint in joint_sets.joint_set("mpi_inf_3dhp").joints]
 ROOT = 14

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxcxr.pose import clips
 from jaxcxr.pose.keypoints import keypoint_windows
+from jaxcxr.pose.sources import clips
 
 
 def windows_of(lengths, frames, stride):

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxcxr.pose import clips
 from jaxcxr.pose.evaluation import error_breakdown
 from jaxcxr.pose.evaluation import pose_errors as metrics_pose
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.report import error_figures, error_report
+from jaxcxr.pose.sources import clips
 
 WRIST = HUMAN36M.joints.index("left_wrist")
 ACTIONS = {"walk": (20, 7), "sit": (13,), "run": (40,)}

@@ -8,12 +8,11 @@ import tensorflow_datasets as tfds
 
 from jaxcxr.data import preparation
 from jaxcxr.errors import UserError
-from jaxcxr.pose import clips
 from jaxcxr.pose.formats import human36m_cameras, human36m_files
 from jaxcxr.pose.geometry.cameras import HUMAN36M_INTRINSICS
 from jaxcxr.pose.phantom import body, placement
 from jaxcxr.pose.phantom.actions import ACTIONS
-from jaxcxr.pose.sources import cmu_mocap, human36m
+from jaxcxr.pose.sources import clips, cmu_mocap, human36m
 
 SUBJECTS = ("S1", "S8", "S9", "S11")
 TAKES = ("Directions", "Walking 1", "WalkDog")

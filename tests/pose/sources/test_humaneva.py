@@ -6,11 +6,10 @@ import pytest
 
 from jaxcxr.data import preparation
 from jaxcxr.errors import UserError
-from jaxcxr.pose import clips
 from jaxcxr.pose.evaluation import protocols
 from jaxcxr.pose.formats import human36m_files, humaneva_files
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
-from jaxcxr.pose.sources import humaneva
+from jaxcxr.pose.sources import clips, humaneva
 from tests.pose.formats import humanevas
 from tests.pose.sources import fuzz
 

@@ -11,13 +11,12 @@ from jaxcxr import __main__ as command
 from jaxcxr.data import preparation
 from jaxcxr.deploy.predict import lifter
 from jaxcxr.errors import UserError
-from jaxcxr.pose import clips
 from jaxcxr.pose import task as pose_task
 from jaxcxr.pose.evaluation import pose_errors as metrics_pose
 from jaxcxr.pose.formats import motionbert_files
 from jaxcxr.pose.geometry.cameras import HUMAN36M_INTRINSICS, normalize_screen
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
-from jaxcxr.pose.sources import motionbert
+from jaxcxr.pose.sources import clips, motionbert
 from tests import toys
 from tests.pose.formats import motionberts
 from tests.pose.sources import fuzz

@@ -8,10 +8,9 @@ import pytest
 from jaxcxr import __main__ as command
 from jaxcxr.data import preparation
 from jaxcxr.errors import UserError
-from jaxcxr.pose import clips
 from jaxcxr.pose.evaluation import protocols
 from jaxcxr.pose.formats import mpi_inf_3dhp_files
-from jaxcxr.pose.sources import mpi_inf_3dhp
+from jaxcxr.pose.sources import clips, mpi_inf_3dhp
 from tests.pose.formats import mpi_inf_3dhps
 from tests.pose.sources import fuzz
 

@@ -5,10 +5,9 @@ import pytest
 
 from jaxcxr.data import preparation
 from jaxcxr.errors import UserError
-from jaxcxr.pose import clips
 from jaxcxr.pose.formats import totalcapture_files
 from jaxcxr.pose.geometry import cameras
-from jaxcxr.pose.sources import totalcapture
+from jaxcxr.pose.sources import clips, totalcapture
 from jaxcxr.pose.sources.totalcapture import TotalcaptureConfig
 from tests.pose.formats import takes_3d
 from tests.pose.sources import fuzz

@@ -6,8 +6,8 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxcxr.pose import clips
 from jaxcxr.pose.geometry import cameras
+from jaxcxr.pose.sources import clips
 from tests import toys
 
 

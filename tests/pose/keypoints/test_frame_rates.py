@@ -7,13 +7,13 @@ from scipy.interpolate import interp1d
 from jaxcxr import config as config_lib
 from jaxcxr import registry
 from jaxcxr.data import preparation
-from jaxcxr.deploy.predict import lifter
+from jaxcxr.deploy import pose_runs
 from jaxcxr.errors import UserError
-from jaxcxr.pose import clips
 from jaxcxr.pose.evaluation import pose_errors
-from jaxcxr.pose.geometry import frame_rates
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
+from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.phantom import actions, body, placement
+from jaxcxr.pose.sources import clips
 from tests.pose.evaluation.pose_scores import refused
 
 
@@ -122,4 +122,4 @@ def test_predict_takes_the_rate_of_the_run():
     settings = config_lib.default("pose")
     for options, expected in (({}, 50.0), ({"fps": 25.0}, 25.0)):
         config_lib.set_source(settings, "cmu_mocap", **options)
-        assert lifter.training_fps(settings) == expected
+        assert pose_runs.training_fps(settings) == expected
