@@ -1,67 +1,62 @@
 """Small charts as SVG, for a page: they stay sharp, and need no picture."""
 
-import html
+import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
-from jaxcxr.report.canvas import BLUE, FAINT, GRAY
 from jaxcxr.statistics.ranking import Curve
 
-_SIDE, _LEFT, _TOP, _ROOM = 150, 34, 8, 30
+_SIDE, _LEFT, _TOP, _BELOW = 150, 34, 8, 30
+
+
+@dataclasses.dataclass(frozen=True)
+class CurveChart:
+    """A curve with its band in the unit square, as `blocks.html` draws it.
+
+    Attributes:
+      title: of the chart.
+      names: of the axes, x first.
+      curve, band, chance: SVG paths; "" for no line of chance.
+    """
+
+    title: str
+    names: tuple[str, str]
+    curve: str
+    band: str
+    chance: str = ""
+
+    side, left, top = _SIDE, _LEFT, _TOP
+    width, height = _LEFT + _SIDE + 8, _TOP + _SIDE + _BELOW
+    ticks = tuple((share, _LEFT + share * _SIDE, _TOP + (1 - share) * _SIDE)
+                  for share in (0, 0.5, 1))
+
+    @property
+    def alt(self) -> str:
+        """What the chart shows, in words."""
+        return f"{self.title}: {self.names[1]} over {self.names[0]}"
 
 
 def unit_chart(
     title: str, curve: Curve, names: tuple[str, str], *, diagonal: bool = False,
     level: float | None = None,
-) -> str:
-    """A curve with its band in the unit square.
+) -> CurveChart:
+    """Places a curve with its band in the unit square.
 
     Arguments:
-      title: above it; also the alternative text, with the axes.
+      title: of the chart.
       curve: x and y in 0 to 1.
-      names: of the axes.
+      names: of the axes, x first.
       diagonal: draws the line of chance from corner to corner.
       level: draws a level line of chance.
-
-    Returns:
-      an SVG element.
     """
-    width, height = _LEFT + _SIDE + 8, _TOP + _SIDE + _ROOM
-    alt = f"{title}: {names[1]} over {names[0]}"
-    parts = [
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" '
-        f'aria-label="{html.escape(alt)}" font-family="system-ui, sans-serif" font-size="9">',
-        f"<title>{html.escape(alt)}</title>",
-    ]
-    for share in (0, 0.5, 1):
-        x, y = _at(share, share)
-        parts.append(f'<path d="M{_LEFT} {y:g}H{_LEFT + _SIDE}" stroke="{FAINT}"/>')
-        parts.append(f'<text x="{_LEFT - 4}" y="{y + 3:g}" text-anchor="end">{share:g}</text>')
-        parts.append(
-            f'<text x="{x:g}" y="{_TOP + _SIDE + 11}" text-anchor="middle">{share:g}</text>'
-        )
+    chance = ""
     if diagonal or level is not None:
-        left, right = (0.0, 1.0) if diagonal else (level, level)
-        parts.append(
-            f'<path d="{_path([0, 1], [left, right])}" stroke="{GRAY}" stroke-dasharray="2 3"/>'
-        )
+        chance = _path([0, 1], [0, 1] if diagonal else [level, level])
     around = np.append(curve.x, curve.x[::-1]), np.append(curve.low, curve.high[::-1])
-    parts += [
-        f'<path d="{_path(*around)}Z" fill="{BLUE}" fill-opacity="0.2"/>',
-        f'<path d="{_path(curve.x, curve.y)}" fill="none" stroke="{BLUE}" stroke-width="1.5"/>',
-        f'<text x="{_LEFT + _SIDE / 2}" y="{height - 8}" text-anchor="middle">'
-        f"{html.escape(names[0])}</text>",
-        f'<text transform="translate(9 {_TOP + _SIDE / 2}) rotate(-90)" text-anchor="middle">'
-        f"{html.escape(names[1])}</text>",
-        "</svg>",
-    ]
-    return "".join(parts)
+    return CurveChart(title, names, _path(curve.x, curve.y), _path(*around) + "Z", chance)
 
 
-def _at(x: float, y: float) -> tuple[float, float]:
-    return _LEFT + x * _SIDE, _TOP + (1 - y) * _SIDE
-
-
-def _path(x, y) -> str:
-    points = [_at(*point) for point in zip(x, y, strict=True)]
+def _path(x: Iterable[float], y: Iterable[float]) -> str:
+    points = ((_LEFT + a * _SIDE, _TOP + (1 - b) * _SIDE) for a, b in zip(x, y, strict=True))
     return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in points)

@@ -1,18 +1,18 @@
-"""Parts of the report page that all runs have: training, provenance, model card."""
+"""Sections that every report page has: training, provenance, model card."""
 
 import json
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxcxr.report import page
-from jaxcxr.report.page import Section
+from jaxcxr.report.page import Block, Section, SortableTable
 
-# File in report/ -> its alternative text.
+# File in report/ -> its caption.
 _TRAINING = {
     "curves.png": "Training loss, validation metric and learning rate over steps",
     "heads.png": "Span, order of entmax and gate of every attention head",
-    "attention.png": "Where attention looks in a few examples",
+    "attention.png": "Attention maps of a few examples",
 }
 
 
@@ -34,14 +34,26 @@ def write(html: str, workdir: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def picture_of(path: pathlib.Path, alt: str) -> Iterable[str]:
-    """A figure that may have been drawn; nothing where it was not."""
-    if path.exists():
-        yield page.picture(path.read_bytes(), alt, alt)
+def pictures(folder: pathlib.Path, texts: Mapping[str, str]) -> list[page.Picture]:
+    """Reads the figures that were drawn.
+
+    Arguments:
+      folder: where they are.
+      texts: file name -> alternative text, which is the caption too.
+    """
+    return [
+        page.Picture((folder / name).read_bytes(), text, text)
+        for name, text in texts.items() if (folder / name).exists()
+    ]
+
+
+def not_run(command: str) -> page.Paragraph:
+    """Says how to fill a section that a command has not filled yet."""
+    return page.Paragraph(f"Not run yet: `jaxcxr {command} --workdir=RUN`, then `jaxcxr report`.")
 
 
 def about(workdir: pathlib.Path, task: Any, limits: Sequence[str]) -> list[Section]:
-    """Training, data and config, and the model card.
+    """Builds the sections on training, data and config, and the model card.
 
     Arguments:
       workdir: folder of the run.
@@ -50,37 +62,32 @@ def about(workdir: pathlib.Path, task: Any, limits: Sequence[str]) -> list[Secti
     """
     record = json.loads((workdir / "config.json").read_text())
     config, packages = record["config"], record["packages"]
-    training = [
-        block for name, alt in _TRAINING.items()
-        for block in picture_of(workdir / "report" / name, alt)
-    ]
     data = [(key, value) for key, value in task.describe().items() if "\n" not in value]
     provenance = [
-        page.table(["what", "how many"], data),
-        page.table(["package", "version"], list(packages.items()),
-                   f"Python {record['python']}, git {record['git']}"),
-        page.details("The whole config", page.code(json.dumps(config, indent=2))),
+        SortableTable(("data", "contents"), data),
+        SortableTable(("package", "version"), list(packages.items()),
+                      f"Python {record['python']}, git {record['git']}"),
+        page.Details("Full config", [page.Preformatted(json.dumps(config, indent=2))]),
     ]
     return [
-        Section("training", "Training", tuple(training)),
-        Section("provenance", "Data and config", tuple(provenance)),
-        Section("card", "Model card", tuple(_card(config, limits))),
+        Section("training", "Training", pictures(workdir / "report", _TRAINING)),
+        Section("provenance", "Data and config", provenance),
+        Section("card", "Model card", list(_card(config, limits))),
     ]
 
 
-def _card(config: dict, limits: Sequence[str]) -> Iterable[str]:
+def _card(config: dict, limits: Sequence[str]) -> Iterable[Block]:
     stages = ", ".join(f"{name}: {config['stages'][name]['duration']}"
                        for name in config["stage_order"])
     rows = [
         ("model", config["model"]["name"]),
-        ("weights before training", config["model"]["pretrained"] or "random"),
+        ("initial weights", config["model"]["pretrained"] or "random"),
         ("data", config["data"]["source"]),
         ("training", f"{stages}; batches of {config['batch_size']}, seed {config['seed']}"),
         ("intended use", "research on the data and the method"),
         ("not for", "diagnosis, triage or any other clinical use; people or data unlike those "
          "evaluated"),
     ]
-    yield page.table(["", ""], rows)
-    yield page.subtitle("Limits")
-    for line in limits:
-        yield page.paragraph(line)
+    yield SortableTable(("", ""), rows)
+    yield page.Subtitle("Limits")
+    yield from map(page.Paragraph, limits)

@@ -5,7 +5,6 @@ import contextlib
 import hashlib
 import importlib.resources
 import math
-import re
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Literal
@@ -24,6 +23,7 @@ from jaxcxr.deploy.bundle.bundled_model import Bundle
 from jaxcxr.deploy.serve import limits as limits_lib
 from jaxcxr.deploy.serve.limits import Limits
 from jaxcxr.deploy.serve.request_context import NOTICE, ServerResources
+from jaxcxr.report import templates
 
 _ASSETS = {"page.css": "text/css", "page.js": "text/javascript"}
 _HEADERS = {
@@ -130,7 +130,7 @@ def _add_common(app: fastapi.FastAPI, bundle: Bundle, resources: ServerResources
 
 def _add_page(app: fastapi.FastAPI) -> None:
     files = importlib.resources.files("jaxcxr.deploy.serve")
-    page = files.joinpath("page.html").read_text(encoding="utf-8").replace("@NOTICE@", NOTICE)
+    page = templates.render("deploy/serve/page.html", notice=NOTICE)
     policy = _policy()
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -149,18 +149,16 @@ def _add_page(app: fastapi.FastAPI) -> None:
 
 
 def _policy() -> str:
-    """Scripts and styles of this server alone, and those of the player, which lie in its page."""
-    player = importlib.resources.files("jaxcxr.pose.player").joinpath("player.html").read_text("utf-8")
+    """Allows scripts and styles of this server alone, and those inside the page of the player."""
 
-    def hashes(tag: str) -> str:
-        found = re.findall(rf"<{tag}>(.*?)</{tag}>", player, re.DOTALL)
-        digests = [hashlib.sha256(text.encode()).digest() for text in found]
-        return " ".join(f"'sha256-{base64.b64encode(one).decode()}'" for one in digests)
+    def digest(name: str) -> str:
+        content = templates.render(f"pose/player/{name}").encode()
+        return f"'sha256-{base64.b64encode(hashlib.sha256(content).digest()).decode()}'"
 
     return (
         "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-        f"connect-src 'self'; img-src data: blob:; script-src 'self' {hashes('script')}; "
-        f"style-src 'self' {hashes('style')}"
+        f"connect-src 'self'; img-src data: blob:; script-src 'self' {digest('player.js')}; "
+        f"style-src 'self' {digest('player.css')}"
     )
 
 

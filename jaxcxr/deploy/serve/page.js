@@ -22,7 +22,7 @@ async function send(path, query) {
   try {
     answer = await fetch(url, { method: "POST", body: state.file, headers: { "Content-Type": type } });
   } catch {
-    throw new Error("The server does not answer. Is it still running?");
+    throw new Error("The server is not responding. Is it still running?");
   }
   if (answer.ok) return answer;
   const problem = await answer.json().catch(() => ({ title: `error ${answer.status}`, detail: "" }));
@@ -32,7 +32,7 @@ async function send(path, query) {
 async function take(file) {
   if (!file || !state.model) return;
   if (file.size > state.model.upload) {
-    complain(`${file.name} is larger than ${state.model.upload / 1e6} MB, the most that is taken.`);
+    complain(`${file.name} is larger than ${state.model.upload / 1e6} MB, the largest size accepted.`);
     return;
   }
   state.file = file;
@@ -55,7 +55,7 @@ async function findings(asked) {
   $("image").src = found.picture;
   $("image").alt = `Radiograph ${state.file.name}`;
   $("flagged").textContent = `Flagged: ${found.reason}. The model was trained on frontal chest ` +
-    "radiographs; for another image its figures mean nothing.";
+    "radiographs; for any other image its results mean nothing.";
   $("flagged").hidden = found.status === "ok";
   const order = [...found.findings].sort((a, b) => b.found - a.found || b.probability - a.probability);
   $("rows").replaceChildren(...order.map(row));
@@ -180,4 +180,4 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
 fetch("/api/model").then(answer => answer.json()).then(model => {
   state.model = model;
   introduce(model);
-}).catch(() => complain("The server does not answer. Is it still running?"));
+}).catch(() => complain("The server is not responding. Is it still running?"));

@@ -1,13 +1,10 @@
-"""Motions as one HTML page that needs nothing but itself: a 3D skeleton to turn, and a time slider.
+"""Motions as one HTML page that needs nothing but itself: a 3D skeleton to rotate and play.
 
 The page holds positions as 16-bit numbers: of 0.1 mm while nobody reaches beyond 3 m from the hip,
 else of 1 mm or more; keypoints of a quarter of a pixel, or more in large images.
 """
 
 import base64
-import html
-import importlib.resources
-import json
 import math
 from collections.abc import Sequence
 
@@ -15,6 +12,7 @@ import numpy as np
 
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.player.motions import Take
+from jaxcxr.report import templates
 
 NONE = -32768  # stands for what is unknown
 _LARGEST = 32767
@@ -22,7 +20,7 @@ MOST_FRAMES = 20_000  # on one page, about 6 MB
 
 
 def page(takes: Sequence[Take], title: str, most_frames: int = MOST_FRAMES) -> str:
-    """The page.
+    """Renders the page.
 
     Arguments:
       takes: the sequences that can be chosen.
@@ -37,11 +35,7 @@ def page(takes: Sequence[Take], title: str, most_frames: int = MOST_FRAMES) -> s
         "right": HUMAN36M.right, "none": NONE, "note": note,
         "takes": [_take(take.every(step)) for take in takes],
     }
-    # "<" could end the element that holds the data.
-    data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
-    template = importlib.resources.files("jaxcxr.pose.player").joinpath("player.html")
-    text = template.read_text(encoding="utf-8")
-    return text.replace("@TITLE@", html.escape(title)).replace("@DATA@", data)
+    return templates.render("pose/player/player.html", title=title, content=content)
 
 
 def _ordinal(number: int) -> str:

@@ -1,4 +1,4 @@
-"""The report page of a run on poses, from what the run and the commands on it have written."""
+"""The report page of a run on poses, from what the run and later commands wrote."""
 
 import csv
 import json
@@ -11,8 +11,9 @@ import numpy as np
 from jaxcxr.pose.evaluation import run_errors
 from jaxcxr.pose.player import motions, viewer_page
 from jaxcxr.report import page
-from jaxcxr.report.page import Cell, Section
-from jaxcxr.report.run_sections import about, picture_of
+from jaxcxr.report.page import Block, Cell, Section, SortableTable
+from jaxcxr.report.run_sections import about, not_run, pictures
+from jaxcxr.report.training_curves import read_metrics
 
 PLAYED = 4  # sequences in the player, the worst ones
 _MOST_FRAMES = 3000  # in the player, of all of them
@@ -21,16 +22,24 @@ _METRICS = {
     "mpjpe_action_mean": "MPJPE, mean of actions, mm",
 }
 _FIGURES = {
-    "errors_actions": "Mean position error of each joint in each action, mm",
-    "errors_time": "Error over the place in the window and along the sequences",
-    "errors_worst": "The worst sequences: 2D input, true and predicted skeleton, error over time",
-    "joint_errors": "Error of each joint",
-    "skeletons": "True and predicted skeletons of a few frames",
+    "errors_actions.png": "Mean position error of each joint in each action, mm",
+    "errors_time.png": "Error by position in the window and by time in the sequence",
+    "errors_worst.png": "The worst sequences: 2D input, true and predicted skeleton, error over "
+    "time",
+    "joint_errors_{split}.png": "Error of each joint",
+    "skeletons_{split}.png": "True and predicted skeletons of a few frames",
 }
 
 
 def build(task: Any, split: str, workdir: pathlib.Path, title: str) -> str:
-    """The page; arguments as those of `page_xray.build`."""
+    """Renders the page.
+
+    Arguments:
+      task: the `PoseTask`.
+      split: that was evaluated.
+      workdir: folder of the run, with its predictions and report.
+      title: of the page.
+    """
     folder = workdir / "report"
     record = _metrics(workdir / "metrics.jsonl", split)
     shown = {key: (f"{record[key]:.1f}", title) for key, title in _METRICS.items()
@@ -38,16 +47,14 @@ def build(task: Any, split: str, workdir: pathlib.Path, title: str) -> str:
     for key, (value, low, high) in _with_intervals(workdir, split).items():
         shown[key] = (f"{value:.1f}" + ("" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"),
                       f"{_METRICS[key]} [95 % interval over motions]")
-    top = [page.headline(list(shown.values()))]
-    stress = folder / "stress.json"
-    return page.whole(title, top, [
-        Section("metrics", "Metrics", (_table(record),)),
-        Section("player", "Skeletons to turn", tuple(_player(workdir, split))),
-        Section("errors", "Errors", tuple(_errors(folder, split))),
-        Section("stress", "Stress test", tuple(_stress(stress, folder))),
+    return page.render(title, [page.Headline(list(shown.values()))], [
+        Section("metrics", "Metrics", [_table(record)]),
+        Section("player", "3D viewer", list(_player(workdir, split))),
+        Section("errors", "Errors", list(_errors(folder, split))),
+        Section("stress", "Stress test", list(_stress(folder))),
         *about(workdir, task, [
-            f"Evaluated on the {split} split of one data set alone; nothing is known of other "
-            "cameras, actions or bodies.",
+            f"Evaluated only on the {split} split of one data set; how the model does with other "
+            "cameras, actions or bodies is unknown.",
         ]),
     ])
 
@@ -62,12 +69,11 @@ def _with_intervals(workdir: pathlib.Path, split: str) -> dict[str, np.ndarray]:
 
 def _metrics(path: pathlib.Path, split: str) -> dict:
     """The last evaluation of a split."""
-    records = (json.loads(line) for line in path.read_text().splitlines() if line.strip())
-    found = [record for record in records if record["kind"] == split]
+    found = [record for record in read_metrics(path) if record["kind"] == split]
     return found[-1] if found else {}
 
 
-def _table(record: Mapping) -> str:
+def _table(record: Mapping) -> SortableTable:
     rows = []
     for method in ("", "mean_pose/", "ridge/"):
         if f"{method}mpjpe" in record:
@@ -75,10 +81,10 @@ def _table(record: Mapping) -> str:
                      for key in _METRICS if method + key in record]
             rows.append([method.rstrip("/").replace("_", " ") or "this model", *cells])
     header = ["", *(title for key, title in _METRICS.items() if key in record)]
-    return page.table(header, rows, "Beside it: what needs no network.")
+    return SortableTable(header, rows, "For comparison: baselines without a network.")
 
 
-def _player(workdir: pathlib.Path, split: str) -> Iterable[str]:
+def _player(workdir: pathlib.Path, split: str) -> Iterable[Block]:
     path = workdir / "predictions" / f"{split}.npz"
     if not path.exists():
         return
@@ -87,8 +93,10 @@ def _player(workdir: pathlib.Path, split: str) -> Iterable[str]:
     if labels.exists():
         takes = motions.with_labels(takes, labels)
     takes = sorted(takes, key=_error, reverse=True)[:PLAYED]
-    yield page.paragraph(f"The {len(takes)} sequences of the greatest error, the worst first.")
-    yield page.frame(viewer_page.page(takes, f"{split} predictions", _MOST_FRAMES), "3D player")
+    yield page.Paragraph(f"The {len(takes)} sequences with the largest errors, worst first.")
+    yield page.EmbeddedPage(
+        viewer_page.page(takes, f"{split} predictions", _MOST_FRAMES), "3D viewer"
+    )
 
 
 def _error(take: motions.Take) -> float:
@@ -97,7 +105,7 @@ def _error(take: motions.Take) -> float:
     return float(np.nanmean(np.linalg.norm(take.joints - take.truth, axis=-1)))
 
 
-def _errors(folder: pathlib.Path, split: str) -> Iterable[str]:
+def _errors(folder: pathlib.Path, split: str) -> Iterable[Block]:
     path = folder / "errors.csv"
     if path.exists():
         with path.open(newline="", encoding="utf-8") as file:
@@ -107,25 +115,26 @@ def _errors(folder: pathlib.Path, split: str) -> Iterable[str]:
              *(Cell(f"{float(x):.1f}", float(x)) for x in line[3:])] for line in lines
         ]
         titles = [name.removesuffix("_mm").replace("_", " ") for name in header]
-        yield page.table(titles, rows, "Mean position error, mm, by action and joint.")
-    for name, alt in _FIGURES.items():
-        file = f"{name}.png" if name.startswith("errors") else f"{name}_{split}.png"
-        yield from picture_of(folder / file, alt)
+        yield SortableTable(titles, rows, "Mean position error, mm, by action and joint.")
+    yield from pictures(folder, {
+        name.format(split=split): caption for name, caption in _FIGURES.items()
+    })
 
 
-def _stress(path: pathlib.Path, folder: pathlib.Path) -> Iterable[str]:
+def _stress(folder: pathlib.Path) -> Iterable[Block]:
+    path = folder / "stress.json"
     if not path.exists():
-        yield page.paragraph("Not run. `jaxcxr stress --workdir=RUN`, then `jaxcxr report`.")
+        yield not_run("stress")
         return
     for kind in json.loads(path.read_text())["kinds"].values():
-        yield page.table(
+        yield SortableTable(
             [kind["unit"], "MPJPE, mm", "change"],
             [[Cell(f"{entry['level']:g}", entry["level"]),
               *(Cell(_with(entry, key, form), entry[key])
                 for key, form in (("mpjpe", ".1f"), ("change", "+.1f")))]
              for entry in kind["levels"]], kind["title"],
         )
-    yield from picture_of(folder / "stress.png", "MPJPE against the level of each kind")
+    yield from pictures(folder, {"stress.png": "MPJPE at each level of each corruption"})
 
 
 def _with(entry: Mapping, key: str, form: str) -> str:

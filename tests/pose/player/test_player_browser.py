@@ -160,7 +160,7 @@ def test_another_sequence_without_truth_and_input(page):
     assert "error" not in page.text_content("#said")
     for hidden in ("#overlay", "#curve", "#key-true", "#key-given"):
         assert not page.is_visible(hidden)
-    assert "As the camera sees it" in page.text_content("#seen")
+    assert "Camera view" in page.text_content("#seen")
     assert ink(page, PREDICTED, "image") > 500
 
 
