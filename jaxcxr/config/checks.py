@@ -129,24 +129,24 @@ def _check_model(config) -> None:
             f"config.model.name {name!r} does not serve the task {config.task!r}; "
             f"allowed: {', '.join(fitting)}."
         )
-    for key in config.model.options:
-        if key not in known:
-            raise UserError(
-                f"model {name!r} has no option {key!r}.{nearest_or_known(key, known)} Choose a model "
-                "with its options in the config file, by set_model."
-            )
+    _check_options(config.model.options, known, f"model {name!r}", "a model", "set_model")
     remat = get(config, "model.options.remat")
     if remat is not None and remat not in _REMAT:
         raise UserError(
             f"config.model.options.remat is {remat!r}; allowed: {', '.join(map(repr, _REMAT))}."
             + nearest_or_known(str(remat), _REMAT)
         )
-    known = registry.source_options(config.data.source)
-    for key in config.data.options:
+    source = config.data.source
+    _check_options(config.data.options, registry.source_options(source),
+                   f"data source {source!r}", "a source", "set_source")
+
+
+def _check_options(options, known: Mapping, of: str, choose: str, by: str) -> None:
+    for key in options:
         if key not in known:
             raise UserError(
-                f"data source {config.data.source!r} has no option {key!r}.{nearest_or_known(key, known)} "
-                "Choose a source with its options in the config file, by set_source."
+                f"{of} has no option {key!r}.{nearest_or_known(key, known)} Choose {choose} with "
+                f"its options in the config file, by {by}."
             )
 
 

@@ -74,7 +74,9 @@ def set_source(config, name: str, **options) -> None:
     known = registry.source_options(name)
     for key in options:
         if key not in known:
-            raise UserError(f"data source {name!r} has no option {key!r}.{nearest_or_known(key, known)}")
+            raise UserError(
+                f"data source {name!r} has no option {key!r}.{nearest_or_known(key, known)}"
+            )
     with config.unlocked():
         config.data.source = name
         config.data.options = ml_collections.ConfigDict({**known, **options})

@@ -13,15 +13,12 @@ _PAGES = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def restart_with_huge_pages() -> None:
-    """Starts this program anew with huge pages for malloc, where JAX will compute on CPU.
+    """Restarts this program once, with huge pages for malloc, where JAX computes on CPU.
 
-    XLA's CPU client takes the temporary memory of a program from malloc whenever the program runs,
-    hundreds of megabytes for a training step. glibc maps blocks of that size anew and gives them
-    back when they are freed, so that in every step the kernel clears each page: with pages of 4 kB
-    a third of the time of a step of the pose transformers (`jaxcxr.bench.train_bench` has the figures).
-    Pages of 2 MB cost little, but glibc asks for them only if `GLIBC_TUNABLES` says so when the
-    process starts. The process keeps its number, arguments and files; what it starts has the
-    setting too. `GLIBC_TUNABLES=glibc.malloc.hugetlb=0` leaves everything as it is.
+    XLA allocates the temporary memory of a program each time it runs, hundreds of megabytes for a
+    training step, and the kernel clears every page of it. Pages of 2 MB make that cheap, but glibc
+    asks for them only if `GLIBC_TUNABLES` is set when the process starts. Process id, arguments and
+    open files stay; `GLIBC_TUNABLES=glibc.malloc.hugetlb=0` switches the restart off.
 
     Returns:
       Where nothing is to be gained: another C library, a kernel that gives huge pages unasked or
