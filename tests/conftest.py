@@ -20,6 +20,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 flags.FLAGS.mark_as_parsed()  # grain reads absl flags; pytest never parses them
 
 _DEFAULT_SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+_DEFAULT_CASES = _DEFAULT_SHARED.with_name("cases")
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +29,15 @@ def shared_data() -> pathlib.Path:
     folder = pathlib.Path(os.environ.get("JAXCXR_SHARED_DATA", _DEFAULT_SHARED))
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set JAXCXR_SHARED_DATA to its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_cases() -> pathlib.Path:
+    """Folder with inputs that users had trouble with; the test is skipped where it is absent."""
+    folder = pathlib.Path(os.environ.get("JAXCXR_SHARED_CASES", _DEFAULT_CASES))
+    if not folder.is_dir():
+        pytest.skip(f"no cases of users at {folder}; set JAXCXR_SHARED_CASES to their folder")
     return folder
 
 
