@@ -39,6 +39,11 @@ _WORDS = (
     | dict.fromkeys(("", "nan", "na", "n/a", "#n/a", "<na>", "null"), UNKNOWN)
 )
 _NO_FINDING = "No Finding"
+_AGE = re.compile(
+    r"(?:(?:early|mid|late)\s+)?0*(\d{1,4})(?:[.,]\d*)?\s*([YMWD+S]?)", re.ASCII | re.IGNORECASE
+)
+_UNITS_PER_YEAR = {"M": 12, "W": 52, "D": 365}
+_OLDEST = 120
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,3 +221,14 @@ def findings_of(text: str) -> tuple[int, ...]:
     if names - {*FINDINGS, _NO_FINDING} or (_NO_FINDING in names and len(names) > 1):
         raise ValueError("is not made of ChestX-ray14's findings, joined by |")
     return tuple(POSITIVE if finding in names else NEGATIVE for finding in FINDINGS)
+
+
+def years(age: str) -> int:
+    """Parses an age such as `57`, `57.0`, `060Y`, `013M`, `006W`, `001D`, `50+` or `early 50s`.
+
+    Returns:
+      Whole years; -1 for all else, ages over 120 included, of which ChestX-ray14 has some (411Y).
+    """
+    match = _AGE.fullmatch(age.strip())
+    whole = int(match[1]) // _UNITS_PER_YEAR.get(match[2].upper(), 1) if match else -1
+    return whole if whole <= _OLDEST else -1

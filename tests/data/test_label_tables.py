@@ -251,3 +251,13 @@ def test_finding_labels_are_labels_of_every_finding(tmp_path):
     table.check_audit()
     table.check_training_labels()
     table.check_adjudicated()
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("57", 57), ("57.0", 57), ("57,5", 57), ("060Y", 60), ("013M", 1), ("006W", 0), ("001D", 0),
+    ("120", 120), ("411Y", -1), ("148", -1), ("", -1), ("old", -1), ("-3", -1), ("0", 0),
+    ("000Y", 0), ("65", 65), ("65.0", 65), ("50+", 50), ("50s", 50), ("early 40s", 40),
+    ("mid 50s", 50), ("elderly", -1), ("150", -1), ("-4", -1), ("91-92", -1),
+])
+def test_ages_become_years(text, expected):
+    assert label_tables.years(text) == expected

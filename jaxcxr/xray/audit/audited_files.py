@@ -18,7 +18,7 @@ from jaxcxr.data.schema import FINDINGS
 from jaxcxr.data.text_files import read_list
 from jaxcxr.errors import UserError
 from jaxcxr.xray.images import manifest
-from jaxcxr.xray.sources import builder, chestxray14_table, covidx_table, rsna_pneumonia_table
+from jaxcxr.xray.sources import builder, covidx_table, rsna_pneumonia_table
 
 UNSPLIT = "all"  # the split of rows whose file names none
 
@@ -167,7 +167,7 @@ def _read_csv(path: pathlib.Path) -> DataSet:
         split=_parsed(table, "split", _split, UNSPLIT),
         view=_parsed(table, "view", str.upper),
         sex=_parsed(table, "sex", lambda text: text.upper()[:1]),
-        age=_parsed(table, "age", chestxray14_table.years, -1, np.int32),
+        age=_parsed(table, "age", label_tables.years, -1, np.int32),
         sha256=_parsed(table, "sha256"),
         phash=_parsed(table, "phash", _hash, 0, np.uint64),
         original_size=np.zeros((len(table.ids), 2), np.int32),

@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxcxr.data import image_ids
-from jaxcxr.data.label_tables import COLUMNS
+from jaxcxr.data.label_tables import COLUMNS, years
 from jaxcxr.data.text_files import CsvFile, fold, read_csv
 from jaxcxr.errors import UserError, some
 from jaxcxr.report import tables
 from jaxcxr.report.tables import interval_or_none, number, span, value_or_none
 from jaxcxr.statistics import classification, operating, ranking
-from jaxcxr.xray.sources.chestxray14_table import years
 
 ALL = "all"  # stands in the column of the class for a whole group
 UNKNOWN = "unknown"

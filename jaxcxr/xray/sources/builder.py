@@ -18,14 +18,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr.data import progress, schema, staging
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, some
 from jaxcxr.xray.images import fingerprint, image_files
 
 MISSING = "missing.txt"  # beside the records: listed images that are not there, one per line
 RUN_ONLY = {"variant": False}  # metadata of an option that does not change what is prepared
 _SIZES = (16, 4096)
 _VALIDATION = 0.125
-_NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -319,11 +318,11 @@ def by_split(name: str, collection: Collection, allow_missing: bool) -> dict[str
     if not collection.items:
         raise UserError(
             f"{name}: none of the {listed} listed images is there"
-            + (f": {named(missing)}" if missing else "")
+            + (f": {some(missing)}" if missing else "")
             + ". Look whether --raw is the folder that holds them."
         )
     if missing:
-        fact = f"{name}: {len(missing)} of {listed} listed images are absent: {named(missing)}"
+        fact = f"{name}: {len(missing)} of {listed} listed images are absent: {some(missing)}"
         if not allow_missing:
             raise UserError(
                 f"{fact}. Prepare what is there with --allow-missing; {MISSING} beside the records "
@@ -334,14 +333,9 @@ def by_split(name: str, collection: Collection, allow_missing: bool) -> dict[str
     return splits
 
 
-def named(names: Sequence[str]) -> str:
-    """The first names of a list, for a message."""
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
-
-
 def note(names: Sequence[str], fact: str) -> tuple[str, ...]:
     """A remark such as "3 rows are repeated: a, b, c", as a tuple of one; none for no names."""
-    return (f"{len(names)} {fact}: {named(names)}",) if names else ()
+    return (f"{len(names)} {fact}: {some(names)}",) if names else ()
 
 
 def files_by_name(

@@ -9,11 +9,11 @@ import math
 import pathlib
 import re
 
-from jaxcxr.data.label_tables import ALIASES, findings_of
+from jaxcxr.data.label_tables import ALIASES, findings_of, years
 from jaxcxr.data.schema import FINDINGS
 from jaxcxr.data.text_files import csv_rows, read_text
-from jaxcxr.errors import UserError
-from jaxcxr.xray.sources.builder import ImageListing, ImageRecord, named, note, split_of
+from jaxcxr.errors import UserError, some
+from jaxcxr.xray.sources.builder import ImageListing, ImageRecord, note, split_of
 
 _CSV = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "Data_Entry*.csv", "sample_labels.csv")
 _LISTS = {
@@ -24,11 +24,8 @@ _BOXES = ("BBox_List_2017.csv", "BBox_List_2017_Official_NIH.csv")
 _NEEDED = ("Image Index", "Finding Labels", "Patient ID", "Patient Age")
 _WIDTHS = ("OriginalImage[Width", "OriginalImageWidth")
 _HEIGHTS = ("Height]", "OriginalImageHeight")
-_AGE = re.compile(r"0*(\d{1,4})(?:[.,]\d*)?([YMWD]?)", re.ASCII | re.IGNORECASE)
 _PIXELS = re.compile(r"\d{1,6}", re.ASCII)
 _PATIENT = re.compile(r"\d{1,8}", re.ASCII)
-_UNITS_PER_YEAR = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}
-_OLDEST = 120
 _RELEASED = (1024, 1024)  # the images as distributed; the boxes are in these pixels
 
 
@@ -75,18 +72,6 @@ def read(raw: pathlib.Path, val_fraction: float) -> ImageListing:
         *note([n for n in listed if n not in rows], f"listed images have no row in {path.name}"),
     )
     return ImageListing(tuple(rows.values()), notes)
-
-
-def years(age: str) -> int:
-    """Age in whole years from `57`, `57.0`, `060Y`, `013M`, `006W`, `001D`; -1 for all else.
-
-    Ages over 120, of which the data has some (411Y), are unknown too.
-    """
-    match = _AGE.fullmatch(age.strip())
-    if not match:
-        return -1
-    whole = int(match[1]) // _UNITS_PER_YEAR[match[2].upper()]
-    return whole if whole <= _OLDEST else -1
 
 
 def _row(cells, listed, boxes, val_fraction, where) -> ImageRecord:
@@ -166,7 +151,7 @@ def _check_patients(rows, raw: pathlib.Path) -> None:
     if both:
         raise UserError(
             f"chestxray14: {len(both)} patients stand in both split lists in {raw}: "
-            f"{named(both)}; take the official train_val_list.txt and test_list.txt"
+            f"{some(both)}; take the official train_val_list.txt and test_list.txt"
         )
 
 

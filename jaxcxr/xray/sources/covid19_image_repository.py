@@ -8,6 +8,7 @@ import dataclasses
 import pathlib
 from typing import ClassVar
 
+from jaxcxr.data.label_tables import years
 from jaxcxr.data.schema import FINDINGS, POSITIVE, UNKNOWN
 from jaxcxr.data.text_files import csv_rows
 from jaxcxr.errors import UserError
@@ -81,7 +82,7 @@ def read_table(
             labels=_LABELS,
             view=view,
             sex=covid_tables.sex_of(cells),
-            age=covid_tables.years(cells["age"]),
+            age=years(cells["age"]),
         )
     notes = builder.note(others, "images are left out, as their projection is neither PA nor AP")
     if not rows:

@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import ClassVar
 
+from jaxcxr.data.label_tables import years
 from jaxcxr.data.text_files import csv_rows
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder, covid_tables
@@ -95,5 +96,5 @@ def read_table(
 def _one_person(patient: str, cells: dict[str, str]) -> str:
     if patient != _TWO_PEOPLE:
         return patient
-    age = covid_tables.years(cells["age"])
+    age = years(cells["age"])
     return f"{patient}-{age if age >= 0 else ''}-{covid_tables.sex_of(cells)}"

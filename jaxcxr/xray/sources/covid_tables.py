@@ -9,6 +9,7 @@ import pathlib
 import re
 from collections.abc import Sequence
 
+from jaxcxr.data.label_tables import years
 from jaxcxr.data.schema import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder
@@ -20,10 +21,6 @@ RULED_OUT = ("Pneumonia", "COVID-19")
 _SPELLINGS = {view.casefold(): view for view in VIEWS} | {
     "aps": "AP Supine", "ap semi erect": "AP Erect", "lateral": "L", "axial": "CT", "coronal": "CT",
 }  # fmt: skip
-_AGE = re.compile(
-    r"(?:(?:early|mid|late)\s+)?(\d{1,3})(?:\.\d*)?\s*(?:\+|s)?", re.ASCII | re.IGNORECASE
-)
-_OLDEST = 120
 _SILENT = {"", "todo", "unknown"}
 _ARDS = "ards"  # a state of many causes, none of them certain and none of our findings
 # Flat names of the findings up to the middle of 2020; later ones are paths under Pneumonia.
@@ -73,12 +70,6 @@ def labels_of(
         elif causes:
             found.setdefault("COVID-19", NEGATIVE)
     return _labels(found), strange
-
-
-def years(age: str) -> int:
-    """Age in whole years from `50`, `50.0`, `50+` or `early 50s`: the number; -1 otherwise."""
-    match = _AGE.fullmatch(age.strip())
-    return int(match[1]) if match and int(match[1]) <= _OLDEST else -1
 
 
 def sex_of(cells: dict[str, str]) -> str:

@@ -122,15 +122,6 @@ def test_header_variants_give_the_same_row(raw_data, header, row):
     assert sum(read.labels) == 1
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("57", 57), ("57.0", 57), ("060Y", 60), ("013M", 1), ("006W", 0), ("001D", 0), ("120", 120),
-     ("411Y", -1), ("148", -1), ("", -1), ("old", -1), ("-3", -1), ("0", 0), ("000Y", 0)],
-)
-def test_ages_become_years(text, expected):
-    assert table.years(text) == expected
-
-
 def test_validation_is_by_patient_and_does_not_depend_on_the_others(raw_data):
     many = [f"{p:08d}_{i:03d}.png" for p in range(100, 300) for i in range(2)]
     rows = [f"{name},No Finding,0,{int(name[:8])},50,M,PA,9,9,1,1" for name in many]

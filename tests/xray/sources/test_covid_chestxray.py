@@ -185,15 +185,6 @@ def test_a_file_named_twice_counts_once_or_not_at_all(tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    ("age", "expected"),
-    [("65", 65), ("65.0", 65), ("50+", 50), ("50s", 50), ("early 40s", 40), ("mid 50s", 50),
-     ("", -1), ("elderly", -1), ("150", -1), ("-4", -1), ("91-92", -1), ("0", 0)],
-)  # fmt: skip
-def test_ages_become_years(age, expected):
-    assert covid_tables.years(age) == expected
-
-
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-8", "utf-8-sig"])
 def test_degree_signs_do_not_matter(tmp_path, encoding):
     row = {"clinical_notes": "38 °C", "filename": "é.jpg"}
