@@ -13,6 +13,10 @@ class UserError(Exception):
     """
 
 
+class BadRecord(UserError):
+    """An image or recording that cannot be read; the message names the file and says why."""
+
+
 class RunError(Exception):
     """A run that cannot go on, through nobody's typing: the loss is not finite, the disk is full.
 

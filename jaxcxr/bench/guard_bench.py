@@ -16,7 +16,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from jaxcxr.errors import UserError
+from jaxcxr.errors import BadRecord, UserError
 
 _TILES = 4
 
@@ -175,7 +175,7 @@ def _folder(folder: pathlib.Path, bundle) -> np.ndarray:
         if path.is_file():
             try:
                 found.append(bundle.preprocess(image_files.read(path)))
-            except image_files.BadImage as error:
+            except BadRecord as error:
                 print(f"left out: {error}")
     if not found:
         raise UserError(f"--others {folder} holds no image.")

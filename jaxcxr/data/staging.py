@@ -29,8 +29,7 @@ import numpy as np
 
 import jaxcxr
 from jaxcxr.data import progress
-from jaxcxr.errors import UserError
-from jaxcxr.xray.images import image_files
+from jaxcxr.errors import BadRecord, UserError
 
 Record = tuple[str, dict[str, Any]]
 Encode = Callable[[Any], Record]
@@ -126,7 +125,7 @@ def staged_splits(
     Arguments:
       splits: for each split its items: dataclasses, tuples, numbers, strings, paths or arrays.
       encode: top-level function (or `functools.partial` of one) from an item to (key, record);
-        a record is a dict of bytes, str, numbers and NumPy arrays. Raises `images.BadImage` for
+        a record is a dict of bytes, str, numbers and NumPy arrays. Raises `BadRecord` for
         an item that cannot be used.
       directory: folder for the finished chunks; the caller removes it when all is written.
       workers: number of processes; 0 works in this process.
@@ -238,7 +237,7 @@ def encode_chunk(encode: Encode, items: list, path: pathlib.Path) -> dict:
     for item in items:
         try:
             key, record = encode(item)
-        except image_files.BadImage as error:
+        except BadRecord as error:
             bad.append(str(error))
         else:
             records.append([key, record])

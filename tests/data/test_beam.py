@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxcxr.data import preparation, staging
-from jaxcxr.errors import RunError, UserError
+from jaxcxr.errors import BadRecord, RunError, UserError
 from jaxcxr.xray.images import image_files, manifest, radiographs
 
 LOCAL = "--runner=FnApiRunner"
@@ -95,7 +95,7 @@ def _draw(item, calls=None):
     (calls / str(item)).touch()
     time.sleep(0.02)
     if item >= 1000:
-        raise image_files.BadImage(f"{item} is bad")
+        raise BadRecord(f"{item} is bad")
     return str(item), {"inverse": 1 / item}
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from jaxcxr.data import staging
-from jaxcxr.errors import UserError
-from jaxcxr.xray.images import image_files
+from jaxcxr.errors import BadRecord, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +22,7 @@ def encode(item: Item, calls: pathlib.Path, scale: int = 1):
     """Record of an item; leaves a file behind so that a test can count the calls."""
     (calls / f"{item.name}-{scale}-{len(list(calls.iterdir()))}").touch()
     if item.value < 0:
-        raise image_files.BadImage(f"{item.name}: negative")
+        raise BadRecord(f"{item.name}: negative")
     record = {
         "image": bytes([item.value]) * 3,
         "labels": np.full((2,), item.value * scale, np.int8),
@@ -164,7 +163,7 @@ def test_mended_record_is_tried_again(tmp_path, calls):
 
 def encode_if_mended(item, flag):
     if not flag.exists():
-        raise image_files.BadImage("broken")
+        raise BadRecord("broken")
     return item.name, {"age": item.value}
 
 

@@ -21,7 +21,7 @@ from jaxcxr.data.cores import usable_cores
 from jaxcxr.deploy.bundle.bundled_model import Bundle
 from jaxcxr.deploy.predict import xray_rows
 from jaxcxr.deploy.predict.xray_rows import XrayPrediction
-from jaxcxr.errors import UserError
+from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.xray.images import image_files
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp")
@@ -88,7 +88,7 @@ def read(path: str, bundle: Bundle) -> Reading:
         header = dicom.read(path)
         pixels = bundle.preprocess(header.pixels)
         return Reading(path, pixels, dataclasses.replace(header, pixels=None))
-    except image_files.BadImage as error:
+    except BadRecord as error:
         return Reading(path, None, error=str(error).removeprefix(f"{path}: "))
     except OSError as error:
         return Reading(path, None, error=error.strerror or str(error))

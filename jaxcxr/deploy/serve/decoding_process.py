@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from jaxcxr.errors import UserError
+from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.xray.images import image_files
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
@@ -95,18 +95,18 @@ def _dicom(content: bytes, most: int) -> Reply:
     from jaxcxr.xray.images import dicom
 
     if _DEFLATED in content:
-        raise image_files.BadImage("a deflated DICOM file, which is not read; save it uncompressed.")
+        raise BadRecord("a deflated DICOM file, which is not read; save it uncompressed.")
     try:
         declared = pydicom.dcmread(io.BytesIO(content), force=True)
         size = [int(declared.get(name) or 0) for name in ("Columns", "Rows")]
     except Exception as error:  # any there is, as parsers of broken bytes have it
-        raise image_files.BadImage("the DICOM file is broken: its header cannot be read.") from error
+        raise BadRecord("the DICOM file is broken: its header cannot be read.") from error
     _check_size(*size, most)
     file = io.BytesIO(content)
     try:
         found = dicom.read(file)
-    except image_files.BadImage as error:
-        raise image_files.BadImage(str(error).removeprefix(f"{file}: ")) from error
+    except BadRecord as error:
+        raise BadRecord(str(error).removeprefix(f"{file}: ")) from error
     header = dataclasses.asdict(dataclasses.replace(found, pixels=None))
     return {"header": header}, {"image": found.pixels}
 
@@ -114,7 +114,7 @@ def _dicom(content: bytes, most: int) -> Reply:
 def _png_size(content: bytes) -> tuple[int, int]:
     """Width and height; the header is the first part of every PNG."""
     if len(content) < 24 or content[12:16] != b"IHDR":
-        raise image_files.BadImage("the PNG file is broken: it does not begin with its header.")
+        raise BadRecord("the PNG file is broken: it does not begin with its header.")
     return struct.unpack(">II", content[16:24])
 
 
@@ -126,7 +126,7 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
     try:
         return Image.open(io.BytesIO(content), formats=("JPEG",)).size
     except Exception as error:  # any there is, as parsers of broken bytes have it
-        raise image_files.BadImage("the JPEG file is broken: its header cannot be read.") from error
+        raise BadRecord("the JPEG file is broken: its header cannot be read.") from error
 
 
 def _check_size(width: int, height: int, most: int) -> None:

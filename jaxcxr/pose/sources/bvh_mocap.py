@@ -18,12 +18,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr.data import schema, staging
-from jaxcxr.errors import UserError
+from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.pose.formats import bvh, bvh_bodies
 from jaxcxr.pose.keypoints.detector import Detector
 from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import virtual
-from jaxcxr.xray.images import image_files
 
 FPS = virtual.FPS
 _SHARES = {"test": 0.15, "validation": 0.15}
@@ -184,12 +183,12 @@ def encode(
     """Records of one clip, one per camera, by their ids.
 
     Raises:
-      images.BadImage: the clip is malformed.
+      BadRecord: the clip is malformed.
     """
     try:
         world = load_clip(clip.path, unit, fps)
     except UserError as error:
-        raise image_files.BadImage(str(error).rstrip(".")) from error
+        raise BadRecord(str(error).rstrip(".")) from error
     key = int.from_bytes(hashlib.sha256(clip.name.encode()).digest()[:8], "big")
     rng = np.random.default_rng([seed, key])
     # The files do not say what is done in them.

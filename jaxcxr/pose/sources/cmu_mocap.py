@@ -18,13 +18,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr.data import schema, staging
-from jaxcxr.errors import UserError
+from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.pose.formats import asf_amc
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.keypoints.detector import Detector
 from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import subjects, virtual
-from jaxcxr.xray.images import image_files
 
 FPS = virtual.FPS
 RAW_FPS = 120.0
@@ -286,12 +285,12 @@ def encode(
     """Records of one clip, one per camera, by their ids.
 
     Raises:
-      images.BadImage: the clip is malformed.
+      BadRecord: the clip is malformed.
     """
     try:
         world = load_clip(clip, fps)
     except UserError as error:
-        raise image_files.BadImage(str(error).rstrip(".")) from error
+        raise BadRecord(str(error).rstrip(".")) from error
     rng = np.random.default_rng([seed, *(int(part) for part in clip.name.split("_"))])
     # The archive does not say what is done in a clip.
     action = f"subject {clip.subject}"

@@ -18,13 +18,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr.data import schema, staging
-from jaxcxr.errors import UserError
+from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.pose.formats import jta_files
 from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.keypoints.detector import Detector
 from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import virtual
-from jaxcxr.xray.images import image_files
 
 FPS = jta_files.FPS
 OCCLUDED = ("hidden", "kept")
@@ -111,12 +110,12 @@ def encode(
     """Records of one video, one for each run of frames of each person.
 
     Raises:
-      images.BadImage: the file is malformed.
+      BadRecord: the file is malformed.
     """
     try:
         tracks = jta_files.read(video.path)
     except UserError as error:
-        raise image_files.BadImage(str(error).rstrip(".")) from error
+        raise BadRecord(str(error).rstrip(".")) from error
     key = int.from_bytes(hashlib.sha256(f"{video.number}".encode()).digest()[:8], "big")
     rng = np.random.default_rng([seed, key])
     lens = jta_files.LENS

@@ -19,13 +19,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr.data import schema, staging
-from jaxcxr.errors import UserError
+from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.pose.formats import surreal_files
 from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.keypoints.detector import Detector
 from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import virtual
-from jaxcxr.xray.images import image_files
 
 FPS = surreal_files.FPS
 KEYPOINTS = ("joints2D", "projected")
@@ -159,12 +158,12 @@ def encode(
     """Records of one clip, one for each run of frames that were rendered.
 
     Raises:
-      images.BadImage: the clip is malformed.
+      BadRecord: the clip is malformed.
     """
     try:
         found = surreal_files.read(clip.path)
     except UserError as error:
-        raise image_files.BadImage(str(error).rstrip(".")) from error
+        raise BadRecord(str(error).rstrip(".")) from error
     pixels = found.keypoints if keypoints == "joints2D" else found.projected
     lens = surreal_files.LENS
     seen = np.all((pixels >= 0) & (pixels < (lens.width, lens.height)), axis=-1)

@@ -23,7 +23,7 @@ import pydicom
 from pydicom import pixels as decoding
 from pydicom.pixels import processing
 
-from jaxcxr.xray.images.image_files import BadImage
+from jaxcxr.errors import BadRecord
 
 _DECODERS = "pip install 'jaxcxr[dicom]'"
 _VIEWS = {"PA": "PA", "AP": "AP", "LL": "L", "RL": "L", "L": "L", "LAT": "L", "LATERAL": "L"}
@@ -40,7 +40,7 @@ _DESCRIBING = (
     "SpecificCharacterSet", "Rows", "Columns", "PhotometricInterpretation",
 )
 
-# What they log, they raise or warn of too; here it becomes a BadImage or is provided for.
+# What they log, they raise or warn of too; here it becomes a BadRecord or is provided for.
 for _name in ("pydicom", "pylibjpeg", "libjpeg", "openjpeg"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
@@ -89,7 +89,7 @@ def read(path: str | os.PathLike | BinaryIO) -> Dicom:
       Header and pixels, uint8 `[height, width]`.
 
     Raises:
-      BadImage: the file is absent, truncated or no DICOM; it lacks a tag without which the pixels
+      BadRecord: the file is absent, truncated or no DICOM; it lacks a tag without which the pixels
         mean nothing (Photometric Interpretation is one: a guess might invert the image); it has
         several frames; its compression needs a decoder that is not installed.
     """
@@ -108,7 +108,7 @@ def read_header(path: str | os.PathLike) -> Dicom:
       What `read` returns, with `pixels=None`.
 
     Raises:
-      BadImage: the file is absent, no DICOM, or ends before the size of the image, so that the
+      BadRecord: the file is absent, no DICOM, or ends before the size of the image, so that the
         header may not be whole.
     """
     with _naming(path):
@@ -118,19 +118,19 @@ def read_header(path: str | os.PathLike) -> Dicom:
 
 @contextlib.contextmanager
 def _naming(path: str | os.PathLike | BinaryIO):
-    """Turns whatever goes wrong into a BadImage that names the file, and warnings into silence."""
+    """Turns whatever goes wrong into a BadRecord that names the file, and warnings into silence."""
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
-            for module in ("pydicom", "pylibjpeg", "PIL", r"jaxcxr\.data\.dicom"):
+            for module in ("pydicom", "pylibjpeg", "PIL", re.escape(__name__)):
                 warnings.filterwarnings("ignore", module=module)
             yield
-    except BadImage as error:
-        raise BadImage(f"{path}: {error}") from error.__cause__
+    except BadRecord as error:
+        raise BadRecord(f"{path}: {error}") from error.__cause__
     except Exception as error:
         # Parsers of nested binary formats meet broken bytes with any exception there is.
         system = error.strerror if isinstance(error, OSError) else None
         reason = system or f"broken DICOM file ({_brief(error)})"
-        raise BadImage(f"{path}: {reason}") from error
+        raise BadRecord(f"{path}: {reason}") from error
 
 
 def _brief(error: Exception) -> str:
@@ -140,7 +140,7 @@ def _brief(error: Exception) -> str:
 def _dataset(path, **options) -> pydicom.Dataset:
     dataset = pydicom.dcmread(path, force=True, **options)
     if "Rows" not in dataset or "Columns" not in dataset:
-        raise BadImage(
+        raise BadRecord(
             "no image: Rows (0028,0010) or Columns (0028,0011) is missing; the file is truncated, "
             "another kind of DICOM or none"
         )
@@ -205,23 +205,23 @@ def _gray8(dataset: pydicom.Dataset) -> np.ndarray:
         return _luma(colours, np.iinfo(colours.dtype).max)
     if kind in _COLOUR and stored.ndim == 3:
         return _luma(stored, 2**dataset.BitsStored - 1)
-    raise BadImage(f"Photometric Interpretation (0028,0004) is {kind!r}, which is not supported")
+    raise BadRecord(f"Photometric Interpretation (0028,0004) is {kind!r}, which is not supported")
 
 
 def _decoded(dataset: pydicom.Dataset) -> np.ndarray:
     """Stored values `[height, width]` or, of colours, `[height, width, 3]`."""
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames != 1:
-        raise BadImage(f"{frames} frames (0028,0008); a radiograph has one")
+        raise BadRecord(f"{frames} frames (0028,0008); a radiograph has one")
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta.TransferSyntaxUID = _uncompressed(*dataset.original_encoding)
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
         decoder = decoding.get_decoder(syntax)
     except NotImplementedError as error:  # pydicom's answer to a syntax it does not know
-        raise BadImage(f"transfer syntax {syntax.name} is not supported") from error
+        raise BadRecord(f"transfer syntax {syntax.name} is not supported") from error
     if not decoder.is_available:
-        raise BadImage(f"{syntax.name} needs a decoder: {_DECODERS}")
+        raise BadRecord(f"{syntax.name} needs a decoder: {_DECODERS}")
     # Decoders of lossy JPEG may differ by one; so the same pixels come with and without the extra.
     plugin = "pillow" if syntax == pydicom.uid.JPEGBaseline8Bit else ""
     try:
@@ -229,7 +229,7 @@ def _decoded(dataset: pydicom.Dataset) -> np.ndarray:
     except RuntimeError as error:
         if decoder.available_plugins != ("pillow",):
             raise
-        raise BadImage(
+        raise BadRecord(
             f"{syntax.name}: Pillow could not decode it ({_brief(error)}); unless the file is "
             f"broken, another decoder can: {_DECODERS}"
         ) from error

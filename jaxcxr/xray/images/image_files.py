@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import zstandard
 
-from jaxcxr.errors import UserError
+from jaxcxr.errors import BadRecord, UserError
 
 EQUALIZE = ("hist", "clahe", "none")
 ENCODINGS = ("png", "zstd", "raw", "jpeg")
@@ -21,10 +21,6 @@ _NPY_MAGIC = b"\x93NUMPY"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _JPEG_QUALITY = 95
 _CLAHE = {"clipLimit": 2.0, "tileGridSize": (8, 8)}
-
-
-class BadImage(UserError):
-    """A radiograph that cannot be read; the message names the file and says why."""
 
 
 def read(path: str | os.PathLike) -> np.ndarray:
@@ -42,20 +38,20 @@ def read(path: str | os.PathLike) -> np.ndarray:
       and EXIF orientation are ignored.
 
     Raises:
-      BadImage: the file is absent, empty, truncated or no image.
+      BadRecord: the file is absent, empty, truncated or no image.
     """
     try:
         content = pathlib.Path(path).read_bytes()
     except OSError as error:
-        raise BadImage(f"{path}: {error.strerror or error}") from error
+        raise BadRecord(f"{path}: {error.strerror or error}") from error
     if is_dicom(path, content):
         from jaxcxr.xray.images import dicom  # lazily: pydicom is slow to import and seldom needed
 
         return dicom.read(path).pixels
     try:
         return decode_any(content)
-    except BadImage as error:
-        raise BadImage(f"{path}: {error}") from None
+    except BadRecord as error:
+        raise BadRecord(f"{path}: {error}") from None
 
 
 def is_dicom(path: str | os.PathLike, content: bytes) -> bool:
@@ -67,19 +63,19 @@ def decode_any(content: bytes) -> np.ndarray:
     """As `read`, of the content of a file that is no DICOM.
 
     Raises:
-      BadImage: the content is empty, truncated or no image.
+      BadRecord: the content is empty, truncated or no image.
     """
     if not content:
-        raise BadImage("the file is empty")
+        raise BadRecord("the file is empty")
     if _is_cut(content):
-        raise BadImage("the file is truncated")
+        raise BadRecord("the file is truncated")
     with _quiet():
         try:
             image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
         except cv2.error as error:
-            raise BadImage(f"not a readable image ({error.err})") from error
+            raise BadRecord(f"not a readable image ({error.err})") from error
     if image is None:
-        raise BadImage("not a readable image")
+        raise BadRecord("not a readable image")
     return _gray8(image)
 
 
@@ -104,7 +100,7 @@ def _is_cut(content: bytes) -> bool:
 
 def _gray8(image: np.ndarray) -> np.ndarray:
     if image.dtype not in (np.uint8, np.uint16):
-        raise BadImage(f"pixels of type {image.dtype}; 8 or 16 bits without sign are expected")
+        raise BadRecord(f"pixels of type {image.dtype}; 8 or 16 bits without sign are expected")
     if image.ndim == 3:
         code = {1: None, 3: cv2.COLOR_BGR2GRAY, 4: cv2.COLOR_BGRA2GRAY}[image.shape[2]]
         image = image[..., 0] if code is None else cv2.cvtColor(image, code)
@@ -198,7 +194,7 @@ def decode(content: bytes) -> np.ndarray:
       uint8 `[height, width]`.
 
     Raises:
-      BadImage: the bytes are no image.
+      BadRecord: the bytes are no image.
     """
     try:
         if content.startswith(_NPY_MAGIC):
@@ -207,9 +203,9 @@ def decode(content: bytes) -> np.ndarray:
             return _sums(_from_npy(zstandard.decompress(content)))
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
     except (cv2.error, zstandard.ZstdError, ValueError) as error:
-        raise BadImage(f"a record of {len(content)} bytes is broken: {error}") from error
+        raise BadRecord(f"a record of {len(content)} bytes is broken: {error}") from error
     if image is None:
-        raise BadImage(f"a record of {len(content)} bytes is no image; prepare the data set again")
+        raise BadRecord(f"a record of {len(content)} bytes is no image; prepare the data set again")
     return image
 
 

@@ -366,7 +366,7 @@ def encode(item: Item, *, size: int, equalize: str, encoding: str) -> staging.Re
       (key, record of `schema.xray_features` with the image as bytes).
 
     Raises:
-      images.BadImage: the file cannot be read.
+      BadRecord: the file cannot be read.
     """
     row = item.row
     pixels = image_files.read(item.path)

@@ -22,9 +22,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from jaxcxr.data import progress
-from jaxcxr.errors import UserError
+from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.xray.images import dicom
-from jaxcxr.xray.images.image_files import BadImage
 from jaxcxr.xray.sources import builder
 from jaxcxr.xray.sources import rsna_pneumonia_table as table
 
@@ -115,7 +114,7 @@ def read_headers(label: str, files: Mapping[Any, pathlib.Path]) -> dict[Any, dic
     with progress.Progress(f"{label}: headers", len(files), brief=True) as bar:
         for key, path in files.items():
             if path.suffix.lower() in (".dcm", ".dicom"):
-                with contextlib.suppress(BadImage):
+                with contextlib.suppress(BadRecord):
                     headers[key] = dicom.read_header(path)
             bar.advance(1)
     return headers

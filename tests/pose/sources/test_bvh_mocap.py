@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from jaxcxr.data import preparation
-from jaxcxr.errors import UserError
+from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.pose.sources import bvh_mocap
-from jaxcxr.xray.images import image_files
 from tests.pose.formats import bvhs
 
 
@@ -74,7 +73,7 @@ def test_a_malformed_clip_is_named_and_can_be_tolerated(folder, tmp_path):
     found = prepared(folder, tmp_path / "out", max_bad=1, **options)
     assert len(found["train"]) == 20
     clip = bvh_mocap.find_clips(path)[0]
-    with pytest.raises(image_files.BadImage, match=r"01_02\.bvh"):
+    with pytest.raises(BadRecord, match=r"01_02\.bvh"):
         bvh_mocap.encode(clip, "human36m", bvh_mocap.BvhMocapConfig().detector, 0, 0.0)
 
 

@@ -7,11 +7,10 @@ import pytest
 import tensorflow_datasets as tfds
 
 from jaxcxr import registry
-from jaxcxr.errors import UserError
+from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.keypoints import detector
 from jaxcxr.pose.sources import cmu_mocap
-from jaxcxr.xray.images import image_files
 
 # name: (parent, direction, length in units of 0.056444 m), enough bones for the 17 joints.
 _BONES = {
@@ -130,7 +129,7 @@ def test_a_skeleton_without_a_needed_bone_is_bad(tree):
     path = tree / "subjects" / "01" / "01.asf"
     path.write_text(path.read_text().replace("upperneck", "gooseneck"))
     clip = cmu_mocap.find_clips(tree)[0]
-    with pytest.raises(image_files.BadImage, match=r"01\.asf: no bone called upperneck"):
+    with pytest.raises(BadRecord, match=r"01\.asf: no bone called upperneck"):
         cmu_mocap.encode(clip, "human36m", detector.Detector(), 0)
 
 

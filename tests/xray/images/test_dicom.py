@@ -13,6 +13,7 @@ from pydicom import encaps
 from pydicom.data import get_testdata_file
 from pydicom.pixels import processing
 
+from jaxcxr.errors import BadRecord
 from jaxcxr.xray.images import dicom, image_files
 from tests.xray.images.dicoms import lut, pixels_of, radiograph, saved, stretched, values_of_12_bits
 
@@ -204,7 +205,7 @@ def test_palette_and_jpeg_colours_of_pydicoms_files(name):
 def test_missing_tag_that_the_pixels_need_is_named(tmp_path, stored, keyword, named):
     dataset = radiograph(stored)
     del dataset[keyword]
-    with pytest.raises(image_files.BadImage, match=rf"x\.dcm.*{named}"):
+    with pytest.raises(BadRecord, match=rf"x\.dcm.*{named}"):
         dicom.read(saved(tmp_path, dataset))
 
 
@@ -215,7 +216,7 @@ def test_missing_tag_that_the_pixels_need_is_named(tmp_path, stored, keyword, na
     ({"VOILUTSequence": lut([1, 2], 0, 3)}, "'3' bits"),
 ])
 def test_what_is_not_supported_is_said(tmp_path, stored, tags, reason):
-    with pytest.raises(image_files.BadImage, match=rf"x\.dcm.*{reason}"):
+    with pytest.raises(BadRecord, match=rf"x\.dcm.*{reason}"):
         dicom.read(saved(tmp_path, radiograph(stored, **tags)))
 
 

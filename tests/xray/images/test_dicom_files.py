@@ -15,6 +15,7 @@ from pydicom import uid
 from pydicom.data import get_testdata_file
 from pydicom.pixels import get_decoder, processing
 
+from jaxcxr.errors import BadRecord
 from jaxcxr.xray.images import dicom, image_files
 from tests.xray.images.dicoms import (
     IMAGE,
@@ -89,7 +90,7 @@ def test_pydicoms_own_compressed_files(name, decoded_by):
 def test_compression_without_decoder_says_what_to_install(tmp_path, stored, monkeypatch):
     path = saved(tmp_path, as_jpeg_lossless(radiograph(stored), stored))
     monkeypatch.setattr(get_decoder(uid.JPEGLosslessSV1), "_available", {})
-    with pytest.raises(image_files.BadImage, match=r"x\.dcm.*JPEG Lossless.*'jaxcxr\[dicom\]'"):
+    with pytest.raises(BadRecord, match=r"x\.dcm.*JPEG Lossless.*'jaxcxr\[dicom\]'"):
         dicom.read(path)
     assert dicom.read_header(path).image_id == IMAGE
 
@@ -98,7 +99,7 @@ def test_12_bit_jpeg_without_the_extra_says_what_to_install(monkeypatch):
     decoder = get_decoder(uid.JPEGExtended12Bit)
     pillow = {name: f for name, f in decoder._available.items() if name == "pillow"}
     monkeypatch.setattr(decoder, "_available", pillow)
-    with pytest.raises(image_files.BadImage, match=r"12-bit.*'jaxcxr\[dicom\]'"):
+    with pytest.raises(BadRecord, match=r"12-bit.*'jaxcxr\[dicom\]'"):
         dicom.read(get_testdata_file("JPGExtended.dcm", download=False))
 
 
@@ -107,7 +108,7 @@ def test_unknown_transfer_syntax_is_named(tmp_path, stored):
     path = saved(tmp_path, dataset)
     known, other = (name.encode() for name in ("1.2.840.10008.1.2.1\0", "1.2.840.10008.1.2.9\0"))
     path.write_bytes(path.read_bytes().replace(known, other))
-    with pytest.raises(image_files.BadImage, match=r"x\.dcm.*1\.2\.840\.10008\.1\.2\.9"):
+    with pytest.raises(BadRecord, match=r"x\.dcm.*1\.2\.840\.10008\.1\.2\.9"):
         dicom.read(path)
 
 
@@ -122,7 +123,7 @@ def test_images_read_knows_dicom_by_content_or_else_by_ending(tmp_path, stored):
         (tmp_path / name).write_bytes(written)
         np.testing.assert_array_equal(image_files.read(tmp_path / name), stretched(stored))
     (tmp_path / "bare").write_bytes(bare.getvalue())
-    with pytest.raises(image_files.BadImage, match="bare"):
+    with pytest.raises(BadRecord, match="bare"):
         image_files.read(tmp_path / "bare")
 
 
@@ -141,7 +142,7 @@ def test_without_meta_information_the_encoding_of_the_header_counts(
 
 def test_absent_file_is_named(tmp_path):
     for read in (dicom.read, dicom.read_header):
-        with pytest.raises(image_files.BadImage, match=r"none\.dcm: No such file"):
+        with pytest.raises(BadRecord, match=r"none\.dcm: No such file"):
             read(tmp_path / "none.dcm")
 
 
@@ -206,7 +207,7 @@ def test_header_needs_no_pixels_but_all_of_itself(tmp_path, stored):
     path.write_bytes(content[: -stored.nbytes // 2])
     assert dicom.read_header(path).patient_id == "p1"
     path.write_bytes(content[: content.index(b"CHEST")])
-    with pytest.raises(image_files.BadImage, match=r"x\.dcm.*truncated"):
+    with pytest.raises(BadRecord, match=r"x\.dcm.*truncated"):
         dicom.read_header(path)
 
 
@@ -224,13 +225,13 @@ def test_values_against_the_standard_are_read_in_silence(tmp_path, stored, caplo
 
 
 def is_bad_image(path, content):
-    """Both readers give a radiograph or a BadImage naming the file; true if `read` did that."""
+    """Both readers give a radiograph or a BadRecord naming the file; true if `read` did that."""
     path.write_bytes(content)
     results = [_result(read, path) for read in (dicom.read, dicom.read_header)]
     for result in results:
-        if isinstance(result, image_files.BadImage):
+        if isinstance(result, BadRecord):
             assert str(result).startswith(f"{path}: ")
-    if isinstance(results[0], image_files.BadImage):
+    if isinstance(results[0], BadRecord):
         return True
     assert (results[0].pixels.dtype, results[0].pixels.ndim) == (np.uint8, 2)
     return False
@@ -239,7 +240,7 @@ def is_bad_image(path, content):
 def _result(read, path):
     try:
         return read(path)
-    except image_files.BadImage as error:
+    except BadRecord as error:
         return error
 
 

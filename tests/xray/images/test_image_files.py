@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcxr.errors import UserError
+from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.xray.images import image_files
 
 
@@ -75,7 +75,7 @@ def test_ending_that_lies_about_the_format_is_no_matter(tmp_path, gray):
 def test_truncated_file_is_named(tmp_path, gray, kind, share):
     path = _saved(tmp_path / "cut.img", Image.fromarray(gray), format=kind)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    with pytest.raises(image_files.BadImage, match=r"cut\.img"):
+    with pytest.raises(BadRecord, match=r"cut\.img"):
         image_files.read(path)
 
 
@@ -88,7 +88,7 @@ def test_broken_checksum_empty_text_absent_and_float_files_are_named(tmp_path, g
     (tmp_path / "text.png").write_text("no image")
     _saved(tmp_path / "float.tif", Image.fromarray(gray.astype(np.float32)))
     for name in ("flipped.png", "empty.png", "text.png", "absent.png", "float.tif"):
-        with pytest.raises(image_files.BadImage, match=name):
+        with pytest.raises(BadRecord, match=name):
             image_files.read(tmp_path / name)
 
 
@@ -163,14 +163,14 @@ def test_unknown_encoding_names_the_known(gray):
 @pytest.mark.parametrize("encoding", image_files.ENCODINGS)
 def test_broken_record_is_an_error(gray, encoding):
     content = image_files.encode(gray, encoding)
-    with pytest.raises(image_files.BadImage, match="record"):
+    with pytest.raises(BadRecord, match="record"):
         image_files.decode(content[: len(content) // 8])
 
 
 def test_pickle_in_a_record_is_not_executed():
     buffer = io.BytesIO()
     np.save(buffer, np.array([{"a": 1}], object), allow_pickle=True)
-    with pytest.raises(image_files.BadImage):
+    with pytest.raises(BadRecord):
         image_files.decode(buffer.getvalue())
 
 
