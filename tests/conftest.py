@@ -32,6 +32,16 @@ def shared_data() -> pathlib.Path:
     return folder
 
 
+@pytest.fixture
+def raw_data(tmp_path):
+    """Four images of three patients: 1 and 2 in train_val, 3 with a box in test."""
+    from tests.raw_chestxray14 import RawData
+
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    return RawData(folder)
+
+
 @pytest.fixture(scope="session")
 def shared_cases() -> pathlib.Path:
     """Folder with inputs that users had trouble with; the test is skipped where it is absent."""

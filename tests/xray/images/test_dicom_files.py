@@ -148,7 +148,7 @@ def test_absent_file_is_named(tmp_path):
 
 def test_reading_a_png_does_not_load_pydicom(tmp_path):
     Image.new("L", (4, 4)).save(tmp_path / "x.png")
-    code = ("import sys; from jaxcxr.data import images; images.read(sys.argv[1]);"
+    code = ("import sys; from jaxcxr.xray.images import image_files as f; f.read(sys.argv[1]);"
             "assert 'pydicom' not in sys.modules")
     subprocess.run([sys.executable, "-c", code, tmp_path / "x.png"], check=True)
 

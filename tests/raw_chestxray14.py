@@ -3,7 +3,6 @@
 import pathlib
 
 import numpy as np
-import pytest
 from PIL import Image
 
 HEADER = (
@@ -53,11 +52,3 @@ class RawData:
         pixels = np.random.default_rng(seed).integers(0, 200, (size, size), dtype=np.uint8)
         Image.fromarray(pixels).save(path)
         return path
-
-
-@pytest.fixture
-def raw_data(tmp_path) -> RawData:
-    """Four images of three patients: 1 and 2 in train_val, 3 with a box in test."""
-    folder = tmp_path / "raw"
-    folder.mkdir()
-    return RawData(folder)
