@@ -11,7 +11,8 @@ import pytest
 
 from jaxcxr import config as base
 from jaxcxr import task
-from jaxcxr.data import pipeline, schema
+from jaxcxr.data import pipeline
+from jaxcxr.data.labels import FINDINGS
 from jaxcxr.errors import UserError
 from jaxcxr.train import parallel, setup
 from jaxcxr.train import state as state_lib
@@ -56,7 +57,7 @@ def make(monkeypatch):
     """`setup.make` on one device over toy data with the real findings, sizes as configured."""
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), parallel.AXES)
     monkeypatch.setattr(parallel, "make_mesh", lambda config: mesh)
-    monkeypatch.setattr(toys, "CLASSES", schema.FINDINGS)
+    monkeypatch.setattr(toys, "CLASSES", FINDINGS)
     small = {"cxr": lambda config: toys.make_xray_task(config, train=8, test=1), "pose": toys.make_pose_task}
     monkeypatch.setattr(task, "create", lambda config: small[config.task](config))
     return setup.make

@@ -16,7 +16,7 @@ import time
 import cv2
 import numpy as np
 
-from jaxcxr.data import schema
+from jaxcxr.data.labels import FINDINGS
 from jaxcxr.errors import UserError
 from jaxcxr.xray.images import image_files
 from jaxcxr.xray.sources import builder
@@ -52,7 +52,7 @@ def bench_prepare(folder: str | None, size: int) -> None:
         raise UserError(
             f"bench prepare needs --raw-images DIR with images ({', '.join(_ENDINGS)}): {folder!r}."
         )
-    labels = (0,) * len(schema.FINDINGS)
+    labels = (0,) * len(FINDINGS)
     items = [
         builder.Item.of(builder.ImageRecord(p.name, p.name, "bench", "train", labels), p)
         for p in paths

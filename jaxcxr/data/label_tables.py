@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from jaxcxr.data import image_ids
-from jaxcxr.data.schema import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.data.labels import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.data.text_files import CsvFile, fold, read_csv
 from jaxcxr.errors import UserError
 

@@ -13,7 +13,7 @@ from jaxcxr import models
 from jaxcxr.data import preparation
 from jaxcxr.errors import UserError
 from jaxcxr.models.sequence import look
-from jaxcxr.pose import baselines
+from jaxcxr.pose import augment, baselines
 from jaxcxr.pose import losses as pose_losses
 from jaxcxr.pose.evaluation import pose_errors as metrics_pose
 from jaxcxr.pose.geometry import skeletons
@@ -22,7 +22,6 @@ from jaxcxr.pose.sources import clips
 from jaxcxr.report import attention_figures, run_sections, training_curves
 from jaxcxr.statistics import coverage
 from jaxcxr.task import Evaluation
-from jaxcxr.xray import augment
 
 MM = 1000.0  # models and losses are in metres, metrics in millimetres
 

@@ -1,17 +1,13 @@
-"""Augmentation on the device, inside the compiled step.
-
-Each example draws its randomness from `fold_in(step key, position of the example)`, so that what
-happens to an example depends neither on the batch it is in nor on how the batch is laid out over
-devices, hosts and micro-batches.
-"""
+"""Augmentation of radiographs on the device, inside the compiled step."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 from jax.scipy import ndimage
+
+from jaxcxr.data.augmentation import position_keys
 
 
 def augment_xray(
@@ -25,7 +21,7 @@ def augment_xray(
     Arguments:
       key: PRNG key of the step.
       images: float32 `[B, H, W, 1]` in [0, 1].
-      config: settings of `xray_defaults`; which changes are off is decided when tracing.
+      config: settings of `config.augment`; which changes are off is decided when tracing.
       positions: integers `[B]`, what distinguishes the examples of a step: their position in the
         global batch or in the stream. 0 to B-1 if not given, which is right for a whole global
         batch under jit only.
@@ -34,7 +30,7 @@ def augment_xray(
       float32 `[B, H, W, 1]`; values that brightness or contrast bring outside of [0, 1] are
       clipped. With everything off, the very images.
     """
-    keys = _keys(key, images.shape[0], positions)
+    keys = position_keys(key, images.shape[0], positions)
     geometry, tone = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     if _moves(config):
         height, width = images.shape[1:3]
@@ -83,7 +79,7 @@ def random_affine(
 
     Arguments:
       key: PRNG key of the image.
-      config: settings of `xray_defaults`.
+      config: settings of `config.augment`.
       height: of the image, pixels.
       width: of the image, pixels.
 
@@ -107,62 +103,6 @@ def random_affine(
     corner = (1 - share) * size * (jnp.stack([crop_y, crop_x]) - 0.5)
     mirror = jnp.array([1.0, jnp.where(flip < config.horizontal_flip, -1.0, 1.0)])
     return turn * (share * mirror), turn @ corner + shift
-
-
-def augment_pose(
-    key: jax.Array,
-    keypoints: jax.Array,
-    joints: jax.Array,
-    swap: Any,
-    config: ml_collections.ConfigDict,
-    positions: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """Mirrors random clips, left and right joints exchanged.
-
-    Arguments:
-      key: PRNG key of the step.
-      keypoints: float32 `[B, T, J, 3]`, (x, y, confidence), x normalised so that 0 is the centre.
-      joints: float32 `[B, T, J, 3]` in metres in the camera frame.
-      swap: integers `[J]`, the joint that each joint becomes in the mirror.
-      config: settings of `pose_defaults`.
-      positions: integers `[B]` as in `augment_xray`.
-
-    Returns:
-      (keypoints, joints), shaped as given.
-    """
-    if not config.horizontal_flip:
-        return keypoints, joints
-    keys = _keys(key, keypoints.shape[0], positions)
-    chance = jax.vmap(lambda k: jax.random.uniform(k, (), jnp.float32))(keys)
-    mirrored = (chance < config.horizontal_flip)[:, None, None, None]
-    flipped = flip_pose(keypoints, joints, swap)
-    return jnp.where(mirrored, flipped[0], keypoints), jnp.where(mirrored, flipped[1], joints)
-
-
-def flip_pose(
-    keypoints: jax.Array, joints: jax.Array, swap: Any
-) -> tuple[jax.Array, jax.Array]:
-    """Mirrors every clip: x changes its sign and left joints become right joints.
-
-    The mirror image of a scene is what a camera sees whose principal point is mirrored as well:
-    exact for root-relative joints, and for absolute ones where that point is the image's centre.
-
-    Arguments:
-      keypoints: `[..., J, 3]`, (x, y, confidence), x = 0 at the centre.
-      joints: `[..., J, 3]` in metres, x first.
-      swap: integers `[J]`, an involution.
-
-    Returns:
-      (keypoints, joints), shaped as given.
-    """
-    swap = jnp.asarray(swap)
-    sign = jnp.array([-1.0, 1.0, 1.0], keypoints.dtype)
-    return keypoints[..., swap, :] * sign, joints[..., swap, :] * sign.astype(joints.dtype)
-
-
-def _keys(key: jax.Array, count: int, positions: jax.Array | None) -> jax.Array:
-    positions = jnp.arange(count) if positions is None else positions
-    return jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)
 
 
 def _moves(config: ml_collections.ConfigDict) -> bool:

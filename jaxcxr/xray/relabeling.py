@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jaxcxr.data import image_ids, label_tables
-from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.data.labels import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.errors import UserError, some
 from jaxcxr.statistics import ranking
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxcxr import registry
 from jaxcxr.data import preparation
-from jaxcxr.data.schema import NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.data.labels import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.errors import UserError
 from jaxcxr.models.sequence import look
 from jaxcxr.report import attention_figures, run_sections, training_curves

@@ -13,7 +13,7 @@ from sklearn import metrics as sk
 
 from jaxcxr import __main__ as command
 from jaxcxr.data import label_tables
-from jaxcxr.data.schema import FINDINGS
+from jaxcxr.data.labels import FINDINGS
 from jaxcxr.errors import UserError
 from jaxcxr.xray import relabeling
 from jaxcxr.xray.evaluation import compared_files, subgroups

@@ -42,12 +42,12 @@ def _start(arguments, before=""):
     code = f"""
 import sys
 {before}
-from jaxcxr.data import prepare
+from jaxcxr.data import preparation
 if __name__ == "__main__":
     import argparse
     parser = argparse.ArgumentParser()
-    prepare.add_arguments(parser)
-    prepare.run(parser.parse_args({[str(word) for word in arguments]!r}))
+    preparation.add_arguments(parser)
+    preparation.run(parser.parse_args({[str(word) for word in arguments]!r}))
     print("modules:", *(name for name in sys.modules if "." not in name))
 """
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu"}

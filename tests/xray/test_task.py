@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from jaxcxr.data import schema
+from jaxcxr.data.labels import FINDINGS
 from jaxcxr.xray import balance, losses
 from jaxcxr.xray import task as xray_task
 from jaxcxr.xray.evaluation import calibration_fit
@@ -78,7 +78,7 @@ def test_counts_and_weights_of_each_class_are_shown():
 
 def test_the_table_of_weights_fits_a_terminal_of_80_columns(monkeypatch):
     """Beside the longest name of a row, with the findings and counts of ChestX-ray14."""
-    monkeypatch.setattr(toys, "CLASSES", schema.FINDINGS)
+    monkeypatch.setattr(toys, "CLASSES", FINDINGS)
     task = toys.make_xray_task(toys.xray_config())
     labels = np.zeros((112_120, 15), np.int8)
     labels[:2] = 1

@@ -3,8 +3,8 @@
     jaxcxr prepare bvh_mocap --raw DIR
 
 Skeletons named as MotionBuilder's (CMU's clips by cgspeed, whose lost vectors are restored), Daz's
-or Bandai-Namco's are known, see `jaxcxr.pose.formats.bvh_bodies`. For CMU's motion the ASF and AMC files
-(`cmu_mocap`) are the better source.
+or Bandai-Namco's are known, see `jaxcxr.pose.formats.bvh_bodies`. For CMU's motion the ASF and AMC
+files (`cmu_mocap`) are the better source.
 """
 
 import dataclasses
@@ -17,12 +17,13 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcxr.data import schema, staging
+from jaxcxr.data import staging
 from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.pose.formats import bvh, bvh_bodies
 from jaxcxr.pose.keypoints.detector import Detector
 from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import virtual
+from jaxcxr.pose.sources.records import pose_features
 
 FPS = virtual.FPS
 _SHARES = {"test": 0.15, "validation": 0.15}
@@ -199,7 +200,7 @@ def encode(
 
 
 class BvhMocap(tfds.core.GeneratorBasedBuilder):
-    """BVH clips; records of `schema.pose_features`."""
+    """BVH clips; records of `pose_features`."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIG_CLASS = BvhMocapConfig
@@ -211,7 +212,7 @@ class BvhMocap(tfds.core.GeneratorBasedBuilder):
             description="Motion capture from BVH files, 17 joints in Human3.6M order, "
             f"{self.builder_config.fps:g} frames per second, seen by virtual cameras with lens "
             "distortion.",
-            features=schema.pose_features(),
+            features=pose_features(),
         )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:

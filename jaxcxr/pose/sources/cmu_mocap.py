@@ -17,13 +17,14 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcxr.data import schema, staging
+from jaxcxr.data import staging
 from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.pose.formats import asf_amc
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.keypoints.detector import Detector
 from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import subjects, virtual
+from jaxcxr.pose.sources.records import pose_features
 
 FPS = virtual.FPS
 RAW_FPS = 120.0
@@ -300,7 +301,7 @@ def encode(
 
 
 class CmuMocap(tfds.core.GeneratorBasedBuilder):
-    """CMU clips; records of `schema.pose_features`."""
+    """CMU clips; records of `pose_features`."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIG_CLASS = CmuMocapConfig
@@ -312,7 +313,7 @@ class CmuMocap(tfds.core.GeneratorBasedBuilder):
             description="CMU motion capture, 17 joints in Human3.6M order, "
             f"{self.builder_config.fps:g} frames per second, seen by virtual cameras with lens "
             "distortion.",
-            features=schema.pose_features(),
+            features=pose_features(),
             homepage="http://mocap.cs.cmu.edu",
             citation="The data used in this project was obtained from mocap.cs.cmu.edu. The "
             "database was created with funding from NSF EIA-0196217.",

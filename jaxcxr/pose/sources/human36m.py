@@ -13,13 +13,13 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcxr.data import schema
 from jaxcxr.errors import UserError
 from jaxcxr.pose.formats import human36m_cameras, human36m_files
 from jaxcxr.pose.geometry import joint_sets
 from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.keypoints.detector import Detector
 from jaxcxr.pose.sources import records, subjects
+from jaxcxr.pose.sources.records import pose_features
 
 FPS = 50.0
 PROJECTED = "projected"
@@ -51,7 +51,7 @@ class Human36mConfig(subjects.SubjectConfig):
 
 
 class Human36m(tfds.core.GeneratorBasedBuilder):
-    """Human3.6M, 17 joints; records of `schema.pose_features`."""
+    """Human3.6M, 17 joints; records of `pose_features`."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIG_CLASS = Human36mConfig
@@ -62,7 +62,7 @@ class Human36m(tfds.core.GeneratorBasedBuilder):
             builder=self,
             description="Human3.6M: 17 joints in the camera frame and their keypoints from each "
             f"of four cameras, {self.builder_config.fps:g} frames per second.",
-            features=schema.pose_features(),
+            features=pose_features(),
             homepage="http://vision.imar.ro/human3.6m",
             citation="C. Ionescu, D. Papava, V. Olaru, C. Sminchisescu: Human3.6M: Large Scale "
             "Datasets and Predictive Methods for 3D Human Sensing in Natural Environments. "

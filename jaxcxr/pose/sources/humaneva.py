@@ -14,12 +14,12 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcxr.data import schema
 from jaxcxr.errors import UserError
 from jaxcxr.pose.formats import human36m_files, humaneva_files
 from jaxcxr.pose.geometry import joint_sets, pinhole
 from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.sources import subjects
+from jaxcxr.pose.sources.records import pose_features
 
 FPS = 60.0
 # Pixels between keypoints and projected joints, in the median of a view: a tenth of the width.
@@ -59,7 +59,7 @@ class HumanevaConfig(subjects.SubjectConfig):
 
 
 class Humaneva(tfds.core.GeneratorBasedBuilder):
-    """HumanEva-I in Human3.6M's 17 joints; records of `schema.pose_features`."""
+    """HumanEva-I in Human3.6M's 17 joints; records of `pose_features`."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIG_CLASS = HumanevaConfig
@@ -70,7 +70,7 @@ class Humaneva(tfds.core.GeneratorBasedBuilder):
             builder=self,
             description="HumanEva-I: 15 joints, and two between them, in Human3.6M's order, from "
             f"each of three cameras, {self.builder_config.fps:g} frames per second.",
-            features=schema.pose_features(),
+            features=pose_features(),
             homepage="http://humaneva.is.tue.mpg.de",
             citation="L. Sigal, A. Balan, M. Black: HumanEva: Synchronized Video and Motion "
             "Capture Dataset and Baseline Algorithm for Evaluation of Articulated Human Motion. "

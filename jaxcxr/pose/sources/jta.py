@@ -17,13 +17,14 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcxr.data import schema, staging
+from jaxcxr.data import staging
 from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.pose.formats import jta_files
 from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.keypoints.detector import Detector
 from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import virtual
+from jaxcxr.pose.sources.records import pose_features
 
 FPS = jta_files.FPS
 OCCLUDED = ("hidden", "kept")
@@ -148,7 +149,7 @@ def encode(
 
 
 class Jta(tfds.core.GeneratorBasedBuilder):
-    """JTA, 17 joints in the order of Human3.6M; records of `schema.pose_features`."""
+    """JTA, 17 joints in the order of Human3.6M; records of `pose_features`."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIG_CLASS = JtaConfig
@@ -159,7 +160,7 @@ class Jta(tfds.core.GeneratorBasedBuilder):
             builder=self,
             description="JTA: pedestrians of a video game, 17 joints in Human3.6M order in the "
             "camera frame and in the image, 30 frames per second.",
-            features=schema.pose_features(),
+            features=pose_features(),
             homepage="https://aimagelab.ing.unimore.it/jta",
             citation="M. Fabbri, F. Lanzi, S. Calderara, A. Palazzi, R. Vezzani, R. Cucchiara: "
             "Learning to Detect and Track Visible and Occluded Body Joints in a Virtual World. "

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcxr.data import schema
 from jaxcxr.errors import UserError
 from jaxcxr.pose.phantom import actions, body, placement
 from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import virtual
+from jaxcxr.pose.sources.records import pose_features
 
 FPS = virtual.FPS
 _TEST_SUBJECTS = 2
@@ -64,7 +64,7 @@ def subjects_of_splits(subjects: int) -> dict[str, range]:
 
 
 class MotionPhantom(tfds.core.GeneratorBasedBuilder):
-    """Walk, run, turn, squat, wave, sit and jump; records of `schema.pose_features`."""
+    """Walk, run, turn, squat, wave, sit and jump; records of `pose_features`."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIG_CLASS = MotionPhantomConfig
@@ -76,7 +76,7 @@ class MotionPhantom(tfds.core.GeneratorBasedBuilder):
             description="Drawn human motion with constant bone lengths, 17 joints in Human3.6M "
             f"order, {self.builder_config.fps:g} frames per second, seen by cameras with lens "
             "distortion.",
-            features=schema.pose_features(),
+            features=pose_features(),
         )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:

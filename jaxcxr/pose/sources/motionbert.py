@@ -16,13 +16,13 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcxr.data import schema
 from jaxcxr.errors import UserError
 from jaxcxr.pose.formats import human36m_cameras, human36m_files, motionbert_files
 from jaxcxr.pose.formats.motionbert_files import nominal_scale  # noqa: F401 (what predict asks for)
 from jaxcxr.pose.geometry.cameras import HUMAN36M_INTRINSICS
 from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.sources import subjects
+from jaxcxr.pose.sources.records import pose_features
 
 FPS = 50.0
 _FILES = {"sh": "h36m_sh_conf_cam_source_final.pkl", "cpn": "h36m_cpn_cam_source.pkl"}
@@ -61,7 +61,7 @@ class MotionbertConfig(subjects.SubjectConfig):
 
 
 class Motionbert(tfds.core.GeneratorBasedBuilder):
-    """MotionBERT's Human3.6M; records of `schema.pose_features` with their scale."""
+    """MotionBERT's Human3.6M; records of `pose_features` with their scale."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIG_CLASS = MotionbertConfig
@@ -72,7 +72,7 @@ class Motionbert(tfds.core.GeneratorBasedBuilder):
             builder=self,
             description="Human3.6M by MotionBERT: 17 joints in the image with the true scale of "
             f"each frame, {self.builder_config.fps:g} frames per second.",
-            features=schema.pose_features(scaled=True),
+            features=pose_features(scaled=True),
             homepage="https://github.com/Walter0807/MotionBERT",
             citation="W. Zhu, X. Ma, Z. Liu, L. Liu, W. Wu, Y. Wang: MotionBERT: A Unified "
             "Perspective on Learning Human Motion Representations. ICCV 2023.",

@@ -18,12 +18,12 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcxr.data import schema
 from jaxcxr.errors import UserError
 from jaxcxr.pose.formats import mpi_inf_3dhp_files
 from jaxcxr.pose.formats.mpi_inf_3dhp_files import ANNOTATIONS, File, View
 from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.sources import subjects
+from jaxcxr.pose.sources.records import pose_features
 
 FPS = 25.0
 _RUN = {"variant": False}  # an option that does not change what is prepared
@@ -63,7 +63,7 @@ class MpiInf3dhpConfig(subjects.SubjectConfig):
 
 
 class MpiInf3dhp(tfds.core.GeneratorBasedBuilder):
-    """MPI-INF-3DHP in Human3.6M's order; records of `schema.pose_features`."""
+    """MPI-INF-3DHP in Human3.6M's order; records of `pose_features`."""
 
     name = "mpi_inf_3dhp"
     VERSION = tfds.core.Version("1.0.0")
@@ -76,7 +76,7 @@ class MpiInf3dhp(tfds.core.GeneratorBasedBuilder):
             builder=self,
             description="MPI-INF-3DHP: 17 joints in the camera frame and their true keypoints, "
             + (f"{rate:g} frames per second." if rate else "25 or 50 frames per second."),
-            features=schema.pose_features(),
+            features=pose_features(),
             homepage="https://vcai.mpi-inf.mpg.de/3dhp-dataset/",
             citation="D. Mehta, H. Rhodin, D. Casas, P. Fua, O. Sotnychenko, W. Xu, C. Theobalt: "
             "Monocular 3D Human Pose Estimation In The Wild Using Improved CNN Supervision. 3DV "

@@ -18,13 +18,14 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcxr.data import schema, staging
+from jaxcxr.data import staging
 from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.pose.formats import surreal_files
 from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.keypoints.detector import Detector
 from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import virtual
+from jaxcxr.pose.sources.records import pose_features
 
 FPS = surreal_files.FPS
 KEYPOINTS = ("joints2D", "projected")
@@ -187,7 +188,7 @@ def encode(
 
 
 class Surreal(tfds.core.GeneratorBasedBuilder):
-    """SURREAL, 17 joints in the order of Human3.6M; records of `schema.pose_features`."""
+    """SURREAL, 17 joints in the order of Human3.6M; records of `pose_features`."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIG_CLASS = SurrealConfig
@@ -198,7 +199,7 @@ class Surreal(tfds.core.GeneratorBasedBuilder):
             builder=self,
             description="SURREAL: rendered SMPL bodies, 17 joints in Human3.6M order in the camera "
             "frame and in the image, 30 frames per second.",
-            features=schema.pose_features(),
+            features=pose_features(),
             homepage="https://www.di.ens.fr/willow/research/surreal/",
             citation="G. Varol, J. Romero, X. Martin, N. Mahmood, M. J. Black, I. Laptev, "
             "C. Schmid: Learning from Synthetic Humans. CVPR 2017.",

@@ -16,12 +16,12 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcxr.data import schema
 from jaxcxr.errors import UserError
 from jaxcxr.pose.formats import totalcapture_files
 from jaxcxr.pose.geometry.cameras import Camera
 from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.sources import records, virtual
+from jaxcxr.pose.sources.records import pose_features
 
 FPS = totalcapture_files.FPS
 FILE, CALIBRATION = "gt_skel_gbl_pos.txt", "calibration.cal"
@@ -130,7 +130,7 @@ def find_cameras(raw: str | pathlib.Path, wanted: tuple[str, ...]) -> tuple[Came
 
 
 class Totalcapture(tfds.core.GeneratorBasedBuilder):
-    """TotalCapture, 17 joints in the order of Human3.6M; records of `schema.pose_features`."""
+    """TotalCapture, 17 joints in the order of Human3.6M; records of `pose_features`."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIG_CLASS = TotalcaptureConfig
@@ -141,7 +141,7 @@ class Totalcapture(tfds.core.GeneratorBasedBuilder):
             builder=self,
             description="TotalCapture: 17 joints in the frame of each of eight cameras and their "
             "projections, 60 frames per second.",
-            features=schema.pose_features(),
+            features=pose_features(),
             homepage="https://cvssp.org/data/totalcapture/",
             citation="M. Trumble, A. Gilbert, C. Malleson, A. Hilton, J. Collomosse: Total "
             "Capture: 3D Human Pose Estimation Fusing Video and Inertial Sensors. BMVC 2017.",

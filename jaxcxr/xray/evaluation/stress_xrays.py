@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn import preprocessing
 
-from jaxcxr.data.schema import UNKNOWN
+from jaxcxr.data.labels import UNKNOWN
 from jaxcxr.report import stress_figures, tables
 from jaxcxr.statistics import intervals, probes, ranking
 from jaxcxr.xray.images import damage

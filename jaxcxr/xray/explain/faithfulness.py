@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from scipy import special
 
-from jaxcxr.data.schema import POSITIVE
+from jaxcxr.data.labels import POSITIVE
 from jaxcxr.statistics import intervals
 from jaxcxr.xray.explain import localization, saliency
 from jaxcxr.xray.images.radiographs import Radiographs

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcxr.data.schema import POSITIVE
+from jaxcxr.data.labels import POSITIVE
 from jaxcxr.report import charts, page
 from jaxcxr.report.page import Block, Cell, Section, SortableTable
 from jaxcxr.report.run_sections import about, not_run, pictures

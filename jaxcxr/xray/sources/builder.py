@@ -17,9 +17,11 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcxr.data import progress, schema, staging
+from jaxcxr.data import progress, staging
+from jaxcxr.data.labels import FINDINGS
 from jaxcxr.errors import UserError, some
 from jaxcxr.xray.images import fingerprint, image_files
+from jaxcxr.xray.schema import xray_features
 
 MISSING = "missing.txt"  # beside the records: listed images that are not there, one per line
 RUN_ONLY = {"variant": False}  # metadata of an option that does not change what is prepared
@@ -212,7 +214,7 @@ def split_of(patient_id: str, val_fraction: float, test_fraction: float = 0.0) -
 
 
 class XrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Builder of a source of radiographs; records of `schema.xray_features`.
+    """Builder of a source of radiographs; records of `xray_features`.
 
     A subclass sets `name`, `BUILDER_CONFIG_CLASS` and `builder_config_class` (an `XrayConfig`),
     and the class attributes below, and implements `collect`.
@@ -221,7 +223,7 @@ class XrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"2.0.0": "Source and fingerprints in each record."}
 
-    classes: ClassVar[tuple[str, ...]] = schema.FINDINGS
+    classes: ClassVar[tuple[str, ...]] = FINDINGS
     description: ClassVar[str]
     homepage: ClassVar[str]
     citation: ClassVar[str]
@@ -242,7 +244,7 @@ class XrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(
             builder=self,
             description=self.description,
-            features=schema.xray_features(self.classes),
+            features=xray_features(self.classes),
             homepage=self.homepage,
             citation=self.citation,
         )
@@ -363,7 +365,7 @@ def encode(item: Item, *, size: int, equalize: str, encoding: str) -> staging.Re
       size, equalize, encoding: as in `XrayConfig`.
 
     Returns:
-      (key, record of `schema.xray_features` with the image as bytes).
+      (key, record of `xray_features` with the image as bytes).
 
     Raises:
       BadRecord: the file cannot be read.

@@ -14,12 +14,14 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcxr.data import schema, staging
+from jaxcxr.data import staging
+from jaxcxr.data.labels import FINDINGS
 from jaxcxr.errors import UserError
 from jaxcxr.xray import phantom
 from jaxcxr.xray.images import fingerprint
 from jaxcxr.xray.images import image_files as images
 from jaxcxr.xray.phantom import population
+from jaxcxr.xray.schema import xray_features
 
 _SIZES = (32, 2048)
 _RUN = {"variant": False}  # an option that does not change what is prepared
@@ -69,12 +71,12 @@ class ChestPhantomConfig(tfds.core.BuilderConfig):
 
 
 class ChestPhantom(tfds.core.GeneratorBasedBuilder):
-    """Patient-disjoint splits, about 70/10/20; records of `schema.xray_features`."""
+    """Patient-disjoint splits, about 70/10/20; records of `xray_features`."""
 
     name = "chest_phantom"
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES: ClassVar = {"2.0.0": "Source and fingerprints in each record."}
-    classes = schema.FINDINGS
+    classes = FINDINGS
     BUILDER_CONFIG_CLASS = ChestPhantomConfig
     builder_config_class = ChestPhantomConfig
 
@@ -83,7 +85,7 @@ class ChestPhantom(tfds.core.GeneratorBasedBuilder):
             builder=self,
             description="Drawn chest radiographs, PA and AP, several per patient, with 15 findings "
             "and their bounding boxes.",
-            features=schema.xray_features(self.classes),
+            features=xray_features(self.classes),
         )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
@@ -126,7 +128,7 @@ def encode(
       seed, prevalence, size, label_noise, encoding: as in `ChestPhantomConfig`.
 
     Returns:
-      (image id, record of `schema.xray_features` with the image as bytes).
+      (image id, record of `xray_features` with the image as bytes).
     """
     patient, number = item
     visit = population.visit(seed, patient, number, prevalence)

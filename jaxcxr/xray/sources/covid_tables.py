@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from jaxcxr.data.label_tables import years
-from jaxcxr.data.schema import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.data.labels import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder
 
@@ -52,7 +52,7 @@ def labels_of(
       ruled_out: classes that are absent where the finding is `No Finding`.
 
     Returns:
-      One label per class of `schema.FINDINGS`, and the names that are none of the data set's.
+      One label per class of `labels.FINDINGS`, and the names that are none of the data set's.
     """
     if finding.strip().casefold() == "no finding":
         return _labels(dict.fromkeys(ruled_out, NEGATIVE)), []

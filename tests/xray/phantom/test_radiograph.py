@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxcxr.data.schema import FINDINGS
+from jaxcxr.data.labels import FINDINGS
 from jaxcxr.xray import phantom
 from jaxcxr.xray.phantom import population, radiograph
 from jaxcxr.xray.phantom.anatomy import measure

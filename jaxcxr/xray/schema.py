@@ -1,0 +1,35 @@
+"""What one prepared radiograph holds."""
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxcxr.data.labels import FINDINGS
+
+
+def xray_features(classes: tuple[str, ...] = FINDINGS) -> tfds.features.FeaturesDict:
+    """Features of one radiograph.
+
+    Arguments:
+      classes: names of the label columns.
+
+    Returns:
+      `image` (encoded bytes, grayscale), `image_id`, `patient_id`, `source`, `view` ("PA", "AP",
+      "L" or ""), `sex` ("M", "F" or ""), `age` (years, -1 unknown), `labels` int8 `[classes]` in
+      {1, 0, -1 unknown}, `boxes` float32 `[n, 5]` as (class index, x, y, width, height) in pixels
+      of the stored image, `original_size` int32 `[2]` as (height, width), `sha256` and `phash` of
+      the original pixels (see `jaxcxr.xray.images.fingerprint`).
+    """
+    return tfds.features.FeaturesDict({
+        "image": tfds.features.Image(shape=(None, None, 1)),
+        "image_id": tfds.features.Text(),
+        "patient_id": tfds.features.Text(),
+        "source": tfds.features.Text(),
+        "view": tfds.features.Text(),
+        "sex": tfds.features.Text(),
+        "age": tfds.features.Scalar(np.int32),
+        "labels": tfds.features.Tensor(shape=(len(classes),), dtype=np.int8),
+        "boxes": tfds.features.Tensor(shape=(None, 5), dtype=np.float32),
+        "original_size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
+        "sha256": tfds.features.Text(),
+        "phash": tfds.features.Scalar(np.int64),  # TFDS reads no uint64 with protobuf before 7
+    })
