@@ -143,6 +143,13 @@ def test_what_cannot_be_pruned_is_said(xrays, tmp_path, monkeypatch):
     checkpoint.write_config(plain, toys.two_stages())
     with pytest.raises(UserError, match="no flexible heads to prune; its attention: mha"):
         pruned_run.prune(plain, tmp_path / "new")
+    streams = toys.two_stages()
+    base.set_model(streams, "pose_dual_stream", dim=16, depth=1, heads=4, attention="4*static")
+    both = tmp_path / "both"
+    both.mkdir()
+    checkpoint.write_config(both, streams)
+    with pytest.raises(UserError, match="several stacks of blocks under one option"):
+        pruned_run.prune(both, tmp_path / "new")
     empty = tmp_path / "empty"
     empty.mkdir()
     checkpoint.write_config(empty, xray_config())
