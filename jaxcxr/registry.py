@@ -86,7 +86,9 @@ MODELS = {
     "pose_temporal": Model("jaxcxr.models.pose.transformers:PoseTemporal", "pose"),
     "pose_convolution": Model("jaxcxr.models.pose.convolutions:PoseConvolution", "pose"),
     "pose_frame": Model("jaxcxr.models.pose.convolutions:PoseFrame", "pose"),
-    "pose_spatiotemporal": Model("jaxcxr.models.pose.transformers:PoseSpatioTemporal", "pose"),
+    "pose_spatiotemporal": Model(
+        "jaxcxr.models.pose.joint_transformers:PoseSpatioTemporal", "pose"
+    ),
     "pose_dual_stream": Model("jaxcxr.models.pose.dual_stream:PoseDualStream", "pose"),
     "pose_recurrent": Model("jaxcxr.models.pose.recurrent_lifter:PoseRecurrent", "pose"),
     "pose_seq2seq": Model("jaxcxr.models.pose.seq2seq_lifters:PoseSeq2Seq", "pose"),

@@ -63,7 +63,7 @@ class Block(nn.Module):
 
 
 class PoseLifter(nn.Module):
-    """The transformers of `jaxcxr.models.pose.transformers`: tokens of frames, or of joints and frames."""
+    """The transformers of `jaxcxr.models.pose`: tokens of frames, or of joints and frames."""
 
     def __init__(self, spec):
         super().__init__()

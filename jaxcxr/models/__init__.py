@@ -1,4 +1,10 @@
-"""The models, made by name: `create("resnet50", classes=15)`."""
+"""Makes models by name: `create("resnet50", classes=15)`.
+
+Packages build on each other in this order: layers, attention, sequence, weights, vision and pose.
+A model's class declares what else serves it: `layouts` of weight files (`weights.layouts`),
+`stacks` of encoder blocks (`attention.stacks`), `stream` (`pose.streaming`), and the maps that
+explanations see (`layers.taps`).
+"""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""The function of a bundle that is exported, its inputs, and what has to stand beside it."""
+"""The function of a bundle that is exported, its inputs, and the description of its outputs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from jaxcxr.deploy.bundle.bundled_model import Bundle
 
 
 def exported(bundle: Bundle, dtype: Any = None) -> tuple[Callable, dict[str, tuple]]:
-    """The function to export.
+    """Returns the function to export and its inputs.
 
     Arguments:
       bundle: of either task.
@@ -48,7 +48,7 @@ def symbolic(shapes: dict[str, tuple]) -> list[jax.ShapeDtypeStruct]:
 
 
 def examples(shapes: dict[str, tuple], batch: int, seed: int = 0) -> list[np.ndarray]:
-    """Random inputs with which a file is compared."""
+    """Draws random inputs, to compare a file with its bundle."""
     rng = np.random.default_rng(seed)
     made = []
     for shape, dtype in shapes.values():
@@ -74,7 +74,7 @@ def relative_difference(wanted: dict, given: dict) -> float:
 
 
 def described(bundle: Bundle) -> dict[str, Any]:
-    """What gives outputs a meaning, JSON types only."""
+    """Describes the outputs, with JSON types only: classes, preprocessing, calibration."""
     facts = bundle.facts
     return {
         "bundle": bundle.digest, "task": bundle.task, "model": bundle.model_name,

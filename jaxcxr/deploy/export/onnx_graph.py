@@ -24,7 +24,7 @@ _FOLDED = 2**16  # elements up to which a broadcast of constants is computed her
 
 @dataclasses.dataclass(eq=False)
 class Value:
-    """A tensor of the graph.
+    """A tensor of the graph, or a constant that may become one.
 
     Attributes:
       shape: as JAX has it; dimensions may be symbolic.
@@ -75,7 +75,7 @@ class Graph:
         self._count, self._source, self._batch = 0, "", ""
 
     def fresh(self) -> str:
-        """A name that is not taken."""
+        """Makes a new name."""
         self._count += 1
         return f"t{self._count}"
 
@@ -86,7 +86,7 @@ class Graph:
         return outputs[0] if count == 1 else outputs
 
     def constant(self, array: Any, dtype: Any = None) -> str:
-        """Name of a constant."""
+        """Adds a constant and returns its name."""
         array = np.asarray(array, dtype)
         name = self.fresh()
         self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(array).reshape(
@@ -94,7 +94,7 @@ class Graph:
         return name
 
     def integers(self, values: Sequence[int]) -> str:
-        """Name of a constant vector of int64."""
+        """Adds a constant vector of int64 and returns its name."""
         return self.constant(list(values), np.int64)
 
     def batch_from(self, name: str) -> None:

@@ -17,7 +17,7 @@ def _elementwise(operator: str, graph: Graph, equation: Any, values: Sequence[Va
 
 
 def _of_elements(graph: Graph, equation: Any, values: Sequence[Value], name: str) -> Value:
-    """What an elementwise node gives: as large as its inputs are together, not yet broadcast."""
+    """The output of an elementwise node: as large as its inputs are together, not yet broadcast."""
     (var,) = equation.outvars
     shape = tuple(var.aval.shape)
     marks = np.broadcast_shapes(*(_marked(value.have) for value in values))
@@ -31,7 +31,7 @@ def _marked(have: tuple) -> tuple[int, ...]:
 
 
 def _by(build: Callable) -> Callable:
-    """An elementwise primitive that `build(graph, names)` makes of the names of its inputs."""
+    """Translates an elementwise primitive by `build(graph, names, equation)`."""
     def convert(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
         name = build(graph, [graph.ref(value) for value in values], equation)
         return [_of_elements(graph, equation, values, name)]
@@ -100,7 +100,7 @@ def _rows(outside: Sequence[Any], inside: Sequence[Any]) -> int:
 
 
 def _row(graph: Graph, value: Value, index: int) -> Value:
-    """One of the values that a loop goes through."""
+    """Row `index` of a value that a loop goes through."""
     if value.constant is not None:
         return constant(value.constant[index])
     name = graph.node("Gather", graph.full(value), graph.constant(index, np.int64), axis=0)
@@ -183,7 +183,7 @@ def _reverse(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value
 
 
 def _cut(graph: Graph, name: str, shape, starts, ends, steps) -> str:
-    """A slice along the axes along which it is one."""
+    """Slices along the axes that a slice shortens."""
     axes = [
         axis for axis, size in enumerate(shape)
         if not (str(ends[axis]) == str(size) and str(starts[axis]) == "0" and steps[axis] == 1)
@@ -198,7 +198,7 @@ def _cut(graph: Graph, name: str, shape, starts, ends, steps) -> str:
 
 
 def _gather(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
-    """Slices at constant places, as indexing by numbers and by steps gives."""
+    """Translates gathers at constant places, as indexing by numbers and by steps makes them."""
     p, value = equation.params, values[0]
     numbers, where = p["dimension_numbers"], values[1].constant
     if where is None or numbers.operand_batching_dims:
@@ -219,7 +219,7 @@ def _gather(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]
 
 
 def _grid(graph: Graph, value: Value, p: Any, where: np.ndarray) -> str:
-    """Rows of several axes, each picked by a list of its own: `x[:, 1::2, ::2]`."""
+    """Picks rows of several axes, each by its own list: `x[:, 1::2, ::2]`."""
     numbers, sizes = p["dimension_numbers"], p["slice_sizes"]
     axes, grid = numbers.start_index_map, where.shape[:-1]
     kept = [axis for axis in range(len(value.shape)) if axis not in axes]
@@ -247,7 +247,7 @@ def _grid(graph: Graph, value: Value, p: Any, where: np.ndarray) -> str:
 
 
 def _scatter_add(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
-    """A block added at a constant place, as `x.at[:, 1:].add(y)` gives."""
+    """Adds a block at a constant place, as `x.at[:, 1:].add(y)` does."""
     numbers, (whole, index, block) = equation.params["dimension_numbers"], values
     rank, where = len(whole.shape), index.constant
     if where is None or where.ndim != 1 or numbers.update_window_dims != tuple(range(rank)):
@@ -327,7 +327,7 @@ def _ordered(graph: Graph, value: Value, order: Sequence[int]) -> str:
 
 
 def _pooled(operator: str) -> Callable:
-    """Windows over the middle axes of `[batch, ..., channels]`."""
+    """Translates pooling over the middle axes of `[batch, ..., channels]`."""
     def convert(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
         p, rank = equation.params, len(values[0].shape)
         window, steps, sides = p["window_dimensions"], p["window_strides"], p["padding"]

@@ -1,4 +1,4 @@
-"""TensorFlow's SavedModel around the StableHLO of a bundle, written by a Python with TensorFlow.
+"""Writes the StableHLO of a bundle as a SavedModel, by a Python that has TensorFlow.
 
 Nothing of jaxcxr imports TensorFlow: `tensorflow_program.py` runs in a process of its own, with
 the Python given, which need not have JAX.

@@ -1,4 +1,4 @@
-"""StableHLO with a symbolic batch, by jax.export; the file holds the weights too."""
+"""Writes StableHLO with a symbolic batch, by jax.export; the file holds the weights too."""
 
 import pathlib
 from collections.abc import Callable
@@ -15,7 +15,7 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 def lowered(bundle: Bundle) -> tuple[Any, Callable, dict[str, tuple]]:
-    """The model of a bundle for a batch of any size.
+    """Lowers the model of a bundle for a batch of any size.
 
     Returns:
       `jax.export.Exported`, the function, and its inputs as `function.exported` gives them.

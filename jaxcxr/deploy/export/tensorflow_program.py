@@ -17,7 +17,7 @@ from tensorflow.compiler.tf2xla.python import xla
 
 
 def main(folder: pathlib.Path, out: str) -> None:
-    """Write OUT, load it and use it once for all examples and once for the first."""
+    """Writes OUT, loads it and runs it once on all examples and once on the first."""
     spec = json.loads((folder / "spec.json").read_text())
     content = (folder / "module.bin").read_bytes()
     signature = [

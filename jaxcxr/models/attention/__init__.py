@@ -1,4 +1,4 @@
-"""Attention modules, all called as `(x, memory=None, *, mask, distance, train)`.
+"""Kinds of attention, all called as `(x, memory=None, *, mask, distance, train)`.
 
 A config names one by a kind of `KINDS`, by a preset of flexible heads, `local_global(window=8)`,
 or by its groups of heads, `2*global+6*fixed(16)/entmax15`; see `groups.parse_groups`.
@@ -41,7 +41,7 @@ KINDS: dict[str, Callable[..., nn.Module]] = {
 
 
 def factory(kind: str, *, heads: int, dropout: float, dtype: Any) -> Callable[..., nn.Module]:
-    """What an encoder block calls, with `name=`, to make its attention.
+    """Returns the function that an encoder block calls, with `name=`, to make its attention.
 
     Arguments:
       kind: a key of `KINDS`, a preset of `PRESETS` with or without options, or head groups as

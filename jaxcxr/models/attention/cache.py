@@ -1,4 +1,4 @@
-"""Keys and values of the tokens before, for attention that gets its tokens one after another."""
+"""Keeps keys and values of past tokens, for attention that gets its tokens one by one."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from jaxcxr.models.attention.groups import HeadGroup
 def check(
     groups: tuple[HeadGroup, ...], where: Geometry | None, to_itself: bool, train: bool
 ) -> None:
-    """Refuses what cannot be computed token by token.
+    """Checks that a layer can compute token by token.
 
     Raises:
       UserError: an alignment with key numbers, tokens that are no line, distances to a memory, or
@@ -92,7 +92,7 @@ class Cache(nn.Module):
 
 
 def seen(mask: jax.Array | None, queries: jax.Array, keys: jax.Array) -> jax.Array:
-    """What the tokens at positions `queries` see of those at `keys`: what is not later.
+    """Causal mask of the tokens at positions `queries` over those at `keys`.
 
     Arguments:
       mask: bool `[batch or 1, heads or 1, new or 1, positions]`, of all positions, or None.

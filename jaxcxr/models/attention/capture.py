@@ -1,4 +1,4 @@
-"""What heads did in a call, for who asks for the collection `attention`: figures and explanations.
+"""Captures weights and properties of heads during a call, for plots and explanations.
 
 Weights of all pairs are an array that the computation itself may never form, so they are computed
 only where the collection is mutable:

@@ -23,9 +23,7 @@ class Linformer(nn.Module):
     zeroed before the projection, so that they add nothing. Cost proportional to length x rank.
 
     Arguments:
-      heads: number of heads; must divide the width.
-      dropout: rate on the attention weights.
-      dtype: of the computation; scores and softmax are float32.
+      heads, dropout, dtype: as in `MultiHeadAttention`.
       rank: rows of E and F.
       share: "none" (E and F for each head), "heads" (E and F for all heads) or "kv" (one E = F).
       max_length: columns of E and F; by default the length at initialisation, which is then the
@@ -127,15 +125,14 @@ def softmax_features(
     axes: tuple[int, ...] | None,
     seen: jax.Array | None = None,
 ) -> jax.Array:
-    """Positive features whose products estimate exp(x . y / sqrt(width)) up to a common factor.
+    """Positive random features: their products estimate exp(x . y / sqrt(width)) up to a factor.
 
     Arguments:
       x: float32 `[batch, length, heads, width]`, queries or keys.
       projections: `[features, width]`.
-      axes: over which the largest exponent is taken off: the features for queries (a factor of
-        one row), length and features for keys (a factor of all); both cancel in the quotient.
-        None takes nothing off, as a later key must not change what is added to an earlier one,
-        and bounds the exponent instead.
+      axes: over which the largest exponent is subtracted: features for queries, length and
+        features for keys; both cancel in the quotient. None bounds the exponent instead, so that
+        a later key does not change the sums of an earlier one.
       seen: bool `[batch or 1, length, heads or 1]`; the features of the others are 0.
 
     Returns:
@@ -183,14 +180,13 @@ def linear_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.
 def causal_linear_attention(
     query: jax.Array, key: jax.Array, value: jax.Array, chunk: int = 128
 ) -> jax.Array:
-    """Row i of tril(Q' K'^T) V, divided by the row's sum, by prefix sums over chunks, in float32.
+    """Causal linear attention: row i of tril(Q' K'^T) V over the row's sum, in float32.
 
-    Cost is proportional to length x (features + chunk) and memory, in the backward pass too, to
-    length x (features / chunk + 1) x width, as the sums are kept for chunks and not for positions.
+    Computed by prefix sums over chunks: cost proportional to length x (features + chunk), memory,
+    in the backward pass too, to length x (features / chunk + 1) x width.
 
     Arguments:
-      query: non-negative features `[batch, length, heads, features]`.
-      key: the same shape.
+      query, key: non-negative features `[batch, length, heads, features]`.
       value: `[batch, length, heads, width]`.
       chunk: positions between two sums.
 
@@ -347,9 +343,8 @@ class Fastformer(nn.Module):
     Self-attention only; cost proportional to the length.
 
     Arguments:
-      heads: number of heads; must divide the width.
+      heads, dtype: as in `MultiHeadAttention`.
       dropout: rate on alpha and beta.
-      dtype: of the computation; scores and softmax are float32.
       share_value: use the projection of the query for the value too (section 3.2 of the paper).
     """
 

@@ -33,16 +33,14 @@ class FlexibleHeadAttention(nn.Module):
       w_i  = norm(s_i + log m_i)                    o_i  = sum_j w_ij v_j
       y_i  = b + sum over heads of gate_i W_out o_i
 
-    One group of plain heads is `flax.linen.MultiHeadDotProductAttention`. The outputs of all
-    groups are one product. Where all heads have the same sizes the
-    parameters `query`, `key`, `value` and `out` are those of `MultiHeadAttention`, heads in the
-    order of the groups, so that weights of plain attention fit as they are; otherwise each group
-    has its own, `group_0_query` and so on. What groups learn besides is under `group_0` ...
+    Where all heads have the same sizes the parameters `query`, `key`, `value` and `out` are those
+    of `MultiHeadAttention`, heads in the order of the groups, so that weights of plain attention
+    fit as they are; otherwise each group has its own, `group_0_query` and so on. Other parameters
+    of a group are under `group_0` ...
 
     A span with a bound (fixed, ramped, or learned with a limit) costs, on a line or a grid, what
-    lies inside its window. Plain heads are cuDNN's
-    fused kernel where its conditions hold, see `fused.choose`. Anything else computes every pair,
-    by chunks of queries when there are many.
+    lies inside its window. Plain heads are cuDNN's fused kernel where its conditions hold, see
+    `fused.choose`. All else computes every pair, by chunks of queries when there are many.
 
     In training, the losses of spans and gates and the expected cost are sown into the collection
     `losses` as `span`, `gate` and `cost`, each weighted and divided by the heads of the layer.
@@ -150,14 +148,14 @@ class FlexibleHeadAttention(nn.Module):
         return self._combine(outputs, sizes, dim)
 
     def _tell(self, losses: dict[str, jax.Array], captured: list[dict[str, jax.Array]]) -> None:
-        """Sows what was asked for."""
+        """Sows losses and captured properties."""
         for name, loss in losses.items():
             self.sow("losses", name, loss)
         for name, value in (capture.joined(captured) if captured else {}).items():
             self.sow(capture.COLLECTION, name, value)
 
     def _geometry(self, distance: Any) -> Geometry | None:
-        """Where tokens stand; None where no group asks."""
+        """Geometry of the tokens; None where no group needs it."""
         if not any(group.needs_distance for group in self.groups):
             return None
         where = self._layout(distance)
@@ -311,7 +309,7 @@ def _by_group(weights: jax.Array, counts: list[int], axis: int) -> list[jax.Arra
 
 
 def _captured(rule, params, parts, places, mask, share, gate, largest) -> dict[str, jax.Array]:
-    """Weights and properties of the heads of a group, for who asks."""
+    """Weights and properties of the heads of a group, for the collection `attention`."""
     weights = weighing.weights(
         rule, params, parts["query"], parts["key"], places, mask, share, _valid(mask)
     )

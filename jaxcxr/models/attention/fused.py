@@ -1,4 +1,4 @@
-"""Plain heads by the fused kernel of cuDNN, where there is one: no weights are ever stored."""
+"""Computes plain heads by the fused kernel of cuDNN, which stores no weights, where it can."""
 
 import functools
 from typing import Any
@@ -36,20 +36,17 @@ def choose(
     masked: bool,
     dropout: bool,
 ) -> tuple[str, str]:
-    """Who computes plain heads.
+    """Chooses between cuDNN and products of matrices for plain heads.
 
     The conditions are those of `jax.nn.dot_product_attention(implementation="cudnn")` (jax
-    0.10.2). Its implementation "xla" is never chosen: it forms the products of `weighing` in the
-    same time, has no chunks and no dropout, and its bfloat16 gradient needs implicit promotion.
+    0.10.2). Its "xla" is no faster than `weighing` and has neither chunks nor dropout.
 
     Arguments:
       platform: "cpu", "cuda", "rocm" or "tpu".
       capability: compute capability of a CUDA device, such as 9.0; else 0.
       dtype: of the computation.
-      width: of a query and of a key.
-      value_width: of a value.
-      queries: number of queries.
-      keys: number of keys.
+      width, value_width: of a query and of a value.
+      queries, keys: numbers of them.
       masked: whether a mask hides keys.
       dropout: whether weights are dropped.
 
@@ -113,8 +110,7 @@ def attend(
       group: see `plain`.
       params: of its alignment.
       query: `[batch, queries, heads, width]`.
-      key: `[batch, keys, heads, width]`.
-      value: the shape of `key`.
+      key, value: `[batch, keys, heads, width]`.
       mask: bool `[batch or 1, heads or 1, queries or 1, keys]` or None.
       implementation: of `jax.nn.dot_product_attention`.
     """

@@ -1,4 +1,4 @@
-"""Where tokens stand: distances for spans and relative positions for learned biases.
+"""Geometries of tokens: distances for spans, relative positions for learned biases.
 
 A geometry gives every token a place, a short row of integers, and computes from two arrays of
 places what any part of the n x m table holds, so that the whole table is never needed. Geometries
@@ -187,7 +187,7 @@ Geometry = TokenSequence | Grid | Tree | Measured
 
 
 def geometry(distance: Any) -> Geometry | None:
-    """What the argument `distance` of an attention says, an array becoming `Measured`."""
+    """The geometry in the argument `distance` of an attention; an array becomes `Measured`."""
     if distance is None or isinstance(distance, Geometry):
         return distance
     return Measured(distance)
@@ -197,7 +197,7 @@ def of_layout(
     grid: tuple[int, int] | tuple[()] | None = None, global_tokens: int = 0,
     parents: tuple[int, ...] = (),
 ) -> Geometry:
-    """The geometry that facts about the tokens of a layer give.
+    """Makes a geometry from the layout of tokens that a model gives to its layers.
 
     Arguments:
       grid: (rows, columns) of patches.

@@ -1,4 +1,4 @@
-"""Head groups: what the heads of a group have in common, as a value and as text."""
+"""Groups of heads: their properties as a value, and the notation in which configs write them."""
 
 import dataclasses
 import inspect
@@ -127,7 +127,7 @@ def widths(groups: tuple[HeadGroup, ...], dim: int) -> tuple[tuple[int, int], ..
 
 
 def parse_groups(text: str) -> tuple[tuple[HeadGroup, ...], Cost | None]:
-    """Head groups written as text, such as `2*global + 6*fixed(16)/entmax15/static(0.01)`.
+    """Reads head groups such as `2*global + 6*fixed(16)/entmax15/static(0.01)`.
 
     Groups are joined by `+`. A group is its number of heads, `*`, and words joined by `/`, in any
     order, each for one property: a span (`global`, `fixed(16)`, `adaptive(ramp=2,init=-1)`,

@@ -1,4 +1,4 @@
-"""What a layer of flexible heads adds to the loss: spans, gates and expected cost."""
+"""Terms of the loss of a layer of flexible heads: spans, gates and expected cost."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -43,8 +43,7 @@ class Losses:
         """Adds the terms of a group.
 
         Arguments:
-          rule: of the group.
-          params: of the group.
+          rule, params: of the group.
           gate: its gates, as they multiply the outputs.
           share: learned spans over the limit, see `spans.factor`.
           places: of queries and keys, as the geometry gives them.

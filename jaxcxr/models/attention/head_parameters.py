@@ -1,4 +1,4 @@
-"""What heads learn: their projections, and what the heads of a group learn besides."""
+"""Parameters of heads: their projections, and those that only some groups have."""
 
 from typing import Any
 
@@ -60,8 +60,7 @@ class Output(nn.Module):
 class HeadNorm(nn.Module):
     """Layer normalisation of the queries or keys of each head, with a scale and no bias.
 
-    flax's own has this result, but mixes its float32 statistics with narrower and wider inputs by
-    implicit promotion (0.12.8).
+    flax's own promotes narrower and wider inputs implicitly (0.12.8).
     """
 
     epsilon: float = 1e-6
@@ -77,7 +76,7 @@ class HeadNorm(nn.Module):
 
 
 class GroupParameters(nn.Module):
-    """What the heads of a group learn beside their projections."""
+    """Parameters of a group of heads beside its projections."""
 
     group: HeadGroup
     width: int
@@ -106,14 +105,14 @@ class GroupParameters(nn.Module):
 
 
 def gate_projection(group: HeadGroup, width: int, name: str) -> Projection | None:
-    """What token and element gates are computed with; `width` is that of the values."""
+    """Makes the projection for token and element gates; `width` is that of the values."""
     if group.gate not in ("token", "element"):
         return None
     return Projection((group.count, width if group.gate == "element" else 1), _ZEROS, name=name)
 
 
 def span_projection(group: HeadGroup, name: str) -> Projection | None:
-    """What dynamic spans are computed with."""
+    """Makes the projection for dynamic spans."""
     if not isinstance(group.span, spans.Dynamic):
         return None
     return Projection((group.count,), _ZEROS, _DYNAMIC_START, name=name)

@@ -1,4 +1,4 @@
-"""Multi-head attention behind the one call interface that every attention of the package has."""
+"""Plain multi-head attention, whose call all other kinds share."""
 
 from typing import Any
 
@@ -34,11 +34,9 @@ def attention_weights(
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention with equal heads (Vaswani et al. 2017, section 3.2.2).
 
-    With the same weights it equals `flax.linen.MultiHeadDotProductAttention`, which is not used
-    because its softmax is in the compute dtype and its call has no place for `distance`.
-    `jax.nn.dot_product_attention` has no dropout, and its bfloat16 gradient needs implicit dtype
-    promotion (jax 0.10.2); outside cuDNN it computes the same products. Where the collection
-    `attention` is mutable, the weights before dropout are sown into it as `weights`.
+    With the same weights it equals `flax.linen.MultiHeadDotProductAttention`, whose softmax is in
+    the compute dtype. Where the collection `attention` is mutable, the weights before dropout are
+    sown into it as `weights`.
 
     Arguments:
       heads: number of heads; must divide the width of `x`.
@@ -67,8 +65,7 @@ class MultiHeadAttention(nn.Module):
           memory: `[batch, keys, dim of the memory]`; `x` itself by default.
           mask: bool `[batch or 1, heads or 1, queries or 1, keys]`, True where a key is seen.
             A query that sees no key gets the mean of all values, never NaN.
-          distance: `[queries, keys]`, part of the common interface for heads with a span; equal
-            heads see everything and do not use it.
+          distance: not used; of the common interface, for heads with a span.
           train: applies dropout (needs the rng `dropout`).
 
         Returns:

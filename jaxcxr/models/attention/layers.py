@@ -1,4 +1,4 @@
-"""The attention of each layer of an encoder, from what a config says."""
+"""Makes the attention of each layer of an encoder from the option of a config."""
 
 import ast
 import inspect
@@ -63,7 +63,7 @@ def layers(
     dtype: Any,
     **layout: Any,
 ) -> list[Callable[..., nn.Module]]:
-    """What makes the attention of each layer.
+    """Returns the functions that make the attention of each layer.
 
     Arguments:
       kinds: one kind for all layers, or several that the layers take in turn, as a tuple or

@@ -57,9 +57,7 @@ class LocalBlocks(nn.Module):
     Self-attention only; cost proportional to length x (block + before + after).
 
     Arguments:
-      heads: number of heads; must divide the width.
-      dropout: rate on the attention weights.
-      dtype: of the computation; scores and softmax are float32.
+      heads, dropout, dtype: as in `MultiHeadAttention`.
       block: positions that share one neighbourhood.
       before: earlier positions seen beyond the block.
       after: later positions seen beyond the block.
@@ -211,9 +209,7 @@ class Longformer(nn.Module):
     Self-attention only; cost proportional to length x (window + global_tokens).
 
     Arguments:
-      heads: number of heads; must divide the width.
-      dropout: rate on the attention weights.
-      dtype: of the computation; scores and softmax are float32.
+      heads, dropout, dtype: as in `MultiHeadAttention`.
       window: positions seen, half of them on each side; even.
       dilation: of each head, one number for all or as many numbers as heads.
       causal: a position sees no later one, and a global token neither.

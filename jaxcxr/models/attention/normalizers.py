@@ -1,4 +1,4 @@
-"""From alignment scores to attention weights: the distributions p of a head.
+"""Normalisers: from alignment scores to attention weights.
 
 Simplex normalisers map scores `[..., keys]` to weights that sum to 1. A key is hidden from them by
 the score `HIDDEN`; where all keys are hidden, all weigh the same. `sigmoid` and `quasi` weigh every

@@ -1,4 +1,4 @@
-"""What the members of the attention family share: projections to heads and back, and masks."""
+"""Projections to heads and back, and masks, as every kind of attention needs them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ _INIT = nn.initializers.xavier_uniform()
 
 
 def to_heads(x: jax.Array, heads: int, dtype: Any, name: str) -> jax.Array:
-    """A Dense called `name` of the calling module, from `[batch, length, dim]` to heads.
+    """Projects `[batch, length, dim]` to heads, by a Dense called `name` of the calling module.
 
     Returns:
       `[batch, length, heads, dim / heads]`.
@@ -32,20 +32,20 @@ def to_heads(x: jax.Array, heads: int, dtype: Any, name: str) -> jax.Array:
 
 
 def from_heads(mixed: jax.Array, dtype: Any) -> jax.Array:
-    """The Dense `out` of the calling module, `[batch, length, heads, width]` to the full width."""
+    """Projects `[batch, length, heads, width]` back, by the Dense `out` of the calling module."""
     dim = mixed.shape[-2] * mixed.shape[-1]
     layer = nn.DenseGeneral(dim, axis=(-2, -1), dtype=dtype, kernel_init=_INIT, name="out")
     return layer(mixed)
 
 
 def only_self(kind: str, memory: jax.Array | None) -> None:
-    """Refuses a memory, which `kind` has no use for."""
+    """Raises a UserError where self-attention of this kind is given a memory."""
     if memory is not None:
         raise UserError(f"attention {kind!r} is self-attention only; use 'mha' for a memory.")
 
 
 def keys_seen(kind: str, mask: jax.Array | None) -> jax.Array | None:
-    """Keys that every query sees, of a mask that may not depend on the query.
+    """Reads which keys are seen from a mask that may not depend on the query.
 
     Arguments:
       kind: name for the message.

@@ -1,4 +1,4 @@
-"""A smaller layer of flexible heads that computes what a trained one computes.
+"""Prunes a trained layer of flexible heads to a smaller one with the same outputs.
 
 Heads whose static gate is closed go; other static gates become part of the output weights.
 Learned spans are no longer learned where that saves work: those that reach every token become
@@ -54,7 +54,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What becomes of a layer.
+    """The layer that a layer is pruned to.
 
     Attributes:
       groups: of the layer as it is.
@@ -83,7 +83,7 @@ def plan(
     tokens: int,
     round_to: float = 0.0,
 ) -> Plan:
-    """Decides which heads stay, and as what.
+    """Plans which heads stay, and with which spans.
 
     Arguments:
       groups: of the layer.
@@ -129,7 +129,7 @@ def plan(
 
 
 def apply(plan_: Plan, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of the smaller layer.
+    """Computes the parameters of the smaller layer.
 
     Arguments:
       plan_: of `plan`; its gates may come from other parameters of the same layer, such as a
@@ -164,7 +164,7 @@ def _kept(group: HeadGroup, own: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _divides(group: HeadGroup, heads: tuple[int, ...]) -> bool:
-    """Whether these heads compute alone what they compute among the others of their group."""
+    """Whether these heads give the same outputs without the others of their group."""
     if len(heads) == group.count:
         return True
     if group.rel_bias == "alibi":
@@ -201,7 +201,7 @@ def _learned(group: HeadGroup) -> bool:
 def _take_apart(
     groups: tuple[HeadGroup, ...], params: Mapping[str, Any], dim: int
 ) -> tuple[list[Flat], np.ndarray]:
-    """What each group has, by names that do not depend on the other groups, and the bias."""
+    """Parameters of each group, by names that do not depend on the other groups, and the bias."""
     sizes, found, first = widths(groups, dim), [], 0
     fused = len(set(sizes)) == 1
     for index, group in enumerate(groups):

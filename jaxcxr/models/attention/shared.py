@@ -1,4 +1,4 @@
-"""Attention weights shared by neighbouring layers, and which layers to share them.
+"""Shares attention weights between neighbouring layers, and chooses which layers share.
 
 Xiao et al. 2019, "Sharing Attention Weights for Fast Transformer" (SAN, arXiv:1906.11024).
 """
@@ -24,11 +24,9 @@ class SharedAttention(nn.Module):
     them.
 
     Arguments:
-      heads: number of heads; must divide the width.
-      dropout: rate on the attention weights, drawn anew in each layer.
-      dtype: of the computation; scores and softmax are float32.
+      heads, dropout, dtype: as in `MultiHeadAttention`.
       size: layers of a group.
-      leads: whether it is the first of its group; `layers.layers` sets it.
+      leads: whether it is the first of its group; set by `layers.layers`.
     """
 
     heads: int
@@ -82,7 +80,7 @@ def js_divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 def similarities(maps: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
-    """How alike the attention of two layers is: the mean of 1 - JS divergence.
+    """Similarity of the attention of two layers, the mean of 1 - JS divergence.
 
     Arguments:
       maps: attention weights `[layers, batch, heads, queries, keys]`.
@@ -103,7 +101,7 @@ def similarities(maps: np.ndarray, valid: np.ndarray | None = None) -> np.ndarra
 
 
 def group_layers(similarity: np.ndarray, threshold: float) -> list[int]:
-    """Which neighbouring layers to let share their weights (section 3.3 of the paper).
+    """Groups neighbouring layers that may share their weights (section 3.3 of the paper).
 
     From the first layer on, a group takes in the next layer as long as the mean similarity over
     all pairs of the group stays at least `threshold`.

@@ -13,7 +13,7 @@ from jaxcxr.models.attention.tiling import Extra, Tiling, mask_of_tiles, tiled_a
 
 
 class _Sparse(nn.Module):
-    """What both patterns share: projections around `_attend`; arguments as in `Strided`."""
+    """Projections around `_attend`, which both patterns share; arguments as in `Strided`."""
 
     heads: int
     dropout: float = 0.0
@@ -54,15 +54,13 @@ class Strided(_Sparse):
     Self-attention only; cost proportional to length x (3 stride + length / stride).
 
     Arguments:
-      heads: number of heads; must divide the width.
-      dropout: rate on the attention weights.
-      dtype: of the computation; scores and softmax are float32.
+      heads, dropout, dtype: as in `MultiHeadAttention`.
       stride: distance between the positions; 0 is the root of the length, rounded up.
       causal: a position sees no later one.
     """
 
     def _columns(self, tiling: Tiling, mask: jax.Array | None) -> jax.Array:
-        """What is seen beyond the window: bool `[batch or 1, tiles, heads or 1, tile, tiles]`."""
+        """Positions seen beyond the window: bool `[batch or 1, tiles, heads or 1, tile, tiles]`."""
         positions = tiling.positions()[0]
         count = positions.shape[0]
         gap = jnp.arange(count)[:, None] - jnp.arange(count)

@@ -82,7 +82,7 @@ class Tiling:
 
 
 def mask_of_tiles(tiling: Tiling, mask: jax.Array | None, visible: Callable | None) -> jax.Array:
-    """What the queries of a tile see, of a mask and `visible` as in `tiled_attention`.
+    """Mask of the queries of each tile, of `mask` and `visible` as in `tiled_attention`.
 
     Returns:
       bool `[batch or 1, tiles, heads or 1, tile or 1, tile with halo]`.
@@ -106,8 +106,7 @@ class Extra:
     """Keys that stand beside the window of every query.
 
     Arguments:
-      key: `[batch, extra, heads, width]`.
-      value: the same shape.
+      key, value: `[batch, extra, heads, width]`.
       mask: bool `[batch or 1, heads or 1, queries or 1, extra]` or None; queries in sequence
         order.
     """
@@ -134,9 +133,7 @@ def tiled_attention(
     positions x positions is formed.
 
     Arguments:
-      query: `[batch, positions, heads, width]`.
-      key: the same shape.
-      value: the same shape.
+      query, key, value: `[batch, positions, heads, width]`.
       tiling: tiles of the positions.
       mask: bool `[batch or 1, heads or 1, positions or 1, positions]` or None.
       drop: applied to the weights.

@@ -47,9 +47,7 @@ class TransformerXL(nn.Module):
     it along, through any model that contains the layer.
 
     Arguments:
-      heads: number of heads; must divide the width, which is even.
-      dropout: rate on the attention weights.
-      dtype: of the computation; scores and softmax are float32.
+      heads, dropout, dtype: as in `MultiHeadAttention`; the width is even.
       causal: a position sees no later one.
       clamp: distances beyond it count as it; 0 for none.
       remembered: positions kept from call to call.
@@ -65,7 +63,7 @@ class TransformerXL(nn.Module):
     def _recall(
         self, x: jax.Array, mask: jax.Array | None
     ) -> tuple[jax.Array | None, jax.Array | None]:
-        """The memory of the collection and the mask over it and `x`; remembers `x`."""
+        """Returns what the collection remembers and the mask over it and `x`; remembers `x`."""
         batch, length = x.shape[:2]
         valid = jnp.ones((1, length), bool) if mask is None else mask.any((1, 2))
         now = {"inputs": x, "valid": jnp.broadcast_to(valid, (batch, length))}
@@ -106,7 +104,7 @@ class TransformerXL(nn.Module):
           mask: bool `[batch or 1, heads or 1, length or 1, remembered + length]`, True where a
             key is seen.
           distance: not used; distances are those of the positions.
-          train: applies dropout (needs the rng `dropout`).
+          train: as in `MultiHeadAttention.__call__`.
 
         Returns:
           `[batch, length, dim]`.

@@ -1,7 +1,7 @@
-"""What one head group does with queries, keys and values: all of it, by chunks, or by windows.
+"""Computes a head group in three ways of one result: at once, by chunks, or by windows.
 
-The three give the same result. By chunks, memory is bounded; by windows, the work is that inside
-a bounded span, forward and backward.
+By chunks, memory is bounded; by windows, the work is that inside a bounded span, forward and
+backward.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ _LINE_TILE, _GRID_TILE = 16, 2
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What does not depend on the tokens.
+    """All that the weights of a group depend on beside tokens and parameters.
 
     Arguments:
       group: the head group.
@@ -60,7 +60,7 @@ def weights(
     share: jax.Array | None = None,
     valid: jax.Array | None = None,
 ) -> jax.Array:
-    """Weight of every key for every query.
+    """Weighs every key for every query.
 
     Arguments:
       rule: the group and the geometry.
@@ -132,19 +132,11 @@ def everything(
     rng: jax.Array | None = None,
     valid: jax.Array | None = None,
 ) -> jax.Array:
-    """Outputs `[batch, queries, heads, value width]`; arguments as in `weights`.
+    """Outputs `[batch, queries, heads, value width]`; other arguments as in `weights`.
 
     Arguments:
-      rule: its `dropout` is the rate on the weights.
-      params: as in `weights`.
-      query: as in `weights`.
-      key: as in `weights`.
       value: `[batch, keys, heads, value width]`.
-      places: as in `weights`.
-      mask: as in `weights`.
-      share: as in `weights`.
-      rng: for dropout.
-      valid: as in `weights`.
+      rng: for dropout at the rate of `rule`.
     """
     found = weights(rule, params, query, key, places, mask, share, valid)
     if rule.dropout and rng is not None:

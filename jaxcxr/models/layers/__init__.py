@@ -1,1 +1,1 @@
-"""What the layers of every model share: sharding, rematerialisation, taps."""
+"""Parts of every model: sharding, rematerialisation, positions, taps."""

@@ -1,7 +1,4 @@
-"""Functions of the blocks in the form that costs least with their gradients.
-
-What each form gave is in the table of `jaxcxr.bench.train_bench`.
-"""
+"""Functions of encoder blocks in the form whose gradients cost least."""
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +11,10 @@ EPSILON = 1e-6
 def kept(x: jax.Array) -> jax.Array:
     """Returns `x`; on CPU its gradient is computed once and stored, if the step's options say so.
 
-    The gradient of a residual stream is a sum to which each block adds. XLA's CPU compiler fuses
-    cheap producers into every consumer, so that the weight gradients of a block compute the sum
-    over all later blocks anew, element by element: the time of a step grows with the square of the
-    depth. A barrier stops that; it changes no number. The compiler takes barriers out before it
-    fuses unless `train.setup` tells it not to. Other compilers weigh what they repeat.
+    XLA's CPU compiler fuses cheap producers into every consumer, so that each block sums the
+    gradients of all later blocks anew and the time of a step grows with the square of the depth. A
+    barrier stops that and changes no number. It works where `train.setup` tells the compiler not
+    to remove barriers before fusion.
     """
     return jax.lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x
 

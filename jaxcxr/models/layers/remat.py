@@ -1,4 +1,4 @@
-"""What the backward pass keeps of a block, and what it computes again."""
+"""Rematerialisation: parts of a block that the backward pass computes again."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ NAMES = tuple(_POLICIES)
 
 
 def rematerialized(block: type[nn.Module], remat: str | bool, **options: Any) -> type[nn.Module]:
-    """The class of a block whose parts are computed again in the backward pass.
+    """Returns the class of a block, parts of which the backward pass computes again.
 
     Arguments:
       block: class of the module.

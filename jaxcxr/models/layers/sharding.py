@@ -1,4 +1,4 @@
-"""How activations lie on the devices of a mesh; without a mesh, nothing."""
+"""Constrains how activations are split over a mesh; does nothing without one."""
 
 import jax
 from jax.sharding import PartitionSpec as P
@@ -10,8 +10,8 @@ BATCH_AXES = ("data", "fsdp")
 def by_example(x: jax.Array) -> jax.Array:
     """Splits `[batch, ...]` by example alone, where a mesh is set that divides the batch.
 
-    XLA chooses for itself what no constraint says; between the layers that a mesh's axis `tensor`
-    splits it would split features too, and pay for each LayerNorm with two reductions.
+    Without it XLA would also split features between the layers that the axis `tensor` splits, and
+    pay for each LayerNorm with two reductions.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or not set(BATCH_AXES) <= set(mesh.axis_names):

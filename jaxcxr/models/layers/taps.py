@@ -1,4 +1,4 @@
-"""Tensors that explanations look at, and their gradients.
+"""Marks tensors for explanations, which read them and their gradients.
 
 `tap` marks a tensor of a model. It changes nothing, has no parameters and costs nothing, unless
 the caller asks for the collection `features` (the values) or gives `perturbations` (zeros to be

@@ -17,7 +17,7 @@ INPUTS = ("screen", "standardized")
 
 
 def _features(keypoints: jax.Array, mask: jax.Array | None, inputs: str) -> jax.Array:
-    """What the networks see of a frame, float32 `[batch, frames, features]`."""
+    """Features of each frame, float32 `[batch, frames, features]`."""
     batch, frames = keypoints.shape[:2]
     if inputs not in INPUTS:
         raise UserError(f"inputs={inputs!r} is not known; use {' or '.join(INPUTS)}.")
@@ -100,7 +100,7 @@ class ConvolutionBackbone(nn.Module):
         return x
 
     def _cut(self, x, there, width: int, gap: int, strided: bool):
-        """The taps of each output, what takes the input beside an output, and the mask there."""
+        """The taps of each output, a function for the input beside each output, and its mask."""
         middle = width - 1 if self.causal else width // 2
         if strided:
             slices = [slice(tap, None, width) for tap in range(width)]
@@ -126,9 +126,9 @@ class PoseConvolution(nn.Module):
       dropout: rate after each convolution.
       momentum: of BatchNorm's running statistics.
       inputs: "screen" (x and y, 0 where unseen) or "standardized" (also the confidence, see
-        `keypoints.standardize`).
+        `standardization.standardize`).
       causal: a frame is lifted from itself and those before it.
-      uncertainty: a variance of each joint too, see `pose_outputs`.
+      uncertainty: a variance of each joint too, see `outputs.Outputs.read`.
       trajectory: the place of the root too.
       axis_name: mapped axis over which BatchNorm averages.
       dtype: of the computation; parameters, normalisation and output are float32.
@@ -266,12 +266,7 @@ class PoseFrame(nn.Module):
       width: of the layers.
       blocks: residual blocks of two layers.
       dropout: rate after each layer.
-      momentum: of BatchNorm's running statistics.
-      inputs: as in `PoseConvolution`.
-      uncertainty: as in `PoseConvolution`.
-      trajectory: as in `PoseConvolution`.
-      axis_name: mapped axis over which BatchNorm averages.
-      dtype: of the computation; parameters, normalisation and output are float32.
+      The others are as in `PoseConvolution`.
     """
 
     stream: ClassVar = Windowed

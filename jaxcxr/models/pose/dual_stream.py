@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.models.attention.stacks import Stack
-from jaxcxr.models.pose.streaming import Cached
-from jaxcxr.models.pose.transformers import (
+from jaxcxr.models.pose.joint_transformers import (
     PARENTS,
     JointsBackbone,
     joint_stacks,
     lift_joints,
 )
+from jaxcxr.models.pose.streaming import Cached
 from jaxcxr.models.sequence import transformer
 
 
@@ -69,28 +69,10 @@ class PoseDualStream(nn.Module):
     a_st F_st + a_ts F_ts, where (a_st, a_ts) = softmax(W [F_st, F_ts]) for every token.
 
     Arguments:
-      dim: width of the tokens.
       depth: number of layers, each of four blocks.
-      heads: attention heads.
-      mlp_ratio: hidden units of the MLPs over `dim`.
-      dropout: rate after the positions, on the attention outputs and in the MLPs.
-      attention_dropout: rate on the attention weights.
-      drop_path: stochastic-depth rate of the last layer; rises linearly from 0.
       attention: kind of attention over frames, or the kinds that the layers take in turn, in both
         streams; see `attention.layers.layers`.
-      joint_attention: kind or kinds of attention over joints.
-      parents: index of each joint's parent, -1 for the root; by default those of Human3.6M.
-      positions: "sinusoidal" (any number of frames), "learned" (up to `max_length`) or "none".
-      max_length: rows of the learned positions.
-      causal: a frame sees no later frame, so that the model can run on a stream.
-      latency: frames after its own that a frame of a causal model sees, in the first layer.
-      norm: "pre", "post" or "tfixup"; see `transformer.Block`.
-      remat: what the backward pass computes again of each block: "none", "full", "dots" or
-        "weight_dots"; see `remat.rematerialized`.
-      uncertainty: also a log variance for each joint.
-      trajectory: also where the root stands; see `pose_outputs.Outputs.read` for both.
-      decode: each call gets the next frame; see `streaming`, which sets it.
-      dtype: of the computation; parameters, LayerNorm, softmax and output are float32.
+      The others are as in `PoseSpatioTemporal`.
     """
 
     stream: ClassVar = Cached
@@ -125,5 +107,5 @@ class PoseDualStream(nn.Module):
     def __call__(
         self, keypoints: jax.Array, *, mask: jax.Array | None = None, train: bool = False
     ) -> Any:
-        """Lifts sequences; arguments, shapes and units as in `pose.PoseTemporal.__call__`."""
+        """Lifts sequences; arguments, shapes and units as in `PoseTemporal.__call__`."""
         return lift_joints(self, DualStreamBackbone, keypoints, mask, train)

@@ -1,7 +1,7 @@
-"""Parts with which a transformer over frames gets its frames one after another.
+"""Parts with which a transformer over frames reads its frames one by one.
 
-What is kept between frames lies in the collection `cache`, which `init` makes from a clip as long
-as what is to be remembered. The first block over frames may look `ahead`: it then computes the
+Tokens are kept in the collection `cache`, which `init` makes from a clip of as many frames as are
+to be remembered. The first block over frames may look `ahead`: it then computes the
 token of the frame that came so many frames ago, and all blocks after it follow that late.
 """
 
@@ -36,7 +36,7 @@ def _function(make: Callable[..., nn.Module]) -> Any:
 
 
 def stepwise(make: Callable[..., nn.Module], ahead: int) -> Callable[..., nn.Module]:
-    """What makes an attention of the same parameters that gets its tokens one by one.
+    """Returns a function that makes the same attention for tokens that come one by one.
 
     Arguments:
       make: makes the attention, as `attention.factory` returns it.

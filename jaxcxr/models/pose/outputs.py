@@ -1,4 +1,4 @@
-"""What a pose model's head gives: joints, how sure it is of each, and where the root stands."""
+"""Outputs of a pose model: joints, a variance of each, and the place of the root."""
 
 import dataclasses
 from typing import Any
@@ -41,19 +41,19 @@ class Outputs:
         return 3 + self.uncertainty + 3 * self.trajectory
 
     def of_frames(self, y: jax.Array) -> Any:
-        """What `[batch, frames, width]` says, see `read`."""
+        """Reads outputs `[batch, frames, width]`, see `read`."""
         y = y.astype(jnp.float32)
         ends = (3 * self.joints, (3 + self.uncertainty) * self.joints)
         joints = y[..., : ends[0]].reshape(*y.shape[:-1], self.joints, 3)
         return self.read(joints, y[..., ends[0] : ends[1]], y[..., ends[1] :])
 
     def of_joints(self, y: jax.Array) -> Any:
-        """What `[batch, frames, joints, joint_width]` says, see `read`."""
+        """Reads outputs `[batch, frames, joints, joint_width]`, see `read`."""
         y = y.astype(jnp.float32)
         return self.read(y[..., :3], y[..., 3], y[..., 3 + self.uncertainty :].mean(-2))
 
     def read(self, joints: jax.Array, spread: jax.Array, root: jax.Array) -> Any:
-        """Names and units of the numbers.
+        """Gives the numbers their names and units.
 
         Arguments:
           joints: `[batch, frames, joints, 3]`.

@@ -14,7 +14,7 @@ from jaxcxr.models.sequence.recurrent import Recurrent, first_carry, make_cell
 
 
 def frame_features(keypoints: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """What a model that takes frames whole sees of each, float32 `[batch, frames, 3 joints + 3]`.
+    """Features of whole frames, float32 `[batch, frames, 3 joints + 3]`.
 
     Arguments:
       keypoints: float `[batch, frames, joints, 3]` as (x, y, confidence).
@@ -64,7 +64,7 @@ class PoseRecurrent(nn.Module):
       bidirectional: run every layer both ways.
       dropout: rate between layers.
       uncertainty: also a log variance for each joint.
-      trajectory: also where the root stands; see `pose_outputs.Outputs.read` for both.
+      trajectory: also where the root stands; see `outputs.Outputs.read` for both.
       dtype: of the computation; parameters and output are float32.
     """
 
@@ -83,7 +83,7 @@ class PoseRecurrent(nn.Module):
     def __call__(
         self, keypoints: jax.Array, *, mask: jax.Array | None = None, train: bool = False
     ) -> Any:
-        """Lifts sequences; arguments, shapes and units as in `pose.PoseTemporal.__call__`."""
+        """Lifts sequences; arguments, shapes and units as in `PoseTemporal.__call__`."""
         x = Recurrent(
             self.cell, self.width, self.layers, self.bidirectional, self.dropout, self.dtype,
             name="backbone",

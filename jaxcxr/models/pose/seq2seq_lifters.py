@@ -11,14 +11,13 @@ from jaxcxr.models.pose.recurrent_lifter import frame_features
 from jaxcxr.models.sequence.recurrent_attention import RecurrentEncoderDecoder
 from jaxcxr.models.sequence.seq2seq import EncoderDecoder
 
-# Metres: the unit of the poses that the decoders read, so that they are of the order of 1. They
-# write metres as all lifters do: with the unit on the output too, its layer learns at 0.3 of the
-# rate of the others'.
+# Metres: the unit of the poses that the decoders read, so that they are of the order of 1. Their
+# outputs are metres: scaled too, the output layer would learn at 0.3 of the rate of the others.
 UNIT = 0.3
 
 
 class _Recurrent(RecurrentEncoderDecoder):
-    """With an output layer that the owner made, so that it is a group of parameters by itself."""
+    """An encoder-decoder whose output layer belongs to its owner, as the group `head`."""
 
     output: nn.Module | None = None
 
@@ -28,7 +27,7 @@ class _Recurrent(RecurrentEncoderDecoder):
 
 
 class _Transformer(EncoderDecoder):
-    """With an output layer that the owner made."""
+    """An encoder-decoder whose output layer belongs to its owner, as the group `head`."""
 
     output: nn.Module | None = None
 
@@ -60,7 +59,7 @@ def _write(
 
 
 class _Lifter(nn.Module):
-    """What both share; their `_decoder(features, head)` makes the encoder-decoder around a head."""
+    """Lifts with the encoder-decoder that `_decoder(features, head)` of a subclass makes."""
 
     @nn.compact
     def __call__(
@@ -71,7 +70,7 @@ class _Lifter(nn.Module):
         train: bool = False,
         joints: jax.Array | None = None,
     ) -> Any:
-        """Lifts sequences; arguments, shapes and units as in `pose.PoseTemporal.__call__`.
+        """Lifts sequences; arguments, shapes and units as in `PoseTemporal.__call__`.
 
         Arguments:
           joints: the true joints `[batch, frames, joints, 3]` in metres. Where they are given in
@@ -149,22 +148,9 @@ class PoseEncoderDecoder(_Lifter):
     """Transformer encoder over the keypoints, transformer decoder that writes poses.
 
     Arguments:
-      dim: width of the tokens.
-      encoder_depth: number of encoder blocks.
-      decoder_depth: number of decoder blocks.
-      heads: attention heads.
-      mlp_ratio: hidden units of the MLPs over `dim`.
-      dropout: rate after the positions, on the attention outputs and in the MLPs.
-      attention_dropout: rate on the attention weights.
-      attention: kind of attention of the encoder, or the kinds that its blocks take in turn.
-      norm: "pre", "post" or "tfixup".
-      positions: "sinusoidal" (any number of frames) or "learned" (up to `max_length`).
-      max_length: rows of the learned positions.
-      teacher_forcing: as in `PoseSeq2Seq`.
-      teacher_noise: as in `PoseSeq2Seq`.
-      uncertainty: also a log variance for each joint.
-      trajectory: also where the root stands.
-      dtype: of the computation; parameters, LayerNorm, softmax and output are float32.
+      dim, encoder_depth, decoder_depth, heads, mlp_ratio, dropout, attention_dropout, attention,
+        norm, positions, max_length: as in `seq2seq.EncoderDecoder`.
+      The others are as in `PoseSeq2Seq`.
     """
 
     dim: int = 128

@@ -1,4 +1,4 @@
-"""What the pose models see of a frame: its pose, apart from where and how large it stands."""
+"""Standardises the keypoints of a frame: the pose apart from its place and size."""
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,11 @@ LEAST_EXTENT = 0.01
 def standardize(keypoints: jax.Array, mask: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
     """Splits each frame's keypoints into the pose itself and its place and extent on the screen.
 
-    On the screen a person's pose is a small deviation on top of where the person stands: the part
-    that matters has a tenth of the amplitude of what surrounds it. Centred by the mean of the seen
-    joints and divided by their extent, every joint has the order of 1. Nothing is lost: the centre
-    and the logarithm of the extent are returned too. Every frame is treated by itself, so that a
-    causal model stays causal. Computed in float32 whatever the model's dtype, because bfloat16
-    holds a screen coordinate near 1 no better than to a quarter of a per cent of the screen.
+    On the screen a pose is a deviation of a tenth of the person's place. Centred by the mean of
+    the seen joints and divided by their extent, joints are of the order of 1; the centre and the
+    logarithm of the extent are returned too. Every frame is treated by itself, so that a causal
+    model stays causal. In float32 whatever the model's dtype: bfloat16 holds a coordinate near 1
+    to a quarter of a per cent of the screen.
 
     Arguments:
       keypoints: float `[batch, frames, joints, 3]` as (x, y, confidence), screen-normalised;

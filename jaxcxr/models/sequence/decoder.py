@@ -20,9 +20,8 @@ KeysValues = tuple[jax.Array, jax.Array]
 class DecoderAttention(nn.Module):
     """`MultiHeadAttention`, of the same parameters, whose keys and values can be kept.
 
-    Layers can share: one that does not lead has an output projection alone, for the values that
-    the weights of the leader mixed, so that neither its input nor the memory matters (Xiao et al.,
-    "Sharing Attention Weights for Fast Transformer", 2019, section 3.2).
+    Layers can share: one that does not lead has an output projection alone, of the values that
+    its leader mixed (Xiao et al. 2019, arXiv:1906.11024, section 3.2).
 
     Arguments:
       dim: width of queries and outputs.
@@ -74,7 +73,7 @@ class DecoderAttention(nn.Module):
         """Attends from `x`; arguments as in `MultiHeadAttention.__call__`.
 
         Arguments:
-          keys_values: what `keys_values` returned, instead of a memory.
+          keys_values: as `keys_values` returns them, instead of a memory.
           mixed: `[batch, queries, heads, width]` of the leader, where it does not lead.
 
         Returns:
@@ -162,7 +161,7 @@ class DecoderBlock(nn.Module):
     def _rest(
         self, x, y, memory, keys_values, memory_mask, train: bool, mixed: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        """What follows the self-attention, whose output is `y`."""
+        """Computes all after the self-attention, whose output is `y`."""
         x = self._after(x + self.drop(y, deterministic=not train), 1)
         y, mixed = self._call(
             self.cross_attention,
@@ -208,7 +207,7 @@ class DecoderBlock(nn.Module):
         return self.cross_attention.keys_values(memory)
 
     def cache(self, batch: int, steps: int) -> Any:
-        """Room for what the self-attention keeps of `steps` steps.
+        """Makes an empty cache of the self-attention for `steps` steps.
 
         Raises:
           UserError: the self-attention is neither plain nor of flexible heads, or of such as
@@ -260,7 +259,7 @@ class DecoderBlock(nn.Module):
           x: `[batch, 1, dim]`.
           cache: of the steps before; see `cache`.
           index: int32 scalar, steps before this one.
-          keys_values: what `memory_keys_values` returned.
+          keys_values: as `memory_keys_values` returns them.
           memory_mask: bool `[batch, 1, 1, keys]`.
           mixed: of the block before, where it does not lead.
 
@@ -273,7 +272,7 @@ class DecoderBlock(nn.Module):
 
 
 class FeatureEmbedding(nn.Module):
-    """Dense of features to the width of the tokens, with what T-Fixup asks of embeddings.
+    """Dense of features to the width of the tokens, scaled as T-Fixup scales embeddings.
 
     For one-hot features it is an embedding table. With T-Fixup that is N(0, 1/dim) times
     (9N)^-1/4 and the result times sqrt(dim), as the transformer embeds (Vaswani et al. 2017,

@@ -1,4 +1,4 @@
-"""One way to run every sequence-to-sequence model, one output after the other.
+"""Runs sequence-to-sequence models one output after the other.
 
 A sequence-to-sequence model is a module from a source `[batch, n, in]` to outputs
 `[batch, m, out]`, where the features of its targets are as many as those of its outputs: one-hot

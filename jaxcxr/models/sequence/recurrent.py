@@ -70,7 +70,7 @@ CELLS: dict[str, type[nn.RNNCellBase]] = {
 
 
 def make_cell(kind: str, width: int, dtype: Any, name: str | None = None) -> nn.RNNCellBase:
-    """A recurrent cell.
+    """Makes a recurrent cell.
 
     Arguments:
       kind: a key of `CELLS`.
@@ -115,8 +115,7 @@ def run_cell(
     """Runs a cell over a sequence, from the zero state.
 
     A step outside the mask leaves the state as it is, so that both directions begin at the real
-    end of each sequence. `nn.RNN` knows lengths only: it sets no output to zero, gives a wrong
-    state for an empty sequence and cannot run in bfloat16.
+    end of each sequence, which `nn.RNN` with lengths does not do for empty ones or in bfloat16.
 
     Arguments:
       cell: any Linen cell with a state of one axis.
@@ -194,7 +193,7 @@ class Recurrent(nn.Module):
     def run(
         self, x: jax.Array, mask: jax.Array | None = None, *, train: bool = False
     ) -> tuple[jax.Array, tuple[tuple[Any, ...], ...]]:
-        """Outputs as of a call, and the final state of each direction of each layer."""
+        """Returns outputs as a call does, and the final state of each direction of each layer."""
         if self.layers < 1:
             raise UserError(f"layers={self.layers} of a recurrent network; give at least 1.")
         x, carries = x.astype(self.dtype), []

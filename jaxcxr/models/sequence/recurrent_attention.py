@@ -19,7 +19,7 @@ ATTENTIONS = {"bahdanau": "additive", "luong": "general", "none": None}
 
 
 def head(words: str) -> HeadGroup:
-    """The head that `words` describe, such as "additive", "general/entmax15" or "location(81)".
+    """Reads a head from words such as "additive", "general/entmax15" or "location(81)".
 
     Arguments:
       words: an alignment and a normaliser, as in a group of heads; see `groups.parse_groups`.
@@ -51,7 +51,7 @@ class Attention(nn.Module):
     def __call__(
         self, query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Attends.
+        """Attends from one query.
 
         Arguments:
           query: `[batch, width]`.
@@ -152,7 +152,7 @@ class RecurrentEncoderDecoder(nn.Module):
     def encode(
         self, source: jax.Array, source_mask: jax.Array | None = None, train: bool = False
     ) -> Mapping[str, Any]:
-        """What the decoder needs of the source.
+        """Encodes the source for the decoder.
 
         Arguments:
           source: `[batch, n, in]`.
@@ -237,7 +237,7 @@ class RecurrentEncoderDecoder(nn.Module):
         target_mask: jax.Array | None = None,
         train: bool = False,
     ) -> jax.Array:
-        """Teacher forcing.
+        """Predicts each target from the true targets before it (teacher forcing).
 
         Arguments:
           source: `[batch, n, in]`.

@@ -1,7 +1,7 @@
-"""Equal blocks as one loop: compiled once, with parameters that have an axis of the blocks.
+"""Runs equal blocks as one loop, compiled once, with their parameters stacked.
 
 The parameters of `blocks_0`, `blocks_1` ... lie in one stack, `blocks`, `[depth, ...]`. Weight
-files, pruning and figures know blocks by number; `unrolled` gives them a model as they know it.
+files, pruning and plots know blocks by number; `unrolled` gives them the model in that form.
 """
 
 import re
@@ -118,7 +118,7 @@ def stacked(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unrolled(model: nn.Module, variables: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
-    """The same model and variables without a loop, its blocks by number; others as they are.
+    """Returns the model and its variables without a loop, its blocks by number.
 
     Arguments:
       model: as `models.create` returns it.

@@ -40,8 +40,7 @@ class EncoderDecoder(nn.Module):
       norm: "pre", "post" or "tfixup"; see `transformer.Block`.
       positions: "sinusoidal" (any length) or "learned" (up to `max_length`).
       max_length: rows of the learned positions.
-      remat: what the backward pass computes again of each encoder block: "none", "full", "dots"
-        or "weight_dots"; see `remat.rematerialized`.
+      remat: of each encoder block; see `remat.rematerialized`.
       dtype: of the computation; parameters, LayerNorm, softmax and outputs are float32.
     """
 
@@ -63,7 +62,7 @@ class EncoderDecoder(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self):
-        """Makes both stacks, and what leads into and out of them."""
+        """Makes both stacks, their embeddings and the output layer."""
         if self.shared_memory < 1:
             raise UserError(f"shared_memory={self.shared_memory}; a group has at least 1 block.")
         embedding = FeatureEmbedding(self.dim, self.norm, self.decoder_depth, self.dtype)

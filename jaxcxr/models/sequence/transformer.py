@@ -89,7 +89,7 @@ class MLP(nn.Module):
 
 
 def check_norm(norm: str) -> None:
-    """Raises a UserError where there is no such style of normalisation."""
+    """Raises a UserError for an unknown style of normalisation."""
     if norm not in NORMS:
         raise UserError(f"norm={norm!r} is not known; use one of {', '.join(NORMS)}.")
 
@@ -143,7 +143,7 @@ def call_scaled(scale: float, module: nn.Module, *args: Any, **options: Any) -> 
 
 
 class Block(nn.Module):
-    """What encoder and decoder blocks share: residual branches and where they are normalised.
+    """Residual branches of encoder and decoder blocks, and where they are normalised.
 
     Arguments:
       attention: makes the attention when called with `name=`; see `attention.factory`.
@@ -238,10 +238,10 @@ class SharingBlock(EncoderBlock):
 
 
 def encoder_block(remat: str | bool, sharing: bool = False) -> type[EncoderBlock]:
-    """The block class.
+    """Returns the class of a block.
 
     Arguments:
-      remat: what the backward pass computes again, see `remat.rematerialized`.
+      remat: see `remat.rematerialized`.
       sharing: for attention that shares weights.
     """
     block = SharingBlock if sharing else EncoderBlock
@@ -255,7 +255,7 @@ def run_block(
     train: bool,
     weights: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Output of a block of either class, and the weights that the next block may share."""
+    """Runs a block of either class; returns its output and the weights that the next may share."""
     x = by_example(x)
     if isinstance(block, SharingBlock):
         return block(x, mask, None, train, weights)

@@ -1,7 +1,4 @@
-"""Convolution and pooling of the image models, in the form that computes fastest on a CPU.
-
-Elsewhere they are XLA's own, which cuDNN and the TPU know. Results differ by rounding alone.
-"""
+"""Convolution and pooling of the image models, in other forms on a CPU, where these are faster."""
 
 import functools
 from typing import Any
@@ -12,7 +9,7 @@ from flax import linen as nn
 
 
 def convolve(lhs: jax.Array, rhs: jax.Array, strides: Any, padding: Any, **options) -> jax.Array:
-    """`jax.lax.conv_general_dilated` of Linen's `Conv`, 1 x 1 kernels as a product on CPU.
+    """Convolves as `jax.lax.conv_general_dilated`, on CPU with 1 x 1 kernels as products.
 
     For the gradient of a kernel XLA:CPU transposes the activations, which for 1 x 1 kernels costs
     more than the product that they are.
@@ -36,10 +33,10 @@ def convolve(lhs: jax.Array, rhs: jax.Array, strides: Any, padding: Any, **optio
 
 
 def stem_pool(x: jax.Array) -> jax.Array:
-    """Maxima of 3 x 3 pixels, every second one, as at the end of an ImageNet stem.
+    """Pools the maxima of 3 x 3 pixels at stride 2, as at the end of an ImageNet stem.
 
-    On CPU as the maximum of nine slices: the gradient of XLA's own window takes several times as
-    long there. Where pixels of a window tie they share the gradient.
+    On CPU as the maximum of nine slices, whose gradient is several times as fast; pixels that tie
+    share it.
 
     Arguments:
       x: `[batch, height, width, channels]`.

@@ -146,9 +146,8 @@ class DenseNet(nn.Module):
       stem: "imagenet" (7x7 stride 2, max pool) or "small" (3x3 stride 1, no pool) for small images.
       head_width: hidden units of the head, 0 for a single Dense.
       head_dropout: dropout rate of the head.
-      remat: what the backward pass computes again of each layer: "none", "dots" or "full", see
-        `remat.rematerialized`. With "full", memory grows with the depth of a block instead of its
-        square (Pleiss et al. 2017, arXiv:1707.06990).
+      remat: "none", "dots" or "full", see `remat.rematerialized`. With "full", memory grows with
+        the depth of a block, not its square (Pleiss et al. 2017, arXiv:1707.06990).
       dtype: of the computation; parameters, BatchNorm and logits are float32.
       axis_name: mapped axis over which BatchNorm averages its statistics (pmap only; under jit
         with a sharded batch the statistics are already those of the whole batch).
@@ -169,7 +168,7 @@ class DenseNet(nn.Module):
     axis_name: str | None = None
 
     def setup(self):
-        """Names the two parts `backbone` and `head`, as the training stages expect."""
+        """Makes the two groups of parameters, `backbone` and `head`."""
         self.backbone = DenseNetBackbone(
             stages=tuple(self.stages),
             growth=self.growth,

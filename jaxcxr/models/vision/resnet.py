@@ -144,8 +144,7 @@ class ResNet(nn.Module):
       head_width: hidden units of the head, 0 for a single Dense.
       head_dropout: dropout rate of the head.
       zero_init: last BatchNorm scale of each block starts at 0 (Goyal et al. 2017, section 5.1).
-      remat: what the backward pass computes again of each block: "none", "dots" (all but the
-        convolutions) or "full" (less memory, about a third more time); see
+      remat: "none", "dots" or "full" (least memory, about a third more time); see
         `remat.rematerialized`.
       dtype: of the computation; parameters, BatchNorm and logits are float32.
       axis_name: mapped axis over which BatchNorm averages its statistics (pmap only; under jit
@@ -167,7 +166,7 @@ class ResNet(nn.Module):
     axis_name: str | None = None
 
     def setup(self):
-        """Names the two parts `backbone` and `head`, as the training stages expect."""
+        """Makes the two groups of parameters, `backbone` and `head`."""
         self.backbone = ResNetBackbone(
             stages=tuple(self.stages),
             bottleneck=self.bottleneck,

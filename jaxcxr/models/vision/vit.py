@@ -115,8 +115,7 @@ class ViTBackbone(nn.Module):
 class ViT(nn.Module):
     """Vision transformer classifier of radiographs.
 
-    The learned positions belong to the grid of the images given at initialisation;
-    `pretrained.load` resamples those of a weight file to it.
+    Learned positions belong to the grid of the images at initialisation.
 
     Arguments:
       classes: number of logits.
@@ -135,8 +134,7 @@ class ViT(nn.Module):
       norm: "pre", "post" or "tfixup"; see `transformer.Block`. Weight files are of "pre".
       head_width: hidden units of the head, 0 for a single Dense.
       head_dropout: dropout rate of the head.
-      remat: what the backward pass computes again of each block: "none", "full", "dots" or
-        "weight_dots"; see `remat.rematerialized`.
+      remat: "none", "full", "dots" or "weight_dots"; see `remat.rematerialized`.
       scan: compile the blocks, which must be equal, as one loop; see `scanned`.
       dtype: of the computation; parameters, LayerNorm, softmax and logits are float32.
     """
@@ -163,7 +161,7 @@ class ViT(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self):
-        """Names the two parts `backbone` and `head`, as the training stages expect."""
+        """Makes the two groups of parameters, `backbone` and `head`."""
         self.backbone = ViTBackbone(
             dim=self.dim,
             depth=self.depth,

@@ -1,4 +1,4 @@
-"""Describes how another library names and shapes the weights of a model, to read and to write them.
+"""Layouts: the names and shapes that another library gives to the weights of a model.
 
 A model class declares the layouts that it can be read from as `layouts`; see `layout_tables`.
 """

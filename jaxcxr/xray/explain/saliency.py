@@ -1,4 +1,4 @@
-"""Where a trained model looks: maps of how much each pixel counts for a finding.
+"""Saliency maps: how much each pixel counts for a finding.
 
 A map is of one image and one class, of the size of the image, larger where the image counts more.
 Maps of different methods have different units; only their order within an image means something.
@@ -58,7 +58,7 @@ class Explainer:
         return other
 
     def methods(self, images: jax.Array) -> tuple[str, ...]:
-        """The methods that the model has what they need for, in the order of `METHODS`."""
+        """The methods that suit the model, in the order of `METHODS`."""
         found = self._collections(images)
         given = {"", *(("map",) if FEATURES in found else ())}
         blocks, stack = found.get("attention", {}).get("backbone", {}), self._stack(images)
@@ -87,7 +87,7 @@ class Explainer:
         return found[0] if len(found) == 1 and isinstance(found[0].where, Grid) else None
 
     def _collections(self, images: jax.Array) -> Mapping[str, Any]:
-        """Shapes of what the model gives away."""
+        """Shapes of the collections that explanations read."""
         key = images.shape, images.dtype
         if key not in self._given:  # tracing takes longer than a map
             _, self._given[key] = jax.eval_shape(
@@ -112,7 +112,7 @@ class Explainer:
           float32 `[n, H, W]`.
 
         Raises:
-          UserError: the model has not what the method needs.
+          UserError: the method does not suit the model.
         """
         if method not in self.methods(images):
             raise UserError(
@@ -155,7 +155,7 @@ def _of_class(logits: jax.Array, classes: jax.Array) -> jax.Array:
 
 
 def _perturbed(model, variables, images, classes, kept: str):
-    """What a model gave into a collection, and the gradient of the classes' logits by it."""
+    """Values of a collection, and the gradient of the classes' logits by them."""
     _, shapes = jax.eval_shape(
         lambda v, x: model.apply(v, x, mutable=[kept, PERTURBATIONS]), variables, images
     )

@@ -1,0 +1,162 @@
+"""The transformer that lifts with a token for each joint, and what others of its kind share."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxcxr.models.attention.stacks import Stack
+from jaxcxr.models.pose.outputs import HEAD_INIT, Outputs
+from jaxcxr.models.pose.standardization import standardize
+from jaxcxr.models.pose.streaming import Cached
+from jaxcxr.models.pose.transformers import Backbone, options_of
+from jaxcxr.models.sequence import transformer
+
+# Parent of each joint in the order of Human3.6M, -1 for the root.
+PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15)
+
+
+class JointsBackbone(Backbone):
+    """Backbone of transformers over joint tokens; fields as in `PoseSpatioTemporal`."""
+
+    joint_attention: str | tuple[str, ...]
+    parents: tuple[int, ...]
+
+    def tokens(self, keypoints: jax.Array, mask: jax.Array | None, train: bool) -> jax.Array:
+        """A token for each joint of each frame, `[batch, frames, joints, dim]`."""
+        pose, place = standardize(keypoints, mask)
+        x = jnp.concatenate([pose, jnp.broadcast_to(place[:, :, None], pose.shape)], -1)
+        x = nn.Dense(self.dim, dtype=self.dtype, name="embed")(x.astype(self.dtype))
+        # As large as the embedded keypoints: at 0.02 a token hardly says which joint it is.
+        init = nn.initializers.normal(0.5)
+        names = self.param("joint_embed", init, (keypoints.shape[2], self.dim), jnp.float32)
+        x = (x + names.astype(self.dtype)).swapaxes(1, 2)
+        return self.positioned(x, train).swapaxes(1, 2)
+
+    def joint_masks(self, mask: jax.Array | None, frames: int, joints: int) -> tuple:
+        """The masks over frames, for a batch of joints."""
+        return tuple(
+            seen if seen is None or seen.shape[0] == 1 else jnp.repeat(seen, joints, axis=0)
+            for seen in self.masks(mask, frames)
+        )
+
+    def along_joints(
+        self, make: Callable[..., nn.Module], x: jax.Array, weights: Any, *, rate: float,
+        name: str, train: bool,
+    ) -> tuple[jax.Array, Any]:
+        """A block over the joints of each frame; `x` `[batch, frames, joints, dim]` and back."""
+        batch, frames, joints, dim = x.shape
+        x = x.reshape(batch * frames, joints, dim)
+        block = make(drop_path=rate, name=name)
+        x, weights = transformer.run_block(block, x, None, train, weights)
+        return x.reshape(batch, frames, joints, dim), weights
+
+    def along_frames(
+        self, index: int, make: Callable[..., nn.Module], x: jax.Array, masks: tuple,
+        weights: Any, **options: Any,
+    ) -> tuple[jax.Array, Any]:
+        """A block over the frames of each joint; `x` `[batch, frames, joints, dim]` and back."""
+        batch, _, joints, dim = x.shape
+        x = x.swapaxes(1, 2).reshape(batch * joints, -1, dim)
+        x, weights = self.over_frames(index, make, x, masks, weights, **options)
+        return x.reshape(batch, joints, -1, dim).swapaxes(1, 2), weights
+
+
+class SpatioTemporalBackbone(JointsBackbone):
+    """Blocks over joints and over frames in turn; arguments as in `PoseSpatioTemporal`."""
+
+    @nn.compact
+    def __call__(self, keypoints: jax.Array, mask: jax.Array | None, train: bool) -> jax.Array:
+        """Returns joint features `[batch, frames, joints, dim]`."""
+        x = self.tokens(keypoints, mask, train)
+        masks = self.joint_masks(mask, *keypoints.shape[1:3])
+        # Both directions are blocks of one residual stack.
+        of_joints = self.blocks(
+            self.joint_attention, 2 * self.depth, frames=False, parents=tuple(self.parents)
+        )
+        of_frames = self.blocks(self.attention, 2 * self.depth)
+        joint_weights = frame_weights = None
+        for index, rate in enumerate(transformer.drop_path_rates(self.drop_path, self.depth)):
+            x, joint_weights = self.along_joints(
+                of_joints[index], x, joint_weights, rate=rate, name=f"joints_{index}", train=train
+            )
+            x, frame_weights = self.along_frames(
+                index, of_frames[index], x, masks, frame_weights,
+                rate=rate, name=f"frames_{index}", train=train,
+            )
+        return self.normed(x)
+
+
+class PoseSpatioTemporal(nn.Module):
+    """Spatio-temporal transformer lifter: one token for each joint of each frame.
+
+    Attention over the joints of a frame alternates with attention over the frames of a joint (the
+    idea of MixSTE, Zhang et al. 2022).
+
+    Arguments:
+      depth: number of pairs of blocks (joints, then frames).
+      attention: kind of attention over frames, or the kinds that the pairs take in turn; see
+        `attention.layers.layers`.
+      joint_attention: kind or kinds of attention over joints.
+      parents: index of each joint's parent, -1 for the root, for attention over joints that asks
+        how many bones lie between them; by default those of Human3.6M.
+      The others are as in `PoseTemporal`.
+    """
+
+    stream: ClassVar = Cached
+
+    dim: int = 128
+    depth: int = 4
+    heads: int = 8
+    mlp_ratio: float = 2.0
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path: float = 0.1
+    attention: str | tuple[str, ...] = "mha"
+    joint_attention: str | tuple[str, ...] = "mha"
+    parents: tuple[int, ...] = PARENTS
+    positions: str = "sinusoidal"
+    max_length: int = 243
+    causal: bool = False
+    latency: int = 0
+    norm: str = "pre"
+    remat: str = "none"
+    uncertainty: bool = False
+    trajectory: bool = False
+    decode: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.nowrap
+    def stacks(self, shape: tuple[int, ...]) -> tuple[Stack, ...]:
+        """The blocks over the joints of a frame, and those over the frames of a joint."""
+        return joint_stacks(self, shape[0])
+
+    @nn.compact
+    def __call__(
+        self, keypoints: jax.Array, *, mask: jax.Array | None = None, train: bool = False
+    ) -> Any:
+        """Lifts sequences; arguments, shapes and units as in `PoseTemporal.__call__`."""
+        return lift_joints(self, SpatioTemporalBackbone, keypoints, mask, train)
+
+
+def joint_stacks(model: nn.Module, frames: int, prefix: str = "") -> tuple[Stack, ...]:
+    """The two stacks of a stream over joint tokens, whose names begin with a prefix."""
+    parents = tuple(model.parents)
+    return (
+        Stack(f"{prefix}frames", "attention", model.depth, frames),
+        Stack(f"{prefix}joints", "joint_attention", model.depth, len(parents),
+              {"parents": parents}),
+    )
+
+
+def lift_joints(
+    model: nn.Module, kind: type[JointsBackbone], keypoints: jax.Array, mask: jax.Array | None,
+    train: bool,
+) -> Any:
+    """Lifts by joint tokens, from inside the compact method of a model."""
+    backbone = kind(**options_of(model, kind), name="backbone")
+    outputs = Outputs(keypoints.shape[2], model.uncertainty, model.trajectory)
+    head = nn.Dense(outputs.joint_width, dtype=model.dtype, kernel_init=HEAD_INIT, name="head")
+    return outputs.of_joints(head(backbone(keypoints, mask, train)))
