@@ -46,9 +46,7 @@ def factory(kind: str, *, heads: int, dropout: float, dtype: Any) -> Callable[..
     Arguments:
       kind: a key of `KINDS`, a preset of `PRESETS` with or without options, or head groups as
         `groups.parse_groups` reads them.
-      heads: number of heads.
-      dropout: rate on the attention weights.
-      dtype: of the computation.
+      heads, dropout, dtype: as in `MultiHeadAttention`.
 
     Returns:
       A callable that takes `name` and returns the module.

@@ -214,14 +214,11 @@ def _location(params: Mapping[str, jax.Array], query: jax.Array, keys: int) -> j
 
 
 def areas(key: jax.Array, valid: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-    """Mean and standard deviation of each key and the `AREA - 1` keys before it.
+    """Mean and standard deviation, like `key`, of each key and the `AREA - 1` keys before it.
 
     Arguments:
       key: `[batch, keys, heads, width]`.
       valid: bool `[batch or 1, heads or 1, keys]`; other keys are in no area.
-
-    Returns:
-      Two arrays of the shape of `key`.
     """
     batch, keys, heads, _ = key.shape
     if valid is None:

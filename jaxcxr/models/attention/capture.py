@@ -31,9 +31,7 @@ def of_group(
     """Properties of each head of a group, each `[heads]`.
 
     Arguments:
-      rule: of the group.
-      params: of the group.
-      share: learned spans over the limit, see `spans.factor`.
+      rule, params, share: as in `weighing.weights`.
       gate: as it multiplies the outputs, or None.
       largest: distance of the tokens, which a head that sees everything reaches.
       dtype: of the result.
@@ -41,8 +39,7 @@ def of_group(
     Returns:
       `span`: distance up to which a head sees, without the soft edge, in the unit of the geometry;
       the mean over queries where each has its own. `alpha`: order of its entmax, 1 for softmax, 2
-      for sparsemax, NaN for normalisers that are none. `gate`: mean over tokens and elements, 1
-      without a gate.
+      for sparsemax, NaN for other normalisers. `gate`: mean over tokens and elements, 1 without.
     """
     group = rule.group
 

@@ -91,18 +91,10 @@ class Linformer(nn.Module):
 
 
 def orthogonal_features(rng: jax.Array, count: int, width: int) -> jax.Array:
-    """Random projections of FAVOR+ (Choromanski et al. 2021, section 2.4).
+    """Random projections float32 `[count, width]` of FAVOR+ (Choromanski et al. 2021, section 2.4).
 
     Blocks of `width` orthogonal directions, each with the length of a Gaussian vector, so that a
     single row is distributed as N(0, I).
-
-    Arguments:
-      rng: JAX key.
-      count: number of features.
-      width: of the vectors they project.
-
-    Returns:
-      float32 `[count, width]`.
     """
     blocks = -(-count // width)
     directions, lengths = jax.random.split(rng)
@@ -161,15 +153,14 @@ def relu_features(
 
 
 def linear_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """D^-1 Q' (K'^T V) with D = diag(Q' K'^T 1), in float32.
+    """D^-1 Q' (K'^T V) with D = diag(Q' K'^T 1), in float32; 0 for a query without keys.
 
     Arguments:
-      query: non-negative features `[batch, queries, heads, features]`.
-      key: non-negative features `[batch, keys, heads, features]`.
+      query, key: non-negative features `[batch, queries or keys, heads, features]`.
       value: `[batch, keys, heads, width]`.
 
     Returns:
-      float32 `[batch, queries, heads, width]`; 0 for a query without keys.
+      `[batch, queries, heads, width]`.
     """
     sums = jnp.einsum("bkhf,bkhd->bhfd", key, value.astype(jnp.float32))
     norm = jnp.einsum("bqhf,bhf->bqh", query, key.sum(1))[..., None]

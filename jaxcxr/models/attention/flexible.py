@@ -86,11 +86,9 @@ class FlexibleHeadAttention(nn.Module):
         distance: Geometry | jax.Array | None = None,
         train: bool = False,
     ) -> jax.Array:
-        """Attends from `x` to `memory`.
+        """Attends from `x` to `memory`; other arguments as in `MultiHeadAttention.__call__`.
 
         Arguments:
-          x: `[batch, queries, dim]`.
-          memory: `[batch, keys, dim of the memory]`; `x` itself by default.
           mask: bool `[batch or 1, heads or 1, queries or 1, keys]`, True where a key is seen.
             A query that sees no key gets a mean of values (nothing from heads with the
             normalisers sigmoid, quasi and linear), never NaN.

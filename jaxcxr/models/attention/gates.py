@@ -25,14 +25,11 @@ _LEAST = 1e-6
 
 
 def hard_concrete(log_alpha: jax.Array, key: jax.Array | None = None) -> jax.Array:
-    """Static gates.
+    """Static gates in [0, 1], `[heads]`.
 
     Arguments:
       log_alpha: `[heads]`, the learned log odds.
       key: draws training noise; without it the gates are those of evaluation.
-
-    Returns:
-      Gates in [0, 1], `[heads]`.
     """
     if key is not None:
         u = jax.random.uniform(key, log_alpha.shape, log_alpha.dtype, _LEAST, 1 - _LEAST)

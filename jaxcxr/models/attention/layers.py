@@ -70,9 +70,7 @@ def layers(
         separated by `|`. A kind is a key of `KINDS`, with options in parentheses where wanted,
         `"longformer(window=32, dilation=2)|mha"`, or whatever else `factory` takes.
       depth: number of layers.
-      heads: number of heads.
-      dropout: rate on the attention weights.
-      dtype: of the computation.
+      heads, dropout, dtype: as in `MultiHeadAttention`.
       **layout: facts about the tokens (`grid`, `global_tokens`), given to the kinds that have
         such an option.
 

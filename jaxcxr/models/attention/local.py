@@ -52,15 +52,13 @@ def _check_global(count: int, length: int) -> None:
 class LocalBlocks(nn.Module):
     """Blocks of a sequence see themselves and their surroundings (Parmar et al. 2018, 1-D).
 
-    The paper's image transformer is causal: a block sees itself and `before` earlier positions,
-    which is `after=0, causal=True`. An encoder looks both ways, which is the default.
-    Self-attention only; cost proportional to length x (block + before + after).
+    The paper's image transformer is `after=0, causal=True`. Self-attention only; cost proportional
+    to length x (block + before + after).
 
     Arguments:
       heads, dropout, dtype: as in `MultiHeadAttention`.
       block: positions that share one neighbourhood.
-      before: earlier positions seen beyond the block.
-      after: later positions seen beyond the block.
+      before, after: earlier and later positions seen beyond the block.
       causal: a position sees no later one.
       global_tokens: the first so many tokens (a class token) see all and are seen by all.
     """

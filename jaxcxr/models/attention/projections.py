@@ -70,17 +70,13 @@ def keys_seen(kind: str, mask: jax.Array | None) -> jax.Array | None:
 def full_attention(
     query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, drop: Drop
 ) -> jax.Array:
-    """Softmax attention over all keys.
+    """Softmax attention over all keys; returns `[batch, queries, heads, width]` like `value`.
 
     Arguments:
       query: `[batch, queries, heads, width]`.
-      key: `[batch, keys, heads, width]`.
-      value: `[batch, keys, heads, width]`.
+      key, value: `[batch, keys, heads, width]`.
       mask: bool `[batch or 1, heads or 1, queries or 1, keys]` or None.
       drop: applied to the weights.
-
-    Returns:
-      `[batch, queries, heads, width]` in the dtype of `value`.
     """
     weights = drop(attention_weights(query, key, mask))
     return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)

@@ -86,16 +86,12 @@ def plan(
     """Plans which heads stay, and with which spans.
 
     Arguments:
-      groups: of the layer.
-      cost: of the layer.
+      groups, cost: of the layer.
       params: of the layer, as `FlexibleHeadAttention` names them; gates and spans are read.
       dim: width of the tokens.
-      where: the tokens stand that the model is used on.
+      where: geometry of the tokens that the model is used on.
       tokens: their number.
-      round_to: makes spans that become `ramped` longer, to multiples of this; 0 leaves them.
-
-    Returns:
-      The plan, for `apply`.
+      round_to: rounds spans that become `ramped` up to multiples of this; 0 leaves them.
     """
     def new_span(group: HeadGroup, share: float) -> spans.Span:
         largest = where.largest(tokens, tokens)
@@ -129,15 +125,12 @@ def plan(
 
 
 def apply(plan_: Plan, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Computes the parameters of the smaller layer.
+    """Computes the parameters of the smaller layer, NumPy arrays.
 
     Arguments:
       plan_: of `plan`; its gates may come from other parameters of the same layer, such as a
         moving average of these.
-      params: of the layer.
-
-    Returns:
-      Parameters as `FlexibleHeadAttention` names them, NumPy arrays.
+      params: of the layer, as `FlexibleHeadAttention` names them.
     """
     taken, bias = _take_apart(plan_.groups, params, plan_.dim)
     made = []

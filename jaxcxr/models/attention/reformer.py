@@ -81,16 +81,14 @@ def _with_previous(t: jax.Array) -> jax.Array:
 class LSH(nn.Module):
     """Shared-QK attention within hash buckets, in several rounds (section 2).
 
-    In each round positions are sorted by bucket and cut into chunks; a query sees the positions
-    of its bucket in its own chunk and the one before (the first chunk's is the last). Rounds are
-    merged by their normalisers, and a key that several rounds show counts once: the result is
-    the softmax over the union. Keys are the queries at unit length; a position sees itself only
-    where it sees nothing else. Self-attention only; cost proportional to
-    rounds x length x chunk, and the sort.
+    In each round positions are sorted by bucket and cut into chunks; a query sees the positions of
+    its bucket in its own chunk and the one before. Rounds are merged by their normalisers, and a
+    key that several rounds show counts once: the result is the softmax over the union. Keys are
+    the queries at unit length; a position sees itself only where it sees nothing else.
+    Self-attention only; cost proportional to rounds x length x chunk, and the sort.
 
     Arguments:
-      heads: number of heads; must divide the width.
-      dropout: rate on the attention weights of each round.
+      heads, dropout: as in `MultiHeadAttention`.
       dtype: of the projections; hashes, scores and softmax are float32.
       rounds: independent hashes.
       chunk: positions in a chunk.

@@ -19,9 +19,8 @@ from jaxcxr.models.attention.projections import from_heads, to_heads
 class SharedAttention(nn.Module):
     """Attention whose weights are those of the group's first layer.
 
-    The first layer of a group of `size` neighbours is plain attention and hands its weights on;
-    the others have values and an output only, and so neither project queries and keys nor score
-    them.
+    The first of `size` neighbouring layers is plain attention and hands its weights on; the others
+    have values and an output only.
 
     Arguments:
       heads, dropout, dtype: as in `MultiHeadAttention`.

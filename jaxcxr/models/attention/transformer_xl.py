@@ -95,7 +95,7 @@ class TransformerXL(nn.Module):
         distance: jax.Array | None = None,
         train: bool = False,
     ) -> jax.Array:
-        """Attends from `x` to `memory` and `x`.
+        """Attends to `memory` and `x`; other arguments as in `MultiHeadAttention.__call__`.
 
         Arguments:
           x: `[batch, length, dim]`.
@@ -103,8 +103,6 @@ class TransformerXL(nn.Module):
             before `x`; no gradient goes into it.
           mask: bool `[batch or 1, heads or 1, length or 1, remembered + length]`, True where a
             key is seen.
-          distance: not used; distances are those of the positions.
-          train: as in `MultiHeadAttention.__call__`.
 
         Returns:
           `[batch, length, dim]`.

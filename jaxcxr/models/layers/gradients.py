@@ -32,15 +32,11 @@ def gelu(x: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """Layer normalisation of the last axis (Ba et al. 2016), its gradient in closed form.
+    """Layer normalisation of `x` `[..., dim]` (Ba et al. 2016), its gradient in closed form.
 
     Arguments:
       x: `[..., dim]`.
-      scale: `[dim]`.
-      bias: `[dim]`.
-
-    Returns:
-      As `x`.
+      scale, bias: `[dim]`.
     """
     return _layer_norm(x, scale, bias)[0]
 

@@ -36,10 +36,10 @@ def rematerialized(block: type[nn.Module], remat: str | bool, **options: Any) ->
 
     Arguments:
       block: class of the module.
-      remat: "none" keeps all that the gradient needs; "full" the input alone; "dots" also results
-        of products of matrices and convolutions; "weight_dots" of these not the products of
-        activations with each other, which in attention grow with the square of the tokens. True
-        is "full" and False "none", as configs had it before there was a choice.
+      remat: "none" keeps all that the gradient needs; "full" the input alone; "dots" also products
+        of matrices and convolutions; "weight_dots" of these not the products of activations with
+        each other, which in attention grow with the square of the tokens. True is "full" and False
+        "none", as in older configs.
       **options: of `flax.linen.remat`.
 
     Raises:

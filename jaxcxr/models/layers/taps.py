@@ -15,15 +15,12 @@ PERTURBATIONS = "perturbations"
 
 
 def tap(module: nn.Module, name: str, x: jax.Array) -> jax.Array:
-    """Marks a tensor.
+    """Returns `x`, marked in the scope of a module, plus its perturbation where one is given.
 
     Arguments:
       module: in whose scope the tensor is.
       name: of the tensor in that scope.
       x: the tensor.
-
-    Returns:
-      `x`, plus its perturbation where one is given.
     """
     if module.is_initializing():
         return x  # so that no state of a run holds perturbations

@@ -128,8 +128,7 @@ class PoseConvolution(nn.Module):
       inputs: "screen" (x and y, 0 where unseen) or "standardized" (also the confidence, see
         `standardization.standardize`).
       causal: a frame is lifted from itself and those before it.
-      uncertainty: a variance of each joint too, see `outputs.Outputs.read`.
-      trajectory: the place of the root too.
+      uncertainty, trajectory: as in `PoseRecurrent`.
       axis_name: mapped axis over which BatchNorm averages.
       dtype: of the computation; parameters, normalisation and output are float32.
     """

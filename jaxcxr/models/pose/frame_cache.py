@@ -104,18 +104,13 @@ class AheadAttention(nn.Module):
         distance: jax.Array | None = None,
         train: bool = False,
     ) -> jax.Array:
-        """Attends.
+        """Attends from the first token of `x`; the output, like `x`, counts for that token only.
 
         Arguments:
           x: `[batch, ahead + 1, dim]`, the token and those after it, of which the last is new;
             in the first call the tokens of all frames to keep.
-          memory: must be None.
+          memory, distance, train: as they are without a memory, a distance and training.
           mask: bool `[batch or 1, 1, 1, 1]`, False where the last token is no frame.
-          distance: not used: frames stand in a line.
-          train: must be False.
-
-        Returns:
-          As `x`; only the first token counts.
         """
         del memory, distance, train
         inner = self.attention()

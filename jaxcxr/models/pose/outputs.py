@@ -59,13 +59,12 @@ class Outputs:
           joints: `[batch, frames, joints, 3]`.
           spread: `[batch, frames, joints]`, read where `uncertainty`.
           root: `[batch, frames, 3]`, read where `trajectory`: x and y over depth, log of the depth
-            over `FIRST_DEPTH`. A person at twice the distance is half as large on the screen: the
-            logarithm of the depth is about linear in that of the extent.
+            over `FIRST_DEPTH`, which is about linear in the logarithm of the extent on the screen.
 
         Returns:
-          `joints` in metres; where something else is asked, a dict of `joints`, `log_variance`
-          `[batch, frames, joints]` of each coordinate (of metres), and `root`
-          `[batch, frames, 3]`, metres in the camera frame, in front of the camera.
+          `joints` in metres, or a dict of `joints`, `log_variance` `[batch, frames, joints]` of
+          each coordinate (of metres), and `root` `[batch, frames, 3]`, metres in the camera frame,
+          in front of the camera.
         """
         if not self.uncertainty and not self.trajectory:
             return joints

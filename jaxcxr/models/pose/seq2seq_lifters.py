@@ -119,9 +119,7 @@ class PoseSeq2Seq(_Lifter):
       teacher_forcing: train on the true previous poses. False trains on the model's own, slower,
         without dropout in the decoder, and free of the gap between training and evaluation.
       teacher_noise: standard deviation in metres of noise on the true poses, which narrows it.
-      uncertainty: also a log variance for each joint.
-      trajectory: also where the root stands.
-      dtype: of the computation; parameters and output are float32.
+      uncertainty, trajectory, dtype: as in `PoseRecurrent`.
     """
 
     cell: str = "gru"

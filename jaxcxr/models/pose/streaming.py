@@ -38,14 +38,10 @@ class Stream:
 
     @classmethod
     def start(cls, model: nn.Module, variables: Any, clip: jax.Array) -> tuple["Stream", Any]:
-        """Makes a model ready for a stream.
+        """Returns the stream and its first carry; arguments as in `streaming.start`.
 
         Arguments:
-          model, variables: as in `streaming.start`.
           clip: zeros `[batch, frames, joints, 3]`, as many frames as are kept.
-
-        Returns:
-          The stream and its first carry.
 
         Raises:
           UserError: the model needs whole sequences.

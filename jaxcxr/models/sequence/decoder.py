@@ -25,9 +25,7 @@ class DecoderAttention(nn.Module):
 
     Arguments:
       dim: width of queries and outputs.
-      heads: number of heads; must divide `dim`.
-      dropout: rate on the attention weights.
-      dtype: of the computation; scores and softmax are float32.
+      heads, dropout, dtype: as in `MultiHeadAttention`.
       leads: whether it mixes values itself.
     """
 
@@ -111,12 +109,8 @@ class DecoderBlock(nn.Module):
         masks. `step` is for plain attention and flexible heads.
       dim: width of the tokens.
       heads: of the attention to the memory, and of plain self-attention.
-      mlp_ratio: hidden units of the MLP over `dim`.
-      dropout: rate on the outputs of the attentions and in the MLP.
       attention_dropout: rate on the attention weights.
-      dtype: of the computation.
-      norm: "pre", "post" or "tfixup", as in `transformer.Block`.
-      layers: blocks of the stack, for the scale of T-Fixup.
+      mlp_ratio, dropout, dtype, norm, layers: as in `transformer.Block`.
       leads: whether it attends to the memory itself, or takes what the block before has mixed.
     """
 
@@ -280,9 +274,7 @@ class FeatureEmbedding(nn.Module):
 
     Arguments:
       dim: width of the tokens.
-      norm: of the blocks.
-      layers: of the decoder.
-      dtype: of the computation.
+      norm, layers, dtype: as in `transformer.Block`.
     """
 
     dim: int

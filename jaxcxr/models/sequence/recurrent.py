@@ -174,15 +174,12 @@ class Recurrent(nn.Module):
     def __call__(
         self, x: jax.Array, mask: jax.Array | None = None, *, train: bool = False
     ) -> jax.Array:
-        """Outputs of the last layer.
+        """Returns `[batch, frames, width]` of the last layer, twice as wide where bidirectional.
 
         Arguments:
           x: `[batch, frames, in]`.
-          mask: bool `[batch, frames]`, False at padding.
+          mask: bool `[batch, frames]`, False at padding, where the output is 0.
           train: applies dropout (needs the rng `dropout`).
-
-        Returns:
-          `[batch, frames, width]`, twice as wide where bidirectional; 0 at padding.
 
         Raises:
           UserError: no such cell, or no layers.

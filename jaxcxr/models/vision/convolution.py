@@ -11,8 +11,8 @@ from flax import linen as nn
 def convolve(lhs: jax.Array, rhs: jax.Array, strides: Any, padding: Any, **options) -> jax.Array:
     """Convolves as `jax.lax.conv_general_dilated`, on CPU with 1 x 1 kernels as products.
 
-    For the gradient of a kernel XLA:CPU transposes the activations, which for 1 x 1 kernels costs
-    more than the product that they are.
+    XLA:CPU transposes the activations for the gradient of a kernel, which for 1 x 1 kernels costs
+    more than the product.
 
     Arguments:
       lhs: `[batch, height, width, channels]`.

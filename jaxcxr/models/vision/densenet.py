@@ -138,19 +138,13 @@ class DenseNet(nn.Module):
     """DenseNet classifier of radiographs; DenseNet121 is the network of CheXNet.
 
     Arguments:
-      classes: number of logits.
       stages: layers in each dense block.
       growth: channels that each layer adds.
       bn_size: channels of the 1x1 convolution of a layer over `growth`.
       width: channels of the stem.
-      stem: "imagenet" (7x7 stride 2, max pool) or "small" (3x3 stride 1, no pool) for small images.
-      head_width: hidden units of the head, 0 for a single Dense.
-      head_dropout: dropout rate of the head.
       remat: "none", "dots" or "full", see `remat.rematerialized`. With "full", memory grows with
         the depth of a block, not its square (Pleiss et al. 2017, arXiv:1707.06990).
-      dtype: of the computation; parameters, BatchNorm and logits are float32.
-      axis_name: mapped axis over which BatchNorm averages its statistics (pmap only; under jit
-        with a sharded batch the statistics are already those of the whole batch).
+      The others are as in `ResNet`.
     """
 
     layouts: ClassVar = (TORCHVISION_DENSENET,)
@@ -184,15 +178,7 @@ class DenseNet(nn.Module):
         )
 
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Scores radiographs.
-
-        Arguments:
-          images: float `[batch, height, width, 1 or 3]`, normalised as the weights expect.
-          train: uses batch statistics and dropout (needs the rng `dropout`, `batch_stats` mutable).
-
-        Returns:
-          float32 logits `[batch, classes]`.
-        """
+        """Returns float32 logits `[batch, classes]`; arguments as in `ResNet.__call__`."""
         return self.head(self.backbone(images.astype(self.dtype), train), train=train)
 
 

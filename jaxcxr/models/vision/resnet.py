@@ -182,14 +182,11 @@ class ResNet(nn.Module):
         )
 
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Scores radiographs.
+        """Returns float32 logits `[batch, classes]`.
 
         Arguments:
           images: float `[batch, height, width, 1 or 3]`, normalised as the weights expect.
           train: uses batch statistics and dropout (needs the rng `dropout`, `batch_stats` mutable).
-
-        Returns:
-          float32 logits `[batch, classes]`.
         """
         return self.head(self.backbone(images.astype(self.dtype), train), train=train)
 

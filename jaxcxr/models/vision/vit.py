@@ -193,14 +193,11 @@ class ViT(nn.Module):
         return (Stack("blocks", "attention", self.depth, tokens, layout),)
 
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Scores radiographs.
+        """Returns float32 logits `[batch, classes]`.
 
         Arguments:
           images: float `[batch, height, width, 1 or 3]`, normalised as the weights expect.
           train: applies dropout and stochastic depth (needs the rng `dropout`).
-
-        Returns:
-          float32 logits `[batch, classes]`.
         """
         return self.head(self.backbone(images.astype(self.dtype), train), train=train)
 

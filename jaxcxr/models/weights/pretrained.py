@@ -212,11 +212,9 @@ def load(
 ) -> dict[str, Any]:
     """Replaces the variables of a model by the weights of a file.
 
-    A file has one of the `layouts` that the model's class declares: torchvision's (and timm's)
-    for ResNets and DenseNets, those of timm, transformers (`ViTModel`,
-    `ViTForImageClassification`) and augreg (`.npz`) for ViTs. Positions are resampled to the
-    model's grid; the first convolution is summed over RGB for one-channel images, which is exact
-    for three identical channels under one normalisation.
+    The file has one of the `layouts` that the model's class declares. Positions are resampled to
+    the model's grid; the first convolution is summed over RGB for one-channel images, which is
+    exact for three identical channels under one normalisation.
 
     Flexible heads take the projections of plain heads in order; where their sizes differ, the
     kernels are cut into slices in order, which must be as wide together. What only flexible heads
