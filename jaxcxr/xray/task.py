@@ -12,6 +12,7 @@ from jaxcxr import registry
 from jaxcxr.data import preparation
 from jaxcxr.data.labels import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.errors import UserError
+from jaxcxr.models.attention.geometry import Grid
 from jaxcxr.models.sequence import look
 from jaxcxr.report import attention_figures, run_sections, training_curves
 from jaxcxr.report.canvas import save
@@ -143,19 +144,21 @@ class XrayTask:
         count = min(_LOOKED_AT, self._config.report.samples)
         return _spread(self.source(split).manifest.labels, count)
 
-    def _attention_figure(self, split: str, index, stacks):
+    def _attention_figure(self, split: str, where, index, stacks):
         """Last block and rollout, over radiographs; None where the last block has no weights."""
-        *_, (name, last) = stacks["blocks"].items()
+        grids = [stack for stack in stacks if isinstance(where[stack], Grid)]
+        if len(grids) != 1:
+            return None
+        grid, blocks = where[grids[0]], stacks[grids[0]]
+        *_, (name, last) = blocks.items()
         if "weights" not in last:
             return None
-        options = self._config.model.options
-        side, token = self._config.data.image_size // options.patch, options.pool == "token"
-        maps = attention_figures.patch_maps(last["weights"], side, side, token=token)
+        rows, columns, token = grid.rows, grid.columns, grid.prefix > 0
+        maps = attention_figures.patch_maps(last["weights"], rows, columns, token=token)
         rolled = None
-        if all("weights" in block for block in stacks["blocks"].values()):
-            whole = [block["weights"] for block in stacks["blocks"].values()]
-            rolled = attention_figures.rollout(whole)
-            rolled = attention_figures.patch_maps(rolled, side, side, token=token)
+        if all("weights" in block for block in blocks.values()):
+            rolled = attention_figures.rollout([block["weights"] for block in blocks.values()])
+            rolled = attention_figures.patch_maps(rolled, rows, columns, token=token)
         images = self.source(split).read(index)["image"][..., 0]
         labels = self.source(split).manifest.labels[index]
         query = "of the class token" if token else "of all patches, mean"
@@ -176,7 +179,7 @@ class XrayTask:
         if variables is None:
             return ["no figures of attention: they are drawn by runs of a single process"]
         seen = look.at_examples(model, variables, self._read(split), self._examples(split))
-        figure = functools.partial(self._attention_figure, split)
+        figure = functools.partial(self._attention_figure, split, seen and seen.where)
         return attention_figures.write(seen, figure, self.span_units, workdir / "report")
 
     def _read(self, split: str) -> Callable:

@@ -134,6 +134,10 @@ def test_it_is_trained_from_weights_of_its_library(draw, tmp_path):
                  first["backbone"], variables["params"]["backbone"])
     last = saved_state(tmp_path / "run", 2, config).params
     assert jax.tree.all(jax.tree.map(lambda a, b: np.abs(a - b).max() > 0, first, last))
+    task = toys.make_xray_task(config)
+    seen = {"params": last}
+    assert task.draw("validation", setup.make_model(config, task), seen, tmp_path / "run") == []
+    assert (tmp_path / "run" / "report" / "attention.png").is_file()
 
 
 def test_weights_come_back_and_a_missing_one_is_named(draw, tmp_path):

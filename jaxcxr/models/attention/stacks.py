@@ -29,6 +29,11 @@ class Stack:
     layout: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
+    def blocks(self) -> list[str]:
+        """Names of the blocks."""
+        return [f"{self.name}_{index}" for index in range(self.depth)]
+
+    @property
     def where(self) -> Geometry:
         """Where the tokens stand."""
         return of_layout(**self.layout)

@@ -1,8 +1,7 @@
-"""What the attention of a trained model does on a few examples."""
+"""Captures the attention of a trained model on a few examples."""
 
 import dataclasses
 import functools
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,25 +9,27 @@ import jax
 import numpy as np
 
 from jaxcxr.models.attention.capture import COLLECTION
+from jaxcxr.models.attention.geometry import Geometry
+from jaxcxr.models.attention.stacks import Stack, stacks
 from jaxcxr.models.sequence import scanned
 
 # Numbers that all weights together may be: 256 MB.
 MOST_WEIGHTS = 2**26
 
-_BLOCK = re.compile(r"(blocks|joints|frames)_\d+")
-
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """What attention gave away.
+    """Captured attention.
 
     Attributes:
       stacks: see `look`.
+      where: stack name -> geometry of its tokens.
       index: the examples that it was given.
       weights: numbers that the weights of all pairs are, whether they are there or too many.
     """
 
     stacks: dict[str, dict[str, dict[str, np.ndarray]]]
+    where: dict[str, Geometry]
     index: np.ndarray
     weights: int
 
@@ -62,13 +63,15 @@ def at_examples(
         if size <= MOST_WEIGHTS or len(index) == 1:
             break
         index = index[:-1]
-    return Look(look(model, variables, inputs, options, size <= MOST_WEIGHTS), index, size)
+    seen = look(model, variables, inputs, options, size <= MOST_WEIGHTS)
+    where = {stack.name: stack.where for stack in stacks(model, inputs.shape[1:])}
+    return Look(seen, where, index, size)
 
 
 def look(
     model, variables: Mapping[str, Any], inputs: Any, options: Mapping[str, Any], weights: bool
 ) -> dict[str, dict[str, dict[str, np.ndarray]]]:
-    """What the attention of each block gave into its collection.
+    """Captures the attention of each block.
 
     Arguments:
       model: Linen module.
@@ -78,9 +81,9 @@ def look(
       weights: also the weights of all pairs; without them they are not computed.
 
     Returns:
-      Stack name ("blocks", "joints", "frames") -> block name ("blocks_0") -> `weights`
+      Stack name ("blocks") -> block name ("blocks_0") -> `weights`
       `[batch, heads, queries, keys]`, `span`, `alpha` and `gate` `[heads]`, those that the block
-      has; in the order of the model. Every stack and block is there, if empty.
+      has. Every block of the first stack of each option of attention is there, if empty.
     """
 
     def wanted(variables, inputs, options):
@@ -93,19 +96,17 @@ def look(
     # Runs once, and LLVM takes longer than it saves.
     quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     found = jax.device_get(jax.jit(wanted, compiler_options=quick)(variables, inputs, options))
-    stacks: dict[str, dict[str, dict[str, np.ndarray]]] = {}
-    for name in sorted(_blocks(variables["params"]), key=lambda name: int(name.split("_")[1])):
-        stacks.setdefault(name.split("_")[0], {})[name] = found.get(name, {})
-    return stacks
-
-
-def _blocks(params: Mapping[str, Any]) -> list[str]:
-    """Names of the blocks of an encoder."""
-    return [name for name in params["backbone"] if _BLOCK.fullmatch(name)]
+    first: dict[str, Stack] = {}
+    for stack in stacks(model, inputs.shape[1:]):
+        first.setdefault(stack.option, stack)
+    return {
+        stack.name: {name: found.get(name, {}) for name in stack.blocks}
+        for stack in first.values()
+    }
 
 
 def _captured(model, variables, inputs, options) -> dict[str, dict[str, jax.Array]]:
-    """Block name -> what it gave; blocks that give nothing are not there."""
+    """Block name -> its captured arrays; blocks that capture nothing are not there."""
     _, state = model.apply(variables, inputs, train=False, mutable=[COLLECTION], **options)
     given = state.get(COLLECTION, {}).get("backbone", {})
     return {

@@ -63,8 +63,7 @@ class Explainer:
         given = {"", *(("map",) if FEATURES in found else ())}
         blocks, stack = found.get("attention", {}).get("backbone", {}), self._stack(images)
         if stack and all(
-            "weights" in blocks.get(f"{stack.name}_{i}", {}).get("attention", {})
-            for i in range(stack.depth)
+            "weights" in blocks.get(name, {}).get("attention", {}) for name in stack.blocks
         ):
             given.add("attention")
         return tuple(name for name, (_, need) in METHODS.items() if need in given)
@@ -226,9 +225,7 @@ def attention_weights(model, variables, images, classes, *, stack: Stack) -> lis
     del classes
     _, found = model.apply(variables, images, mutable=["attention"])
     blocks = found["attention"]["backbone"]
-    return [
-        blocks[f"{stack.name}_{i}"]["attention"]["weights"][0] for i in range(stack.depth)
-    ]
+    return [blocks[name]["attention"]["weights"][0] for name in stack.blocks]
 
 
 def attention_gradient(model, variables, images, classes, *, stack: Stack) -> jax.Array:
@@ -245,10 +242,10 @@ def attention_gradient(model, variables, images, classes, *, stack: Stack) -> ja
     """
     found, gradient = _perturbed(model, variables, images, classes, "attention")
     total = None
-    for index in range(stack.depth):
-        block = found["backbone"][f"{stack.name}_{index}"]["attention"]
-        slopes = gradient["backbone"][f"{stack.name}_{index}"]["attention"]
-        slope = jnp.concatenate([slopes[name] for name in sorted(slopes, key=_group)], 1)
+    for name in stack.blocks:
+        block = found["backbone"][name]["attention"]
+        slopes = gradient["backbone"][name]["attention"]
+        slope = jnp.concatenate([slopes[group] for group in sorted(slopes, key=_group)], 1)
         weights = block["weights"][0].astype(jnp.float32)
         mean = jax.nn.relu(slope.astype(jnp.float32) * weights).mean(1)
         total = jnp.eye(mean.shape[-1]) if total is None else total
