@@ -169,7 +169,7 @@ def written(tmp_path):
     {"prefix": "label_"},
     *({"column": column} for column in (
         "Image Index", "image", "filename", "Image_Name", "imagePath", "path", "ID")),
-], ids=str)
+], ids=lambda options: ",".join(getattr(v, "__name__", repr(v)) for v in options.values()))
 def test_all_commands_read_all_files_alike(written, tmp_path, options):
     table = written(**options)
     table.check(tmp_path)
