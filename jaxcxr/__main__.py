@@ -9,7 +9,7 @@ from jaxcxr.errors import RunError, UserError, did_you_mean
 
 # command -> (module with add_arguments(parser) and run(args), one line of help)
 COMMANDS = {
-    "prepare": ("jaxcxr.data.preparation", "convert a data set into shards, once"),
+    "prepare": ("jaxcxr.commands.prepare", "convert a data set into shards, once"),
     "audit": ("jaxcxr.commands.audit", "find leaks and shortcuts in data sets, images or not"),
     "score": ("jaxcxr.commands.score", "score predictions of any model, with 95% intervals"),
     "compare": ("jaxcxr.commands.compare", "models or seeds on the same images, beyond chance?"),

@@ -1,35 +1,28 @@
-"""`jaxcxr prepare`: converts a data set into ArrayRecord shards, once, through its TFDS builder."""
+"""Converts a data set into ArrayRecord shards, once, through its TFDS builder."""
 
-import argparse
 import contextlib
 import errno
 import fcntl
 import importlib.util
-import inspect
 import io
 import os
 import pathlib
-import re
 import shlex
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging
 
 from jaxcxr import registry
-from jaxcxr.data import overview, progress, shuffling, staging
+from jaxcxr.data import progress, shuffling, staging
 from jaxcxr.data.cores import usable_cores
 from jaxcxr.errors import RunError, UserError, did_you_mean
 from jaxcxr.xray.images import manifest, radiographs
 
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_BEAM_HELP = (
-    "let Apache Beam make the records, with these options of its runner in one string, as in "
-    '--beam="--runner=FlinkRunner --flink_master=HOST:PORT"; all workers must see the raw data '
-    "and --out under the same paths"
-)
 
 
 def prepare(source: str, data_dir: str | os.PathLike | None = None, *, beam: str = "", **options):
@@ -49,7 +42,7 @@ def prepare(source: str, data_dir: str | os.PathLike | None = None, *, beam: str
       UserError: an option or the raw data is wrong, or `data_dir` cannot be written.
       RunError: the disk is full.
     """
-    if "workers" in _names(source):
+    if "workers" in option_names(source):
         options = {"workers": usable_cores(), **options}
     builder = _builder(source, data_dir, options)
     directory = pathlib.Path(builder.data_dir)
@@ -57,6 +50,14 @@ def prepare(source: str, data_dir: str | os.PathLike | None = None, *, beam: str
         if not _is_complete(source, directory):
             _write(source, builder, directory)
     return builder
+
+
+def locate(
+    source: str, options: dict, data_dir: str | os.PathLike | None = None
+) -> tuple[pathlib.Path, bool]:
+    """Folder of a data set, and whether it is prepared; arguments as in `find`."""
+    directory = pathlib.Path(_builder(source, data_dir, options).data_dir)
+    return directory, _is_complete(source, directory)
 
 
 def find(source: str, options: dict, data_dir: str | os.PathLike | None = None) -> pathlib.Path:
@@ -73,8 +74,8 @@ def find(source: str, options: dict, data_dir: str | os.PathLike | None = None) 
     Raises:
       UserError: it is not prepared; the message holds the command to run and the variants there.
     """
-    directory = pathlib.Path(_builder(source, data_dir, options).data_dir)
-    if _is_complete(source, directory):
+    directory, complete = locate(source, options, data_dir)
+    if complete:
         return directory
     there = sorted(path.parts[-3] for path in directory.parent.parent.glob("*/*/dataset_info.json"))
     others = f"\nOther variants prepared there: {', '.join(there)}." if there else ""
@@ -96,89 +97,24 @@ def find_or_generate(config) -> pathlib.Path:
     settings = config.data
     options = dict(settings.options)
     if registry.source(settings.source).generated:
-        if settings.workers and "workers" in _names(settings.source):
+        if settings.workers and "workers" in option_names(settings.source):
             options["workers"] = settings.workers
         prepare(settings.source, settings.dir or None, **options)
     return find(settings.source, options, settings.dir or None)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds one sub-command per source, with the options of its builder's config."""
-    commands = parser.add_subparsers(
-        dest="source", required=True, metavar="SOURCE", parser_class=_SourceParser
-    )
-    for source in registry.SOURCES:
-        origin = "generated" if registry.source(source).generated else "from raw files"
-        command = commands.add_parser(source, help=f"{registry.source(source).task}, {origin}")
-        command.source = source
+def shown(value: Any) -> str:
+    """The value of an option as it is written on the command line."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Prepares what the arguments say and prints the table of what there is.
-
-    Raises:
-      UserError, RunError: as `prepare`.
-    """
-    given = {name: getattr(args, name) for name in _names(args.source)}
-    given = {name: value for name, value in given.items() if value is not None}
-    directory = pathlib.Path(_builder(args.source, args.out, given).data_dir)
-    before = _is_complete(args.source, directory)
-    try:
-        prepare(args.source, args.out, beam=args.beam, **given)
-    except KeyboardInterrupt:
-        raise RunError("interrupted; the same command goes on where it stopped") from None
-    print(f"{'Already prepared' if before else 'Prepared'}: {directory}")
-    overview.show(directory, registry.source(args.source).task)
-    if before:
-        print("To prepare it anew, remove that folder first.")
-
-
-class _SourceParser(argparse.ArgumentParser):
-    """Parser of one source's options, which imports the builder only when it is asked for."""
-
-    source = ""
-
-    def parse_known_args(self, args=None, namespace=None):
-        self.add_argument("--out", metavar="DIR", help="root of the prepared data (TFDS's default)")
-        self.add_argument("--beam", metavar="OPTIONS", default="", help=_BEAM_HELP)
-        config_class = registry.builder_class(self.source).builder_config_class
-        help_of = _documented(config_class)
-        for field in registry.source_fields(self.source):
-            default = "one per core" if field.name == "workers" else _shown(field.default)
-            text = help_of.get(field.name, "") + (f" (default: {default})" if default else "")
-            flag, kind = f"--{field.name.replace('_', '-')}", type(field.default)
-            if kind is bool:
-                action = {"action": argparse.BooleanOptionalAction}
-            else:
-                action = {"type": kind if kind in (int, float, str) else _listed}
-            self.add_argument(flag, default=None, help=text.replace("%", "%%"), **action)
-        return super().parse_known_args(args, namespace)
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
-
-
-def _shown(default) -> str:
-    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-
-
-def _documented(config_class: type) -> dict[str, str]:
-    """Texts of the sections "Attributes:" of a class and its bases, by their names."""
-    texts = {}
-    for cls in reversed(config_class.__mro__):
-        section = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2]
-        entries = re.findall(r"^  (\w+): (.*(?:\n {4,}.*)*)", section, re.MULTILINE)
-        texts |= {name: " ".join(body.split()).rstrip(".") for name, body in entries}
-    return texts
-
-
-def _names(source: str) -> list[str]:
+def option_names(source: str) -> list[str]:
+    """Names of the options of a source."""
     return [field.name for field in registry.source_fields(source)]
 
 
 def _builder(source: str, data_dir, options: dict):
-    names = _names(source)
+    names = option_names(source)
     for name in options:
         if name not in names:
             raise UserError(
@@ -216,7 +152,7 @@ def _command(source: str, options: dict, data_dir) -> str:
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
-            words += [f"--{flag}", _shown(value)]
+            words += [f"--{flag}", shown(value)]
     return shlex.join([*words, "--out", str(data_dir)] if data_dir else words)
 
 
@@ -250,7 +186,7 @@ def _beam(source: str, options: str) -> contextlib.AbstractContextManager:
     """Context in which Beam makes the chunks; none does without options."""
     if not options:
         return contextlib.nullcontext()
-    if "workers" not in _names(source):
+    if "workers" not in option_names(source):
         raise UserError(f"{source} makes its records in one process; leave --beam out.")
     if importlib.util.find_spec("apache_beam") is None:
         raise UserError("--beam needs Apache Beam: pip install 'jaxcxr[beam]'")

@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
 
 from jaxcxr import registry
+from jaxcxr.commands import prepare
 from jaxcxr.data import preparation
 from jaxcxr.errors import RunError, UserError
 from jaxcxr.xray.images import manifest
@@ -25,8 +26,8 @@ SKIP = {"image": tfds.decode.SkipDecoding()}
 
 def _run(*words):
     parser = argparse.ArgumentParser()
-    preparation.add_arguments(parser)
-    preparation.run(parser.parse_args([str(word) for word in words]))
+    prepare.add_arguments(parser)
+    prepare.run(parser.parse_args([str(word) for word in words]))
 
 
 def _images(directory):
@@ -42,7 +43,7 @@ def _start(arguments, before=""):
     code = f"""
 import sys
 {before}
-from jaxcxr.data import preparation
+from jaxcxr.commands import prepare
 if __name__ == "__main__":
     import argparse
     parser = argparse.ArgumentParser()
@@ -266,7 +267,7 @@ def test_every_option_of_a_source_has_a_flag_with_help(source, capsys):
     text = " ".join(capsys.readouterr().out.split())
     for field in registry.source_fields(source):
         assert f"--{field.name.replace('_', '-')}" in text
-    documented = preparation._documented(registry.builder_class(source).builder_config_class)
+    documented = prepare._documented(registry.builder_class(source).builder_config_class)
     assert {field.name for field in registry.source_fields(source)} <= documented.keys()
 
 
