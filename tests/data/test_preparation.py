@@ -47,8 +47,8 @@ from jaxcxr.commands import prepare
 if __name__ == "__main__":
     import argparse
     parser = argparse.ArgumentParser()
-    preparation.add_arguments(parser)
-    preparation.run(parser.parse_args({[str(word) for word in arguments]!r}))
+    prepare.add_arguments(parser)
+    prepare.run(parser.parse_args({[str(word) for word in arguments]!r}))
     print("modules:", *(name for name in sys.modules if "." not in name))
 """
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu"}
