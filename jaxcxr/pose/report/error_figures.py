@@ -70,11 +70,11 @@ def time_figure(time: ErrorsOverTime, names: Sequence[str], most: int) -> "Figur
     if time.window is not None:
         places = np.arange(1, time.window.shape[1] + 1)
         _bands(panels[0], places, time.window, marker="o" if len(places) < 30 else None)
-        panels[0].set(xlabel="place of the frame in its window", title="in the window")
+        panels[0].set(xlabel="position of the frame in its window", title="in the window")
         panels[0].xaxis.get_major_locator().set_params(integer=True)
     middles = (np.arange(time.sequences.shape[1]) + 0.5) * time.bin
     _bands(panels[-1], middles, time.quantiles)
-    panels[-1].set(xlabel="time since the sequence began (s)",
+    panels[-1].set(xlabel="time from the start of the sequence (s)",
                    title=f"in the sequence, over {len(names)} sequences")
     panels[0].set_ylabel("error of a frame, MPJPE (mm)")
     panels[0].set_ylim(bottom=0)
@@ -141,7 +141,7 @@ def _carpet(
     whole = "each sequence" if len(order) == len(names) else (
         f"the {len(order)} worst of {len(names)} sequences"
     )
-    axes.set(xlabel="time since the sequence began (s)", title=f"{whole}, the worst first")
+    axes.set(xlabel="time from the start of the sequence (s)", title=f"{whole}, the worst first")
     figure.colorbar(image, ax=axes, label="MPJPE (mm)", extend="max", pad=0.01)
 
 

@@ -114,8 +114,8 @@ def _markdown(
         "the mean of the actions' means is "
         f"{pose_errors.action_mean({row.name: row.mean for row in actions}):.1f} mm.",
         "## By action and joint, mm", *_block(table),
-        "## By the place of a frame in its window, mm", *_places(time),
-        "## Worst sequences, mm", "Of each take the camera of the largest error.",
+        "## By position of the frame in its window, mm", *_places(time),
+        "## Worst sequences, mm", "Of each take, the camera with the largest error.",
         *_block(ranking),
         "## Figures", *_block(_figures(rows, time, listed, joints), left=2),
     ]
@@ -128,7 +128,7 @@ def _block(lines, left: int = 1) -> list[str]:
 
 def _places(time: ErrorsOverTime) -> list[str]:
     if time.window is None:
-        return ["Every frame is lifted from a window of its own, in whose middle it stands."]
+        return ["Every frame is the middle of a window of its own."]
     frames = time.window.shape[1]
     lines = [("frame", *(f"{q:.0%}" if q != 0.5 else "median" for q in QUANTILES))]
     for name, place in {"first": 0, "middle": frames // 2, "last": frames - 1}.items():
@@ -148,7 +148,7 @@ def _figures(
     known = median[~np.isnan(median)]
     drawn = listed[:_DRAWN]
     window = "" if time.window is None else (
-        f"Median error by place in the window: {time.window[2].min():.0f} to "
+        f"Median error by position in the window: {time.window[2].min():.0f} to "
         f"{time.window[2].max():.0f} mm. "
     )
     return [
@@ -159,7 +159,7 @@ def _figures(
          f"for {easy.name} ({easy.mean:.0f} mm); worst joint {joints[joint].replace('_', ' ')} "
          f"({every.joints[joint]:.0f} mm)."),
         ("errors_time.png",
-         f"{window}Median over sequences by time since their beginning: {known.min():.0f} to "
+         f"{window}Median over sequences by time from their start: {known.min():.0f} to "
          f"{known.max():.0f} mm. Bands hold half and nine tenths. Below, a row of colours for each "
          "sequence, the worst first."),
         ("errors_worst.png",

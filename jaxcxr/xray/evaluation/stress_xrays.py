@@ -214,7 +214,7 @@ def _add_probes(result, task, split, features, kinds, scored, untouched, say) ->
 
 
 def _attributes(known, rows, seen, scored, base) -> dict:
-    """Findings told from attributes alone; attributes told from the features of the model."""
+    """Predicts findings from attributes alone, and attributes from the model's features."""
     alone = {}
     for name in (*_ATTRIBUTES, "age", "all"):
         names = (*_ATTRIBUTES, "age") if name == "all" else (name,)
@@ -271,7 +271,7 @@ def _warnings(result: Mapping) -> list[str]:
         if left is not None and left - 0.5 > _KEPT * (auroc - 0.5) > 0:
             lines.append(
                 f"{_TITLES[name]}, the model still reaches {left:.3f} of {auroc:.3f}: more than "
-                "half of what it knows is not in the lungs"
+                "half of what it knows comes from outside the lungs"
             )
     alone = result.get("attributes", {}).get("findings_from", {})
     for name, entry in alone.items():
@@ -329,16 +329,16 @@ def sections(result: Mapping) -> list[tuple[str, list[list[str]]]]:
     found = []
     if "regions" in result:
         found.append(("Parts of the image", [
-            ["what is left", "macro AUROC", "change"], ["whole image", _with_interval(result), ""],
+            ["what remains", "macro AUROC", "change"], ["whole image", _with_interval(result), ""],
             *([_TITLES[name], *_changed(entry)] for name, entry in result["regions"].items()),
         ]))
     if "attributes" in result:
-        found.append(("Findings told from attributes, without any image", [
+        found.append(("Findings predicted from attributes, without the image", [
             ["attribute", "macro AUROC", "change"],
             *([name, *_changed(entry)]
               for name, entry in result["attributes"]["findings_from"].items()),
         ]))
-        found.append(("Attributes told from the features of the model", [
+        found.append(("Attributes predicted from the model's features", [
             ["attribute", "AUROC", "groups"],
             *([name, _with_interval(entry), ", ".join(entry["groups"])]
               for name, entry in result["attributes"]["from_features"].items()),

@@ -31,9 +31,9 @@ _NOTES = (
     f"of fewer than {LEAST_PATIENTS} patients, nor where all resamples agree. "
     "gap: sensitivity at the shipped thresholds minus that of all other images of the attribute, "
     "for a whole group the mean over classes that both have. Under-diagnosis: share of images with "
-    "a finding for which none is said; over-diagnosis: share without any for which one is said "
-    "(Seyyed-Kalantari et al., 2021). AUROC of a whole group: mean over the classes counted; means "
-    "over other classes do not compare."
+    "a finding but none predicted; over-diagnosis: share without any but with one predicted "
+    "(Seyyed-Kalantari et al., 2021). AUROC of a whole group: mean over the classes counted; do "
+    "not compare it with means over other classes."
 )
 
 
