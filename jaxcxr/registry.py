@@ -102,7 +102,7 @@ MODELS = {
 _NOT_OPTIONS = {"parent", "name", "dtype", "axis_name", "decode"}
 
 
-def task(name: str) -> type:
+def task(name: str) -> Any:
     """Class of a task.
 
     Raises:
@@ -127,7 +127,7 @@ def source(name: str) -> Source:
     return SOURCES[name]
 
 
-def builder_class(name: str) -> type:
+def builder_class(name: str) -> Any:
     """TFDS builder class of a source.
 
     Returns:
@@ -182,7 +182,8 @@ def model_options(name: str) -> dict[str, Any]:
       UserError: no such model; the message names the nearest.
     """
     made = model(name)
-    fields = (f for f in dataclasses.fields(made.func) if f.name not in _NOT_OPTIONS)
+    linen: Any = made.func
+    fields = (f for f in dataclasses.fields(linen) if f.name not in _NOT_OPTIONS)
     return {f.name: made.keywords.get(f.name, f.default) for f in fields}
 
 

@@ -175,7 +175,7 @@ def _compiled(run: setup.Setup, stage, state) -> Any:
     placed = jax.tree.map(lambda leaf: leaf.sharding, state)
     jitted = parallel.compile_step(run.config, run.mesh, _step(run, stage), placed)
     # What LLVM makes of the program is of no interest, and takes most of the time.
-    options = {"xla_backend_optimization_level": 0}
+    options: Any = {"xla_backend_optimization_level": 0}
     return jitted.lower(state, run.example_batch()).compile(options)
 
 
@@ -240,7 +240,7 @@ def _traffic(run, config, state, trained, compiled) -> tuple[Traffic, ...]:
             others += c.bytes * c.times
     others = max(0.0, others - times * (split + rest))
     found.append(Traffic("statistics and sums", "all-reduce", ("data", "fsdp"), others))
-    merged: dict[tuple, float] = {}
+    merged: dict[tuple[str, str, tuple[str, ...]], float] = {}
     for part in found:
         axes = tuple(a for a in part.axes if run.mesh.shape[a] > 1)
         if axes and part.bytes:

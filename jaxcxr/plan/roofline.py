@@ -50,7 +50,7 @@ class Estimate:
     def bound(self) -> str:
         """What takes longest."""
         parts = dataclasses.asdict(self)
-        return max(parts, key=parts.get)
+        return max(parts, key=lambda name: parts[name])
 
     @property
     def efficiency(self) -> tuple[float, float]:

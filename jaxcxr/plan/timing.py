@@ -36,7 +36,8 @@ def within(sides: Mapping[str, Callable[[], float]], seconds: float, least: int 
 
     Every other round goes backwards, so that no side always comes after the same one.
     """
-    end, found, order = time.perf_counter() + seconds, [], list(sides.items())
+    end, order = time.perf_counter() + seconds, list(sides.items())
+    found: Rounds = []
     while len(found) < least or time.perf_counter() < end:
         found += interleaved(dict(order), 1)
         order.reverse()

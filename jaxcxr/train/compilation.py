@@ -23,7 +23,7 @@ def enable_cache() -> None:
     """
     import jax
 
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # set at run time
         root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path("~/.cache").expanduser()
         folder = pathlib.Path(root) / "jaxcxr" / _machine()
         jax.config.update("jax_compilation_cache_dir", str(folder))

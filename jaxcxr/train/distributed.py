@@ -101,7 +101,7 @@ def find(environ: Mapping[str, str], seconds: float = 300) -> ClusterMember | No
         address, count, index = _asked(kind, address, count, index, seconds)
     values = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": count,
               "JAX_PROCESS_ID": index}
-    if None in values.values():
+    if address is None or count is None or index is None:
         absent = " and ".join(name for name, value in values.items() if value is None)
         raise UserError(
             f"{absent} not set, but other variables say that this process is one of "

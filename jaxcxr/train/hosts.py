@@ -23,11 +23,11 @@ class HostTimes:
         self._first = {device.process_index: i for i, device in
                        reversed(list(enumerate(mesh.devices.flat)))}
         self._whole = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, P()))
-        self._pending = None
+        self._pending: tuple[int, jax.Array] | None = None
 
     def add(self, step: int, times: tuple[float, float, float]) -> None:
         """Send this process's `TIMES` of the interval that ends with a step; all call it alike."""
-        local = np.tile(np.float32(times), (jax.local_device_count(), 1))
+        local = np.tile(np.array(times, np.float32), (jax.local_device_count(), 1))
         sent = jax.make_array_from_process_local_data(self._split, local)
         self._pending = (step, self._whole(sent))
 

@@ -204,7 +204,7 @@ def project_spans(params: Any) -> optax.GradientTransformation:
     spans = [_SPAN.search(path) is not None for path in rules_lib.paths(params)]
     if not any(spans):
         return optax.identity()
-    chosen = jax.tree.structure(params).unflatten(spans)
+    chosen = jax.tree.unflatten(jax.tree.structure(params), spans)
 
     def projected(update: jax.Array, param: jax.Array, span: bool) -> jax.Array:
         return jnp.clip(param + update, 0, 1) - param if span else update
@@ -232,7 +232,7 @@ def _lenient(transformation: optax.GradientTransformation) -> optax.GradientTran
     return optax.GradientTransformation(transformation.init, update)
 
 
-def _langevin(y: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
+def _langevin(y: Any) -> Any:
     """coth(y) - 1/y for 0 <= y <= 1/2, to 1e-8, by its series."""
     square = y * y
     series = -1 / 4725 + square * (2 / 93555 - square * 1382 / 638512875)

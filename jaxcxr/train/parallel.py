@@ -238,7 +238,7 @@ def gather(tree):
     return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree, tiled=True))
 
 
-def compile_step(config, mesh, step: Callable, state_shardings) -> Callable:
+def compile_step(config, mesh, step: Callable, state_shardings) -> jax.stages.Wrapped:
     """The jit form of the step: `(state, batch) -> (state, metrics)`, the state donated."""
     return jax.jit(
         step,

@@ -79,8 +79,8 @@ def _gather(port: int, processes: int, deadline: float, seconds: float) -> dict[
 
 def _take(peer: "_Peer", peers: dict[int, "_Peer"], processes: int, deadline: float) -> None:
     """Greet who connected; a stranger (a probe of the port, a process of an older run) is left."""
-    hello = peer.receive(_GREETING)
-    number = hello and hello.get("process")
+    hello = peer.receive(_GREETING) or {}
+    number = hello.get("process")
     if not isinstance(number, int) or number < 1:
         peer.close()
         return
@@ -103,7 +103,8 @@ def _take(peer: "_Peer", peers: dict[int, "_Peer"], processes: int, deadline: fl
 
 def _join(host: str, port: int, process: int, processes: int, deadline: float) -> "_Peer":
     """Another process: find process 0 and wait for its word."""
-    begun, peer, answer = time.monotonic(), None, None
+    begun = time.monotonic()
+    answer: dict | None = None
     while time.monotonic() < deadline:
         try:
             peer = _Peer(socket.create_connection((host, port), timeout=_GREETING))
@@ -116,15 +117,18 @@ def _join(host: str, port: int, process: int, processes: int, deadline: float) -
             peer.host, deadline = answer["host"], time.monotonic() + answer["wait"] + _GREETING
             answer = peer.receive(answer["wait"] + _GREETING)
         if answer:
-            break
+            return _admitted(peer, answer, processes)
         peer.close()
         time.sleep(_RETRY)
-    if not answer:
-        raise RunError(
-            f"process 0 is missing: nothing of this run answered at {host}:{port} within "
-            f"{time.monotonic() - begun:.0f} s (this is process {process} of {processes}). Look "
-            "at its log, and whether this host may reach that port."
-        )
+    raise RunError(
+        f"process 0 is missing: nothing of this run answered at {host}:{port} within "
+        f"{time.monotonic() - begun:.0f} s (this is process {process} of {processes}). Look at its "
+        "log, and whether this host may reach that port."
+    )
+
+
+def _admitted(peer: "_Peer", answer: dict, processes: int) -> "_Peer":
+    """The connection to process 0, if it says that all are there."""
     if "wrong" in answer:
         peer.close()
         raise RunError(answer["wrong"])

@@ -141,8 +141,8 @@ class Setup:
 
     def parameter_rows(self, params) -> dict[str, str]:
         """Parameters by top-level group, their sum, and what no mesh splits, for the screen."""
-        rows = models.parameter_counts(params)
-        rows = {f"parameters, {group}": f"{count:,}" for group, count in rows.items()}
+        counts = models.parameter_counts(params)
+        rows = {f"parameters, {group}": f"{count:,}" for group, count in counts.items()}
         total = sum(leaf.size for leaf in jax.tree.leaves(params))
         rows["parameters, all"] = f"{total:,}"
         whole = parallel.kept_whole(self.mesh, self.rules, params)

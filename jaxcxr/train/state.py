@@ -15,8 +15,7 @@ from jaxcxr.errors import UserError
 from jaxcxr.train import optim
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """Everything a training step reads and writes.
 
     Attributes:

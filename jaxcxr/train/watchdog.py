@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import TextIO
 
 from jaxcxr import config
 
@@ -78,13 +79,18 @@ class _Watchdog:
                 self._bark(what, idle)
             # C code that hangs with the interpreter's lock in its hand stops this thread too.
             faulthandler.dump_traceback_later(
-                limit - idle + 3 * self._poll + 5, exit=True, file=sys.__stderr__
+                limit - idle + 3 * self._poll + 5, exit=True, file=_stderr()
             )
 
     def _bark(self, what: str, idle: float) -> None:
         print(f"jaxcxr: no progress for {idle:.0f} s; the last was {what}. All threads:",
-              file=sys.__stderr__, flush=True)
-        faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
+              file=_stderr(), flush=True)
+        faulthandler.dump_traceback(file=_stderr(), all_threads=True)
         print("jaxcxr: stopped because nothing went on (config.watchdog). Start the same command "
-              "again to go on from the last checkpoint.", file=sys.__stderr__, flush=True)
+              "again to go on from the last checkpoint.", file=_stderr(), flush=True)
         os._exit(1)
+
+
+def _stderr() -> TextIO:
+    """The stream that the process started with; file descriptor 2 where it has none."""
+    return sys.__stderr__ or open(2, "w", closefd=False)

@@ -106,8 +106,8 @@ class Screen:
     def __init__(self, quiet: bool = False):
         width = None if sys.stdout.isatty() else 120
         self.console = Console(width=width, highlight=False, quiet=quiet or jax.process_index() > 0)
-        self._progress = None
-        self._first = None
+        self._progress: Progress | None = None
+        self._first: tuple[float, int] | None = None
 
     def table(self, title: str, rows: dict[str, str]) -> None:
         """A two-column table."""
@@ -132,8 +132,9 @@ class Screen:
             return
         columns = (TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"), BarColumn(),
                    TextColumn("{task.fields[status]}"))
-        with Progress(*columns, console=self.console) as self._progress:
-            self._task = self._progress.add_task("train", total=total, completed=step, status="")
+        with Progress(*columns, console=self.console) as progress:
+            self._task = progress.add_task("train", total=total, completed=step, status="")
+            self._progress = progress
             try:
                 yield
             finally:
