@@ -46,7 +46,7 @@ with them.
 Hypothesis, written before any run of the study: in each setting the best row with flexible heads
 has a lower MPJPE than the reference (convolutions and plain attention among it), the interval of
 the difference leaving out 0. Refuted in all four: `convolution-192-center` is ahead, see
-configs/study_pose.md for the table and README for what it shows.
+docs/results.md.
 """
 
 from jaxcxr import config as base

@@ -53,7 +53,7 @@ def as_restructured_text(app, what, name, obj, options, lines):
 
 
 def literal_blocks(lines):
-    """Marks indented blocks outside of sections and lists as literal: formulas, tables, commands."""
+    """Marks indented blocks outside of sections and lists as literal: formulas, tables."""
     result, text, inside = [], "", False  # text: the last line that is not indented
     for previous, line in zip(["", *lines], lines, strict=False):
         if line.strip() and not line.startswith("  "):

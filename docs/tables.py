@@ -8,7 +8,7 @@ Blocks are marked by HTML comments, which a reader does not see:
     <!-- results:NAME -->            the table of docs/results/NAME.json and how it was measured
     <!-- results:NAME COLUMN=CELL --> only the rows that have this cell, without its column
     <!-- results:NAME.KEY -->        one number of its "values", inside a sentence
-    <!-- config:TASK -->             every key of a config with its default; of a stage: config:stage
+    <!-- config:TASK -->             every key of a config with its default; config:stage
     <!-- models:TASK -->, <!-- sources:TASK -->  names with their options and defaults
     <!-- end -->                     the end of each
 

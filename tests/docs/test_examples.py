@@ -1,4 +1,4 @@
-"""The worked examples of docs/extending.md do what the page says, and a run can use them together."""
+"""The worked examples of docs/extending.md do what the page says, also together."""
 
 import json
 import math
@@ -13,13 +13,14 @@ from docs.examples import (
     calibrated,
     flexible_heads,
     folder_of_images,
-    metric_with_interval,
     own_config,
     small_backbone,
+    youden_index,
 )
 from jaxcxr import config as base
-from jaxcxr import registry
+from jaxcxr import registry, task
 from jaxcxr.data import preparation
+from jaxcxr.statistics import ranking
 from jaxcxr.train import loop, parallel, writers
 from jaxcxr.xray.images import manifest
 
@@ -99,24 +100,26 @@ def test_a_run_with_all_of_them(raw, registered, tmp_path, monkeypatch):
     config.data.dir, config.data.image_size = str(tmp_path / "data"), 24
     config.batch_size, config.report.samples, config.log_every = 8, 1, 1
     base.validate(config)
+    assert isinstance(task.create(config), asymmetric_loss.AsymmetricXray)
     metrics = loop.train(config, tmp_path / "run", writers.Screen(quiet=True))
     assert 0 <= metrics["auroc"] <= 1
 
     predictions = tmp_path / "run" / "predictions" / "test.csv"
-    value, low, high = metric_with_interval.with_interval(predictions, "Mass", resamples=50)
-    assert low <= value <= high
+    value, (low, high) = youden_index.with_interval(predictions, "Mass", resamples=50)
+    assert 0 <= low <= high <= 1
+    assert 0 <= value <= 1
 
 
-def test_the_metric_is_scikit_learns():
-    from sklearn.metrics import balanced_accuracy_score
+def test_the_metric_is_that_of_scikit_learns_roc_curve():
+    from sklearn.metrics import roc_curve
 
     rng = np.random.default_rng(0)
-    labels, scores = rng.integers(0, 2, 40), rng.random(40)
-    expected = balanced_accuracy_score(labels, scores >= 0.5)
-    found = metric_with_interval.balanced_accuracy(labels, scores, 0.5)
+    labels, scores = rng.integers(0, 2, 40), rng.integers(0, 9, 40) / 8
+    false_positive, true_positive, _ = roc_curve(labels, scores)
+    expected = max(true_positive - false_positive)
+    found = ranking.measure(np.append(labels, -1), np.append(scores, 2.0), youden_index.youden)
     assert found == pytest.approx(expected)
-    unknown = np.append(labels, -1), np.append(scores, 0.9)
-    assert metric_with_interval.balanced_accuracy(*unknown, 0.5) == found
+    assert ranking.measure(labels, -labels.astype(float), youden_index.youden) == 0.0
 
 
 def test_the_config_of_the_page_is_valid():
@@ -136,4 +139,4 @@ def test_a_calibration_is_applied(xray_run):
     logits = np.zeros((2, len(classes)))
     probabilities, found = calibrated.findings(path, logits)
     assert probabilities.shape == found.shape == logits.shape
-    assert ((0 < probabilities) & (probabilities < 1)).all()
+    assert ((probabilities > 0) & (probabilities < 1)).all()

@@ -1,0 +1,123 @@
+"""README and docs: the two commands, links, tables, and a build without warnings."""
+
+import importlib.util
+import json
+import pathlib
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+COMMANDS = (
+    "pip install -e . && python -m jaxcxr.main --config=configs/demo.py --workdir=runs/demo",
+    "pip install -e '.[test]' && pytest",
+)
+
+
+@pytest.fixture
+def tables():
+    """docs/tables.py as a module."""
+    spec = importlib.util.spec_from_file_location("tables", DOCS / "tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_readme_has_the_two_commands_and_fits_on_a_page():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert [line for line in lines if line in COMMANDS] == list(COMMANDS)
+    assert len(lines) <= 200
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_what_a_page_refers_to_exists(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+    files = [target for target in targets if not target.startswith(("http", "#"))]
+    for target in files:
+        name, _, anchor = target.partition("#")
+        path = page.parent / name
+        assert path.exists(), f"{page.name}: {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+            assert anchor in slugs, f"{page.name}: {target}"
+
+
+def test_files_that_pages_name_exist():
+    named = {
+        name for page in PAGES for name in re.findall(
+            r"(?<![\w/.])((?:jaxcxr|configs|tests|launch|docs)/[\w/]+\.[a-z]+)\b", page.read_text()
+        )
+    }
+    assert "configs/demo.py" in named
+    assert sorted(name for name in named if not (ROOT / name).exists()) == []
+
+
+def test_modules_that_pages_name_exist():
+    named = {
+        name for page in PAGES for name in re.findall(r"`(jaxcxr(?:\.\w+)+)`", page.read_text())
+    }
+    assert len(named) > 10
+    for name in sorted(named):
+        pkgutil.resolve_name(name)
+
+
+def test_tables_are_up_to_date(tables, capsys):
+    assert tables.main(check=True) == 0, capsys.readouterr().out
+
+
+def test_a_table_that_differs_from_its_file_is_found(tables, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tables, "DOCS", tmp_path / "docs")
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    (tmp_path / "README.md").write_text("AUROC <!-- results:a.auroc -->0.5<!-- end -->.\n")
+    page = tmp_path / "docs" / "page.md"
+    page.write_text("<!-- results:a row=x -->\n<!-- end -->\n")
+    result = {"command": "c", "date": "d", "versions": "v", "machine": "m", "values":
+              {"auroc": "0.9"}, "columns": ["row", "n"], "rows": [["x", "1"], ["y", "2"]]}
+    (tmp_path / "docs" / "results" / "a.json").write_text(json.dumps(result))
+    assert tables.main(check=True) == 1
+    assert capsys.readouterr().out == (
+        "Out of date: README.md, page.md. Run python docs/tables.py.\n"
+    )
+    assert tables.main(check=False) == 0
+    assert tables.main(check=True) == 0
+    assert "<!-- results:a.auroc -->0.9<!-- end -->" in (tmp_path / "README.md").read_text()
+    assert "| n |\n| ---: |\n| 1 |\n\n*`c`; machine: m" in page.read_text()
+
+    page.write_text("<!-- results:b -->\n<!-- end -->\n")
+    assert tables.main(check=True) == 1
+    page.write_text("<!-- results:a -->\n")
+    assert tables.main(check=True) == 1
+
+
+def test_result_files_say_where_numbers_come_from(tables):
+    used = " ".join(page.read_text() for page in PAGES)
+    for path in sorted((DOCS / "results").glob("*.json")):
+        found = tables.result(path.stem)
+        assert set(found) - {"note"} == {
+            "command", "date", "versions", "machine", "columns", "rows", "values"
+        }, path.name
+        assert found["command"] or "command" in " ".join(found["columns"]) or any(
+            "`" in row[0] for row in found["rows"]
+        ), f"{path.name}: no command"
+        assert all(len(row) == len(found["columns"]) for row in found["rows"]), path.name
+        assert f"results:{path.stem}" in used, f"{path.name} stands in no page"
+
+
+@pytest.mark.slow
+def test_the_documentation_builds_without_a_warning(tmp_path):
+    pytest.importorskip("sphinx", reason="needs the extra docs")
+    shutil.copytree(DOCS, tmp_path / "docs", ignore=shutil.ignore_patterns("api"))
+    (tmp_path / "jaxcxr").symlink_to(ROOT / "jaxcxr")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html",
+               tmp_path / "docs", tmp_path / "out"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "api" / "jaxcxr.config.keys.html").exists()
