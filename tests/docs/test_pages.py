@@ -57,7 +57,9 @@ def test_files_that_pages_name_exist():
         )
     }
     assert "configs/demo.py" in named
-    assert sorted(name for name in named if not (ROOT / name).exists()) == []
+    assert sorted(name for name in named if not (ROOT / name).exists()) == [
+        "docs/results/NAME.json"  # stands for any
+    ]
 
 
 def test_modules_that_pages_name_exist():
