@@ -6,7 +6,7 @@ of a run needs the `Report`: metrics, files and pages from the predictions of a 
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -98,6 +98,45 @@ class Report(Protocol):
         """Write `report/index.html`, from what the run wrote and the model does."""
 
 
+class StressTest(Protocol):
+    """How much worse a trained model gets as its input does; a module for each task.
+
+    Attributes:
+      KINDS: ways of making the input worse.
+    """
+
+    KINDS: Sequence[str]
+
+    def measure(
+        self, task: "Task", split: str, predict: Callable[[Any], Mapping[str, np.ndarray]],
+        kinds: Sequence[str], resamples: int, seed: int, say: Callable[[str], None], *,
+        features: Callable[[Any], np.ndarray],
+    ) -> dict:
+        """Measures on a split.
+
+        Arguments:
+          task: with the data.
+          split: which of its splits.
+          predict: predictions of the model for every example of a source, in order.
+          kinds: of `KINDS`.
+          resamples, seed: of the bootstrap; the seed also of what is drawn.
+          say: gets a line for each result.
+          features: what the head of the model gets, `[n, dim]`, for every example of a source.
+
+        Returns:
+          the content of stress.json.
+        """
+
+    def to_text(self, result: Mapping) -> str:
+        """The result for the screen."""
+
+    def to_markdown(self, result: Mapping) -> str:
+        """The result as a page of Markdown."""
+
+    def figure(self, result: Mapping) -> Any:
+        """The result as a matplotlib figure."""
+
+
 class Task(Objective, Report, Protocol):
     """A task over opened data."""
 
@@ -128,6 +167,10 @@ class Task(Objective, Report, Protocol):
 
     def ids(self, split: str, index) -> list[str]:
         """Names of examples, for messages."""
+
+    @staticmethod
+    def stress_test() -> StressTest:
+        """The stress test of the task; a task need not have one."""
 
     def describe(self) -> dict[str, str]:
         """Lines for the screen at the start: data sizes and what is in them."""

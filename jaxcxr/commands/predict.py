@@ -13,9 +13,9 @@ pictures in `DIR/heatmaps`.
 3D poses from 2D keypoints of videos, by a run or a bundle (`--model`). Reads the files of
 `jaxcxr.pose.keypoints.keypoint_files`, takes the checkpoint that `evaluate` takes, brings the
 keypoints to the frame rate of its training data and the poses back to the video's, and fades long
-videos together from windows that overlap by half. Written are `OUT/NAME.npz` (millimetres; x right, y
-down, z forward; relative to the hip), `OUT/NAME.csv` and `OUT/NAME_PERSON.bvh` (centimetres, y up,
-constant bone lengths).
+videos together from windows that overlap by half. Written are `OUT/NAME.npz` (millimetres; x right,
+y down, z forward; relative to the hip), `OUT/NAME.csv` and `OUT/NAME_PERSON.bvh` (centimetres, y
+up, constant bone lengths).
 
 A file that cannot be read is a row with its error, the others go on, and the exit code is then 1.
 """

@@ -66,7 +66,9 @@ class _SourceParser(argparse.ArgumentParser):
         config_class = registry.builder_class(self.source).builder_config_class
         help_of = _documented(config_class)
         for field in registry.source_fields(self.source):
-            default = "one per core" if field.name == "workers" else preparation.shown(field.default)
+            default = preparation.shown(field.default)
+            if field.name == "workers":
+                default = "one per core"
             text = help_of.get(field.name, "") + (f" (default: {default})" if default else "")
             flag, kind = f"--{field.name.replace('_', '-')}", type(field.default)
             if kind is bool:

@@ -15,7 +15,7 @@ from jaxcxr.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options."""
+    """Adds the options of `jaxcxr report`."""
     parser.add_argument("--workdir", required=True, metavar="RUN", help="folder of the run")
     parser.add_argument(
         "--split", default="test", choices=("validation", "test"), help="default: test"
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the page.
+    """Writes the page.
 
     Raises:
       UserError: no run, or it has not been evaluated.

@@ -296,6 +296,13 @@ class PoseTask:
         title = f"{self._config.data.source}, {self._config.model.name}"
         return run_sections.write(pose_page.build(self, split, workdir, title), workdir)
 
+    @staticmethod
+    def stress_test():
+        """The module that runs the task's stress test, see `jaxcxr.task.StressTest`."""
+        from jaxcxr.pose.evaluation import stress_poses  # lazily: training does not need it
+
+        return stress_poses
+
     def describe(self) -> dict[str, str]:
         """Sequences, frames and subjects of each split."""
         lines = {}

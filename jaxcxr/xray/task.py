@@ -191,6 +191,13 @@ class XrayTask:
         html = xray_page.build(self, model, variables, split, workdir, title)
         return run_sections.write(html, workdir)
 
+    @staticmethod
+    def stress_test():
+        """The module that runs the task's stress test, see `jaxcxr.task.StressTest`."""
+        from jaxcxr.xray.evaluation import stress_xrays  # lazily: training does not need it
+
+        return stress_xrays
+
     def describe(self) -> dict[str, str]:
         """Images and patients of each split, and a table of the training split's classes."""
         lines, settings = {}, self._config.data

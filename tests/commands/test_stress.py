@@ -5,8 +5,8 @@ import json
 import pytest
 
 from jaxcxr import __main__ as command
-from jaxcxr.commands import stress
 from jaxcxr.train import checkpoint, setup
+from jaxcxr.xray.task import XrayTask
 from tests import toys
 from tests.train import runs
 
@@ -76,7 +76,7 @@ def test_mistakes_are_said_before_anything_is_computed(tmp_path, capsys, words, 
 
 
 def test_runs_without_a_test_or_a_checkpoint_are_refused(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(stress, "TESTS", {"pose": stress.TESTS["pose"]})
+    monkeypatch.delattr(XrayTask, "stress_test")
     for name, config, message in (
         ("xray", toys.xray_config(), "a run of the task 'cxr'; there are stress tests of pose"),
         ("empty", toys.two_stages(), "holds no checkpoint; train first"),

@@ -81,6 +81,8 @@ def measure(
     resamples: int = 1000,
     seed: int = 0,
     say: Callable[[str], None] = print,
+    *,
+    features: Callable | None = None,
 ) -> dict:
     """MPJPE at each level of each kind, with intervals.
 
@@ -92,12 +94,14 @@ def measure(
       resamples, seed: of the bootstrap over whole motions with all their cameras, see
         `pose_statistics.bootstrap`; the seed also of what is drawn for the detector.
       say: gets a line for each level.
+      features: not needed.
 
     Returns:
       The content of stress.json: `mpjpe` and `mpjpe_interval` of the untouched input, `kinds` with
       `levels`, the first of each the untouched input, `left_out`, `counts`, `settings`. Errors in
       mm; an interval is None where there is a single motion.
     """
+    del features
     source = task.source(split)
     sequences = source.sequences
     errors, places, left_out = _lift(source, predict, kinds, seed, say)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KINDS = ("regions", "attributes", "sources", *damage.CORRUPTIONS)
-TAKES_FEATURES = True
 _UNITS = {
     "noise": "SD in gray values", "blur": "SD in pixels", "contrast": "share left",
     "jpeg": "quality", "rotation": "degrees", "inversion": "share of the negative",
