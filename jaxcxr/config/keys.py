@@ -223,13 +223,15 @@ _RUN = (
 
 KEYS = (*_PROCESS, *_DATA, *_AUGMENT, *_MODEL, *_LOSS, *_RUN)
 
-NO_DECAY: Rules = (
+MATRICES = "matrices"  # a factor: 1 for arrays of two dimensions or more, 0 for vectors
+DECAY: Rules = (
     (r"(^|/)(bias|scale)$", False),
     (r"(^|/)(\w*pos(ition)?s?|joint)(_?emb\w*)?(/embedding)?$", False),
     (r"(^|/)(cls|cls_token|class_token)$", False),
     # What groups of attention heads learn that is no weight matrix: zero is no natural value.
     (r"(^|/)group_\d+/(span|alpha|gate|log_scale|table|talk_\w+)$", False),
-    (r".*", True),
+    (r"(^|/)first$", True),  # the pose that decoders start from
+    (r".*", MATRICES),
 )
 # A span runs from 0 to 1 and gates and orders are log odds: steps fit for weights are too small.
 MULTIPLIERS: Rules = ((r"(^|/)group_\d+/(span|alpha|gate)$", 10.0), (r".*", 1.0))
@@ -245,7 +247,8 @@ STAGE_KEYS = (
     Key("optimizer.nesterov", False, "Nesterov's momentum, of sgd"),
     Key("optimizer.weight_decay", 0.0, "decoupled, times the learning rate; 0: off", least=0),
     Key("optimizer.clip_norm", 0.0, "greatest norm of all gradients together; 0: off", least=0),
-    Key("optimizer.decay_rules", NO_DECAY, "((regex, factor of the weight decay), ...)"),
+    Key("optimizer.decay_rules", DECAY, "((regex, factor of the weight decay), ...); "
+        f"{MATRICES!r}: 1 for arrays of two dimensions or more, else 0"),
     Key("optimizer.multiplier_rules", MULTIPLIERS, "((regex, factor of the learning rate), ...)"),
     Key("warmup.name", "none", "of the learning rate, see `jaxcxr.train.schedules`", choices=(
         "none", "linear", "exponential", "untuned_linear", "untuned_exponential", "noam",

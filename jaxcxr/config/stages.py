@@ -25,11 +25,13 @@ def check_stage(stage: ml_collections.ConfigDict, where: str) -> None:
                 raise UserError(f"{where}.{key.name} is missing; see config.default_stage().")
             node = node[part]
         key.check(node, f"{where}.{key.name}")
-    for name in ("decay_rules", "multiplier_rules"):
+    for name, words in (("decay_rules", (keys.MATRICES,)), ("multiplier_rules", ())):
         check_rules(
             stage.optimizer[name],
-            lambda value: isinstance(value, bool) or (is_number(value) and value >= 0),
-            "a number of at least 0 (or True or False)", f"{where}.optimizer.{name}",
+            lambda value, words=words: value in words or isinstance(value, bool)
+            or (is_number(value) and value >= 0),
+            f"a number of at least 0 (or {', '.join(['True', *map(repr, words)])} or False)",
+            f"{where}.optimizer.{name}",
         )
     _check_warmup(stage, where)
     _check_decay(stage.decay, f"{where}.decay")

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from jaxcxr.config.keys import MATRICES
+from jaxcxr.models.sequence.scanned import is_stack
 from jaxcxr.train import rules as rules_lib
 from jaxcxr.train import schedules
 
@@ -27,22 +29,22 @@ def make_optimizer(
     """Optimiser and learning-rate schedule of a stage.
 
     The order is: clip by global norm, moments, weight decay, multiplier, learning rate, projection
-    of learned spans to [0, 1]. RAdam and
-    AdamW decay the weights apart from the gradient (Loshchilov & Hutter 2019); Adam and SGD add
-    the decay to the gradient before the moments, as torch does.
+    of learned spans to [0, 1]. RAdam and AdamW decay the weights apart from the gradient
+    (Loshchilov & Hutter 2019); Adam and SGD add the decay to the gradient before the moments, as
+    torch does.
 
     Arguments:
       stage: settings with the keys of `default_stage`, checked by `check_stage`. In
-        `optimizer.decay_rules` a value multiplies `weight_decay` (True is 1, False is 0); in
+        `optimizer.decay_rules` a value multiplies `weight_decay`, see `decay_factors`; in
         `optimizer.multiplier_rules` it multiplies the learning rate.
-      params: the parameters that this stage trains; only their paths are used.
+      params: the parameters that this stage trains; their paths and shapes are used.
       total_steps: number of updates in the stage.
 
     Returns:
       (transformation, schedule from update count to learning rate). `update` needs the
       parameters as its third argument.
 
-    Errors:
+    Raises:
       UserError: a parameter that no rule matches.
     """
     settings = stage.optimizer
@@ -144,25 +146,49 @@ def rectification(t: jax.Array, b2: float) -> tuple[jax.Array, jax.Array]:
     return rectify, jnp.where(rectify, jnp.sqrt(ratio), 1.0)
 
 
+def decay_factors(rules: Sequence[tuple[str, float | str]], params: Any) -> Any:
+    """Factor of the weight decay for each parameter.
+
+    Arguments:
+      rules: `((regex, factor), ...)`, True and False standing for 1 and 0. The factor "matrices" is
+        1 for arrays of two dimensions or more and 0 for vectors, such as biases, scales of norms
+        and of layers; the axis of scanned blocks does not count.
+      params: tree of arrays, or of their shapes, whose paths the rules are matched with.
+
+    Returns:
+      Floats in a tree of the structure of `params`.
+
+    Raises:
+      UserError: a parameter that no rule matches.
+    """
+    values = jax.tree.leaves(rules_lib.match_rules(rules, params, "optimizer.decay_rules"))
+    factors = [
+        float(leaf.ndim - is_stack(name) >= 2 if value == MATRICES else value)
+        for name, leaf, value in zip(
+            rules_lib.paths(params), jax.tree.leaves(params), values, strict=True
+        )
+    ]
+    return jax.tree.structure(params).unflatten(factors)
+
+
 def add_decay(
-    weight_decay: float, rules: Sequence[tuple[str, float]], params: Any
+    weight_decay: float, rules: Sequence[tuple[str, float | str]], params: Any
 ) -> optax.GradientTransformation:
     """Adds weight decay times a factor per parameter to the updates.
 
     Arguments:
       weight_decay: decay rate, applied where the factor is 1.
-      rules: `((regex, factor), ...)`, True and False standing for 1 and 0.
-      params: tree whose paths the rules are matched with.
+      rules, params: see `decay_factors`.
 
     Returns:
       transformation without state that needs the parameters in `update`.
     """
-    factors = rules_lib.match_rules(rules, params, "optimizer.decay_rules")
+    factors = decay_factors(rules, params)
     if not weight_decay:
         return optax.identity()
 
     def decayed(update: jax.Array, param: jax.Array, factor: float) -> jax.Array:
-        return update + weight_decay * float(factor) * param if factor else update
+        return update + weight_decay * factor * param if factor else update
 
     return optax.stateless(
         lambda updates, params: jax.tree.map(decayed, updates, params, factors)

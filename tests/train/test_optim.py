@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcxr import config, models
+from jaxcxr import config, models, registry
 from jaxcxr.config import keys
 from jaxcxr.config.stages import check_stage
 from jaxcxr.errors import UserError
@@ -41,13 +41,14 @@ def trajectory(settings, start, gradients):
     return np.concatenate([params["kernel"][None], history])
 
 
+ALL = ((".*", True),)  # the parameter of torch's trajectories is a vector
 GOLDEN_STAGES = {
-    "radam": (stage("radam", weight_decay=0.1), 1e-6),
+    "radam": (stage("radam", weight_decay=0.1, decay_rules=ALL), 1e-6),
     "radam_b2_099": (stage("radam", b2=0.99), 1e-6),
     # optax computes 1 - b2^t in float32, which costs Adam digits in its first updates.
-    "adamw": (stage("adamw", weight_decay=0.1), 2e-5),
-    "adam": (stage("adam", weight_decay=0.1), 2e-5),
-    "sgd": (stage("sgd", weight_decay=0.1), 1e-6),
+    "adamw": (stage("adamw", weight_decay=0.1, decay_rules=ALL), 2e-5),
+    "adam": (stage("adam", weight_decay=0.1, decay_rules=ALL), 2e-5),
+    "sgd": (stage("sgd", weight_decay=0.1, decay_rules=ALL), 1e-6),
     "nesterov": (stage("sgd", nesterov=True), 1e-6),
 }
 
@@ -107,17 +108,17 @@ def test_radam_equals_optax_where_optax_has_enough_digits():
 
 
 def network():
-    leaf = jnp.ones(2)
+    leaf, matrix = jnp.ones(2), jnp.ones((2, 2))
     return {
         "backbone": {
-            "conv": {"kernel": leaf, "bias": leaf},
+            "conv": {"kernel": matrix, "bias": leaf},
             "norm": {"scale": leaf, "bias": leaf},
-            "pos_embed": leaf,
-            "position_embedding": {"embedding": leaf},
-            "cls": leaf,
-            "pose_in": {"kernel": leaf},
+            "pos_embed": matrix,
+            "position_embedding": {"embedding": matrix},
+            "cls": matrix,
+            "pose_in": {"kernel": matrix},
         },
-        "head": {"kernel": leaf, "bias": leaf},
+        "head": {"kernel": matrix, "bias": leaf},
     }
 
 
@@ -153,10 +154,61 @@ def test_default_decay_meets_the_weight_matrices_of_the_models_and_nothing_else(
     model = models.create(name, **options)
     seeds = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
     params = jax.eval_shape(lambda: model.init(seeds, jnp.zeros(shape), train=False))["params"]
-    values = rules.match_rules(keys.NO_DECAY, params)
+    values = optim.decay_factors(keys.DECAY, params)
     decayed = dict(zip(rules.paths(params), jax.tree.leaves(values), strict=True))
     assert decayed == {path: path.endswith("/kernel") for path in decayed}
     assert any(decayed.values())
+
+
+SHAPES = {"xray": (1, 32, 32, 1), "pose": (1, 5, 17, 3)}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in registry.MODELS),
+        ("vit_tiny", {"scan": True}),
+        ("vit_tiny", {"attention": "1*linear/kernel+1*adaptive(2,init=0.5)/entmax/static/table+"
+                                   "1*similarity/talking/token", "depth": 2}),
+        ("pose_temporal", {"scan": True}),
+        ("pose_seq2seq", {"attention": "luong"}),
+    ],
+)
+def test_default_decay_of_all_models_is_that_of_their_names_alone(name, options):
+    """Of no model of ours does a vector depend on the rule of dimensions: names said it before."""
+    model = models.create(name, **options)
+    x = jnp.zeros(SHAPES["pose" if name.startswith("pose") else "xray"])
+    params = jax.eval_shape(model.init, jax.random.key(0), x)["params"]
+    by_name = (*keys.DECAY[:-1], (r".*", True))
+    assert keys.DECAY[-1] == (r".*", "matrices")
+    found = jax.tree.leaves(optim.decay_factors(keys.DECAY, params))
+    expected = jax.tree.leaves(rules.match_rules(by_name, params))
+    assert found == expected, [
+        path for path, one, other in zip(rules.paths(params), found, expected, strict=True)
+        if one != other
+    ]
+
+
+def test_a_layer_scale_is_decayed_only_by_a_rule_that_names_it():
+    vector, matrix = jnp.ones(4), jnp.ones((4, 4))
+    block = {"layer_scale": vector, "mlp": {"kernel": matrix}}
+    stack = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), block)
+    params = {"backbone": {"block_0": block, "encoder": {"blocks": stack}}}
+    gradients = jax.tree.map(jnp.zeros_like, params)
+
+    def decayed(**options):
+        updates = updates_of(stage("adamw", 1.0, weight_decay=0.5, **options), params, gradients)
+        flat = zip(rules.paths(updates), jax.tree.leaves(updates), strict=True)
+        return {path.removeprefix("backbone/") for path, update in flat if np.any(update != 0)}
+
+    kernels = {"block_0/mlp/kernel", "encoder/blocks/mlp/kernel"}
+    assert decayed() == kernels
+    assert decayed(decay_rules=(("layer_scale", True), (".*", "matrices"))) == {
+        *kernels, "block_0/layer_scale", "encoder/blocks/layer_scale",
+    }
+    assert decayed(decay_rules=(("layer_scale", 0.1), (".*", False))) == {
+        "block_0/layer_scale", "encoder/blocks/layer_scale",
+    }
 
 
 def flexible():
@@ -170,7 +222,7 @@ def flexible():
 
 def test_what_heads_learn_beside_weights_is_not_decayed_and_learns_faster():
     params = flexible()
-    decayed = jax.tree.leaves(rules.match_rules(keys.NO_DECAY, params))
+    decayed = jax.tree.leaves(optim.decay_factors(keys.DECAY, params))
     rates = jax.tree.leaves(rules.match_rules(keys.MULTIPLIERS, params))
     for path, decay, rate in zip(rules.paths(params), decayed, rates, strict=True):
         assert decay == path.endswith("/kernel"), path
@@ -237,7 +289,7 @@ def test_updates_follow_the_returned_schedule():
     settings.decay.update(name="step", boundaries=(0.6,), factor=0.5)
     check_stage(settings, "stage")
     ours = trajectory(settings, np.zeros(1), np.ones((10, 1)))
-    _, schedule = optim.make_optimizer(settings, {"kernel": 0.0}, 10)
+    _, schedule = optim.make_optimizer(settings, {"kernel": jnp.zeros(1)}, 10)
     np.testing.assert_allclose(-np.diff(ours[:, 0]), schedule(jnp.arange(10)), rtol=1e-5)
     expected = 0.5 * np.array([0.25, 0.5, 0.75, 1, 1, 1, 0.5, 0.5, 0.5, 0.5])
     np.testing.assert_allclose(schedule(jnp.arange(10)), expected, rtol=1e-6)
@@ -258,5 +310,5 @@ def test_radam_is_torchs_over_fifty_updates(b2):
         param.grad = torch.tensor(gradient)
         optimizer.step()
         theirs.append(param.detach().numpy().copy())
-    ours = trajectory(stage("radam", b2=b2, weight_decay=0.1), start, gradients)
+    ours = trajectory(stage("radam", b2=b2, weight_decay=0.1, decay_rules=ALL), start, gradients)
     assert np.abs(ours - np.stack(theirs)).max() < 1e-6 * np.abs(theirs).max()

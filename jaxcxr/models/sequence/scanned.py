@@ -83,6 +83,11 @@ def run(
     return x
 
 
+def is_stack(name: str) -> bool:
+    """Whether a parameter, by its "/"-joined name, is a stack of those of scanned blocks."""
+    return _STACK.fullmatch(name) is not None
+
+
 def unstacked(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Leaves by "/"-joined name, each stack of blocks as the leaves of `blocks_0` and so on.
 
