@@ -174,13 +174,10 @@ def _stacks(config) -> list[_Blocks]:
     found = []
     for stack in stacks(model, shape):
         kinds = of_layers(getattr(model, stack.option), stack.depth)
-        flexible = {}
-        for i, kind in enumerate(kinds):
-            if kind.partition("(")[0].strip() not in attention.KINDS:
-                made = attention.factory(
-                    kind, heads=model.heads, dropout=0.0, dtype=np.float32
-                ).keywords
-                flexible[i] = (made["groups"], made["cost"])
+        flexible = {
+            index: attention.head_groups(kind, model.heads)
+            for index, kind in enumerate(kinds) if not attention.is_kind(kind)
+        }
         found.append(_Blocks(stack, tuple(kinds), flexible))
     options = [blocks.stack.option for blocks in found if blocks.flexible]
     if len(set(options)) < len(options):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
+from jaxcxr.deploy.export import onnx_indexing
 from jaxcxr.deploy.export.onnx_graph import Graph, Primitives, Value, constant
 from jaxcxr.errors import UserError
 
@@ -168,99 +169,11 @@ def _split(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
                                               strict=True)]
 
 
-def _slice(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
-    p, shape = equation.params, values[0].shape
-    steps = p["strides"] or [1] * len(shape)
-    name = _cut(graph, graph.full(values[0]), shape, p["start_indices"], p["limit_indices"], steps)
-    return [graph.value(name, equation.outvars[0])]
-
-
 def _reverse(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
     axes = equation.params["dimensions"]
     numbers = [-1] * len(axes), [np.iinfo(np.int64).min] * len(axes), axes, [-1] * len(axes)
     name = graph.node("Slice", graph.full(values[0]), *map(graph.integers, numbers))
     return [graph.value(name, equation.outvars[0])]
-
-
-def _cut(graph: Graph, name: str, shape, starts, ends, steps) -> str:
-    """Slices along the axes that a slice shortens."""
-    axes = [
-        axis for axis, size in enumerate(shape)
-        if not (str(ends[axis]) == str(size) and str(starts[axis]) == "0" and steps[axis] == 1)
-    ]
-    if not axes:
-        return name
-    numbers = [[each[axis] for axis in axes] for each in (starts, ends)]
-    if not all(isinstance(number, int | np.integer) for each in numbers for number in each):
-        raise UserError("ONNX export: the model takes a part of the batch.")
-    return graph.node("Slice", name, *map(graph.integers, numbers), graph.integers(axes),
-                      graph.integers([steps[axis] for axis in axes]))
-
-
-def _gather(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
-    """Translates gathers at constant places, as indexing by numbers and by steps makes them."""
-    p, value = equation.params, values[0]
-    numbers, where = p["dimension_numbers"], values[1].constant
-    if where is None or numbers.operand_batching_dims:
-        raise UserError("ONNX export: the model gathers at places that it computes.")
-    if where.ndim > 1:
-        return [graph.value(_grid(graph, value, p, where), equation.outvars[0])]
-    starts = [0] * len(value.shape)
-    for axis, place in zip(numbers.start_index_map, where.tolist(), strict=True):
-        starts[axis] = min(max(int(place), 0), value.shape[axis] - p["slice_sizes"][axis])
-    ends = [
-        start + size if isinstance(size, int) else size
-        for start, size in zip(starts, p["slice_sizes"], strict=True)
-    ]
-    name = _cut(graph, graph.full(value), value.shape, starts, ends, [1] * len(starts))
-    if numbers.collapsed_slice_dims:
-        name = graph.node("Squeeze", name, graph.integers(numbers.collapsed_slice_dims))
-    return [graph.value(name, equation.outvars[0])]
-
-
-def _grid(graph: Graph, value: Value, p: Any, where: np.ndarray) -> str:
-    """Picks rows of several axes, each by its own list: `x[:, 1::2, ::2]`."""
-    numbers, sizes = p["dimension_numbers"], p["slice_sizes"]
-    axes, grid = numbers.start_index_map, where.shape[:-1]
-    kept = [axis for axis in range(len(value.shape)) if axis not in axes]
-    whole = all(str(sizes[axis]) == str(value.shape[axis]) for axis in kept)
-    if set(numbers.collapsed_slice_dims) != set(axes) or len(grid) != len(axes) or not whole:
-        raise UserError("ONNX export: the model gathers blocks at several places.")
-    name, free, source = graph.full(value), list(range(len(grid))), {}
-    varying = {
-        axis: [j for j in free if np.ptp(where[..., d], axis=j).any()]
-        for d, axis in enumerate(axes)
-    }
-    # Those that vary choose their axis of the grid first; for the others any is right.
-    for d, axis in sorted(enumerate(axes), key=lambda pair: not varying[pair[1]]):
-        place = (varying[axis] or free)[0]
-        if len(varying[axis]) > 1 or place not in free:
-            raise UserError("ONNX export: the model gathers along diagonals.")
-        free.remove(place)
-        source[place] = axis
-        first = tuple(slice(None) if j == place else 0 for j in range(len(grid)))
-        index = np.clip(where[first][..., d], 0, value.shape[axis] - 1)
-        name = graph.node("Gather", name, graph.constant(index, np.int64), axis=axis)
-    rank, picked, rest = len(value.shape), iter(range(len(grid))), iter(kept)
-    order = [next(rest) if i in numbers.offset_dims else source[next(picked)] for i in range(rank)]
-    return graph.node("Transpose", name, perm=order)
-
-
-def _scatter_add(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
-    """Adds a block at a constant place, as `x.at[:, 1:].add(y)` does."""
-    numbers, (whole, index, block) = equation.params["dimension_numbers"], values
-    rank, where = len(whole.shape), index.constant
-    if where is None or where.ndim != 1 or numbers.update_window_dims != tuple(range(rank)):
-        raise UserError("ONNX export: the model adds at places that it computes.")
-    low = [0] * rank
-    for axis, place in zip(numbers.scatter_dims_to_operand_dims, where.tolist(), strict=True):
-        low[axis] = int(place)
-    high = [
-        0 if str(size) == str(part) else size - part - start
-        for size, part, start in zip(whole.shape, block.shape, low, strict=True)
-    ]
-    name = graph.node("Pad", graph.full(block), graph.integers([*low, *high]))
-    return [graph.value(graph.node("Add", graph.full(whole), name), equation.outvars[0])]
 
 
 def _pad(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
@@ -386,10 +299,10 @@ _OPERATORS: dict[str, Callable] = {
     "transpose": _transpose,
     "concatenate": _concatenate,
     "split": _split,
-    "slice": _slice,
+    "slice": onnx_indexing.sliced,
     "rev": _reverse,
-    "gather": _gather,
-    "scatter-add": _scatter_add,
+    "gather": onnx_indexing.gathered,
+    "scatter-add": onnx_indexing.scatter_added,
     "pad": _pad,
     "cumsum": _cumulative,
     "argmax": _argmax,

@@ -57,14 +57,19 @@ def factory(kind: str, *, heads: int, dropout: float, dtype: Any) -> Callable[..
     """
     if kind in KINDS:
         return functools.partial(KINDS[kind], heads=heads, dropout=dropout, dtype=dtype)
-    groups, cost = _head_groups(kind, heads)
+    groups, cost = head_groups(kind, heads)
     return functools.partial(
         FlexibleHeadAttention, groups=groups, cost=cost, dropout=dropout, dtype=dtype
     )
 
 
-def _head_groups(kind: str, heads: int) -> tuple[tuple[HeadGroup, ...], Cost | None]:
-    """The groups of a preset, or those written in `kind`, and their cost."""
+def is_kind(kind: str) -> bool:
+    """Whether a kind, with or without options, is one of `KINDS`; others name groups of heads."""
+    return kind.partition("(")[0].strip() in KINDS
+
+
+def head_groups(kind: str, heads: int) -> tuple[tuple[HeadGroup, ...], Cost | None]:
+    """The groups of a preset, or those written in `kind`, and their cost; see `factory`."""
     if "*" in kind:
         groups, cost = parse_groups(kind)
         count = sum(group.count for group in groups)

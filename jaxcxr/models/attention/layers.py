@@ -9,7 +9,7 @@ from typing import Any
 from flax import linen as nn
 
 from jaxcxr.errors import UserError, did_you_mean
-from jaxcxr.models.attention import KINDS, factory
+from jaxcxr.models.attention import factory, is_kind
 from jaxcxr.models.attention.shared import SharedAttention
 
 # Set by the model, and so no choice of a layer.
@@ -40,8 +40,8 @@ def parse(kind: str) -> tuple[str, dict[str, Any]]:
 def _layer(
     kind: str, layout: dict[str, Any], heads: int, dropout: float, dtype: Any
 ) -> Callable[..., nn.Module]:
-    # What is no key of KINDS has a notation of its own, which the factory reads.
-    name, options = parse(kind) if kind.partition("(")[0].strip() in KINDS else (kind.strip(), {})
+    # Presets and groups of heads have a notation of their own, which the factory reads.
+    name, options = parse(kind) if is_kind(kind) else (kind.strip(), {})
     make = factory(name, heads=heads, dropout=dropout, dtype=dtype)
     known = [key for key in inspect.signature(make).parameters if key not in _NOT_OPTIONS]
     for key in options:

@@ -30,7 +30,7 @@ def saliency_figure(
     Returns:
       the figure.
 
-    Errors:
+    Raises:
       ValueError: no image.
     """
     if not len(images):
