@@ -13,8 +13,7 @@ Hardware: meant for 8 accelerators; use `--config.dtype=bfloat16` there. Not yet
 size. Variants: `:64px` trains a ResNet18 from scratch at 64 px on a laptop; `:quick` shrinks the
 recipe to a few steps on images stored at 1024 px.
 
-Measured, `:64px` on the 647 training images of a 1,000-image sample, one CPU core, two seeds:
-2 min 45 s, macro AUROC 0.626 and 0.631 over 14 classes on 310 official-test images of 15 patients.
+Measured: `:64px` on a sample, see "Real data" in docs/results.md.
 """
 
 from jaxcxr import config as base

@@ -2,14 +2,12 @@
 
 `--config=configs/demo.py` trains a small ResNet on chest phantoms; with `:pose`, a small temporal
 transformer on motion phantoms. `:quick` and `:pose,quick` are the same shrunken to seconds, to try
-the machinery; their figures mean nothing.
+the machinery; their metrics mean nothing.
 
     python -m jaxcxr.main --config=configs/demo.py --workdir=runs/demo
     python -m jaxcxr.main --config=configs/demo.py:pose --workdir=runs/demo_pose
 
-Measured on 2 CPU cores, one seed, with generation, evaluation and report: chest 2 min 16 s, macro
-AUROC 0.888 on the test split; pose 1 min 14 s, test MPJPE 34.7 mm, where the mean pose has 197.0
-and ridge regression 83.4.
+Measured: see "Generated data" in docs/results.md; about two minutes on two CPU cores.
 """
 
 from jaxcxr import config as base

@@ -6,12 +6,8 @@
 `:spatiotemporal` alternates attention over joints and over time. `:quick` shrinks it to seconds.
 The name of another source of poses takes the place of `cmu_mocap`, as in `:human36m,quick`.
 
-Measured on 2 CPU cores (one seed; checkpoint chosen on validation clips of the training subjects):
-1 min 16 s, 130 s of CPU time; test MPJPE 47.3 mm, where the mean pose has 187.2 and ridge
-regression 85.4. Before, on cores shared with other work: `:spatiotemporal` has 17 times the
-tokens and takes 17 times the CPU time per clip; 1,500 steps of it (4 min) reach 75.6 mm on
-validation (mean pose 230.6, ridge 111.1, the model above 37.2 at its end). Its five epochs have not
-been run to their end.
+The checkpoint is chosen on validation clips of the training subjects. Measured: see "Real data" in
+docs/results.md; about a minute on two CPU cores.
 """
 
 from jaxcxr import config as base

@@ -21,15 +21,11 @@ runs back (gru after 180 steps: 137 mm on validation, with AdamW 100).
 
 Tuned on the validation clips alone, by 150 steps at T = 27 with true keypoints, one seed: a
 learning rate for each kind of network, of 1e-3, 3e-3 and 1e-2 (`RATES`), and a little of the
-structure. MPJPE on validation, mm: gru 128, 106, 97; convolution 97, 93, 99, with plain screen
-coordinates 105; frame at 3e-3 91; temporal 123, 119, 131, with T-Fixup 123, 112, with post-norm
-125; spatiotemporal 170, 159, 144, with T-Fixup at 1e-2 132, at 3e-2 121; seq2seq at 3e-3 112, at
-1e-2 117; encoder-decoder at the two lower rates 139, 138, at 3e-3 with T-Fixup and noise of 0.3 m
-117, of 1 m 136. Rows with flexible heads take rate and structure of their plain row, and their
-heads are those of the row "adaptive" of configs/study_flex.py, over joints too: nothing is tuned on
-them. The rows -windows were added after 23 runs, since the learned spans over frames had all shrunk
-to 0 in them: heads with windows set by hand and one that sees everything (validation as above: 111,
-adaptive spans 111 with their loss and without, plain 112).
+structure; docs/results.md has what each gave. Rows with flexible heads take rate and structure of
+their plain row, and their heads are those of the row "adaptive" of configs/study_flex.py, over
+joints too: nothing is tuned on them. The rows -windows were added after 23 runs, since the learned
+spans over frames had all shrunk to 0 in them: heads with windows set by hand and one that sees
+everything.
 
 Rows beside their names. `frame`: Martinez et al. 2017. `convolution-192`: VideoPose3D's geometry
 with 192 channels; its 1,024 take 25 times the FLOPs, which two cores do not have in this budget.
@@ -37,7 +33,7 @@ with 192 channels; its 1,024 take 25 times the FLOPs, which two cores do not hav
 window of its own, so that it reads T times the frames; its MFLOPs and ms are those of one lifted
 frame, where other rows lift T. `seq2seq` has Bahdanau attention, `encoder-decoder` is a
 transformer; their teacher is the true poses with noise of 0.1 and 0.3 m: without it the next pose
-is too easy (seq2seq: 51 mm taught, 130 alone; with noise 112, and trained on its own poses 113).
+is too easy.
 
 The first seed is run for all rows, the two others for the three rows of each setting that are best
 on validation, for the best row without flexible heads, which is the reference, and for the best

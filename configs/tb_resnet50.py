@@ -25,12 +25,8 @@ cross-validation by patient:
     jaxcxr score --labels pooled.csv --predictions pooled.csv --split-list montgomery.txt \\
       --out runs/tb_montgomery
 
-Measured on 326 images of Montgomery and Shenzhen, none of da+db, one CPU core, one seed, 1 min 10 s
-to 1 min 19 s a fold: AUROC of the pooled out-of-fold scores 0.850 (95% DeLong 0.804 to 0.887); fold
-by fold 0.882, 0.905, 0.797, 0.820, 0.871. The images of Shenzhen (290) carry it: 0.870 (0.823 to
-0.906). On those of Montgomery (36) it is 0.581 (0.388 to 0.752), not told from chance. `jaxcxr
-stress --workdir=runs/tbN` says what it stands on: from the border of the images alone, without the
-lungs, the folds reach 0.827, 0.856, 0.720, 0.778, 0.807.
+Measured: see "Tuberculosis" in docs/results.md. `jaxcxr stress --workdir=runs/tbN` shows that most
+of what the model knows is in the border of the images, without the lungs.
 """
 
 from jaxcxr import config as base

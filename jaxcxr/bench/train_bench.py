@@ -15,33 +15,6 @@ many parameters, does the same update and average, and torch.compile where that 
 augmentation, so that our side goes without too. The ratio is ours over torch's, in examples/s.
 Where other work shares a CPU, torch's threads wait for each other in busy loops: OMP_WAIT_POLICY=
 passive lets them sleep, and the CPU time of both sides is printed.
-
-What each change gave on two shared CPU cores, in CPU time of a step; each was compiled beside the
-form without it, and both took turns. `pose` is 8 clips of 27 frames, width 128, 4 + 4 blocks, 8
-heads; `vit` is ViT-S/16, 4 images of 224 px; `block` three blocks of `pose` with their gradient.
-
-    change                                                           before    after   kept
-    the gradient of a residual stream is computed once        pose  1,066 ms   427 ms   yes
-      (`models.gradients.kept`, a compiler option in          vit   1,331 ms   991 ms
-      `train.setup`); loss and gradient norm equal
-      in every digit printed
-    GELU by erf, not erfc                                     block    169      156     yes
-    LayerNorm: its gradient in closed form                    block    169      158     yes
-    both of these, and query, key and value in one product    block    169      149
-    query, key and value in one product                       block    169      157     no: it joins
-                                                              kernels that a mesh splits by heads
-    outputs of LayerNorm kept by a barrier too                block    169      167     no
-    products by Eigen, not YNNPACK                            pose, 2 + 2 blocks, 365 to 338 ms,
-      (xla_cpu_experimental_ynn_fusion_type="")               but vit 991 to 1,030 and ResNet50
-                                                              1,523 to 2,015 ms          no
-    xla_cpu_enable_fast_math                                  pose, 2 + 2 blocks, 365 to 365   no
-    xla_cpu_prefer_vector_width=512                           pose, 2 + 2 blocks, 365 to 374   no
-    torch.compile (torch 2.13)                                pose: 6 times eager's time       no
-    huge pages for malloc (`train.allocator`)                 pose    353 ms   239 ms   yes
-    one arena for malloc, which keeps what is freed           pose    353      246      no: steps of
-                                                              14 ms become longer
-The last two are settings of a process, so that whole runs of this benchmark stand beside each other
-instead, one of each; torch, which had the same setting, took 371 ms without, 352 and 370.
 """
 
 import argparse

@@ -1,15 +1,6 @@
 """Relabels a training split by networks that never saw the patient.
 
-Measured on chest phantoms of which a tenth of the labels are flipped, against the truth that their
-boxes tell, one seed; the networks reach a macro AUROC of about 0.6:
-
-    jaxcxr relabel --config=configs/demo.py --config.data.options.images=2000 \\
-      --config.data.options.label_noise=0.1 --config.model.options.width=16 \\
-      --members=3 --held-out=1 --adjudicated=truth.csv --out=DIR
-
-227 of the 275 missed positives were found, but only 2.3 % of the 9,971 labels added are true, where
-1.6 % of all negative labels were missed positives. Means over 15 classes: sensitivity 0.897 ->
-0.982, PPV 0.552 -> 0.220, kappa 0.623 -> 0.173. Edema, which is seen best: kappa 0.662 -> 0.528.
+What it gave where networks are weak: docs/measuring.md.
 """
 
 import csv
