@@ -30,7 +30,7 @@ ADVICE = {
     "identical_in_unsplit": "give the split of each row, or take the images out of one data set",
     "identical_within_split": "keep one of the copies: each counts as often as it occurs",
     "label_conflict": "decide on one label, or set it to unknown",
-    "shortcut": "evaluate within each group, or state this figure as the baseline",
+    "shortcut": "evaluate within each group, or report this AUROC as the baseline",
     "no_patients": "give patient ids: without them nobody can tell whether patients are split",
 }
 
@@ -308,7 +308,7 @@ def _table(rows: manifest.Manifest, name: str, split: str, wanted: np.ndarray) -
 
 
 def _told(attribute: str, labels: np.ndarray, values: np.ndarray) -> dict:
-    """How far an attribute alone tells a label: `auroc`, and `cramers_v` of a category."""
+    """How well an attribute alone predicts a label: `auroc`, and `cramers_v` of a category."""
     if attribute == "age":
         return {"auroc": _number(association.value_auroc(labels, values))}
     table = association.counts(labels, values)
@@ -319,7 +319,7 @@ def _told(attribute: str, labels: np.ndarray, values: np.ndarray) -> dict:
 
 
 def shortcuts(found: Sequence[dict], threshold: float) -> Iterator[dict]:
-    """Labels that an attribute alone tells with at least this AUROC, one finding per attribute.
+    """Labels that an attribute alone predicts with at least this AUROC, one finding per attribute.
 
     Arguments:
       found: what `tables` returned.
@@ -342,7 +342,7 @@ def shortcuts(found: Sequence[dict], threshold: float) -> Iterator[dict]:
         sides = {split: {"data_set": name, "split": split, "images": n, "of": n}
                  for _, _, split, n in entries}
         labels = len({label for _, label, _, _ in entries})
-        text = f"{attribute} alone tells {labels} {'label' if labels == 1 else 'labels'}"
+        text = f"{attribute} alone predicts {labels} {'label' if labels == 1 else 'labels'}"
         yield finding("shortcut", WARNING, list(sides.values()), labels, text, items)
 
 

@@ -137,7 +137,7 @@ def test_a_source_that_gives_the_label_away(tmp_path, run):
     audited = run(path)
     assert audited.code == 0
     found = {f["text"]: f for f in audited.found("shortcut")}
-    assert found.keys() == {"source alone tells 1 label", "view alone tells 1 label"}
+    assert found.keys() == {"source alone predicts 1 label", "view alone predicts 1 label"}
     classes, table = audited.table(tmp_path.name, "all")
     assert classes["Mass"]["source"] == {"auroc": 1.0, "cramers_v": pytest.approx(1.0)}
     edema = np.array([row["labels"][1] for row in rows])
@@ -146,7 +146,7 @@ def test_a_source_that_gives_the_label_away(tmp_path, run):
     age = sk.roc_auc_score(edema, [row["age"] for row in rows])
     assert classes["Edema"]["age"]["auroc"] == pytest.approx(max(age, 1 - age))
     assert table["patients"] == 40
-    assert run(path, "--shortcut", 1).found("shortcut")[0]["text"] == "source alone tells 1 label"
+    assert run(path, "--shortcut", 1).found("shortcut")[0]["text"] == "source alone predicts 1 label"
 
 
 def test_counts_per_split(written, run):
