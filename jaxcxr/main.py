@@ -105,14 +105,14 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def usage() -> str:
-    """What `--help` prints."""
+    """The text of `--help`."""
     names = ("config", "workdir", "mode", "distributed", "start_timeout", "lost_timeout", "debug")
     rows = "\n".join(f"  --{name:<15}{flags.FLAGS[name].help}" for name in names)
     return f"{__doc__}\n\n{rows}\n\nEvery key of the config is a flag: --config.batch_size=16."
 
 
 def _one_line(error: Exception) -> str:
-    """What an error of flag or config file parsing says, without the file's whole traceback."""
+    """The message of a flag or config file error, without the file's traceback."""
     while error.args and isinstance(error.args[0], Exception):
         error = error.args[0]
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
@@ -128,7 +128,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _nearest_key(key: str, hint: str) -> str:
-    """The key probably meant: as the config's own message says, or else of all known keys."""
+    """Suggests a key: the one in the config's own message, or the nearest of all keys."""
     from jaxcxr import config as config_lib
 
     if meant := re.match(r'Did you mean "(\w+)"', hint):

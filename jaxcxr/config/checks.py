@@ -1,4 +1,4 @@
-"""What a config may hold: every value that can be checked without data or devices."""
+"""Validates a config: every value that can be checked without data or devices."""
 
 import re
 from collections.abc import Mapping
@@ -96,7 +96,7 @@ def _check_tree(config, reference, known: Mapping[str, keys.Key], prefix: str) -
 
 
 def _check_training_rows(config) -> None:
-    """Which of the training images are trained on, and with whose labels."""
+    """Refuses folds and label files that contradict each other or the task."""
     folds, left_out = config.data.folds, config.data.left_out
     if config.task != "cxr" and (folds or left_out or config.data.labels):
         raise UserError(
@@ -120,7 +120,7 @@ def _check_training_rows(config) -> None:
 
 
 def _check_model(config) -> None:
-    """The model serves the task and has these options, and so has the data source."""
+    """Refuses models and options that the registry does not know for this task."""
     name = config.model.name
     known = registry.model_options(name)
     if registry.MODELS[name].task != config.task:
@@ -151,7 +151,7 @@ def _check_options(options, known: Mapping, of: str, choose: str, by: str) -> No
 
 
 def _check_pose(config) -> None:
-    """The terms of the loss have what they need of the model and of the data."""
+    """Refuses loss terms that the model or the data cannot serve."""
     options = {**registry.model_options(config.model.name), **config.model.options}
     weights = {name: value for name, value in config.loss.items() if name != "joint_weights"}
     if not any(weights.values()):
@@ -219,7 +219,7 @@ def _check_stages(config) -> None:
 
 
 def _check_scan(config) -> None:
-    """With scanned blocks there is one stack of parameters, and no rule can name a block."""
+    """Refuses rules that name a block where scanned blocks share one stack of parameters."""
     if not get(config, "model.options.scan"):
         return
     rules_by_key = {"sharding_rules": [regex for regex, _ in config.sharding_rules]}

@@ -1,4 +1,4 @@
-"""Experiments: the config of every default, and what an experiment changes in it."""
+"""Builds the default config of a task, and changes in it what an experiment needs."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What computes: versions of packages, and the git commit of the code."""
+"""Records the versions of packages and the git commit of the code."""
 
 import importlib.metadata
 import pathlib
@@ -7,7 +7,7 @@ import subprocess
 
 
 def provenance() -> dict:
-    """Versions of what computes, and the git commit of the code where there is one."""
+    """Versions of Python and packages, and the git commit where there is one."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain",
                 "tensorflow-datasets", "numpy", "scikit-learn", "jaxcxr")
     versions = {}

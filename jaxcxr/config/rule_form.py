@@ -1,4 +1,4 @@
-"""The form of ordered regex rules, `((regex, value), ...)`: sharding, weight decay, rates."""
+"""Checks the form of ordered regex rules, `((regex, value), ...)`."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Configs in config.json: flat, read again, and compared."""
+"""Reads configs back from config.json, and compares them with the present one."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def flatten(config) -> dict:
 
 
 def from_saved(saved: dict):
-    """The config that a workdir's config.json holds; JSON's lists become tuples again.
+    """Rebuilds the config that config.json holds; JSON's lists become tuples again.
 
     A key that did not exist when the run was made has its default, which is what the run did.
 
@@ -71,7 +71,7 @@ def from_saved(saved: dict):
 
 
 def difference(config, saved: dict) -> list[str]:
-    """Lines "key: saved -> now" for the keys whose change would make this another experiment.
+    """Lists "key: saved -> now" for changes that make this another experiment.
 
     A key that did not exist when the run was made counts as its default, see `from_saved`.
 

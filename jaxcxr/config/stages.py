@@ -1,4 +1,4 @@
-"""Checks of the settings of a training stage, before any parameter exists."""
+"""Validates the settings of a training stage before any parameter exists."""
 
 import ml_collections
 

@@ -1,4 +1,4 @@
-"""The collectives of a compiled program: what kind, over which axes of the mesh, how many bytes."""
+"""Lists the collectives of a compiled program: kind, axes of the mesh, bytes."""
 
 import collections
 import dataclasses
@@ -37,7 +37,7 @@ class Collective:
 
 
 def of_program(text: str, mesh) -> list[Collective]:
-    """The collectives of a compiled program, in its order.
+    """Lists the collectives of a compiled program in order.
 
     Arguments:
       text: of the module, from `Compiled.as_text()`.

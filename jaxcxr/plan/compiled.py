@@ -1,4 +1,4 @@
-"""What a function costs once XLA has compiled it: FLOPs, memory and time.
+"""Measures what a compiled function costs: FLOPs, memory and time.
 
 FLOPs are those of XLA's cost analysis. It counts the body of a loop once, however often it runs;
 here the bodies of the loops that JAX writes (`lax.scan`, and with it `lax.map` and `fori_loop`)

@@ -1,4 +1,4 @@
-"""FLOPs and bytes of a function, counted in what JAX traces, without compiling it.
+"""Counts the FLOPs and bytes of a traced function, without compiling it.
 
 Products of matrices and convolutions are counted exactly, as 2 for each pair that is multiplied and
 added; of a convolution the pairs whose input is padding, or lies between the strides of a

@@ -1,4 +1,4 @@
-"""What devices can do: peak FLOP/s, memory and links, as their makers state them.
+"""Peak FLOP/s, memory and links of accelerators, as their makers state them.
 
 Sources, all for dense matrices (NVIDIA's sheets print twice as much, for 2:4 sparsity):
 - NVIDIA A100 datasheet (rev. 4), H100 datasheet, H200 datasheet, the SXM columns; NVLink is given
@@ -76,7 +76,7 @@ DEVICES: Mapping[str, Device] = types.MappingProxyType({device.name: device for 
 
 
 def named(name: str) -> Device:
-    """The device of that short name.
+    """Looks up a device by its short name.
 
     Raises:
       UserError: there is none.
@@ -87,7 +87,7 @@ def named(name: str) -> Device:
 
 
 def of_kind(kind: str) -> Device | None:
-    """The device that JAX calls so (`jax.Device.device_kind`), None where the table has it not."""
+    """Looks up a device by `jax.Device.device_kind`; None if the table lacks it."""
     return next((device for device in _ALL if kind in device.kinds), None)
 
 

@@ -1,4 +1,4 @@
-"""What a step needs, measured by a process of its own that has as many fake devices as it takes."""
+"""Measures a step in a process of its own, with as many fake devices as it takes."""
 
 import dataclasses
 import json

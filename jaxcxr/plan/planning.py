@@ -1,4 +1,4 @@
-"""What a config's training step needs on a mesh, found by compiling it for fake devices.
+"""Finds what a training step needs on a mesh by compiling it for fake devices.
 
 The step is traced and compiled and never run. It needs no data: shapes come from the config, the
 findings from the source's declaration. The program of a device is the same for every size of the

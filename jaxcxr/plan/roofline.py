@@ -1,4 +1,4 @@
-"""How long a step takes at best: the slowest of arithmetic, memory and network.
+"""Estimates the least time of a step: the slowest of arithmetic, memory and network.
 
 A roofline (Williams et al. 2009, "Roofline", CACM 52(4)) with the network as a third limit.
 
@@ -43,12 +43,12 @@ class Estimate:
 
     @property
     def added(self) -> float:
-        """Seconds where none is."""
+        """Seconds where no communication is hidden."""
         return self.busy + self.network
 
     @property
     def bound(self) -> str:
-        """What takes longest."""
+        """The limit that takes longest."""
         parts = dataclasses.asdict(self)
         return max(parts, key=lambda name: parts[name])
 

@@ -1,4 +1,4 @@
-"""Interleaved measurements: sides take turns, and their ratios are taken within a turn.
+"""Times several sides in turn, so that their ratios hold on a shared machine.
 
 The speed of a shared machine drifts within seconds. It drifts alike for sides that are measured
 right after each other, so that the median of the ratios over many short rounds is steady where
@@ -19,7 +19,7 @@ Rounds = list[dict[str, float]]
 
 
 def interleaved(sides: Mapping[str, Callable[[], float]], rounds: int) -> Rounds:
-    """What each side measures, in every round.
+    """Lets the sides measure in turn.
 
     Arguments:
       sides: name -> what measures once and returns the figure; called in the order given.
@@ -45,7 +45,7 @@ def within(sides: Mapping[str, Callable[[], float]], seconds: float, least: int 
 
 
 def median(rounds: Rounds, name: str) -> float:
-    """The median figure of one side."""
+    """The median of one side."""
     return statistics.median(sides[name] for sides in rounds)
 
 

@@ -119,7 +119,7 @@ def find(environ: Mapping[str, str], seconds: float = 300) -> ClusterMember | No
 
 
 def _kind(environ: Mapping[str, str]) -> str | None:
-    """What started this process as one of several."""
+    """The launcher that started this process as one of several."""
     complete = all(
         environ.get(name)
         for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -149,7 +149,7 @@ def _on_tpu() -> bool:
 
 
 def _asked(kind: str, address, count, index, seconds: float):
-    """What JAX's own detection adds to what is known: (address, processes, process)."""
+    """Completes (address, processes, process) by JAX's own cluster detection."""
     from jax._src.clusters import ClusterEnv
 
     if kind == "ompi" and "OMPI_MCA_orte_hnp_uri" not in os.environ:  # Open MPI from version 5

@@ -1,4 +1,4 @@
-"""Finished runs, opened: the one way from a workdir to the model that `evaluate` takes."""
+"""Opens finished runs: the one way from a workdir to the model that `evaluate` takes."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""Which process holds up the others: times of every process, gathered on the devices."""
+"""Finds the process that holds up the others, from times gathered on the devices."""
 
 import jax
 import numpy as np

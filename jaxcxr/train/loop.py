@@ -62,7 +62,7 @@ def train(
 
 
 def start(run: setup.Setup, checkpoints, data):
-    """Where to begin: the newest checkpoint, or initial (perhaps pretrained) weights."""
+    """Begin at the newest checkpoint, or with initial (perhaps pretrained) weights."""
     begun = time.perf_counter()
     step = checkpoints.latest_step
     if step is None:

@@ -1,4 +1,4 @@
-"""Optimisers of a stage, as optax chains: what the stage's settings say becomes one update rule."""
+"""Builds the optimiser of a stage as an optax chain."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""All processes of a run meet before JAX connects them, and each hears when another one ends.
+"""Lets all processes of a run meet before JAX connects them, and hear when one ends.
 
 JAX's own start ends a process without saying who is missing, and a lost process is noticed by a
 heartbeat after minutes. Process 0 listens on the coordinator's port until everyone has come; the
@@ -227,7 +227,7 @@ class PeerConnections:
 
 
 class _Peer:
-    """A connection on which JSON lines go."""
+    """A connection that carries JSON lines."""
 
     def __init__(self, connection: socket.socket):
         self.socket, self.host, self._rest = connection, "?", b""

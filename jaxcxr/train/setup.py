@@ -1,4 +1,4 @@
-"""From a config to what the loop runs: task, model, mesh, stages, compiled steps, first state."""
+"""Builds what the loop runs from a config: task, model, mesh, stages, compiled steps."""
 
 import contextlib
 import dataclasses
@@ -150,7 +150,7 @@ class Setup:
 
     @property
     def gather(self) -> Callable | None:
-        """What makes parameters that lie in shards whole for a step; None where none do."""
+        """Gathers sharded parameters for a step; None where none are sharded."""
         if self.mesh.shape["fsdp"] == 1:
             return None
         return functools.partial(parallel.gathered, self.mesh, self.rules)

@@ -1,7 +1,7 @@
-"""A run that stands still ends, and says where: every thread's stack and the last step done.
+"""Ends a run that stands still, and says where: every thread's stack and the last step.
 
-A process has one watchdog. What makes progress says so by `progress`; without a watchdog in force
-that does nothing.
+A process has one watchdog. The loop reports progress by `progress`, which does nothing without a
+watchdog.
 """
 
 import contextlib

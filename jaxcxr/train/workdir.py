@@ -72,7 +72,7 @@ def check_writable(workdir: epath.Path) -> None:
 
 
 class Local:
-    """The folder of this machine that stands for a workdir: itself, or one that is copied to it.
+    """A local folder for a workdir: itself, or one whose files are copied to it.
 
     Process 0 alone copies.
 

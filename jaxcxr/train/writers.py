@@ -1,4 +1,4 @@
-"""Where figures go during a run: metrics.jsonl, TensorBoard events, and the terminal."""
+"""Writes metrics during a run: metrics.jsonl, TensorBoard events, the terminal."""
 
 import contextlib
 import json
@@ -101,7 +101,7 @@ def _keep_until(path: pathlib.Path, step: int | None) -> None:
 
 
 class Screen:
-    """What a person sees: a progress line in a terminal, one plain line per interval elsewhere."""
+    """Shows a run: a progress line in a terminal, one plain line per interval elsewhere."""
 
     def __init__(self, quiet: bool = False):
         width = None if sys.stdout.isatty() else 120
