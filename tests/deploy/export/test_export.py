@@ -191,6 +191,9 @@ def test_weights_come_back_through_the_reader_of_torch_files(tmp_path, name, opt
     image = np.zeros((1, 32, 32, 1), np.float32)
     variables = varied(model, image)
     arrays = torch_weights.state_dict(variables, name)
+    counters = [value for key, value in arrays.items() if key.endswith("num_batches_tracked")]
+    assert all(value.shape == () and value.dtype == np.int64 for value in counters)
+    assert bool(counters) == ("batch_stats" in variables)
     safetensors.numpy.save_file(arrays, tmp_path / "w.safetensors")
     again = pretrained.load(tmp_path / "w.safetensors", variables, name, skip_head=False)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), again, variables)
