@@ -23,10 +23,11 @@ _POSE = ("protocol", "sequence", "labels_unit", "predictions_unit", "compare")
 _KEYPOINTS = ("category", "sigmas", "head_boxes", "origin")
 _EPILOG = (
     "The labels are ChestX-ray14's Data_Entry csv, or a csv with a column of image ids, if "
-    "possible one of patients, and one per class (1, 0, empty: unknown). The predictions have a "
-    "column of image ids and one per class, with or without the prefix prob_ or score_. Images and "
-    "classes match by name. Poses are .npz files with one array [frames, joints, 3] for each "
-    "sequence, called subject/action/camera. 2D keypoints are COCO's or MPII's files."
+    "possible one of patients, and one per class (1, 0; empty, -1 or n/a: unknown). The "
+    "predictions have a column of image ids and one per class, with or without the prefix prob_ or "
+    "score_. Images and classes match by name. Poses are .npz files with one array "
+    "[frames, joints, 3] for each sequence, called subject/action/camera. 2D keypoints are COCO's "
+    "or MPII's files."
 )
 
 

@@ -63,7 +63,7 @@ def match(wanted: Sequence[str], available: Sequence[str], asked, given) -> np.n
         places: dict[str, list[int]] = {}
         for place, name in enumerate(available):
             places.setdefault(key(name), []).append(place)
-        for i in np.flatnonzero(result < 0):
+        for i in np.flatnonzero(result < 0).tolist():
             found = places.get(key(wanted[i]), ())
             if len(found) > 1:
                 raise UserError(

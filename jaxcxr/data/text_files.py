@@ -97,9 +97,10 @@ def read_csv(
     path = pathlib.Path(path)
     content = _content(path)
     text = _decoded(content, path)
-    lines_of = io.StringIO(text, newline="")
-    reader = csv.reader(lines_of, delimiter=_separator(text), strict=not ragged)
-    columns, rows, lines, head = [], [], [], ""
+    source = io.StringIO(text, newline="")
+    reader = csv.reader(source, delimiter=_separator(text), strict=not ragged)
+    columns: list[str] = []
+    rows, lines, head, least = [], [], "", 0
     try:
         for cells in reader:
             cells, where = [cell.strip() for cell in cells], f"{path}:{reader.line_num}"

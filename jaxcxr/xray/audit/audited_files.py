@@ -31,7 +31,7 @@ _LISTS = {"train": ("train_val_list.txt", "train_val_list_NIH.txt"),
           "test": ("test_list.txt", "test_list_NIH.txt")}
 _TABLES = ("Data_Entry*.csv", "sample_labels.csv")
 _COVIDX = re.compile(r"(train|val|test)_(.+)\.txt", re.IGNORECASE)
-_CSV = re.compile(r"(.+)\.[ct]sv(?:\.gz)?", re.IGNORECASE)
+_CSV = re.compile(r"\.[ct]sv(?:\.gz)?$", re.IGNORECASE)
 _RSNA = ("rsna_pneumonia", "rsna")
 _FORMS = (
     "a prepared data set (its folder or manifest.parquet), the folder or the Data_Entry csv of "
@@ -93,7 +93,7 @@ def _read(path: pathlib.Path) -> DataSet:
         return _read_folder(path)
     if path.suffix.lower() == ".parquet":
         return _read_prepared(path)
-    if _CSV.fullmatch(path.name):
+    if _CSV.search(path.name):
         return _with_unsplit_noted(_read_csv(path), f"no split in {path.name}")
     raise UserError(f"{path}: not known by its name; expected is {_FORMS}")
 
@@ -156,7 +156,7 @@ def _read_csv(path: pathlib.Path) -> DataSet:
         sources = np.full(len(table.ids), name)
         patients = np.where(patients == "", "", np.char.zfill(patients, 8))
     else:
-        name = _CSV.fullmatch(path.name)[1]
+        name = _CSV.sub("", path.name)
         sources = np.where(sources == "", name, sources)
         patients = _of_source(patients, sources)
     labels, classes, notes = _labels(table)
@@ -202,9 +202,9 @@ def _labels(table: LabelTable) -> tuple[np.ndarray, tuple[str, ...], tuple[str, 
     """Labels, classes and remarks; a column of no known name is a class if it holds labels only."""
     if table.finding_labels:
         return table.labels(FINDINGS), FINDINGS, ()
-    sure = label_tables.match_classes(table.classes, FINDINGS)
+    sure = set(label_tables.match_classes(table.classes, FINDINGS))
     if any(map(label_tables.LABEL_PREFIX.match, table.file.columns)):
-        sure = table.classes
+        sure = set(table.classes)
     labels, ignored, file = {}, [], table.file.path.name
     for name in table.classes:
         try:
@@ -237,7 +237,8 @@ def _split_by_lists(data_set: DataSet, folder: pathlib.Path) -> DataSet:
     """Splits of ChestX-ray14's lists: an image in both stands in both, one in none is left out."""
     rows = data_set.rows
     place = {name: i for i, name in enumerate(rows.image_id.tolist())}
-    parts, notes = [], []
+    parts: list[manifest.Manifest] = []
+    notes: list[str] = []
     for split, names in _LISTS.items():
         path = next((folder / name for name in names if (folder / name).exists()), None)
         if path is None:

@@ -56,7 +56,8 @@ def join(
       UserError: as the readers; an image has no prediction, or matches several; no class matches.
     """
     truth, guess = label_tables.read(labels), label_tables.read_scores(predictions)
-    rows, unlabelled, patients = np.arange(len(truth.ids)), (), truth.patients()
+    rows, patients = np.arange(len(truth.ids)), truth.patients()
+    unlabelled: tuple[str, ...] = ()
     inputs = {"labels": truth.file.fingerprint, "predictions": guess.file.fingerprint}
     if split_list is not None:
         listed, inputs["split_list"] = read_list(split_list)
