@@ -18,7 +18,7 @@ class Limits:
       upload: bytes of a request's body.
       pixels: that an image may declare; looked at before anything is decoded.
       seconds: from a request's first byte to its answer.
-      waiting: requests in the resources at once.
+      waiting: requests being handled or waiting at once.
       frames: of all people of a video together, at the frame rate of the training data.
     """
 
