@@ -14,11 +14,13 @@ exclude_patterns = ["results", "examples", "_build"]
 myst_enable_extensions = ["dollarmath", "attrs_inline"]
 myst_heading_anchors = 3
 
-# One page for each public module of the rooms that other programs import.
+# One page for each module that other programs may import; these rooms are parts of commands.
+_INNER = ("bench", "commands", "study", "deploy/serve", "xray/phantom", "pose/phantom",
+          "pose/formats", "pose/player")
 apidoc_modules = [{
     "path": "../jaxcxr",
     "destination": "api",
-    "exclude_patterns": [f"../jaxcxr/{room}" for room in ("bench", "commands", "study")],
+    "exclude_patterns": [f"../jaxcxr/{room}" for room in _INNER],
     "separate_modules": True,
     "implicit_namespaces": False,
     "module_first": True,
@@ -28,7 +30,8 @@ apidoc_modules = [{
 # Libraries that only some users have, and names that several classes share.
 autodoc_mock_imports = ["apache_beam", "tensorflow"]
 suppress_warnings = ["ref.python"]
-autodoc_default_options = {"member-order": "bysource"}
+# A function stands on the page of the module that defines it.
+autodoc_default_options = {"member-order": "bysource", "ignore-module-all": True}
 # Types stand in the signature; classes of libraries have no pages here to refer to.
 autodoc_typehints = "none"
 napoleon_google_docstring = True
@@ -57,12 +60,15 @@ def literal_blocks(lines):
     result, text, inside = [], "", False  # text: the last line that is not indented
     for previous, line in zip(["", *lines], lines, strict=False):
         if line.strip() and not line.startswith("  "):
+            if inside or (line.startswith("- ") and previous.strip() and not text.startswith("- ")):
+                result.append("")
             text, inside = line, False
-        elif line.strip() and not inside and not _SECTION.match(text):
-            listed = text.startswith("- ")
-            if line.startswith("    ") or not (listed or previous.strip()):
-                result += ["", "::", ""]
-                inside = True
+        elif (
+            line.strip() and not inside and not _SECTION.match(text)
+            and (line.startswith("    ") or not text.startswith("- "))
+        ):
+            result += ["", "::", ""]
+            inside = True
         result.append(line)
     return result
 

@@ -11,10 +11,14 @@ import sys
 
 import pytest
 
+from docs.examples import folder_of_images
+from jaxcxr import __main__, registry
+from jaxcxr.__main__ import COMMANDS
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
-COMMANDS = (
+SHOWN = (
     "pip install -e . && python -m jaxcxr.main --config=configs/demo.py --workdir=runs/demo",
     "pip install -e '.[test]' && pytest",
 )
@@ -31,7 +35,7 @@ def tables():
 
 def test_readme_has_the_two_commands_and_fits_on_a_page():
     lines = (ROOT / "README.md").read_text().splitlines()
-    assert [line for line in lines if line in COMMANDS] == list(COMMANDS)
+    assert [line for line in lines if line in SHOWN] == list(SHOWN)
     assert len(lines) <= 200
 
 
@@ -69,6 +73,42 @@ def test_modules_that_pages_name_exist():
     assert len(named) > 10
     for name in sorted(named):
         pkgutil.resolve_name(name)
+
+
+def test_commands_that_pages_show_exist_with_their_options(capsys, monkeypatch):
+    monkeypatch.setitem(registry.SOURCES, folder_of_images.NAME, folder_of_images.ENTRY)
+    wrong, seen = [], set()
+    for page in PAGES:
+        for name, rest in _shown_commands(page.read_text()):
+            seen.add(name)
+            words = rest.split("#")[0].split()
+            options = {word.split("=")[0].strip("[]") for word in words if "--" in word[:3]}
+            options = {option for option in options if not option.startswith("--config")}
+            part = words[:1] if name in ("bench", "prepare") else []
+            part = ["chestxray14"] if part == ["SOURCE"] else part
+            known = _help(name, part, capsys)
+            wrong += [f"{page.name}: jaxcxr {name}: {o}" for o in options if o not in known]
+    assert seen >= {*COMMANDS, "train", "evaluate"}
+    assert wrong == []
+
+
+def _shown_commands(text):
+    """Commands in code: (name, the rest of the line)."""
+    text = text.replace("\\\n", " ")
+    fenced = re.findall(r"^```\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    outside = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    lines = [line for block in fenced for line in block.splitlines()]
+    for line in lines + re.findall(r"`([^`]+)`", outside):
+        yield from re.findall(r"^(?:\S+=\S+ )?jaxcxr ([a-z]+)\b *(.*)", line)
+
+
+def _help(name, part, capsys):
+    """What `jaxcxr NAME [PART] --help` prints."""
+    with pytest.raises(SystemExit) as ended:
+        __main__.run([name, *part, "--help"])
+    text = capsys.readouterr().out
+    assert not ended.value.code, (name, part)
+    return text
 
 
 def test_tables_are_up_to_date(tables, capsys):

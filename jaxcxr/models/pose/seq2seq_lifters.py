@@ -148,7 +148,7 @@ class PoseEncoderDecoder(_Lifter):
     Arguments:
       dim, encoder_depth, decoder_depth, heads, mlp_ratio, dropout, attention_dropout, attention,
         norm, positions, max_length: as in `seq2seq.EncoderDecoder`.
-      The others are as in `PoseSeq2Seq`.
+      others: as in `PoseSeq2Seq`.
     """
 
     dim: int = 128
