@@ -146,8 +146,8 @@ class PoseEncoderDecoder(_Lifter):
     """Transformer encoder over the keypoints, transformer decoder that writes poses.
 
     Arguments:
-      dim, encoder_depth, decoder_depth, heads, mlp_ratio, dropout, attention_dropout, attention,
-        norm, positions, max_length: as in `seq2seq.EncoderDecoder`.
+      dim, encoder_depth, decoder_depth, heads, mlp_ratio: as in `seq2seq.EncoderDecoder`.
+      dropout, attention_dropout, attention, norm, positions, max_length: as there.
       others: as in `PoseSeq2Seq`.
     """
 
