@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         raise RunError("interrupted; the same command goes on where it stopped") from None
     print(f"{'Already prepared' if before else 'Prepared'}: {directory}")
-    overview.show(directory, registry.source(args.source).task)
+    overview.show(directory, registry.builder_class(args.source).overview)
     if before:
         print("To prepare it anew, remove that folder first.")
 

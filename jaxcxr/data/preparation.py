@@ -16,10 +16,9 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from jaxcxr import registry
-from jaxcxr.data import progress, shuffling, staging
+from jaxcxr.data import progress, staging
 from jaxcxr.data.cores import usable_cores
 from jaxcxr.errors import RunError, UserError, did_you_mean
-from jaxcxr.xray.images import manifest, radiographs
 
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -157,28 +156,24 @@ def _command(source: str, options: dict, data_dir) -> str:
 
 
 def _is_complete(source: str, directory: pathlib.Path) -> bool:
-    needed = ["dataset_info.json"]
-    if registry.source(source).task == "cxr":
-        needed.append(manifest.NAME)
+    needed = ("dataset_info.json", registry.builder_class(source).index_file)
     return all((directory / name).exists() for name in needed)
 
 
 def _write(source: str, builder, directory: pathlib.Path) -> None:
-    """Lets TFDS write the shards, then adds the manifest, then clears what was staged."""
+    """Writes shards, metadata and index, then clears what was staged."""
     for left_over in directory.parent.glob(f"incomplete.*_{directory.name}"):
         shutil.rmtree(left_over)
     staged = staging.directory_of(builder)
     tfds.disable_progress_bar()
     announced = io.StringIO()  # a download that is none
-    with contextlib.redirect_stdout(announced), shuffling.without_tensorflow():
+    with contextlib.redirect_stdout(announced):
         builder.download_and_prepare(
             download_dir=staged / "downloads",
             download_config=tfds.download.DownloadConfig(try_download_gcs=False),
             file_format="array_record",
         )
-    if registry.source(source).task == "cxr":
-        splits = {name: radiographs.open_records(directory, name) for name in builder.info.splits}
-        manifest.write(directory, splits, builder.classes)
+    builder.write_index(directory)
     shutil.rmtree(staged, ignore_errors=True)
 
 
@@ -233,6 +228,6 @@ def _os_errors(directory: pathlib.Path) -> Iterator[None]:
 
 def _full(directory: pathlib.Path) -> str:
     return (
-        f"the disk of {directory} is full; a preparation needs three times the space of its result "
+        f"the disk of {directory} is full; a preparation needs twice the space of its result "
         "while it works. Make room and run the same command again: what is finished is kept."
     )

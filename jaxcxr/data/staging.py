@@ -1,9 +1,8 @@
-"""Costly records, made by several processes and kept on disk until the data set is written.
+"""Records made by several processes and kept on disk until the shards are written.
 
-TFDS writes a data set in one go and starts from nothing after an interruption. Decoding, resizing
-and equalising a hundred thousand radiographs takes hours, so each chunk of finished records is put
-on disk first (msgpack, never pickle) under a name that is the hash of what went into it: a chunk
-is found again only by the same records made with the same options.
+Decoding, resizing and equalising a hundred thousand radiographs takes hours. So each chunk of
+finished records is put on disk, serialized, under a name that is the hash of what went into it: an
+interrupted preparation finds its chunks again, and only those of the same items and options.
 """
 
 import concurrent.futures
@@ -13,6 +12,7 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+import itertools
 import json
 import multiprocessing
 import os
@@ -21,18 +21,17 @@ import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
-import flax.serialization
 import numpy as np
 
 import jaxcxr
 from jaxcxr.data import progress
 from jaxcxr.errors import BadRecord, UserError
 
-Record = tuple[str, dict[str, Any]]
-Encode = Callable[[Any], Record]
+Records = dict[str, dict[str, Any]]  # those of one item by key, which is unique in the split
+Encode = Callable[[Any], Iterable[tuple[str, bytes]]]  # an item's records, serialized
 Task = tuple[list, pathlib.Path]  # the items of a chunk and the file for its records
 Make = Callable[[Encode, list[Task]], Iterator[tuple[int, dict]]]
 
@@ -46,7 +45,7 @@ _elsewhere: contextvars.ContextVar[Make | None] = contextvars.ContextVar("elsewh
 def directory_of(builder) -> pathlib.Path:
     """Folder for the staged chunks of one builder, beside the versions of its variant.
 
-    It survives a failed or killed `download_and_prepare`; `prepare` removes it at the end.
+    It survives a failed or killed preparation; `prepare` removes it at the end.
     """
     variant = pathlib.Path(builder.data_dir_root, builder.name, builder.builder_config.name)
     return variant / f"staging-{builder.version}"
@@ -69,64 +68,50 @@ def made_by(make: Make) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Staged:
-    """Finished records of one split, read back from disk in order at every iteration.
+    """A finished record: its key, and the bytes of a file that hold it."""
 
-    Attributes:
-      label: what the progress bar calls the reading, which goes into TFDS's shuffling.
-      chunks: (file, number of records in it) for each chunk, in order.
+    key: str
+    path: pathlib.Path
+    start: int
+    size: int
+
+    def read(self) -> bytes:
+        """The serialized record."""
+        with self.path.open("rb") as file:
+            file.seek(self.start)
+            return file.read(self.size)
+
+
+def spooled(records: Iterable[tuple[str, bytes]], directory: pathlib.Path) -> list[Staged]:
+    """Keeps records on disk that are quickly made, in one go, by this process.
+
+    Arguments:
+      records: (key, serialized record).
+      directory: folder for the file; the caller removes it when all is written.
     """
-
-    label: str
-    chunks: tuple[tuple[pathlib.Path, int], ...]
-
-    def __len__(self) -> int:
-        return sum(records for _, records in self.chunks)
-
-    def __iter__(self) -> Iterator[Record]:
-        with progress.Progress(self.label, len(self), brief=True) as bar:
-            for path, records in self.chunks:
-                yield from ((key, record) for key, record in _read(path))
-                bar.advance(records)
-
-
-def staged(
-    items: Sequence,
-    encode: Encode,
-    *,
-    directory: str | os.PathLike,
-    workers: int,
-    chunk: int = 64,
-    label: str = "",
-    max_bad: int = 0,
-) -> Iterator[Record]:
-    """Records of one split, made on first use: `staged_splits` with a single split.
-
-    Arguments, errors: as for `staged_splits`.
-
-    Returns:
-      Iterator of (key, record) in the order of `items`, without the bad ones.
-    """
-    options = {"workers": workers, "chunk": chunk, "label": label, "max_bad": max_bad}
-    yield from staged_splits({"": items}, encode, directory=directory, **options)[""]
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{uuid.uuid4().hex}.records"
+    return _staged(path, _write(path, records))
 
 
 def staged_splits(
     splits: Mapping[str, Sequence],
-    encode: Encode,
+    encode: Callable[[Any], Records],
+    serialize: Callable[[dict], bytes],
     *,
     directory: str | os.PathLike,
     workers: int,
     chunk: int = 64,
     label: str = "",
     max_bad: int = 0,
-) -> dict[str, Staged]:
+) -> dict[str, list[Staged]]:
     """Makes the records of all splits now, with one progress bar and one budget of bad records.
 
     Arguments:
       splits: for each split its items: dataclasses, tuples, numbers, strings, paths or arrays.
-      encode: top-level function (or `functools.partial` of one) from an item to (key, record);
-        a record is a dict of bytes, str, numbers and NumPy arrays. Raises `BadRecord` for
-        an item that cannot be used.
+      encode: top-level function (or `functools.partial` of one) from an item to its records.
+        It raises `BadRecord` for an item that cannot be used.
+      serialize: the bytes of a record, such as `tfds.features.FeaturesDict.serialize_example`.
       directory: folder for the finished chunks; the caller removes it when all is written.
       workers: number of processes; 0 works in this process.
       chunk: items per chunk, the unit of progress, of work handed out and of what a kill loses.
@@ -134,7 +119,7 @@ def staged_splits(
       max_bad: how many bad items are tolerated, over all splits together.
 
     Returns:
-      The finished records of each split, without the bad ones.
+      The finished records of each split in the order of its items, without the bad ones.
 
     Raises:
       UserError: more than `max_bad` bad items (named), or a worker process was killed.
@@ -147,16 +132,24 @@ def staged_splits(
     for split, items in splits.items():
         for start in range(0, len(items), chunk):
             part = list(items[start : start + chunk])
-            tasks.append((part, directory / f"{_fingerprint(encode, part)}.msgpack"))
+            tasks.append((part, directory / f"{_fingerprint(encode, part)}.records"))
             owner.append(split)
-    summaries = _run(encode, tasks, workers=workers, label=label, max_bad=max_bad)
-    chunks: dict[str, list] = {split: [] for split in splits}
+    make = functools.partial(_serialized, encode, serialize)
+    summaries = _run(make, tasks, workers=workers, label=label, max_bad=max_bad)
+    found: dict[str, list[Staged]] = {split: [] for split in splits}
     for split, (_, path), summary in zip(owner, tasks, summaries, strict=True):
-        chunks[split].append((path, summary["records"]))
-    return {
-        split: Staged(f"{label}, shuffling {split}".rstrip(" ,"), tuple(parts))
-        for split, parts in chunks.items()
-    }
+        found[split] += _staged(path, summary)
+    return found
+
+
+def _serialized(encode, serialize, item) -> list[tuple[str, bytes]]:
+    return [(key, serialize(record)) for key, record in encode(item).items()]
+
+
+def _staged(path: pathlib.Path, summary: dict) -> list[Staged]:
+    keys, sizes = summary["keys"], summary["sizes"]
+    starts = itertools.accumulate(sizes, initial=0)
+    return [Staged(key, path, *place) for key, *place in zip(keys, starts, sizes, strict=False)]
 
 
 def _run(encode, tasks, *, workers, label, max_bad) -> list[dict]:
@@ -227,33 +220,49 @@ def encode_chunk(encode: Encode, items: list, path: pathlib.Path) -> dict:
     Whoever makes the same chunk a second time, even at the same time, does no harm.
 
     Arguments:
-      encode, items: as for `staged_splits`.
+      encode: from an item to its serialized records.
+      items: of the chunk.
       path: file for the records; that of the summary ends in .json.
 
     Returns:
-      The summary: number of "records", messages of the "bad" ones, "bytes" of the file.
+      The summary: "keys" and "sizes" of the records in bytes, messages of the "bad" items.
     """
-    records, bad = [], []
-    for item in items:
-        try:
-            key, record = encode(item)
-        except BadRecord as error:
-            bad.append(str(error))
-        else:
-            records.append([key, record])
-    content = flax.serialization.msgpack_serialize({"records": records})
-    summary = {"records": len(records), "bad": bad, "bytes": len(content)}
-    _write(path, content)
-    _write(path.with_suffix(".json"), json.dumps(summary).encode())
+    bad: list[str] = []
+
+    def records():
+        for item in items:
+            try:
+                made = encode(item)
+            except BadRecord as error:
+                bad.append(str(error))
+            else:
+                yield from made
+
+    summary = _write(path, records()) | {"bad": bad}
+    with _replacing(path.with_suffix(".json")) as file:
+        file.write(json.dumps(summary).encode())
     return summary
 
 
-def _write(path: pathlib.Path, content: bytes) -> None:
+def _write(path: pathlib.Path, records: Iterable[tuple[str, bytes]]) -> dict:
+    summary: dict[str, list] = {"keys": [], "sizes": []}
+    with _replacing(path) as file:
+        for key, content in records:
+            file.write(content)
+            summary["keys"].append(key)
+            summary["sizes"].append(len(content))
+    return summary
+
+
+@contextlib.contextmanager
+def _replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of another when it is complete."""
     part = path.with_name(f"{path.name}.part-{uuid.uuid4().hex}")
     try:
-        part.write_bytes(content)
+        with part.open("wb") as file:
+            yield file
         part.replace(path)
-    except OSError:
+    except BaseException:
         part.unlink(missing_ok=True)  # a full disk needs the space
         raise
 
@@ -269,13 +278,9 @@ def read_summary(path: pathlib.Path) -> dict | None:
     """Summary of the chunk at `path`, as `encode_chunk` returned it; None unless it is whole."""
     try:
         summary = json.loads(path.with_suffix(".json").read_bytes())
-        return summary if path.stat().st_size == summary["bytes"] else None
+        return summary if path.stat().st_size == sum(summary["sizes"]) else None
     except (FileNotFoundError, ValueError):
         return None
-
-
-def _read(path: pathlib.Path) -> list:
-    return flax.serialization.msgpack_restore(path.read_bytes())["records"]
 
 
 def _fingerprint(encode: Encode, items: Iterable) -> str:

@@ -4,6 +4,7 @@ import pytest
 
 from jaxcxr.data import overview
 from jaxcxr.xray.images import manifest
+from jaxcxr.xray.sources.radiograph_set import RadiographSet
 
 
 class Info:
@@ -27,7 +28,7 @@ def rows_of(tmp_path, monkeypatch, capsys):
         ]
         splits = {name: [r for r in table if r["split"] == name] for name in Info.splits}
         manifest.write(tmp_path, splits, ("Mass", "Nodule"))
-        overview.show(tmp_path, "cxr")
+        overview.show(tmp_path, RadiographSet.overview)
         lines = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
         return {cells[1].strip(): [int(cell) for cell in cells[2:-1]] for cells in lines}
 

@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from flax import serialization
 
 from jaxcxr.data import staging
 from jaxcxr.errors import BadRecord, UserError
@@ -30,7 +31,7 @@ def encode(item: Item, calls: pathlib.Path, scale: int = 1):
         "age": item.value,
         "text": "é",
     }
-    return item.name, record
+    return {item.name: record}
 
 
 @pytest.fixture
@@ -46,7 +47,14 @@ def _items(count):
 
 def _stage(items, function, tmp_path, **options):
     options = {"workers": 0, "chunk": 3, "label": "test", **options}
-    return list(staging.staged(items, function, directory=tmp_path / "staging", **options))
+    return _records(staging.staged_splits(
+        {"": items}, function, serialization.msgpack_serialize, directory=tmp_path / "staging",
+        **options,
+    )[""])
+
+
+def _records(staged):
+    return [(one.key, serialization.msgpack_restore(one.read())) for one in staged]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -114,14 +122,14 @@ def test_changed_code_anywhere_in_the_package_makes_records_anew(tmp_path, calls
 def test_package_whose_code_counts_holds_the_sources_and_what_they_use():
     names = {str(path.relative_to(staging._PACKAGE)) for path in staging._PACKAGE.rglob("*.py")}
     assert {"xray/images/image_files.py", "xray/images/fingerprint.py", "xray/phantom/__init__.py",
-            "xray/sources/builder.py", "pose/records.py"} <= names
+            "xray/sources/builder.py", "pose/sources/records.py"} <= names
 
 
 @pytest.mark.parametrize("damage", ["truncated records", "no summary", "half a summary"])
 def test_damaged_chunk_is_made_again(tmp_path, calls, damage):
     function = functools.partial(encode, calls=calls)
     _stage(_items(3), function, tmp_path)
-    (chunk,) = (tmp_path / "staging").glob("*.msgpack")
+    (chunk,) = (tmp_path / "staging").glob("*.records")
     summary = chunk.with_suffix(".json")
     if damage == "truncated records":
         chunk.write_bytes(chunk.read_bytes()[:-5])
@@ -150,7 +158,10 @@ def test_budget_of_bad_records_is_shared_by_the_splits(tmp_path, calls):
     splits = {"train": [Item("a", -1)], "test": [Item("b", -1)]}
     function = functools.partial(encode, calls=calls)
     with pytest.raises(UserError, match="2 bad records"):
-        staging.staged_splits(splits, function, directory=tmp_path, workers=0, max_bad=1)
+        staging.staged_splits(
+            splits, function, serialization.msgpack_serialize, directory=tmp_path, workers=0,
+            max_bad=1,
+        )
 
 
 def test_mended_record_is_tried_again(tmp_path, calls):
@@ -165,19 +176,34 @@ def test_mended_record_is_tried_again(tmp_path, calls):
 def encode_if_mended(item, flag):
     if not flag.exists():
         raise BadRecord("broken")
-    return item.name, {"age": item.value}
+    return {item.name: {"age": item.value}}
 
 
 def test_left_over_parts_are_cleared_and_summaries_tell_the_bytes(tmp_path, calls):
     (tmp_path / "staging").mkdir()
-    part = tmp_path / "staging" / "x.msgpack.part-1"
+    part = tmp_path / "staging" / "x.records.part-1"
     part.touch()
     _stage(_items(1), functools.partial(encode, calls=calls), tmp_path)
     assert not part.exists()
-    (chunk,) = (tmp_path / "staging").glob("*.msgpack")
-    assert json.loads(chunk.with_suffix(".json").read_bytes())["bytes"] == chunk.stat().st_size
+    (chunk,) = (tmp_path / "staging").glob("*.records")
+    assert json.loads(chunk.with_suffix(".json").read_bytes())["sizes"] == [chunk.stat().st_size]
 
 
 def test_plain_lines_tell_count_and_speed_where_there_is_no_terminal(tmp_path, calls, capsys):
     _stage(_items(4), functools.partial(encode, calls=calls), tmp_path, label="phantoms")
     assert "phantoms: 4/4" in capsys.readouterr().err
+
+
+def test_an_item_can_have_several_records_or_none(tmp_path):
+    records = _stage([0, 3, 1], several, tmp_path)
+    assert records == [("3-0", {"n": 0}), ("3-1", {"n": 1}), ("3-2", {"n": 2}), ("1-0", {"n": 0})]
+
+
+def several(item):
+    return {f"{item}-{i}": {"n": i} for i in range(item)}
+
+
+def test_spooled_records_are_read_back(tmp_path):
+    contents = {"a": b"", "b": b"\x00\xff", "c": b"c" * 1000}
+    staged = staging.spooled(iter(contents.items()), tmp_path / "staging")
+    assert {one.key: one.read() for one in staged} == contents

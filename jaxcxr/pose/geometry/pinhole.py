@@ -75,5 +75,5 @@ def distances(camera: np.ndarray, points: np.ndarray, pixels: np.ndarray) -> np.
 
 
 def vector(camera: np.ndarray) -> np.ndarray:
-    """float32 `[9]`, the intrinsics of `pose_features`, without distortion."""
+    """float32 `[9]`, the intrinsics of `pose_set.pose_features`, without distortion."""
     return np.concatenate([camera, np.zeros(5)]).astype(np.float32)

@@ -39,7 +39,7 @@ def label(fps: float, default: float) -> str:
 
 
 def resample(record: dict, fps: float) -> dict:
-    """A record of `pose_features` at another frame rate.
+    """A record of `pose_set.pose_features` at another frame rate.
 
     Joints and scale are interpolated linearly between neighbouring frames, keypoints as
     `keypoint_windows.resample_keypoints` does: what is unseen stays unseen. No low-pass filter:

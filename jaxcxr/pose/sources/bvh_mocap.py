@@ -12,7 +12,6 @@ import functools
 import hashlib
 import pathlib
 import re
-from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -23,7 +22,7 @@ from jaxcxr.pose.formats import bvh, bvh_bodies
 from jaxcxr.pose.keypoints.detector import Detector
 from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import virtual
-from jaxcxr.pose.sources.records import pose_features
+from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
 
 FPS = virtual.FPS
 _SHARES = {"test": 0.15, "validation": 0.15}
@@ -180,7 +179,7 @@ def load_clip(path: str | pathlib.Path, unit: float = 0.0, fps: float = FPS) -> 
 
 def encode(
     clip: Clip, rig: str, detector: Detector, seed: int, unit: float, fps: float = FPS
-) -> tuple[str, dict]:
+) -> staging.Records:
     """Records of one clip, one per camera, by their ids.
 
     Raises:
@@ -194,12 +193,12 @@ def encode(
     rng = np.random.default_rng([seed, key])
     # The files do not say what is done in them.
     action = f"subject {clip.subject}"
-    return clip.name, capture.records(
+    return capture.records(
         world, rig, detector, rng, name=clip.name, subject=clip.subject, action=action, fps=fps
     )
 
 
-class BvhMocap(tfds.core.GeneratorBasedBuilder):
+class BvhMocap(PoseSet):
     """BVH clips; records of `pose_features`."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -215,25 +214,17 @@ class BvhMocap(tfds.core.GeneratorBasedBuilder):
             features=pose_features(),
         )
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+    def _split_generators(self, dl_manager) -> dict[str, list[staging.Staged]]:
         del dl_manager
         config = self.builder_config
         if not config.raw:
             raise UserError("bvh_mocap: where is the data? Give --raw DIR with BVH files.")
-        splits = staging.staged_splits(
+        return self.staged(
             split_clips(find_clips(config.raw, config.subject), config),
             functools.partial(
                 encode, rig=config.rig, detector=config.detector, seed=config.seed,
                 unit=config.unit, fps=config.fps,
             ),
-            directory=staging.directory_of(self),
-            workers=config.workers,
             chunk=4,
-            label="bvh_mocap",
             max_bad=config.max_bad,
         )
-        return {split: self._generate_examples(clips) for split, clips in splits.items()}
-
-    def _generate_examples(self, clips: staging.Staged) -> Iterator[tuple[str, dict]]:
-        for _, records in clips:
-            yield from records.items()

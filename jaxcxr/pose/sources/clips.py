@@ -55,7 +55,7 @@ class Sequence:
 
     @classmethod
     def from_record(cls, record) -> "Sequence":
-        """From a record of `pose_features`."""
+        """From a record of `pose_set.pose_features`."""
         width, height = record["image_size"]
         screen = cameras.normalize_screen(record["keypoints"], width, height)
         confidence = np.asarray(record["confidence"], np.float32)[..., None]

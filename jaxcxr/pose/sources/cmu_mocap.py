@@ -12,7 +12,7 @@ import os
 import pathlib
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -24,7 +24,7 @@ from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.keypoints.detector import Detector
 from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import subjects, virtual
-from jaxcxr.pose.sources.records import pose_features
+from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
 
 FPS = virtual.FPS
 RAW_FPS = 120.0
@@ -282,7 +282,7 @@ def _read(archive: str, member: str) -> str:
 
 def encode(
     clip: Clip, rig: str, detector: Detector, seed: int, fps: float = FPS
-) -> tuple[str, dict]:
+) -> staging.Records:
     """Records of one clip, one per camera, by their ids.
 
     Raises:
@@ -295,12 +295,12 @@ def encode(
     rng = np.random.default_rng([seed, *(int(part) for part in clip.name.split("_"))])
     # The archive does not say what is done in a clip.
     action = f"subject {clip.subject}"
-    return clip.name, capture.records(
+    return capture.records(
         world, rig, detector, rng, name=clip.name, subject=clip.subject, action=action, fps=fps
     )
 
 
-class CmuMocap(tfds.core.GeneratorBasedBuilder):
+class CmuMocap(PoseSet):
     """CMU clips; records of `pose_features`."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -319,24 +319,16 @@ class CmuMocap(tfds.core.GeneratorBasedBuilder):
             "database was created with funding from NSF EIA-0196217.",
         )
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+    def _split_generators(self, dl_manager) -> dict[str, list[staging.Staged]]:
         del dl_manager
         config = self.builder_config
         if not config.raw:
             raise UserError("cmu_mocap: where is the data? Give --raw PATH of allasfamc.zip.")
-        splits = staging.staged_splits(
+        return self.staged(
             split_clips(find_clips(config.raw), config),
             functools.partial(
                 encode, rig=config.rig, detector=config.detector, seed=config.seed, fps=config.fps
             ),
-            directory=staging.directory_of(self),
-            workers=config.workers,
             chunk=4,
-            label="cmu_mocap",
             max_bad=config.max_bad,
         )
-        return {split: self._generate_examples(clips) for split, clips in splits.items()}
-
-    def _generate_examples(self, clips: staging.Staged) -> Iterator[tuple[str, dict]]:
-        for _, records in clips:
-            yield from records.items()

@@ -19,7 +19,7 @@ from jaxcxr.pose.geometry import joint_sets
 from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.keypoints.detector import Detector
 from jaxcxr.pose.sources import records, subjects
-from jaxcxr.pose.sources.records import pose_features
+from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
 
 FPS = 50.0
 PROJECTED = "projected"
@@ -50,7 +50,7 @@ class Human36mConfig(subjects.SubjectConfig):
         self.name = self.name or f"{self.keypoints}_{told}"
 
 
-class Human36m(tfds.core.GeneratorBasedBuilder):
+class Human36m(PoseSet):
     """Human3.6M, 17 joints; records of `pose_features`."""
 
     VERSION = tfds.core.Version("1.0.0")

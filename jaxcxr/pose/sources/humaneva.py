@@ -19,7 +19,7 @@ from jaxcxr.pose.formats import human36m_files, humaneva_files
 from jaxcxr.pose.geometry import joint_sets, pinhole
 from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.sources import subjects
-from jaxcxr.pose.sources.records import pose_features
+from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
 
 FPS = 60.0
 # Pixels between keypoints and projected joints, in the median of a view: a tenth of the width.
@@ -58,7 +58,7 @@ class HumanevaConfig(subjects.SubjectConfig):
         )
 
 
-class Humaneva(tfds.core.GeneratorBasedBuilder):
+class Humaneva(PoseSet):
     """HumanEva-I in Human3.6M's 17 joints; records of `pose_features`."""
 
     VERSION = tfds.core.Version("1.0.0")

@@ -12,7 +12,6 @@ import functools
 import hashlib
 import pathlib
 import re
-from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -24,7 +23,7 @@ from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.keypoints.detector import Detector
 from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import virtual
-from jaxcxr.pose.sources.records import pose_features
+from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
 
 FPS = jta_files.FPS
 OCCLUDED = ("hidden", "kept")
@@ -107,7 +106,7 @@ def find_videos(raw: str | pathlib.Path) -> dict[str, list[Video]]:
 def encode(
     video: Video, occluded: str, min_frames: int, max_distance: float, detector: Detector,
     seed: int, fps: float,
-) -> tuple[str, dict]:
+) -> staging.Records:
     """Records of one video, one for each run of frames of each person.
 
     Raises:
@@ -145,10 +144,10 @@ def encode(
                                    detector, rng, FPS),
             }
             records[name] = frame_rates.resample(record, fps)
-    return f"{video.split} {video.number}", records
+    return records
 
 
-class Jta(tfds.core.GeneratorBasedBuilder):
+class Jta(PoseSet):
     """JTA, 17 joints in the order of Human3.6M; records of `pose_features`."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -167,23 +166,18 @@ class Jta(tfds.core.GeneratorBasedBuilder):
             "ECCV 2018.",
         )
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+    def _split_generators(self, dl_manager) -> dict[str, list[staging.Staged]]:
         del dl_manager
         config = self.builder_config
         if not config.raw:
             raise UserError("jta: where is the data? Give --raw DIR with train, val and test.")
-        splits = staging.staged_splits(
+        return self.staged(
             find_videos(config.raw),
             functools.partial(
                 encode, occluded=config.occluded, min_frames=config.min_frames,
                 max_distance=config.max_distance, detector=config.detector, seed=config.seed,
                 fps=config.fps,
             ),
-            directory=staging.directory_of(self), workers=config.workers, chunk=2, label="jta",
+            chunk=2,
             max_bad=config.max_bad,
         )
-        return {split: self._generate_examples(videos) for split, videos in splits.items()}
-
-    def _generate_examples(self, videos: staging.Staged) -> Iterator[tuple[str, dict]]:
-        for _, records in videos:
-            yield from records.items()

@@ -10,7 +10,7 @@ from jaxcxr.errors import UserError
 from jaxcxr.pose.phantom import actions, body, placement
 from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import virtual
-from jaxcxr.pose.sources.records import pose_features
+from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
 
 FPS = virtual.FPS
 _TEST_SUBJECTS = 2
@@ -63,7 +63,7 @@ def subjects_of_splits(subjects: int) -> dict[str, range]:
     }
 
 
-class MotionPhantom(tfds.core.GeneratorBasedBuilder):
+class MotionPhantom(PoseSet):
     """Walk, run, turn, squat, wave, sit and jump; records of `pose_features`."""
 
     VERSION = tfds.core.Version("1.0.0")

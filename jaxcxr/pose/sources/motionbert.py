@@ -22,7 +22,7 @@ from jaxcxr.pose.formats.motionbert_files import nominal_scale  # noqa: F401 (wh
 from jaxcxr.pose.geometry.cameras import HUMAN36M_INTRINSICS
 from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.sources import subjects
-from jaxcxr.pose.sources.records import pose_features
+from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
 
 FPS = 50.0
 _FILES = {"sh": "h36m_sh_conf_cam_source_final.pkl", "cpn": "h36m_cpn_cam_source.pkl"}
@@ -60,7 +60,7 @@ class MotionbertConfig(subjects.SubjectConfig):
         self.name = self.name or f"{self.keypoints}_{told}_clip{self.clip}"
 
 
-class Motionbert(tfds.core.GeneratorBasedBuilder):
+class Motionbert(PoseSet):
     """MotionBERT's Human3.6M; records of `pose_features` with their scale."""
 
     VERSION = tfds.core.Version("1.0.0")

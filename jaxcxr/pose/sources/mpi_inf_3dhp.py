@@ -23,7 +23,7 @@ from jaxcxr.pose.formats import mpi_inf_3dhp_files
 from jaxcxr.pose.formats.mpi_inf_3dhp_files import ANNOTATIONS, File, View
 from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.sources import subjects
-from jaxcxr.pose.sources.records import pose_features
+from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
 
 FPS = 25.0
 _RUN = {"variant": False}  # an option that does not change what is prepared
@@ -62,7 +62,7 @@ class MpiInf3dhpConfig(subjects.SubjectConfig):
         self.name = self.name or f"{self.annotations}_{told}"
 
 
-class MpiInf3dhp(tfds.core.GeneratorBasedBuilder):
+class MpiInf3dhp(PoseSet):
     """MPI-INF-3DHP in Human3.6M's order; records of `pose_features`."""
 
     name = "mpi_inf_3dhp"

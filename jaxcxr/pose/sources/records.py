@@ -1,44 +1,12 @@
-"""Pose records: their features, and what a camera records of a motion."""
+"""What a camera records of a motion: the arrays of one pose record."""
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from jaxcxr.errors import UserError
 from jaxcxr.pose.geometry import cameras
 from jaxcxr.pose.keypoints.detector import Detector
 
 RIGS = ("human36m", "random")
-
-
-def pose_features(joints: int = 17, scaled: bool = False) -> tfds.features.FeaturesDict:
-    """Features of one motion sequence seen by one camera.
-
-    Arguments:
-      joints: number of joints; 17 in Human3.6M order by default.
-      scaled: whether models give poses in a unit of the image, not in metres.
-
-    Returns:
-      `sequence_id`, `subject`, `action`, `camera`, `fps`, `keypoints` float32
-      `[frames, joints, 2]` in pixels, `confidence` float32 `[frames, joints]` (0 = not seen),
-      `joints` float32 `[frames, joints, 3]` in metres in the camera frame (x right, y down,
-      z forward), `image_size` int32 `[2]` as (width, height), `intrinsics` float32 `[9]` as
-      (fx, fy, cx, cy, k1, k2, k3, p1, p2) in pixels. Where `scaled` also `scale` float32
-      `[frames]`: metres per unit; `joints` are in metres here too, about any origin.
-    """
-    scale = {"scale": tfds.features.Tensor(shape=(None,), dtype=np.float32)} if scaled else {}
-    return tfds.features.FeaturesDict({
-        **scale,
-        "sequence_id": tfds.features.Text(),
-        "subject": tfds.features.Text(),
-        "action": tfds.features.Text(),
-        "camera": tfds.features.Text(),
-        "fps": tfds.features.Scalar(np.float32),
-        "keypoints": tfds.features.Tensor(shape=(None, joints, 2), dtype=np.float32),
-        "confidence": tfds.features.Tensor(shape=(None, joints), dtype=np.float32),
-        "joints": tfds.features.Tensor(shape=(None, joints, 3), dtype=np.float32),
-        "image_size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
-        "intrinsics": tfds.features.Tensor(shape=(9,), dtype=np.float32),
-    })
 
 
 def make_rig(
@@ -76,7 +44,7 @@ def capture(
     rng: np.random.Generator,
     fps: float = 50.0,
 ) -> dict[str, np.ndarray]:
-    """The arrays of one record of `pose_features`.
+    """The arrays of one record of `pose_set.pose_features`.
 
     Arguments:
       world: `[frames, joints, 3]` in metres, z up.
@@ -136,7 +104,7 @@ def records(
     action: str,
     fps: float,
 ) -> dict[str, dict]:
-    """One record of `pose_features` for each camera of a rig.
+    """One record of `pose_set.pose_features` for each camera of a rig.
 
     Arguments:
       world: `[frames, joints, 3]` in metres, z up.

@@ -13,7 +13,6 @@ import functools
 import hashlib
 import pathlib
 import re
-from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -25,7 +24,7 @@ from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.keypoints.detector import Detector
 from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import virtual
-from jaxcxr.pose.sources.records import pose_features
+from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
 
 FPS = surreal_files.FPS
 KEYPOINTS = ("joints2D", "projected")
@@ -155,7 +154,7 @@ def split_clips(clips: list[Clip], wanted: tuple[str, ...]) -> dict[str, list[Cl
 
 def encode(
     clip: Clip, keypoints: str, detector: Detector, seed: int, fps: float
-) -> tuple[str, dict]:
+) -> staging.Records:
     """Records of one clip, one for each run of frames that were rendered.
 
     Raises:
@@ -184,10 +183,10 @@ def encode(
                                rng, FPS),
         }
         records[sequence] = frame_rates.resample(record, fps)
-    return f"{name} {clip.number}", records
+    return records
 
 
-class Surreal(tfds.core.GeneratorBasedBuilder):
+class Surreal(PoseSet):
     """SURREAL, 17 joints in the order of Human3.6M; records of `pose_features`."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -205,22 +204,16 @@ class Surreal(tfds.core.GeneratorBasedBuilder):
             "C. Schmid: Learning from Synthetic Humans. CVPR 2017.",
         )
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+    def _split_generators(self, dl_manager) -> dict[str, list[staging.Staged]]:
         del dl_manager
         config = self.builder_config
         if not config.raw:
             raise UserError("surreal: where is the data? Give --raw DIR with train and test.")
-        splits = staging.staged_splits(
+        return self.staged(
             split_clips(find_clips(config.raw, config.runs), config.validation_subjects),
             functools.partial(
                 encode, keypoints=config.keypoints, detector=config.detector, seed=config.seed,
                 fps=config.fps,
             ),
-            directory=staging.directory_of(self), workers=config.workers, label="surreal",
             max_bad=config.max_bad,
         )
-        return {split: self._generate_examples(clips) for split, clips in splits.items()}
-
-    def _generate_examples(self, clips: staging.Staged) -> Iterator[tuple[str, dict]]:
-        for _, records in clips:
-            yield from records.items()

@@ -21,7 +21,7 @@ from jaxcxr.pose.formats import totalcapture_files
 from jaxcxr.pose.geometry.cameras import Camera
 from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.sources import records, virtual
-from jaxcxr.pose.sources.records import pose_features
+from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
 
 FPS = totalcapture_files.FPS
 FILE, CALIBRATION = "gt_skel_gbl_pos.txt", "calibration.cal"
@@ -129,7 +129,7 @@ def find_cameras(raw: str | pathlib.Path, wanted: tuple[str, ...]) -> tuple[Came
     return tuple(camera for camera in cameras if not wanted or camera.name in wanted)
 
 
-class Totalcapture(tfds.core.GeneratorBasedBuilder):
+class Totalcapture(PoseSet):
     """TotalCapture, 17 joints in the order of Human3.6M; records of `pose_features`."""
 
     VERSION = tfds.core.Version("1.0.0")

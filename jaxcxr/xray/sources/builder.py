@@ -8,20 +8,18 @@ import abc
 import dataclasses
 import functools
 import hashlib
-import io
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr.data import progress, staging
-from jaxcxr.data.labels import FINDINGS
 from jaxcxr.errors import UserError, some
 from jaxcxr.xray.images import fingerprint, image_files
-from jaxcxr.xray.schema import xray_features
+from jaxcxr.xray.sources.radiograph_set import RadiographSet, xray_features
 
 MISSING = "missing.txt"  # beside the records: listed images that are not there, one per line
 RUN_ONLY = {"variant": False}  # metadata of an option that does not change what is prepared
@@ -213,7 +211,7 @@ def split_of(patient_id: str, val_fraction: float, test_fraction: float = 0.0) -
     return "test" if place >= (1.0 - test_fraction) * 2**64 else "train"
 
 
-class XrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class XrayBuilder(RadiographSet, skip_registration=True):
     """Builder of a source of radiographs; records of `xray_features`.
 
     A subclass sets `name`, `BUILDER_CONFIG_CLASS` and `builder_config_class` (an `XrayConfig`),
@@ -223,7 +221,6 @@ class XrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"2.0.0": "Source and fingerprints in each record."}
 
-    classes: ClassVar[tuple[str, ...]] = FINDINGS
     description: ClassVar[str]
     homepage: ClassVar[str]
     citation: ClassVar[str]
@@ -249,7 +246,7 @@ class XrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             citation=self.citation,
         )
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+    def _split_generators(self, dl_manager) -> dict[str, list[staging.Staged]]:
         del dl_manager
         config = self.builder_config
         if not config.raw:
@@ -264,22 +261,13 @@ class XrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if collection.missing:
             text = "".join(f"{name}\n" for name in collection.missing)
             pathlib.Path(self.data_dir, MISSING).write_text(text, encoding="utf-8")
-        staged = staging.staged_splits(
+        return self.staged(
             splits,
             functools.partial(
                 encode, size=config.size, equalize=config.equalize, encoding=config.encoding
             ),
-            directory=staging.directory_of(self),
-            workers=config.workers,
-            label=self.name,
             max_bad=config.max_bad,
         )
-        # TFDS fails on a split without records, which a small or partial data set can have.
-        return {name: self._generate_examples(part) for name, part in staged.items() if len(part)}
-
-    def _generate_examples(self, records: staging.Staged) -> Iterator[tuple[str, dict]]:
-        for key, record in records:
-            yield key, {**record, "image": io.BytesIO(record["image"])}
 
 
 def given_path(option: str, text: str) -> pathlib.Path:
@@ -357,7 +345,7 @@ def files_by_name(
     return files
 
 
-def encode(item: Item, *, size: int, equalize: str, encoding: str) -> staging.Record:
+def encode(item: Item, *, size: int, equalize: str, encoding: str) -> staging.Records:
     """Makes one record: reads, resizes, equalises and encodes the image.
 
     Arguments:
@@ -365,7 +353,7 @@ def encode(item: Item, *, size: int, equalize: str, encoding: str) -> staging.Re
       size, equalize, encoding: as in `XrayConfig`.
 
     Returns:
-      (key, record of `xray_features` with the image as bytes).
+      The record of `xray_features` by its key.
 
     Raises:
       BadRecord: the file cannot be read.
@@ -376,7 +364,7 @@ def encode(item: Item, *, size: int, equalize: str, encoding: str) -> staging.Re
     boxes = np.array(row.boxes, np.float32).reshape(-1, 5)
     height, width = row.box_size if any(row.box_size) else pixels.shape
     boxes[:, 1:] *= np.array([size / width, size / height] * 2, np.float32)
-    return f"{row.source}/{row.image_id}", {
+    record = {
         "image": image_files.encode(stored, encoding),
         "image_id": row.image_id,
         "patient_id": row.patient_id,
@@ -392,3 +380,4 @@ def encode(item: Item, *, size: int, equalize: str, encoding: str) -> staging.Re
         "sha256": fingerprint.pixel_sha256(pixels),
         "phash": np.uint64(fingerprint.perceptual_hash(pixels)).astype(np.int64),
     }
+    return {f"{row.source}/{row.image_id}": record}

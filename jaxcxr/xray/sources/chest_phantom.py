@@ -7,21 +7,18 @@ training run, and as an exam whose answers are known; they say nothing about pat
 
 import dataclasses
 import functools
-import io
-from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr.data import staging
-from jaxcxr.data.labels import FINDINGS
 from jaxcxr.errors import UserError
 from jaxcxr.xray import phantom
 from jaxcxr.xray.images import fingerprint
 from jaxcxr.xray.images import image_files as images
 from jaxcxr.xray.phantom import population
-from jaxcxr.xray.schema import xray_features
+from jaxcxr.xray.sources.radiograph_set import RadiographSet, xray_features
 
 _SIZES = (32, 2048)
 _RUN = {"variant": False}  # an option that does not change what is prepared
@@ -70,13 +67,12 @@ class ChestPhantomConfig(tfds.core.BuilderConfig):
         )
 
 
-class ChestPhantom(tfds.core.GeneratorBasedBuilder):
+class ChestPhantom(RadiographSet):
     """Patient-disjoint splits, about 70/10/20; records of `xray_features`."""
 
     name = "chest_phantom"
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES: ClassVar = {"2.0.0": "Source and fingerprints in each record."}
-    classes = FINDINGS
     BUILDER_CONFIG_CLASS = ChestPhantomConfig
     builder_config_class = ChestPhantomConfig
 
@@ -88,10 +84,10 @@ class ChestPhantom(tfds.core.GeneratorBasedBuilder):
             features=xray_features(self.classes),
         )
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+    def _split_generators(self, dl_manager) -> dict[str, list[staging.Staged]]:
         del dl_manager
         config = self.builder_config
-        splits = staging.staged_splits(
+        return self.staged(
             population.splits(config.seed, config.images),
             functools.partial(
                 encode,
@@ -101,15 +97,7 @@ class ChestPhantom(tfds.core.GeneratorBasedBuilder):
                 label_noise=config.label_noise,
                 encoding=config.encoding,
             ),
-            directory=staging.directory_of(self),
-            workers=config.workers,
-            label=self.name,
         )
-        return {name: self._generate_examples(part) for name, part in splits.items()}
-
-    def _generate_examples(self, records: staging.Staged) -> Iterator[tuple[str, dict]]:
-        for key, record in records:
-            yield key, {**record, "image": io.BytesIO(record["image"])}
 
 
 def encode(
@@ -120,7 +108,7 @@ def encode(
     size: int,
     label_noise: float,
     encoding: str,
-) -> staging.Record:
+) -> staging.Records:
     """Makes one record: draws the visit, writes down its labels, encodes the image.
 
     Arguments:
@@ -128,13 +116,13 @@ def encode(
       seed, prevalence, size, label_noise, encoding: as in `ChestPhantomConfig`.
 
     Returns:
-      (image id, record of `xray_features` with the image as bytes).
+      The record of `xray_features` by its image id.
     """
     patient, number = item
     visit = population.visit(seed, patient, number, prevalence)
     image, boxes = phantom.render(visit, size)
     image_id = f"{patient:06d}_{number:03d}"
-    return image_id, {
+    record = {
         "image": images.encode(image, encoding),
         "image_id": image_id,
         "patient_id": f"{patient:06d}",
@@ -148,6 +136,7 @@ def encode(
         "sha256": fingerprint.pixel_sha256(image),
         "phash": np.uint64(fingerprint.perceptual_hash(image)).astype(np.int64),
     }
+    return {image_id: record}
 
 
 def _between(option: str, value: float, least: float, most: float) -> None:

@@ -92,11 +92,11 @@ def test_people_are_told_apart_and_gaps_end_a_track(tmp_path):
     video = jta.Video("train", "5", str(tmp_path / "seq_5.json"), 0)
     options = {"occluded": "hidden", "max_distance": 0.0, "detector": jta.JtaConfig().detector,
                "seed": 0, "fps": 0.0}
-    assert set(jta.encode(video, min_frames=3, **options)[1]) == {
+    assert set(jta.encode(video, min_frames=3, **options)) == {
         "train_pedestrian_5_3_chunk1_camera"}
-    everyone = jta.encode(video, min_frames=1, **options)[1]
+    everyone = jta.encode(video, min_frames=1, **options)
     assert len(everyone) == 3
-    assert jta.encode(video, min_frames=1, **options | {"max_distance": 5.0})[1] == {}
+    assert jta.encode(video, min_frames=1, **options | {"max_distance": 5.0}) == {}
 
 
 def test_joints_outside_the_image_are_not_seen(tmp_path):
@@ -105,7 +105,7 @@ def test_joints_outside_the_image_are_not_seen(tmp_path):
     pixels = np.array(rows)[:, 3]
     assert (pixels < 0).any() or (pixels > 1920).any()
     video = jta.Video("test", "1", str(save(tmp_path / "seq_1.json", rows)), 0)
-    _, records = jta.encode(video, "kept", 1, 0.0, jta.JtaConfig().detector, 0, 0.0)
+    records = jta.encode(video, "kept", 1, 0.0, jta.JtaConfig().detector, 0, 0.0)
     (record,) = records.values()
     inside = np.all((jta_files.LENS.project(record["joints"]) >= 0)
                     & (jta_files.LENS.project(record["joints"]) < (1920, 1080)), -1)

@@ -133,7 +133,7 @@ def test_frames_that_were_not_rendered_split_a_clip(tmp_path):
         variables[name][..., [0, 5, 6]] = 0
     path = save(tmp_path / "104_46_c0021_info.mat", variables)
     clip = surreal.Clip("test", "104", "46", 21, str(path), 1)
-    _, records = surreal.encode(clip, "joints2D", surreal.SurrealConfig().detector, 0, 0.0)
+    records = surreal.encode(clip, "joints2D", surreal.SurrealConfig().detector, 0, 0.0)
     assert {name: len(record["joints"]) for name, record in records.items()} == {
         "104_motion_46_chunk000210_camera": 4, "104_motion_46_chunk000211_camera": 5}
 

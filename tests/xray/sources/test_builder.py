@@ -115,7 +115,7 @@ def encoded(tmp_path, **changes):
     path = pathlib.Path(tmp_path, "a.png")
     cv2.imwrite(str(path), pixels)
     item = builder.Item.of(row(**changes), path)
-    return pixels, *builder.encode(item, size=16, equalize="none", encoding="png")
+    return pixels, *builder.encode(item, size=16, equalize="none", encoding="png").popitem()
 
 
 def test_a_record_has_fingerprints_of_the_pixels_before_they_are_resized(tmp_path):

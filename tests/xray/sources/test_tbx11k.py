@@ -193,7 +193,7 @@ def test_json_and_xml_boxes_agree_on_the_stored_image(raw):
 
 def stored_boxes(raw):
     item = xray.Item.of(raw.rows()["tb/tb0001.png"], raw.folder / "imgs/tb/tb0001.png")
-    return xray.encode(item, size=128, equalize="none", encoding="png")[1]["boxes"]
+    return xray.encode(item, size=128, equalize="none", encoding="png").popitem()[1]["boxes"]
 
 
 def test_json_goes_before_xml_image_by_image(raw):

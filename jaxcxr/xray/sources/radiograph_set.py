@@ -1,9 +1,15 @@
-"""What one prepared radiograph holds."""
+"""The base of the data sets of radiographs: their features, manifest and overview."""
+
+import pathlib
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from jaxcxr.data.dataset import DataSet
 from jaxcxr.data.labels import FINDINGS
+from jaxcxr.data.overview import UNKNOWN
+from jaxcxr.xray.images import manifest, radiographs
 
 
 def xray_features(classes: tuple[str, ...] = FINDINGS) -> tfds.features.FeaturesDict:
@@ -33,3 +39,25 @@ def xray_features(classes: tuple[str, ...] = FINDINGS) -> tfds.features.Features
         "sha256": tfds.features.Text(),
         "phash": tfds.features.Scalar(np.int64),  # TFDS reads no uint64 with protobuf before 7
     })
+
+
+class RadiographSet(DataSet, skip_registration=True):
+    """Builder of a data set of radiographs; records of `xray_features(classes)`."""
+
+    classes: ClassVar[tuple[str, ...]] = FINDINGS
+    index_file = manifest.NAME
+
+    def write_index(self, directory: pathlib.Path) -> None:
+        """Writes the manifest of a prepared data set."""
+        splits = {name: radiographs.open_records(directory, name) for name in self.info.splits}
+        manifest.write(directory, splits, self.classes)
+
+    @staticmethod
+    def overview(directory: pathlib.Path, split: str) -> dict[str, int]:
+        """Counts the images, the patients and the images with each label of one split."""
+        rows = manifest.read(directory, split)
+        positive = rows.labels == 1
+        counts = {"images": len(rows), "patients": len(np.unique(rows.patient_id))}
+        counts |= {name: int(positive[:, i].sum()) for i, name in enumerate(rows.classes)}
+        counts["no finding"] = int((rows.labels == 0).all(axis=1).sum())
+        return counts | {UNKNOWN: int((rows.labels < 0).sum())}

@@ -1,0 +1,93 @@
+"""The base of all data sets: TFDS's builder, with shards written in TFDS's order from disk."""
+
+import hashlib
+import itertools
+import math
+import os
+import pathlib
+from collections.abc import Iterable
+from typing import ClassVar
+
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+
+from jaxcxr.data import progress, staging
+from jaxcxr.errors import UserError
+
+_SHARD_BYTES = 2**28
+
+
+class DataSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Builder whose splits are staged records, or else generators of (key, record).
+
+    TFDS would shuffle a large split through files that it opens by TensorFlow, and keep it on disk
+    twice meanwhile. Here the staged records are read in the shuffled order straight into shards.
+    """
+
+    index_file: ClassVar[str] = ""  # beside the records, written last; "": none is needed
+
+    def write_index(self, directory: pathlib.Path) -> None:
+        """Writes `index_file` of a prepared data set."""
+
+    @staticmethod
+    def overview(directory: pathlib.Path, split: str) -> dict[str, int]:
+        """Counts of one split of a prepared data set by the name of the row in a table."""
+        raise NotImplementedError
+
+    def staged(self, splits, encode, **options) -> dict[str, list[staging.Staged]]:
+        """The splits' records as `staging.staged_splits` makes them, with this data set's options.
+
+        Arguments:
+          splits, encode, **options: as for `staging.staged_splits`.
+        """
+        options = {"workers": self.builder_config.workers, "label": self.name, **options}
+        serialize, directory = self.info.features.serialize_example, staging.directory_of(self)
+        return staging.staged_splits(splits, encode, serialize, directory=directory, **options)
+
+    def _download_and_prepare(self, dl_manager, download_config=None) -> None:
+        """Writes the shards of all splits; TFDS does the rest."""
+        found = []
+        for split, records in self._split_generators(dl_manager).items():
+            if not isinstance(records, list):
+                serialize = self.info.features.serialize_example
+                serialized = ((key, serialize(record)) for key, record in records)
+                records = staging.spooled(serialized, staging.directory_of(self))
+            # A small or partial data set can have a split without records, which TFDS cannot.
+            if records:
+                found.append(_write_split(self, split, records))
+        self.info.set_splits(tfds.core.SplitDict(found))
+
+    def _generate_examples(self, *args) -> Iterable[tuple[str, dict]]:
+        raise NotImplementedError  # of staged splits there is nothing left to generate
+
+
+def _write_split(builder, split: str, records: list[staging.Staged]) -> tfds.core.SplitInfo:
+    """Writes the shards of one split in the order of the hashes of the keys."""
+    records = sorted(records, key=lambda record: _place(split, record.key))
+    for one, other in itertools.pairwise(records):
+        if one.key == other.key:
+            raise UserError(f"{builder.name}: two records of {split} are called {one.key!r}.")
+    template = tfds.core.ShardedFileTemplate(
+        dataset_name=builder.name, split=split, data_dir=builder.data_dir,
+        filetype_suffix="array_record",
+    )
+    size = sum(record.size for record in records)
+    shards = min(len(records), math.ceil(size / _SHARD_BYTES) or 1)
+    ends = [round(len(records) * i / shards) for i in range(shards + 1)]
+    with progress.Progress(f"writing the shards of {split}", len(records), brief=True) as bar:
+        for i in range(shards):
+            path = template.sharded_filepath(shard_index=i, num_shards=shards)
+            writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
+            for record in records[ends[i] : ends[i + 1]]:
+                writer.write(record.read())
+                bar.advance(1)
+            writer.close()
+    lengths = [end - start for start, end in itertools.pairwise(ends)]
+    return tfds.core.SplitInfo(
+        name=split, shard_lengths=lengths, num_bytes=size, filename_template=template
+    )
+
+
+def _place(split: str, key: str) -> bytes:
+    """What TFDS sorts a split by; on it depends the order of all data prepared so far."""
+    return hashlib.md5(f"{split}{key}".replace("\\", "/").encode()).digest()
