@@ -20,7 +20,7 @@ from jaxcxr.pose.geometry import skeletons
 from jaxcxr.pose.report import error_report, pose_page
 from jaxcxr.pose.sources import clips
 from jaxcxr.report import attention_figures, run_sections, training_curves
-from jaxcxr.statistics import coverage
+from jaxcxr.statistics import reliability
 from jaxcxr.task import Evaluation
 
 MM = 1000.0  # models and losses are in metres, metrics in millimetres
@@ -208,7 +208,7 @@ class PoseTask:
             np.concatenate(source.stitch(predictions[name])) for name in ("joints", "sigma")
         )
         error = joints - np.concatenate([s.joints for s in source.sequences])
-        return coverage.coverage(error[:, 1:], sigma[:, 1:, None])
+        return reliability.coverage(error[:, 1:], sigma[:, 1:, None])
 
     def ids(self, split: str, index) -> list[str]:
         """Sequence and first frame of windows."""

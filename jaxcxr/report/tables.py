@@ -40,18 +40,21 @@ def markdown(lines: Sequence[Sequence[str]], left: int = 1) -> list[str]:
 
 
 def number(value: float | None, form: str = ".3f") -> str:
-    """A figure, or n/a."""
+    """A number as text; "n/a" for None and NaN."""
     return "n/a" if value is None or math.isnan(value) else format(value, form)
 
+
 def span(interval: Sequence[float] | None, form: str = ".3f") -> str:
-    """An interval, or n/a."""
+    """An interval as text; "n/a" for None and NaN."""
     if interval is None or math.isnan(interval[0]):
         return "n/a"
     return f"[{interval[0]:{form}}, {interval[1]:{form}}]"
 
+
 def value_or_none(value: float) -> float | None:
     """NaN as None, for JSON."""
     return None if math.isnan(value) else float(value)
+
 
 def interval_or_none(interval: Sequence[float]) -> list[float] | None:
     """An undefined interval as None, for JSON."""

@@ -118,7 +118,7 @@ def evaluate(
     Returns:
       the table; a class with one label value has NaN metrics, printed "n/a".
 
-    Errors:
+    Raises:
       ValueError: shapes that do not agree, labels of another value, scores that are not finite
         (the class and the first example are named).
     """
@@ -128,16 +128,28 @@ def evaluate(
     ))
 
 
-def _class_row(name: str, labels: np.ndarray, scores: np.ndarray) -> ClassMetrics:
+def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """AUROC of one class, labels and scores `[N]`; NaN with one label value only."""
+    return _where_defined(sk.roc_auc_score, labels, scores)
+
+
+def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Average precision of one class, labels and scores `[N]`; NaN with one label value only."""
+    return _where_defined(sk.average_precision_score, labels, scores)
+
+
+def _where_defined(metric, labels: np.ndarray, scores: np.ndarray) -> float:
+    if not ((labels == POSITIVE).any() and (labels == NEGATIVE).any()):
+        return math.nan
     known = labels != UNKNOWN
-    positives = int((labels == POSITIVE).sum())
-    negatives = int((labels == NEGATIVE).sum())
-    auroc = average_precision = math.nan
-    if positives and negatives:
-        auroc = float(sk.roc_auc_score(labels[known], scores[known]))
-        average_precision = float(sk.average_precision_score(labels[known], scores[known]))
-    unknown = int((~known).sum())
-    return ClassMetrics(name, positives, negatives, unknown, auroc, average_precision)
+    return float(metric(labels[known], scores[known]))
+
+
+def _class_row(name: str, labels: np.ndarray, scores: np.ndarray) -> ClassMetrics:
+    counts = (int((labels == value).sum()) for value in (POSITIVE, NEGATIVE, UNKNOWN))
+    return ClassMetrics(
+        name, *counts, auroc(labels, scores), average_precision(labels, scores)
+    )
 
 
 def _checked(

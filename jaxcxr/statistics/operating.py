@@ -3,15 +3,15 @@
 All are ratios of sums over images, so that resamples need the sums of each patient alone.
 """
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from jaxcxr.statistics import intervals
 from jaxcxr.statistics.classification import NEGATIVE, POSITIVE
-
-RATES = ("f1", "sensitivity", "specificity", "ppv", "npv", "brier")
+from jaxcxr.statistics.intervals import ratio
 
 
 def terms(labels: np.ndarray, probabilities: np.ndarray, found: np.ndarray) -> np.ndarray:
@@ -34,28 +34,85 @@ def terms(labels: np.ndarray, probabilities: np.ndarray, found: np.ndarray) -> n
     return np.stack([part.astype(np.float64) for part in parts], axis=-1)
 
 
-def rates(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """`RATES` of sums.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sums:
+    """`terms` summed over images, `[...]` each: all that a rate is computed from.
+
+    Attributes:
+      true, false: found, rightly and wrongly.
+      missed, right: not found, wrongly and rightly.
+      squared: squared differences of probability and label.
+    """
+
+    true: np.ndarray
+    false: np.ndarray
+    missed: np.ndarray
+    right: np.ndarray
+    squared: np.ndarray
+
+    @property
+    def positives(self) -> np.ndarray:
+        """Positive labels."""
+        return self.true + self.missed
+
+    @property
+    def negatives(self) -> np.ndarray:
+        """Negative labels."""
+        return self.false + self.right
+
+
+Rate = Callable[[Sums], np.ndarray]
+
+
+def f1(sums: Sums) -> np.ndarray:
+    """F1; NaN without a positive."""
+    found = ratio(2 * sums.true, 2 * sums.true + sums.false + sums.missed)
+    return np.where(sums.positives > 0, found, math.nan)
+
+
+def sensitivity(sums: Sums) -> np.ndarray:
+    """Share of the positives that are found; NaN without a positive."""
+    return ratio(sums.true, sums.positives)
+
+
+def specificity(sums: Sums) -> np.ndarray:
+    """Share of the negatives that are not found; NaN without a negative."""
+    return ratio(sums.right, sums.negatives)
+
+
+def ppv(sums: Sums) -> np.ndarray:
+    """Share of what is found that is positive; NaN where nothing is found."""
+    return ratio(sums.true, sums.true + sums.false)
+
+
+def npv(sums: Sums) -> np.ndarray:
+    """Share of what is not found that is negative; NaN where everything is found."""
+    return ratio(sums.right, sums.right + sums.missed)
+
+
+def brier(sums: Sums) -> np.ndarray:
+    """Mean squared difference of probability and label; NaN without a known label."""
+    return ratio(sums.squared, sums.positives + sums.negatives)
+
+
+RATES: Mapping[str, Rate] = {
+    "f1": f1, "sensitivity": sensitivity, "specificity": specificity, "ppv": ppv, "npv": npv,
+    "brier": brier,
+}
+
+
+def rates(sums: np.ndarray, wanted: Mapping[str, Rate] = RATES) -> dict[str, np.ndarray]:
+    """Rates of sums.
 
     Arguments:
       sums: `[..., 5]`, `terms` summed over images.
+      wanted: name -> what to compute.
 
     Returns:
-      Name -> `[...]`; NaN where undefined: F1 and sensitivity without a positive, specificity
-      without a negative, predictive values (ppv, npv) where nothing is so predicted, all without
-      a known label.
+      Name -> `[...]`; NaN where undefined.
     """
-    true, false, missed, right, squared = np.moveaxis(np.asarray(sums, np.float64), -1, 0)
-    positives, negatives = true + missed, false + right
-    f1 = intervals.ratio(2 * true, 2 * true + false + missed)
-    return {
-        "f1": np.where(positives > 0, f1, math.nan),
-        "sensitivity": intervals.ratio(true, positives),
-        "specificity": intervals.ratio(right, negatives),
-        "ppv": intervals.ratio(true, true + false),
-        "npv": intervals.ratio(right, right + missed),
-        "brier": intervals.ratio(squared, positives + negatives),
-    }
+    parts = Sums(*np.moveaxis(np.asarray(sums, np.float64), -1, 0))
+    return {name: rate(parts) for name, rate in wanted.items()}
 
 
 def resampled_sums(
@@ -81,20 +138,24 @@ def resampled_sums(
 
 
 def with_intervals(
-    sums: np.ndarray, drawn: np.ndarray, level: float = intervals.LEVEL
+    sums: np.ndarray,
+    drawn: np.ndarray,
+    wanted: Mapping[str, Rate] = RATES,
+    level: float = intervals.LEVEL,
 ) -> list[Mapping[str, tuple[float, float, float]]]:
     """`rates` of each class with percentile intervals.
 
     Arguments:
       sums: `[C, 5]`. drawn: `[resamples, C, 5]`, of `resampled_sums`.
+      wanted: name -> what to compute.
       level: of the intervals.
 
     Returns:
       For each class, name -> (value, low, high), NaN where undefined; see `interval`.
     """
-    values, spread = rates(sums), rates(drawn)
+    values, spread = rates(sums, wanted), rates(drawn, wanted)
     return [
-        {name: (float(values[name][i]), *interval(spread[name][:, i], level)) for name in RATES}
+        {name: (float(values[name][i]), *interval(spread[name][:, i], level)) for name in wanted}
         for i in range(len(sums))
     ]
 

@@ -15,9 +15,10 @@ from jaxcxr.report.tables import interval_or_none, number, span, value_or_none
 from jaxcxr.statistics import classification, intervals, operating, paired, ranking
 from jaxcxr.xray.evaluation import metrics_table
 from jaxcxr.xray.evaluation.compared_files import Compared, Model
+from jaxcxr.xray.evaluation.xray_metrics import METRICS, RANKING, RATES
 
 MACRO = "macro"
-_TITLES = {"auroc": "AUROC", "average_precision": "AP", "f1": "F1", "brier": "Brier"}
+_COMPARED = {metric.name: metric for metric in METRICS if metric.compared}
 _NOTES = {
     "difference": "of the model minus the first one; of seeds: between the means over seeds",
     "interval, p": "bootstrap of whole patients, the same draws for both; of other patients with "
@@ -47,9 +48,9 @@ def compare(compared: Compared, resamples: int = 1000, seed: int = 0) -> dict:
         compared.patients)
     table = classification.evaluate(labels, compared.models[0].scores[0], classes)
     used = [i for i, row in enumerate(table.rows) if row.defined]
-    figures = {m.name: _figures(m, labels, clusters, used, resamples, seed)
-               for m in compared.models}
-    common = [metric for metric in _TITLES if all(metric in f for f in figures.values())]
+    measured = {m.name: _measured(m, labels, clusters, used, resamples, seed)
+                for m in compared.models}
+    common = [metric for metric in _COMPARED if all(metric in m for m in measured.values())]
     result = {}
     for metric in common:
         of_metric = {}
@@ -57,8 +58,8 @@ def compare(compared: Compared, resamples: int = 1000, seed: int = 0) -> dict:
             counts = {} if name == MACRO else {
                 "n_positive": table.rows[i].positives, "n_negative": table.rows[i].negatives,
             }
-            of_metric[name] = counts | _entry({m: f[metric] for m, f in figures.items()}, i)
-        if metric == "auroc":
+            of_metric[name] = counts | _entry({m: f[metric] for m, f in measured.items()}, i)
+        if _COMPARED[metric].analytic:
             _add_delong(of_metric, compared)
         _add_holm(of_metric, classes, "p")
         result[metric] = of_metric
@@ -76,8 +77,10 @@ def compare(compared: Compared, resamples: int = 1000, seed: int = 0) -> dict:
     }
 
 
-def _figures(model: Model, labels, clusters, used, resamples: int, seed: int) -> dict:
+def _measured(model: Model, labels, clusters, used, resamples: int, seed: int) -> dict:
     """Metric -> (values `[seeds, C + 1]`, draws of their mean `[C + 1, resamples]`)."""
+    ranked = [metric for metric in _COMPARED.values() if metric.basis == RANKING]
+    wanted = {m.name: m.measure for m in _COMPARED.values() if m.basis == RATES}
     values: dict[str, list] = {}
     draws: dict[str, list] = {}
 
@@ -88,24 +91,25 @@ def _figures(model: Model, labels, clusters, used, resamples: int, seed: int) ->
         draws.setdefault(metric, []).append(np.concatenate([of_draws, drawn[None]]))
 
     for seed_, scores in enumerate(model.scores):
-        rows = classification.evaluate(labels, scores, [""] * labels.shape[1]).rows
-        bootstrap = ranking.cluster_bootstrap(labels, scores, clusters, resamples, seed)
-        for metric in ("auroc", "average_precision"):
-            found = np.array([getattr(row, metric) for row in rows])
-            add(metric, found, bootstrap.values[metric])
+        bootstrap = ranking.cluster_bootstrap(
+            labels, scores, clusters, resamples, seed, {m.name: m.measure for m in ranked}
+        )
+        for metric in ranked:
+            found = [metric.value(*of) for of in zip(labels.T, scores.T, strict=True)]
+            add(metric.name, np.array(found), bootstrap.values[metric.name])
         if model.probabilities is not None:
             terms = operating.terms(labels, model.probabilities[seed_], model.found[seed_])
-            rates = operating.rates(terms.sum(axis=0))
-            drawn = operating.rates(operating.resampled_sums(terms, clusters, resamples, seed))
-            for metric in ("f1", "brier"):
-                add(metric, rates[metric], drawn[metric].T)
+            rates = operating.rates(terms.sum(axis=0), wanted)
+            drawn = operating.resampled_sums(terms, clusters, resamples, seed)
+            for metric, of_draws in operating.rates(drawn, wanted).items():
+                add(metric, rates[metric], of_draws.T)
     return {m: (np.array(values[m]), np.mean(draws[m], axis=0)) for m in values}
 
 
-def _entry(figures: Mapping[str, tuple[np.ndarray, np.ndarray]], column: int) -> dict:
+def _entry(measured: Mapping[str, tuple[np.ndarray, np.ndarray]], column: int) -> dict:
     """One class of one metric: the models, and their differences from the first."""
     models, differences, first = {}, {}, None
-    for name, (values, draws) in figures.items():
+    for name, (values, draws) in measured.items():
         of_seeds, drawn = values[:, column], draws[column]
         models[name] = {
             "values": [value_or_none(value) for value in of_seeds],
@@ -164,7 +168,7 @@ def lines(result: Mapping) -> dict[str, list[tuple[str, ...]]]:
         header = ["class", "n+", *names]
         for name in names[1:]:
             header += [f"{name} - A [95 %]", "p", "p Holm"]
-            header += ["DeLong", "Holm"] if metric == "auroc" else []
+            header += ["DeLong", "Holm"] if _COMPARED[metric].analytic else []
         table = [tuple(header)]
         for title, entry in of_metric.items():
             cells = [title, f"{entry['n_positive']:,}" if "n_positive" in entry else ""]
@@ -173,11 +177,11 @@ def lines(result: Mapping) -> dict[str, list[tuple[str, ...]]]:
                 interval = one["interval"]
                 cells.append(f"{number(one['difference'], '+.3f')} {span(interval, '+.3f')}")
                 keys = ["p", "p_holm"] + (
-                    ["p_delong", "p_delong_holm"] if metric == "auroc" else [])
+                    ["p_delong", "p_delong_holm"] if _COMPARED[metric].analytic else [])
                 cells += ["" if title == MACRO and key != "p" else number(one.get(key))
                           for key in keys]
             table.append(tuple(cells))
-        found[_TITLES[metric]] = table
+        found[_COMPARED[metric].title] = table
     return found
 
 

@@ -1,4 +1,4 @@
-"""Figures of findings with 95% intervals: the content of metrics.json, and its tables.
+"""Metrics of findings with 95% intervals: the content of metrics.json, and its tables.
 
 `jaxcxr score` makes it of files, a run of its own test split.
 """
@@ -10,14 +10,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxcxr.report import tables
-from jaxcxr.report.tables import interval_or_none, number, span, value_or_none
+from jaxcxr.report.tables import interval_or_none, number, span
 from jaxcxr.statistics import classification, intervals, operating, ranking
-from jaxcxr.statistics import coverage as reliability
 from jaxcxr.xray.evaluation.calibration import Calibration
+from jaxcxr.xray.evaluation.xray_metrics import (
+    METRICS,
+    PROBABILITIES,
+    RANKING,
+    RATES,
+    XrayMetric,
+    of_basis,
+)
 
-RANKING = ("auroc", "average_precision", "sensitivity_at_specificity", "f1_max")
-# At the shipped thresholds; predictive values too, but they have no macro mean.
-AT_THRESHOLD = ("f1", "sensitivity", "specificity", "brier")
 _NOTES = {
     "auroc_interval": "DeLong, images taken as independent; of macro: as auroc_interval_bootstrap",
     "other intervals": "percentiles over resamples of whole patients",
@@ -68,7 +72,10 @@ def score(
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
     table = classification.evaluate(labels, scores, classes)
     clusters = np.arange(len(labels)) if patients is None else np.asarray(patients)
-    drawn = ranking.cluster_bootstrap(labels, scores, clusters, resamples, seed)
+    drawn = ranking.cluster_bootstrap(
+        labels, scores, clusters, resamples, seed,
+        {metric.name: metric.measure for metric in of_basis(RANKING)},
+    )
     per_class = {
         row.name: _class_entry(row, labels[:, i], scores[:, i], drawn, i)
         for i, row in enumerate(table.rows)
@@ -89,7 +96,8 @@ def score(
         "settings": {
             "resamples": resamples, "seed": seed, "level": intervals.LEVEL,
             "specificity": ranking.SPECIFICITY,
-            "resampled": "images" if patients is None else "patients", "notes": _NOTES,
+            "resampled": "images" if patients is None else "patients",
+            "notes": _NOTES | {"null, n/a": _undefined(calibration is not None)},
             "calibration": None if calibration is None else dict(calibration.about),
         },
     }
@@ -118,7 +126,7 @@ def to_text(result: Mapping, brief: bool = False) -> str:
     if brief:
         blocks = [_brief_table(result)]
     else:
-        blocks = [_ranking_table(result, with_f1_max=not shipped)]
+        blocks = [_table(result, shipped)]
     if shipped:
         blocks.append(_brief_threshold_table(result) if brief else _threshold_table(result))
     left_out = result["macro"]["classes_left_out"]
@@ -142,20 +150,27 @@ def few_note(result: Mapping) -> str:
             f"the finding): {', '.join(result['classes_of_few'])}")
 
 
-def _class_entry(row, labels, scores, drawn: ranking.Bootstrap, index: int) -> dict:
-    f1, threshold = ranking.f1_max(labels, scores)
-    delong = intervals.delong(labels, scores)
-    entry = {
-        "auroc": value_or_none(row.auroc), "auroc_interval": interval_or_none(delong.interval),
-        "auroc_interval_bootstrap": interval_or_none(drawn.interval("auroc", index)),
-    }
-    for name, value in (
-        ("average_precision", row.average_precision),
-        ("sensitivity_at_specificity", ranking.sensitivity_at(labels, scores)),
-        ("f1_max", f1), ("threshold", threshold),
-    ):
-        entry[name] = value_or_none(value)
-        entry[f"{name}_interval"] = interval_or_none(drawn.interval(name, index))
+def _undefined(calibrated: bool) -> str:
+    """Says where metrics are undefined, in words."""
+    names: dict[str, list[str]] = {}
+    for metric in METRICS:
+        if calibrated or not metric.calibrated:
+            names.setdefault(metric.undefined, []).append(metric.name)
+    reasons = [f"{', '.join(of)}: {reason}" for reason, of in names.items()]
+    return "; ".join([*reasons, "macro: any class of the mean undefined"])
+
+
+def _class_entry(
+    row: classification.ClassMetrics, labels, scores, drawn: ranking.Bootstrap, index: int
+) -> dict:
+    entry = {}
+    for metric in of_basis(RANKING):
+        value, interval = metric.value(labels, scores), drawn.interval(metric.name, index)
+        if metric.analytic is None:
+            entry |= metric.entry(value, interval)
+        else:
+            entry |= metric.entry(value, metric.analytic(labels, scores))
+            entry[metric.bootstrap] = interval_or_none(interval)
     return entry | {
         "n_positive": row.positives, "n_negative": row.negatives, "n_unknown": row.unknown,
         "bootstrap_undefined": int(drawn.undefined[index]),
@@ -168,128 +183,140 @@ def _macro_entry(
     used = [i for i, row in enumerate(table.rows) if row.defined]
     names = [table.rows[i].name for i in used]
     entry = {}
-    for metric in RANKING:
-        values = drawn.macro(metric, used)
-        interval = interval_or_none(intervals.percentile_interval(values))
-        entry[metric] = float(np.mean([per_class[n][metric] for n in names])) if names else None
-        entry[f"{metric}_interval"] = interval
-        if metric == "auroc":
-            entry["auroc_interval_bootstrap"] = interval
-    undefined = int(np.isnan(values).sum())
+    for metric in of_basis(RANKING):
+        if metric.macro:
+            interval = intervals.percentile_interval(drawn.macro(metric.name, used))
+            entry |= metric.entry(_mean(metric, per_class, names), interval)
+            entry[metric.bootstrap] = entry[metric.interval]
+    undefined = int(np.isnan(drawn.macro("auroc", used)).sum())
     return entry | {
         "classes": names, "classes_left_out": list(table.undefined),
         "bootstrap_undefined": undefined,
     }
 
 
+def _mean(metric: XrayMetric, per_class: Mapping[str, Mapping], names: Sequence[str]) -> float:
+    """Unweighted mean over classes; NaN where one of them, or the list, has no value.
+
+    The mean over the others would be another quantity, as in `ranking.Bootstrap.macro`.
+    """
+    values = [per_class[name][metric.name] for name in names]
+    return float(np.mean(values)) if values and None not in values else math.nan
+
+
 def _add_probabilities(
     labels, scores, clusters, draws, calibration: Calibration | None, per_class, macro
 ) -> None:
     """Adds what needs probabilities, and thresholds if there is a calibration."""
-    names = tuple(per_class)
-    probabilities, thresholds, rates = scores, np.full(len(names), math.inf), ("brier",)
-    if calibration is not None:
+    names, calibrated = tuple(per_class), calibration is not None
+    probabilities, thresholds = scores, np.full(len(names), math.inf)
+    if calibrated:
         calibration = calibration.select(names)
         probabilities, thresholds = calibration.from_scores(scores), calibration.thresholds
-        rates = operating.RATES
+    rates = of_basis(RATES, calibrated)
+    wanted = {metric.name: metric.measure for metric in rates}
     terms = operating.terms(labels, probabilities, probabilities >= thresholds)
     sums, drawn = terms.sum(axis=0), operating.resampled_sums(terms, clusters, *draws)
     for i, (name, found) in enumerate(
-        zip(names, operating.with_intervals(sums, drawn), strict=True)
+        zip(names, operating.with_intervals(sums, drawn, wanted), strict=True)
     ):
-        known = labels[:, i] != classification.UNKNOWN
         entry = per_class[name]
-        if calibration is not None:
+        if calibrated:
             entry["shipped_threshold"] = float(thresholds[i])
             entry["calibration"] = calibration.classes[i].method
-        for rate in rates:
-            entry[rate] = value_or_none(found[rate][0])
-            entry[f"{rate}_interval"] = interval_or_none(found[rate][1:])
-        for key, values in (("ece", probabilities), ("ece_uncalibrated", scores)):
-            if key == "ece" or calibration is not None:
-                bins = reliability.reliability(labels[known, i], values[known, i])
-                entry[key] = value_or_none(bins.ece)
-        if known.any():
-            parts = reliability.brier_parts(labels[known, i], probabilities[known, i])
-            entry |= {f"brier_{part}": parts[part] for part in ("miscalibration", "discrimination")}
-        else:
-            entry |= {"brier_miscalibration": None, "brier_discrimination": None}
+        for metric in rates:
+            value, *interval = found[metric.name]
+            entry |= metric.entry(value, interval)
+        known = labels[:, i] != classification.UNKNOWN
+        parts = labels[known, i], probabilities[known, i], scores[known, i]
+        for metric in of_basis(PROBABILITIES, calibrated):
+            entry |= metric.entry(metric.measure(*parts) if known.any() else math.nan)
     used = [i for i, name in enumerate(names) if name in macro["classes"]]
-    of_draws = operating.rates(drawn)
-    for rate in AT_THRESHOLD if calibration is not None else rates:
-        values = [per_class[names[i]][rate] for i in used]
-        macro[rate] = float(np.mean(values)) if used else None
-        means = of_draws[rate][:, used].mean(axis=1) if used else np.full(1, math.nan)
-        macro[f"{rate}_interval"] = interval_or_none(intervals.percentile_interval(means))
+    of_draws = operating.rates(drawn, wanted)
+    for metric in rates:
+        if metric.macro:
+            means = of_draws[metric.name][:, used].mean(axis=1) if used else np.full(1, math.nan)
+            interval = intervals.percentile_interval(means)
+            macro |= metric.entry(_mean(metric, per_class, macro["classes"]), interval)
 
 
-def _ranking_table(result: Mapping, with_f1_max: bool) -> str:
-    share = f"{ranking.SPECIFICITY:.0%}".replace("%", "")
-    header = ["class", "n+", "n-", "AUROC", "[DeLong]", "[bootstrap]", "AP", "[bootstrap]",
-              f"sens@sp{share}", "[bootstrap]"]
-    metrics = RANKING[1:3]
-    if with_f1_max:
-        header += ["F1max", "[bootstrap]", "threshold"]
-        metrics = RANKING[1:]
+def _table(result: Mapping, shipped: bool) -> str:
+    """Metrics of the ranking, and their best threshold where none is shipped."""
+    shown = [m for m in of_basis(RANKING) if m.title and not (shipped and m.uncalibrated)]
+    header = ["class", "n+", "n-"]
+    for metric in shown:
+        header.append(metric.title)
+        header += ["[DeLong]"] if metric.analytic else []
+        header += ["[bootstrap]"] if metric.span else []
 
     def cells(title: str, entry: Mapping) -> list[str]:
-        one_class = "n_positive" in entry  # the means have no counts, threshold and DeLong
-        counts = [f"{entry[n]:,}" if one_class else "" for n in ("n_positive", "n_negative")]
-        delong = span(entry["auroc_interval"]) if one_class else ""
-        line = [title, *counts, number(entry["auroc"]), delong,
-                span(entry["auroc_interval_bootstrap"])]
-        for metric in metrics:
-            line += [number(entry[metric]), span(entry[f"{metric}_interval"])]
-        if with_f1_max:
-            line.append(number(entry["threshold"], ".4g") if one_class else "")
+        one_class = "n_positive" in entry  # the means have no counts and no DeLong
+        line = [title, *_counts(entry, ("n_positive", "n_negative"))]
+        for metric in shown:
+            line.append(metric.number(entry))
+            if metric.analytic:
+                line.append(span(entry[metric.interval]) if one_class else "")
+            line += [span(entry[metric.bootstrap])] if metric.span else []
         return line
 
     return _ruled(result, header, cells)
 
 
 def _threshold_table(result: Mapping) -> str:
-    header = ["at shipped thresholds", "threshold", "F1", "[bootstrap]", "sens", "[bootstrap]",
-              "spec", "[bootstrap]", "Brier", "[bootstrap]", "ECE"]
+    shown = [m for m in METRICS if m.basis != RANKING and m.title]
+    header = ["at shipped thresholds", "threshold"]
+    for metric in shown:
+        header += [metric.title, "[bootstrap]"] if metric.span else [metric.title]
 
     def cells(title: str, entry: Mapping) -> list[str]:
-        line = [title, number(entry["shipped_threshold"], ".4g")
-                if "shipped_threshold" in entry else ""]
-        for metric in AT_THRESHOLD:
-            line += [number(entry[metric]), span(entry[f"{metric}_interval"])]
-        return [*line, number(entry["ece"]) if "ece" in entry else ""]
+        line = [title, _shipped(entry, ".4g")]
+        for metric in shown:
+            line.append(metric.number(entry))
+            line += [span(entry[metric.interval])] if metric.span else []
+        return line
 
     return _ruled(result, header, cells)
 
 
 def _brief_table(result: Mapping) -> str:
-    header = ["class", "n+", "n-", "AUROC [95 %]", "AP [95 %]"]
     unknown = any(entry["n_unknown"] for entry in result["per_class"].values())
+    shown = [m for m in of_basis(RANKING) if m.brief]
     names = ["n_positive", "n_negative", *(["n_unknown"] if unknown else [])]
-    if unknown:
-        header.insert(3, "unk.")
+    header = ["class", "n+", "n-", *(["unk."] if unknown else []), *map(_brief_head, shown)]
 
     def cells(title: str, entry: Mapping) -> list[str]:
-        counts = [f"{entry[name]:,}" if name in entry else "" for name in names]
-        auroc = _both(entry["auroc"], entry["auroc_interval_bootstrap"])
-        precision = _both(entry["average_precision"], entry["average_precision_interval"])
-        return [title, *counts, auroc, precision]
+        return [title, *_counts(entry, names), *(_brief_cell(metric, entry) for metric in shown)]
 
     return _ruled(result, header, cells)
 
 
 def _brief_threshold_table(result: Mapping) -> str:
-    header = ["at shipped thresholds", "F1 [95 %]", "sens.", "spec.", "Brier", "ECE", "thresh."]
+    shown = [m for m in METRICS if m.basis != RANKING and m.brief]
+    header = ["at shipped thresholds", *map(_brief_head, shown), "thresh."]
 
     def cells(title: str, entry: Mapping) -> list[str]:
-        last = [number(entry[n]) if n in entry else "" for n in ("ece", "shipped_threshold")]
-        rates = [number(entry[name]) for name in AT_THRESHOLD[1:]]
-        return [title, _both(entry["f1"], entry["f1_interval"]), *rates, *last]
+        return [title, *(_brief_cell(metric, entry) for metric in shown), _shipped(entry, ".3f")]
 
     return _ruled(result, header, cells)
 
 
-def _both(value: float | None, interval: Sequence[float] | None) -> str:
-    return "n/a" if value is None else f"{number(value)} {span(interval)}"
+def _brief_head(metric: XrayMetric) -> str:
+    return f"{metric.brief} [95 %]" if metric.brief_span else metric.brief
+
+
+def _brief_cell(metric: XrayMetric, entry: Mapping) -> str:
+    text = metric.number(entry)
+    if not metric.brief_span or text in ("", "n/a"):
+        return text
+    return f"{text} {span(entry[metric.bootstrap])}"
+
+
+def _counts(entry: Mapping, names: Sequence[str]) -> list[str]:
+    return [f"{entry[name]:,}" if name in entry else "" for name in names]
+
+
+def _shipped(entry: Mapping, form: str) -> str:
+    return number(entry["shipped_threshold"], form) if "shipped_threshold" in entry else ""
 
 
 def _ruled(result: Mapping, header: list[str], cells) -> str:

@@ -1,13 +1,13 @@
-"""Figures by sex, age band, view, source or any other attribute of the images, with intervals.
+"""Metrics by sex, age band, view, source or any other attribute of the images, with intervals.
 
     report/subgroups.csv, report/subgroups.md        of a run's test split
     jaxcxr score ... --groups attributes.csv         of predictions of any framework
 """
 
 import csv
+import dataclasses
 import math
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,15 +17,28 @@ from jaxcxr.data.label_tables import COLUMNS, years
 from jaxcxr.data.text_files import CsvFile, fold, read_csv
 from jaxcxr.errors import UserError, some
 from jaxcxr.report import tables
-from jaxcxr.report.tables import interval_or_none, number, span, value_or_none
-from jaxcxr.statistics import classification, operating, ranking
+from jaxcxr.report.metric import Metric
+from jaxcxr.statistics import classification, intervals, operating, ranking
+from jaxcxr.xray.evaluation.xray_metrics import METRICS, RANKING, RATES
 
 ALL = "all"  # stands in the column of the class for a whole group
 UNKNOWN = "unknown"
-LEAST_PATIENTS = 10  # of a group whose figures get intervals: resamples of fewer are too alike
+LEAST_PATIENTS = 10  # of a group whose metrics get intervals: resamples of fewer are too alike
 AGE_BANDS = ((0, 19), (20, 39), (40, 59), (60, 79), (80, 120))
 _ATTRIBUTES = ("sex", "age", "view", "source")  # of `label_tables.COLUMNS`
-_FIGURES = ("auroc", "sensitivity", "gap", "under_diagnosis", "over_diagnosis")
+_RANKED = tuple(m for m in METRICS if m.groups and m.basis == RANKING)
+_RATED = tuple(m for m in METRICS if m.groups and m.basis == RATES)
+_GAP = Metric(name="gap", page="gap", brief="sensitivity gap", form="+.3f", higher=None,
+              undefined="no positive in the group or outside it")
+_MISSED = Metric(name="under_diagnosis", page="under-diagnosis", brief="under-diagnosis",
+                 higher=False, undefined="no image with a finding")
+_OVERCALLED = Metric(name="over_diagnosis", page="over-diagnosis", higher=False,
+                     undefined="no image without any finding")
+SHOWN = (
+    *(dataclasses.replace(m, brief=m.brief if m.groups == "brief" else "")
+      for m in (*_RANKED, *_RATED)),
+    _GAP, _MISSED, _OVERCALLED,
+)
 _NOTES = (
     "95 % intervals over resamples of whole patients, not corrected for the number of rows; none "
     f"of fewer than {LEAST_PATIENTS} patients, nor where all resamples agree. "
@@ -72,7 +85,9 @@ def rows(
     clusters = np.arange(len(labels)) if patients is None else np.asarray(patients)
     terms = None
     if found is not None:
-        terms = np.stack([*_positives(labels, found), *_any(labels, found)], axis=-1)
+        # The Brier score, which takes probabilities, is not wanted of these sums.
+        rated = operating.terms(labels, np.zeros(labels.shape), found)
+        terms = np.concatenate([rated, np.stack(_any(labels, found), axis=-1)], axis=-1)
     result = []
     for attribute, values in attributes.items():
         values = np.where(np.asarray(values, str) == "", UNKNOWN, np.asarray(values, str))
@@ -82,7 +97,7 @@ def rows(
         for name in names:
             mask = values == name
             part = (labels[mask], scores[mask], clusters[mask])
-            entries = _auroc_rows(*part, classes, resamples, seed)
+            entries = _ranked_rows(*part, classes, resamples, seed)
             if terms is not None:
                 _add_rates(entries, terms, mask, clusters, (resamples, seed))
             if len(np.unique(part[2])) < LEAST_PATIENTS:
@@ -189,12 +204,6 @@ def _chosen(table: CsvFile) -> dict[str, int]:
     return {name: i for i, name in enumerate(table.columns) if fold(name) not in skipped}
 
 
-def _positives(labels, found) -> list[np.ndarray]:
-    """Found and all positives of each class, `[N, C]` each."""
-    positive = labels == classification.POSITIVE
-    return [(found & positive).astype(np.float64), positive.astype(np.float64)]
-
-
 def _any(labels, found) -> list[np.ndarray]:
     """For whole images: missed, with a finding, overcalled, without any, as `[N, C]` / C."""
     some = (labels == classification.POSITIVE).any(axis=1)
@@ -206,66 +215,73 @@ def _any(labels, found) -> list[np.ndarray]:
     return [part[:, None] * first.astype(np.float64) for part in parts]
 
 
-def _auroc_rows(labels, scores, clusters, classes, resamples, seed) -> list[dict]:
+def _ranked_rows(labels, scores, clusters, classes, resamples, seed) -> list[dict]:
+    """Entries of the whole group and of its classes, with what needs no threshold."""
     table = classification.evaluate(labels, scores, classes)
-    drawn = ranking.cluster_bootstrap(labels, scores, clusters, resamples, seed)
+    drawn = ranking.cluster_bootstrap(
+        labels, scores, clusters, resamples, seed, {m.name: m.measure for m in _RANKED}
+    )
     counts = {"images": len(labels), "patients": len(np.unique(clusters))}
     used = [i for i, row in enumerate(table.rows) if row.defined]
-    whole = operating.interval(drawn.macro("auroc", used))
     some = (labels == classification.POSITIVE).any(axis=1).sum()
     none = (labels == classification.NEGATIVE).all(axis=1).sum()
-    first = {
-        "class": ALL, **counts, "positives": int(some), "negatives": int(none),
-        "classes": len(used), **_figure("auroc", table.macro_auroc, whole),
-    }
-    of_classes = drawn.values["auroc"]
-    return [first] + [
-        {
-            "class": row.name, **counts, "positives": row.positives, "negatives": row.negatives,
-            "classes": 1, **_figure("auroc", row.auroc, operating.interval(of_classes[i])),
-        }
-        for i, row in enumerate(table.rows)
+    entries = [
+        {"class": ALL, **counts, "positives": int(some), "negatives": int(none),
+         "classes": len(used)},
+        *({"class": row.name, **counts, "positives": row.positives, "negatives": row.negatives,
+           "classes": 1} for row in table.rows),
     ]
+    for metric in _RANKED:
+        values = np.array([metric.value(*of) for of in zip(labels.T, scores.T, strict=True)])
+        of_draws = drawn.values[metric.name]
+        _add(entries, metric, values, of_draws, used, drawn.macro(metric.name, used))
+    return entries
 
 
 def _add_rates(entries, terms, mask, clusters, draws) -> None:
-    """Adds sensitivity, its gap to the other images, under- and over-diagnosis."""
+    """Adds rates at the thresholds, the gap to the other images, under- and over-diagnosis."""
     here, rest = terms * mask[:, None, None], terms * ~mask[:, None, None]
-    mine = _rates(here.sum(axis=0))
-    others = _rates(rest.sum(axis=0))
+    mine, others = _rates(here.sum(axis=0)), _rates(rest.sum(axis=0))
     mine_drawn = _rates(operating.resampled_sums(here, clusters, *draws))
     others_drawn = _rates(operating.resampled_sums(rest, clusters, *draws))
-    gap, gap_drawn = mine[0] - others[0], mine_drawn[0] - others_drawn[0]
-    whole, classes = entries[0], entries[1:]
-    for name, value, drawn in (
-        ("sensitivity", mine[0], mine_drawn[0]), ("gap", gap, gap_drawn),
-    ):
-        both = ~np.isnan(value)
-        whole |= _figure(
-            name, value[both].mean() if both.any() else math.nan,
-            operating.interval(drawn[:, both].mean(axis=1)) if both.any() else (math.nan, math.nan),
-        )
-        for i, entry in enumerate(classes):
-            entry |= _figure(name, value[i], operating.interval(drawn[:, i]))
-    for name, value, drawn in zip(
-        ("under_diagnosis", "over_diagnosis"), mine[1:], mine_drawn[1:], strict=True
-    ):
-        whole |= _figure(name, value[0], operating.interval(drawn[:, 0]))
-        for entry in classes:
-            entry |= {name: None, f"{name}_interval": None}
+    for rates, other in ((mine, others), (mine_drawn, others_drawn)):
+        rates["gap"] = rates["sensitivity"] - other["sensitivity"]
+    for metric in (*_RATED, _GAP):
+        values, drawn = mine[metric.name], mine_drawn[metric.name].T
+        both = ~np.isnan(values)
+        means = drawn[both].mean(axis=0) if both.any() else np.full(1, math.nan)
+        _add(entries, metric, values, drawn, both, means)
+    for metric in (_MISSED, _OVERCALLED):
+        ends = operating.interval(mine_drawn[metric.name][:, 0])
+        entries[0] |= metric.entry(mine[metric.name][0], ends)
+        for entry in entries[1:]:
+            entry |= {metric.name: None, metric.interval: None}
 
 
-def _rates(sums: np.ndarray) -> list[np.ndarray]:
-    """Sensitivity, under- and over-diagnosis `[..., C]` of sums of terms `[..., C, 6]`."""
-    found, positives, missed, some, over, none = np.moveaxis(sums, -1, 0)
-    pairs = ((found, positives), (missed, some), (over, none))
-    return [
-        np.divide(part, of, out=np.full(of.shape, math.nan), where=of > 0) for part, of in pairs
-    ]
+def _add(entries, metric: Metric, values, drawn, used, means) -> None:
+    """Adds a metric to the entry of the whole group, which comes first, and to its classes.
+
+    Arguments:
+      values: `[C]`. drawn: of resamples, `[C, resamples]`.
+      used: classes in the mean, indices or mask.
+      means: over them in each resample.
+    """
+    chosen = values[used]
+    mean = chosen.mean() if len(chosen) else math.nan
+    entries[0] |= metric.entry(mean, operating.interval(means))
+    for entry, value, of_draws in zip(entries[1:], values, drawn, strict=True):
+        entry |= metric.entry(value, operating.interval(of_draws))
 
 
-def _figure(name: str, value: float, interval) -> dict:
-    return {name: value_or_none(value), f"{name}_interval": interval_or_none(interval)}
+def _rates(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Rates, under- and over-diagnosis `[..., C]` of sums of terms `[..., C, 9]`."""
+    wanted = {metric.name: metric.measure for metric in _RATED} | {
+        "sensitivity": operating.sensitivity
+    }
+    missed, some, over, none = np.moveaxis(sums[..., 5:], -1, 0)
+    return operating.rates(sums[..., :5], wanted) | {
+        _MISSED.name: intervals.ratio(missed, some), _OVERCALLED.name: intervals.ratio(over, none),
+    }
 
 
 def _without_intervals(entry: Mapping) -> dict:
@@ -273,45 +289,35 @@ def _without_intervals(entry: Mapping) -> dict:
 
 
 def _brief_lines(entries: Sequence[Mapping]) -> list[tuple[str, ...]]:
-    figures = [name for name in ("auroc", "gap", "under_diagnosis") if name in entries[0]]
-    titles = {"auroc": "AUROC", "gap": "sensitivity gap", "under_diagnosis": "under-diagnosis"}
-    lines = [("group", "images", *(titles[name] for name in figures))]
+    shown = [
+        dataclasses.replace(metric, form=metric.form.replace("3", "2"))
+        for metric in SHOWN if metric.brief and metric.name in entries[0]
+    ]
+    lines = [("group", "images", *(metric.brief for metric in shown))]
     for entry in entries:
-        if entry["class"] != ALL:
-            continue
-        cells = [f"{entry['attribute']} {entry['group']}", f"{entry['images']:,}"]
-        for name in figures:
-            form = "+.2f" if name == "gap" else ".2f"
-            cells.append(_with_span(entry, name, form))
-        lines.append(tuple(cells))
+        if entry["class"] == ALL:
+            name = f"{entry['attribute']} {entry['group']}"
+            cells = (metric.cell(entry) for metric in shown)
+            lines.append((name, f"{entry['images']:,}", *cells))
     return lines
-
-
-def _with_span(entry: Mapping, name: str, form: str) -> str:
-    ends = entry[f"{name}_interval"]
-    return number(entry[name], form) + (f" {span(ends, form)}" if ends else "")
 
 
 def _lines(entries: Sequence[Mapping], *, of_groups: bool) -> list[tuple[str, ...]]:
     """Cells of the whole groups, or of their classes."""
     kept = [entry for entry in entries if (entry["class"] == ALL) == of_groups]
-    figures = [name for name in _FIGURES if any(e.get(name) is not None for e in kept)]
-    titles = [re.sub("_", "-", name).replace("auroc", "AUROC") for name in figures]
+    shown = [m for m in SHOWN if any(entry.get(m.name) is not None for entry in kept)]
     if of_groups:
-        first = ("attribute", "group", "images", "patients", "with finding", "without", "classes")
+        texts, names = ("attribute", "group"), {
+            "images": "images", "patients": "patients", "positives": "with finding",
+            "negatives": "without", "classes": "classes",
+        }
     else:
-        first = ("attribute", "group", "class", "n+", "n-")
-    lines = [(*first, *titles)]
+        texts = ("attribute", "group", "class")
+        names = {"positives": "n+", "negatives": "n-"}
+    lines = [(*texts, *names.values(), *(metric.page for metric in shown))]
     for entry in kept:
-        cells = [entry["attribute"], entry["group"]]
-        if of_groups:
-            names = ("images", "patients", "positives", "negatives", "classes")
-        else:
-            cells.append(entry["class"])
-            names = ("positives", "negatives")
-        cells += [f"{entry[name]:,}" for name in names]
-        for name in figures:
-            form = "+.3f" if name == "gap" else ".3f"
-            cells.append(_with_span(entry, name, form))
-        lines.append(tuple(cells))
+        lines.append((
+            *(entry[name] for name in texts), *(f"{entry[name]:,}" for name in names),
+            *(metric.cell(entry) for metric in shown),
+        ))
     return lines

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn import metrics as sk
 
 from jaxcxr.report.canvas import BLUE, FAINT, GRAY, ORANGE, new_figure, styled
-from jaxcxr.statistics import classification, coverage
+from jaxcxr.statistics import classification, reliability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -175,7 +175,7 @@ def _draw_reliability(
     end, texts = 0.02, []
     axes.plot((0, 1), (0, 1), color=FAINT, linewidth=1, label="perfect")
     for label, color, marker, values in series:
-        bins = coverage.reliability(labels == classification.POSITIVE, values)
+        bins = reliability.reliability(labels == classification.POSITIVE, values)
         low, high = bins.intervals()
         faint = calibrated is not None and label == "scores"
         axes.plot(bins.predicted, bins.observed, color=color, marker=marker, label=label,

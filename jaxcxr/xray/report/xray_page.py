@@ -13,16 +13,12 @@ from jaxcxr.report import charts, page
 from jaxcxr.report.page import Block, Cell, Section, SortableTable
 from jaxcxr.report.run_sections import about, not_run, pictures
 from jaxcxr.statistics import ranking
-from jaxcxr.xray.evaluation import metrics_table, stress_xrays
+from jaxcxr.xray.evaluation import metrics_table, stress_xrays, subgroups
 from jaxcxr.xray.evaluation.calibration import NAME, Calibration
+from jaxcxr.xray.evaluation.xray_metrics import METRICS
 from jaxcxr.xray.explain import cases, faithfulness, saliency
 
 CASES = 6  # in a group
-_METRICS = {
-    "auroc": "AUROC", "average_precision": "AP", "f1": "F1", "sensitivity": "sensitivity",
-    "specificity": "specificity", "sensitivity_at_specificity": "sensitivity at spec. 0.9",
-    "brier": "Brier", "ece": "ECE",
-}
 
 
 def build(
@@ -96,8 +92,9 @@ def _headline(metrics: Mapping, split: str) -> page.Headline:
 
 
 def _findings(metrics: Mapping) -> Iterable[Block]:
-    names = [name for name in _METRICS if any(name in e for e in metrics["per_class"].values())]
-    header = ["class", "n+", "n\u2212", *(_METRICS[name] for name in names)]
+    heads = {m.name: m.page for m in METRICS if m.page}
+    names = [name for name in heads if any(name in e for e in metrics["per_class"].values())]
+    header = ["class", "n+", "n\u2212", *(heads[name] for name in names)]
     lines = [
         [name, _count(entry["n_positive"]), _count(entry["n_negative"]),
          *(_metric(entry, metric) for metric in names)]
@@ -209,8 +206,7 @@ def _subgroups(path: pathlib.Path) -> Iterable[Block]:
         return
     with path.open(newline="", encoding="utf-8") as file:
         entries = list(csv.DictReader(file))
-    names = {"auroc": "AUROC", "sensitivity": "sensitivity", "gap": "gap",
-             "under_diagnosis": "under-diagnosis", "over_diagnosis": "over-diagnosis"}
+    names = {metric.name: metric.page for metric in subgroups.SHOWN}
 
     def table(keys: tuple[str, ...], chosen: list[dict], caption: str = "") -> SortableTable:
         lines = [[*(entry[key] for key in keys), _count(int(entry["images"])),
