@@ -8,6 +8,7 @@ project = "jaxcxr"
 author = "the jaxcxr authors"
 release = jaxcxr.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.apidoc"]
+highlight_language = "text"
 html_theme = "furo"
 html_title = "jaxcxr"
 exclude_patterns = ["results", "examples", "_build"]

@@ -77,9 +77,9 @@ def results_block(name: str, chosen: str | None) -> str:
 
 def origin(found: dict) -> str:
     """Formats the line under a table: command, machine, date, versions."""
-    command = f"`{found['command']}`; " if found["command"] else ""
+    command = f"`{found['command']}`. " if found["command"] else ""
     note = f" {found['note']}" if found.get("note") else ""
-    return (f"*{command}machine: {found['machine']}; date: {found['date']}; "
+    return (f"*{command}Machine: {found['machine']}; date: {found['date']}; "
             f"versions: {found['versions']}.{note}*")
 
 
@@ -137,6 +137,8 @@ def filled(text: str) -> str:
     filled_in, count = _BLOCK.subn(block, text)
     if count != len(re.findall(r"<!-- \w+:", text)) or count != text.count("<!-- end -->"):
         raise Outdated("a block has no end, or an end no block")
+    if start := re.search(r"^\s*<!-- \w+:\w+\.\S+ -->", text, re.MULTILINE):
+        raise Outdated(f"{start[0].strip()} begins a line, and so a paragraph; move it")
     return filled_in
 
 

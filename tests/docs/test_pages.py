@@ -131,7 +131,7 @@ def test_a_table_that_differs_from_its_file_is_found(tables, tmp_path, monkeypat
     assert tables.main(check=False) == 0
     assert tables.main(check=True) == 0
     assert "<!-- results:a.auroc -->0.9<!-- end -->" in (tmp_path / "README.md").read_text()
-    assert "| n |\n| ---: |\n| 1 |\n\n*`c`; machine: m" in page.read_text()
+    assert "| n |\n| ---: |\n| 1 |\n\n*`c`. Machine: m" in page.read_text()
 
     page.write_text("<!-- results:b -->\n<!-- end -->\n")
     assert tables.main(check=True) == 1
