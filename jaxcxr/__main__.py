@@ -27,7 +27,7 @@ COMMANDS = {
     "report": ("jaxcxr.commands.report", "the page of a run anew, with what stress and explain add"),
     "explain": ("jaxcxr.commands.explain", "where a model of radiographs looks, scored against boxes"),
     "plan": ("jaxcxr.commands.plan", "memory and time of a step on a mesh of accelerators, without either"),
-    "bench": ("jaxcxr.bench", "measure the parts of a run, and of the library of attention"),
+    "bench": ("jaxcxr.commands.bench", "measure the parts of a run, and of the library of attention"),
     "study": ("jaxcxr.commands.study", "do a grid of configs x seeds x data sets, one table for each"),
 }
 TRAINER = {

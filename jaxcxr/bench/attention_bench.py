@@ -9,7 +9,6 @@ with the gradient by parameters and tokens. FLOPs are those of XLA's cost analys
 `compiled`; a kind that computes by chunks of queries counts every chunk.
 """
 
-import argparse
 import math
 from collections.abc import Callable
 
@@ -67,39 +66,28 @@ LEAST_FASTER, LEAST_FEWER, MOST_OVER_EINSUM, MOST_OVER_FLAX = 8.0, 15.0, 1.05, 1
 _SHORTEST = 0.01
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what to measure, and for how long."""
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N",
-                        help="tokens: a class token and patches where N - 1 is a square, else "
-                        "frames (default: %(default)s)")
-    parser.add_argument("--kinds", nargs="+", default=list(KINDS), metavar="KIND",
-                        help=f"any of {', '.join(KINDS)}, or what a config's `attention` may be "
-                        "(default: those named)")
-    parser.add_argument("--dim", type=int, default=256, help="width of the tokens")
-    parser.add_argument("--heads", type=int, default=8, help="number of heads")
-    parser.add_argument("--batch", type=int, default=1, help="sequences at a time")
-    parser.add_argument("--seconds", type=float, default=1.0,
-                        help="time of the rounds of each kind, size and pass; three times as long "
-                        "for what the library promises")
-    parser.add_argument("--bars", action=argparse.BooleanOptionalAction, default=True,
-                        help="measure what the library promises")
+def bench_attention(
+    all_tokens: list[Tokens], kinds: list[str], seconds: float, with_bars: bool
+) -> None:
+    """Prints a table for each size, and what the library promises.
 
-
-def run(args: argparse.Namespace) -> None:
-    """Measure and print.
+    Arguments:
+      all_tokens: of the layers, one for each table.
+      kinds: keys of `KINDS`, or texts of a config.
+      seconds: for the rounds of each kind, size and pass.
+      with_bars: whether to measure what the library promises, three times as long.
 
     Raises:
       UserError: a kind that does not exist, or one that does not fit the width or the heads.
     """
     print(f"{jax.devices()[0].device_kind}: ratios to plain attention written out with einsum, "
           "medians of interleaved rounds")
-    all_tokens = [Tokens(n, args.dim, args.heads, args.batch) for n in args.sizes]
     for tokens in all_tokens:
         print(f"\n{tokens}")
-        table(args.kinds, tokens, args.seconds)
-    if args.bars:
+        table(kinds, tokens, seconds)
+    if with_bars:
         print()
-        bars(all_tokens, args.seconds * 3)
+        bars(all_tokens, seconds * 3)
 
 
 def table(kinds: list[str], tokens: Tokens, seconds: float) -> None:

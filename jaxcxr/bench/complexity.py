@@ -9,7 +9,6 @@ layer's projections grow with n, so that exponents above 1 are reached from belo
 narrower the tokens. n log n has an exponent of 1 + 1 / ln n, about 1.1 here.
 """
 
-import argparse
 import math
 import statistics
 from collections.abc import Sequence
@@ -21,7 +20,6 @@ import numpy as np
 from jaxcxr.bench import attention_layers
 from jaxcxr.bench.attention_bench import Side
 from jaxcxr.bench.attention_layers import PASSES, Layer, Tokens
-from jaxcxr.errors import UserError
 from jaxcxr.plan import compiled, timing
 
 
@@ -36,8 +34,6 @@ class Promise(NamedTuple):
     work: float
     memory: float
 
-
-LOG = 1.1
 
 LOG = 1.1
 
@@ -64,45 +60,38 @@ MEMBERS = {
 SIZES = (256, 512, 1024, 2048, 4096, 8192)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what to measure, and for how long."""
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N",
-                        help="tokens, at least two sizes (default: %(default)s)")
-    parser.add_argument("--members", nargs="+", default=list(MEMBERS), metavar="KIND",
-                        help="what a config's `attention` may be (default: %(default)s)")
-    parser.add_argument("--dim", type=int, default=64, help="width of the tokens")
-    parser.add_argument("--heads", type=int, default=4, help="number of heads")
-    parser.add_argument("--pass", dest="pass_", choices=PASSES, default="training",
-                        help="forward, or training: forward and backward (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=0.5,
-                        help="time of the rounds of each member and size; 0 for no times")
-    parser.add_argument("--most-memory", type=float, default=8.0, metavar="GB",
-                        help="do not run, but compile only, what needs more (default: %(default)s)")
+def bench_complexity(
+    all_tokens: Sequence[Tokens], members: Sequence[str], pass_: str, seconds: float,
+    most_memory: float,
+) -> None:
+    """Prints FLOPs, time and memory of each member at each size, and their exponents.
 
-
-def run(args: argparse.Namespace) -> None:
-    """Measure and print.
+    Arguments:
+      all_tokens: of the layers, two sizes at least, ascending.
+      members: what a config's `attention` may be.
+      pass_: a key of `attention_layers.PASSES`.
+      seconds: of the rounds of each member; 0 for no times.
+      most_memory: bytes; what needs more is compiled, but not run.
 
     Raises:
-      UserError: fewer than two sizes, or a kind that does not exist.
+      UserError: a kind that does not exist.
     """
-    if len(set(args.sizes)) < 2:
-        raise UserError("an exponent needs at least two sizes; give --sizes N N ...")
-    sizes = sorted(set(args.sizes))
-    print(f"{jax.devices()[0].device_kind}, {args.pass_}, width {args.dim}, {args.heads} heads; "
+    sizes = [tokens.count for tokens in all_tokens]
+    first = all_tokens[0]
+    print(f"{jax.devices()[0].device_kind}, {pass_}, width {first.dim}, {first.heads} heads; "
           f"exponents fitted to n = {', '.join(map(str, upper(sizes)))}")
     numbers = "".join(f"{n:>10,}" for n in sizes)
     print(f"{'member':<18}{'n':<7}{numbers}{'fitted':>9}{'promised':>10}")
-    for kind in args.members:
-        built = {n: compiled_of(kind, Tokens(n, args.dim, args.heads), args.pass_) for n in sizes}
+    for kind in members:
+        built = {tokens.count: compiled_of(kind, tokens, pass_) for tokens in all_tokens}
         work, memory = MEMBERS.get(kind, (None, None))
         flops = {n: found.flops / 1e9 for n, (found, _) in built.items()}
-        _row(kind.format(h=args.heads), "GFLOP", sizes, flops, exponent(flops), work)
-        if args.seconds:
+        _row(kind.format(h=first.heads), "GFLOP", sizes, flops, exponent(flops), work)
+        if seconds:
             sides = {n: Side(found, layer.values()) for n, (found, layer) in built.items()
-                     if found.memory <= args.most_memory * 1e9}
+                     if found.memory <= most_memory}
             if len(sides) > 1:
-                _row("", "ms", sizes, *times(sides, args.seconds), work)
+                _row("", "ms", sizes, *times(sides, seconds), work)
         bytes_ = {n: found.memory / 1e6 for n, (found, _) in built.items()}
         _row("", "MB", sizes, bytes_, exponent(bytes_), memory)
 

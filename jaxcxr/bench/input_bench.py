@@ -8,7 +8,6 @@ loader of torchvision and PIL does: open, to gray, `resize` with its antialiased
 (which `torchvision.transforms.Resize` calls on a PIL image), to float32 in [0, 1].
 """
 
-import argparse
 import concurrent.futures
 import itertools
 import pathlib
@@ -20,26 +19,6 @@ from jaxcxr.plan import timing
 
 ROUNDS = 5
 _ENDINGS = (".png", ".jpg", ".jpeg")
-TAKES_CONFIG = True
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the length of a round; `--config=FILE[:ARG]` and its overrides are as for training."""
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of each round")
-    parser.add_argument("--raw", metavar="DIR", help="the original images: loops over them too")
-
-
-def run(args: argparse.Namespace) -> None:
-    """Measure and print.
-
-    Raises:
-      UserError: a mistake in the config, unprepared data, or no images where they should be.
-    """
-    from jaxcxr import main
-
-    config = main.load_config(args.config)
-    others = originals(args.raw, config) if args.raw else {}
-    bench_input(config, args.seconds, others)
 
 
 def bench_input(config, seconds: float, others: dict[str, tuple]) -> None:

@@ -10,7 +10,6 @@ of one layer at the length of the model, forward and forward with backward, the 
 On a CPU give `--config.dtype=float32`: XLA computes bfloat16 there in float32, with copies.
 """
 
-import argparse
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +25,6 @@ from jaxcxr.models.attention.stacks import stacks
 from jaxcxr.models.sequence import transformer
 from jaxcxr.plan import compiled, timing
 
-TAKES_CONFIG = True
 PLAIN = "mha"
 KINDS = (
     "local_global(window=8)", "adaptive_span(ramp=4)", "dynamic_span(ramp=4)", "local(block=128)",
@@ -53,26 +51,19 @@ class ModelCost:
     memory: int
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the kinds; `--config=FILE[:ARG]` and its overrides are as for training."""
-    parser.add_argument("--attention", action="append", metavar="KIND",
-                        help="what a config's `attention` may be; repeat it for several (default: "
-                        "the config's own and every kind that fits); plain heads come first")
-    parser.add_argument("--measure", action="store_true", help="also time one layer")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of --measure")
+def bench_models(config, attention: list[str] | None, rounds: int) -> None:
+    """Prints what the model of a config costs with each kind of attention.
 
-
-def run(args: argparse.Namespace) -> None:
-    """Measure and print.
+    Arguments:
+      config: the resolved config.
+      attention: what a config's `attention` may be; None: the config's own and all that fit.
+      rounds: in which one layer of each kind is timed; 0: none is.
 
     Raises:
-      UserError: a mistake in the config or a kind, or a model that is no ViT or `pose_temporal`.
+      UserError: a mistake in a kind, or a model that is no ViT or `pose_temporal`.
     """
-    from jaxcxr import main
-
-    config = main.load_config(args.config)
     subject = Subject(config)
-    kinds = [PLAIN, *(args.attention or [subject.own, *KINDS, *subject.more])]
+    kinds = [PLAIN, *(attention or [subject.own, *KINDS, *subject.more])]
     kinds = list(dict.fromkeys(kinds))
     for kind in kinds:
         subject.blocks(kind)  # a mistake is told before anything is compiled
@@ -89,8 +80,8 @@ def run(args: argparse.Namespace) -> None:
               f"{row.flops / plain.flops:>10.1%}{row.layer_flops / 1e9:>13.2f}"
               f"{row.layer_flops / plain.layer_flops:>10.1%}{row.memory / 1e6:>13,.0f}",
               flush=True)
-    if args.measure:
-        _print_times(subject, kinds, width, args.rounds)
+    if rounds:
+        _print_times(subject, kinds, width, rounds)
 
 
 class Subject:

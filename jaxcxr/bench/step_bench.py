@@ -3,7 +3,6 @@
     jaxcxr bench step --config=F --seconds 5
 """
 
-import argparse
 import collections
 import contextlib
 import itertools
@@ -17,25 +16,6 @@ from jaxcxr.plan import timing
 
 # Rounds are short and many: the speed drifts within seconds. Three make up `--seconds`.
 ROUNDS, _IN_SECONDS = 15, 3
-TAKES_CONFIG = True
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the length of rounds; `--config=FILE[:ARG]` and its overrides are as for training."""
-    parser.add_argument("--seconds", type=float, default=5.0,
-                        help="time of each side in three rounds")
-
-
-def run(args: argparse.Namespace) -> None:
-    """Measure and print.
-
-    Raises:
-      UserError: a mistake in the config, or unprepared data.
-    """
-    begun = time.perf_counter()
-    from jaxcxr import main
-
-    bench_step(main.load_config(args.config), args.seconds, begun)
 
 
 def bench_step(config, seconds: float, begun: float) -> None:

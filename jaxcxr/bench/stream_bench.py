@@ -12,7 +12,6 @@ latency, and last as it was trained. Without a run the weights are random: they 
 Only transformers choose their latency; convolutions have that of their receptive field.
 """
 
-import argparse
 import dataclasses
 import pathlib
 import time
@@ -25,7 +24,6 @@ from jaxcxr.plan import timing
 LATENCIES = (0, 1, 2, 4, 8)
 # Steps between two calls of the batch model.
 _STEPS = 20
-TAKES_CONFIG = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,29 +44,19 @@ class StreamCost:
     ratio: float
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the run and the time of each row; `--config=FILE[:ARG]` is as for training."""
-    parser.add_argument("--workdir", type=pathlib.Path, metavar="RUN",
-                        help="a trained run: also its errors at each latency")
-    parser.add_argument("--seconds", type=float, default=5.0, help="time of each row")
+def bench_stream(config, workdir: pathlib.Path | None, seconds: float) -> None:
+    """Prints what a stream costs at each latency, and with a run its errors.
 
-
-def run(args: argparse.Namespace) -> None:
-    """Measure and print.
+    Arguments:
+      config: the resolved config.
+      workdir: a trained run of it, or None.
+      seconds: time of each row.
 
     Raises:
-      UserError: a mistake in the config, no pose model, a model that needs whole sequences, or no
-        run.
+      UserError: no pose model, a model that needs whole sequences, or no run.
     """
-    from jaxcxr import config as config_lib
-    from jaxcxr import main, models
-    from jaxcxr.train import checkpoint
+    from jaxcxr import models
 
-    given = getattr(args, "config", [])
-    if args.workdir is None or given:
-        config = main.load_config(given)
-    else:
-        config = config_lib.from_saved(checkpoint.load_config(args.workdir))
     if config.task != "pose":
         raise UserError(f"bench stream takes models of poses, not of the task {config.task!r}.")
     model = models.create(config.model.name, **config.model.options.to_dict())
@@ -76,11 +64,11 @@ def run(args: argparse.Namespace) -> None:
     print(f"{config.model.name}, 1 stream, windows of {config.data.frames} frames")
     print(f"{'latency':>8}{'ms a frame':>12}{'p99':>8}{'ms a window':>13}{'frame/window':>14}")
     for variant in variants:
-        row = measure(variant, config.data.frames, args.seconds)
+        row = measure(variant, config.data.frames, seconds)
         print(f"{row.latency:>8}{row.median:>12.3f}{row.p99:>8.3f}{row.batch:>13.3f}"
               f"{row.ratio:>14.3f}")
-    if args.workdir is not None:
-        print_curve(config, args.workdir, model, variants)
+    if workdir is not None:
+        print_curve(config, workdir, model, variants)
 
 
 def streamed(model: Any, frames: int) -> list[Any]:

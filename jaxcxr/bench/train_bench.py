@@ -1,104 +1,76 @@
-"""`jaxcxr bench train`: throughput of training, and beside torch.
+"""`jaxcxr bench train`: throughput of training.
 
     jaxcxr bench train --config=F [--model=NAME]
-    jaxcxr bench train --config=F --peer [--peer-python=PYTHON]
 
 Prints examples/s of the loop on the data pipeline and of the compiled step on one batch, the spread
 of the step's time, the share of the loop in which it waited for data, peak memory, and MFU: the
-FLOPs of the products that the model needs (`train.flops`, without what rematerialisation repeats)
-over the time of a step and the peak of the devices. The peak is that of `train.hardware`, or where
+FLOPs of the products that the model needs (`plan.flops`, without what rematerialisation repeats)
+over the time of a step and the peak of the devices. The peak is that of `plan.hardware`, or where
 the table has none, as on a CPU, that of a large matrix product, measured before.
 
-With `--peer` the torch counterpart of the config (torchvision's ResNet, timm's ViT, a pose
-transformer of plain modules, see `torch_peer`) takes turns with our step in the same run. It has as
-many parameters, does the same update and average, and torch.compile where that is faster. It has no
-augmentation, so that our side goes without too. The ratio is ours over torch's, in examples/s.
-Where other work shares a CPU, torch's threads wait for each other in busy loops: OMP_WAIT_POLICY=
-passive lets them sleep, and the CPU time of both sides is printed.
+`tests/bench/torch_bench.py` runs it beside torch.
 """
 
-import argparse
+import functools
 import resource
 import statistics
-import sys
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxcxr import registry
-from jaxcxr.bench import step_bench, train_spec
-from jaxcxr.bench.train_peer import Peer
-from jaxcxr.errors import RunError, UserError
+from jaxcxr.bench import step_bench
 from jaxcxr.plan import timing
 
 # A round of a side lasts at least so many seconds.
 _ROUND = 0.3
-TAKES_CONFIG = True
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the time to spend and the peer; `--config=FILE[:ARG]` is as for training."""
-    parser.add_argument("--seconds", type=float, default=30.0, help="time of all rounds together")
-    parser.add_argument("--model", metavar="NAME", help="another model than the config's, as it is")
-    parser.add_argument("--peer", action="store_true", help="beside torch, in turn")
-    parser.add_argument("--peer-python", default=sys.executable, metavar="PYTHON",
-                        help="a Python that has torch (default: this one)")
-    parser.add_argument("--peer-compile", choices=("auto", "on", "off"), default="auto",
-                        help="torch.compile; auto: where it is faster")
+# Does so many steps; seconds and CPU seconds of each.
+Side = Callable[[int], list[tuple[float, float]]]
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measure and print.
+def open_run(config):
+    """The `train.setup.Setup` of a config's first stage, longer than any benchmark."""
+    from jaxcxr.train import setup
 
-    Raises:
-      UserError: a mistake in the config, unprepared data, no torch, or a config that has no torch
-        counterpart.
-      RunError: the counterpart has other parameters, or ended early.
-    """
-    from jaxcxr import config as config_lib
-    from jaxcxr import main
-    from jaxcxr.train import compilation
-
-    compilation.enable_cache()
-    if args.peer:
-        compilation.share_device()
-    config = main.load_config(args.config)
-    if args.model:
-        config_lib.set_model(config, args.model)
-        config_lib.validate(config)
     config.stage_order = config.stage_order[:1]
-    config.stages[config.stage_order[0]].duration = "1000000000 steps"  # longer than the benchmark
-    if args.peer:
-        without_augmentation(config)
-    bench_train(config, args)
+    config.stages[config.stage_order[0]].duration = "1000000000 steps"
+    return setup.make(config)
 
 
-def without_augmentation(config) -> None:
-    """Sets every change of the config's augmentation to none."""
-    for name, value in config.augment.items():
-        if name != "fill":
-            config.augment[name] = type(value)(1 if name == "crop_area" else 0)
+def bench_train(
+    run_, seconds: float, others: Mapping[str, Side] | None = None
+) -> tuple[timing.Rounds, dict[str, list[tuple[float, float]]]]:
+    """Measures loop, step and others in turn, and prints.
 
+    Arguments:
+      run_: as `open_run` returns it.
+      seconds: time of all rounds together.
+      others: what else takes turns, by name.
 
-def bench_train(config, args: argparse.Namespace) -> None:
-    """Measures loop, step and peer in turn, and prints; arguments as `add_arguments` says."""
+    Returns:
+      seconds of a step of each side in each round; seconds and CPU seconds of each step of the
+      compiled step ("step") and of the others.
+    """
     import jax
 
     from jaxcxr.data import pipeline
-    from jaxcxr.train import parallel, setup
+    from jaxcxr.train import parallel
 
-    run_ = setup.make(config)
-    peer = start_peer(run_, args) if args.peer else None
     with run_.mesh_context():
-        feed = Timed(pipeline.train_iterator(run_.task.source("train"), config))
+        feed = Timed(pipeline.train_iterator(run_.task.source("train"), run_.config))
         batch = parallel.put_batch(run_.mesh, next(feed))
         bare = run_.train_step(run_.stages[0])
         state, _ = jax.block_until_ready(bare(run_.first_state(), batch))
         _print_head(run_, state)
-        own, clocks = Steps(bare, state, batch), {"step": [], "torch": []}
+        own = Steps(bare, state, batch)
+        runs: dict[str, Side] = {"step": own.run, **(others or {})}
+        clocks: dict[str, list] = {name: [] for name in runs}
         count = max(1, round(_ROUND / own.run(1)[0][0]))
 
-        def side(name: str, steps) -> float:
-            found = steps(count)
+        def side(name: str) -> float:
+            found = runs[name](count)
             clocks[name] += found
             return statistics.mean(seconds for seconds, _ in found)
 
@@ -107,17 +79,12 @@ def bench_train(config, args: argparse.Namespace) -> None:
             feed.begin()
             sides = {
                 "loop": lambda: feed.during(lambda: looped(count)) / count,
-                "step": lambda: side("step", own.run),
+                **{name: functools.partial(side, name) for name in runs},
             }
-            if peer:
-                sides["torch"] = lambda: side("torch", peer.run)
-            rounds = timing.within(sides, args.seconds, timing.LEAST_ROUNDS)
-    if peer:
-        peer.close()
+            rounds = timing.within(sides, seconds, timing.LEAST_ROUNDS)
     _print_sides(run_, rounds, clocks, feed.share)
     _print_use(run_, bare, batch, timing.median(rounds, "step"))
-    if peer:
-        _print_ratio(config, rounds, clocks, peer)
+    return rounds, clocks
 
 
 class Steps:
@@ -169,33 +136,6 @@ class Timed:
     def share(self) -> float:
         """Of the loop's time that it waited, from 0 to 1."""
         return self._waited / self._looped if self._looped else 0.0
-
-
-def start_peer(run_, args: argparse.Namespace) -> Peer:
-    """The torch counterpart of a run, built.
-
-    Raises:
-      UserError: there is none for this config or device, or no torch.
-      RunError: it has not as many parameters.
-    """
-    import jax
-
-    backend = jax.default_backend()
-    if backend not in ("cpu", "gpu") or jax.device_count() > 1:
-        raise UserError(
-            f"--peer compares on one CPU or GPU, not on {jax.device_count()} {backend} devices."
-        )
-    params = jax.eval_shape(run_.init_variables)["params"]
-    ours = sum(leaf.size for leaf in jax.tree.leaves(params))
-    facts = run_.task.model_options() or {"joints": run_.task.source("train")[0]["joints"].shape[1]}
-    device = "cuda" if backend == "gpu" else "cpu"
-    peer = Peer(args.peer_python, train_spec.of(run_.config, facts, device, args.peer_compile))
-    if peer.parameters != ours:
-        peer.close()
-        raise RunError(
-            f"the torch counterpart has {peer.parameters:,} parameters and the model {ours:,}."
-        )
-    return peer
 
 
 def _print_head(run_, state) -> None:
@@ -275,16 +215,3 @@ def products_of_step(run_, batch: Any) -> float:
     tx, schedule = state_lib.optimizer(stage, abstract.params)
     step = step_lib.make_train_step(config, model, run_.task, stage, tx, schedule)
     return flops.count(step, abstract, shapes(batch)).products
-
-
-def _print_ratio(config, rounds: timing.Rounds, clocks: dict[str, list], peer: Peer) -> None:
-    ratio = timing.ratio(rounds, "torch", "step")
-    low, high = timing.interval(rounds, "torch", "step")
-    print(f"torch {peer.version}, {peer.how}, {peer.parameters:,} parameters, no augmentation "
-          f"on either side" + (f", {peer.memory / 2**20:,.0f} MiB at most" if peer.memory else ""))
-    print(f"ratio {ratio:.2f} times torch's examples/s (median of {len(rounds)} rounds, 95% "
-          f"interval {low:.2f} to {high:.2f})")
-    ours, theirs = (statistics.median(cpu for _, cpu in clocks[n]) for n in ("step", "torch"))
-    if peer.device == "cpu":
-        print(f"CPU time a step: {ours * 1e3:,.0f} ms, torch {theirs * 1e3:,.0f} ms, "
-              f"{theirs / ours:.2f} times; other work on the machine changes it least")

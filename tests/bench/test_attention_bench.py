@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcxr import bench
 from jaxcxr.bench import attention_bench, attention_layers
 from jaxcxr.bench.attention_layers import Tokens
+from jaxcxr.commands import bench
 from jaxcxr.plan import compiled
 
 SMALL = Tokens(10, 16, 2)

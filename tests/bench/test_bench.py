@@ -1,28 +1,16 @@
 """The benchmarks: that they measure what they say, on toys."""
 
-import argparse
-
 import cv2
 import numpy as np
 import pytest
 
 from jaxcxr import __main__ as command
-from jaxcxr import bench, main, task
+from jaxcxr import main, task
 from jaxcxr.bench import input_bench, step_bench
+from jaxcxr.commands import bench
 from jaxcxr.errors import UserError
 from tests import toys
-
-
-def arguments(*words):
-    parser = argparse.ArgumentParser()
-    bench.add_arguments(parser)
-    args, args.config = parser.parse_known_args(words)
-    return args
-
-
-def figure(text: str, name: str) -> float:
-    line = next(line for line in text.splitlines() if line.startswith(name))
-    return float(line[len(name):].split()[0].rstrip("%").replace(",", ""))
+from tests.bench.printed import arguments, number
 
 
 @pytest.fixture
@@ -36,10 +24,10 @@ def pose_run(monkeypatch):
 def test_input_prints_both_rates_and_their_ratio(pose_run, capsys):
     bench.run(arguments("input", "--seconds", "0.05"))
     text = capsys.readouterr().out
-    ours, bare = figure(text, "pipeline"), figure(text, "bare loop")
+    ours, bare = number(text, "pipeline"), number(text, "bare loop")
     assert ours > 0
     assert bare > 0
-    assert figure(text, "ratio") == pytest.approx(ours / bare, rel=0.7)
+    assert number(text, "ratio") == pytest.approx(ours / bare, rel=0.7)
 
 
 def test_input_prints_loops_over_the_original_files(tmp_path, monkeypatch, capsys):
@@ -53,7 +41,7 @@ def test_input_prints_loops_over_the_original_files(tmp_path, monkeypatch, capsy
     for name in ("decode", "PIL"):
         line = next(line for line in text.splitlines() if line.startswith(name))
         ratio = float(line.split("pipeline ")[1].split()[0])
-        assert ratio == pytest.approx(figure(text, "pipeline") / figure(text, name), rel=0.7)
+        assert ratio == pytest.approx(number(text, "pipeline") / number(text, name), rel=0.7)
     # From 64 px to 8 px, 8-bit gray to [0, 1].
     read, count = input_bench.originals(str(tmp_path), config)["PIL"]
     assert (read(0).shape, count) == ((8, 8), 1)
@@ -67,7 +55,7 @@ def test_step_prints_the_overhead_and_the_time_to_the_first_step(pose_run, capsy
     bench.run(arguments("step", "--seconds", "0.05"))
     text = capsys.readouterr().out
     for side in ("loop", "without reading"):
-        ratio = figure(text, side) / figure(text, "bare step")
+        ratio = number(text, side) / number(text, "bare step")
         line = next(line for line in text.splitlines() if line.startswith(side))
         overhead = float(line.split("overhead ")[1].split("%")[0])
         assert overhead / 100 + 1 == pytest.approx(ratio, rel=0.7)
@@ -83,31 +71,15 @@ def test_a_held_feed_reads_nothing():
     assert next(feed) == 1
 
 
-def test_encoding_prints_a_row_for_each(tmp_path, capsys):
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
-    cv2.imwrite(str(tmp_path / "a.png"), noise)
-    bench.run(arguments("encoding", "--images", str(tmp_path), "--size", "64"))
-    text = capsys.readouterr().out
-    assert figure(text, "raw") == pytest.approx(64 * 64 / 1e3, abs=1)  # kB
-    for name in ("png", "zstd", "jpeg"):
-        assert figure(text, name) > 0
-
-
-@pytest.mark.parametrize("words", [(), ("--images", "nowhere")])
-def test_encoding_without_images_is_a_users_mistake(words):
-    with pytest.raises(UserError, match="--images"):
-        bench.run(arguments("encoding", *words))
-
-
 def test_an_option_of_another_benchmark_is_a_users_mistake(tmp_path):
-    with pytest.raises(UserError, match="bench encoding has no --raw-images"):
-        bench.run(arguments("encoding", "--raw-images", str(tmp_path)))
+    with pytest.raises(UserError, match="bench complexity has no --raw"):
+        bench.run(arguments("complexity", "--raw", str(tmp_path)))
 
 
-@pytest.mark.parametrize("words", [("--debug", "encoding"), ("encoding", "--debug")])
+@pytest.mark.parametrize("words", [("--debug", "complexity"), ("complexity", "--debug")])
 def test_debug_stands_before_or_after(words):
-    with pytest.raises(UserError, match="--images"):
-        command.run(["bench", *words])
+    with pytest.raises(UserError, match="at least two sizes"):
+        command.run(["bench", *words, "--sizes", "64"])
 
 
 @pytest.mark.parametrize("what", bench.BENCHES)

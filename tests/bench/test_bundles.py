@@ -7,17 +7,15 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxcxr import bench
-from jaxcxr.bench import guard_bench, predict_bench
 from jaxcxr.deploy.bundle import Bundle
 from jaxcxr.deploy.predict import xray_rows
+from tests.bench import guard_bench, predict_bench
 
 
-def arguments(*words):
+def run(program, *words):
     parser = argparse.ArgumentParser()
-    bench.add_arguments(parser)
-    args, args.config = parser.parse_known_args([*map(str, words)])
-    return args
+    program.add_arguments(parser)
+    program.run(parser.parse_args([*map(str, words)]))
 
 
 @pytest.fixture
@@ -30,7 +28,7 @@ def few(monkeypatch):
 
 
 def test_rows_of_the_guard(bundle_file, few, capsys):
-    bench.run(arguments("guard", "--model", bundle_file, "--images", 8))
+    run(guard_bench, "--model", bundle_file, "--images", 8)
     title, header, inside, *rows = capsys.readouterr().out.splitlines()
     assert "resnet18 of run" in title
     assert header.split() == ["images", "n", "AUROC", "appearance", "content", "flagged"]
@@ -44,7 +42,8 @@ def test_rows_of_the_guard(bundle_file, few, capsys):
 
 def test_changes_and_what_is_no_radiograph_are_images_of_the_same_size():
     real = np.random.default_rng(0).integers(0, 256, (3, 32, 32), np.uint8)
-    sets = {**guard_bench.changed(real, 0), **guard_bench.foreign(3, lambda image: image[:32, :32], 0)}
+    foreign = guard_bench.foreign(3, lambda image: image[:32, :32], 0)
+    sets = {**guard_bench.changed(real, 0), **foreign}
     assert len(sets) == 15
     for name, pixels in sets.items():
         assert pixels.dtype == np.uint8, name
@@ -72,8 +71,8 @@ def test_a_prediction_goes_from_files_to_rows_in_every_round(bundle_file, tmp_pa
 
 
 def test_what_is_printed_of_a_prediction(bundle_file, capsys):
-    words = ("predict", "--model", bundle_file, "--images", 8, "--batch", 4, "--rounds", 2)
-    bench.run(arguments(*words))
+    words = ("--model", bundle_file, "--images", 8, "--batch", 4, "--rounds", 2)
+    run(predict_bench, *words)
     title, whole, bare, ratio = capsys.readouterr().out.splitlines()
     assert title.endswith("8 images, batches of 4")
     for line, start in ((whole, "files to rows"), (bare, "bare model"), (ratio, "ratio")):

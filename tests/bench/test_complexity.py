@@ -4,9 +4,9 @@ import argparse
 
 import pytest
 
-from jaxcxr import bench
 from jaxcxr.bench import complexity
 from jaxcxr.bench.attention_layers import Tokens
+from jaxcxr.commands import bench
 from jaxcxr.errors import UserError
 
 SIZES = (2048, 8192)

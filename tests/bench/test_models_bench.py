@@ -8,6 +8,7 @@ import pytest
 from jaxcxr import config as base
 from jaxcxr import main
 from jaxcxr.bench import models_bench
+from jaxcxr.commands import bench
 from jaxcxr.errors import UserError
 from jaxcxr.plan import compiled
 
@@ -26,10 +27,10 @@ def toy(**options):
 def printed(monkeypatch, capsys, config, *argv):
     monkeypatch.setattr(main, "load_config", lambda arguments: config)
     parser = argparse.ArgumentParser()
-    models_bench.add_arguments(parser)
-    args = parser.parse_args(argv)
+    bench.add_arguments(parser)
+    args = parser.parse_args(["models", *argv])
     args.config = []
-    models_bench.run(args)
+    bench.run(args)
     return capsys.readouterr().out.splitlines()
 
 
@@ -51,7 +52,7 @@ def test_the_table_has_plain_heads_first_and_shares_of_them(monkeypatch, capsys)
 def test_every_default_kind_fits_the_models():
     config = base.default("pose")
     base.set_model(config, "pose_temporal", dim=16, heads=4)
-    for subject in (models_bench.Subject(toy(heads=4, attention="mha")), models_bench.Subject(config)):
+    for subject in map(models_bench.Subject, (toy(heads=4, attention="mha"), config)):
         for kind in (*models_bench.KINDS, *subject.more):
             subject.blocks(kind)
             jax.eval_shape(subject.model(kind).init, jax.random.key(0), subject.input)

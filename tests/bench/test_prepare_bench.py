@@ -7,17 +7,16 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxcxr import bench
-from jaxcxr.bench import prepare_bench
 from jaxcxr.errors import UserError
 from jaxcxr.xray.images import image_files
 from jaxcxr.xray.sources import builder
+from tests.bench import prepare_bench
 
 
 def run(*words):
     parser = argparse.ArgumentParser()
-    bench.add_arguments(parser)
-    bench.run(parser.parse_args(["prepare", *map(str, words)]))
+    prepare_bench.add_arguments(parser)
+    prepare_bench.run(parser.parse_args([*map(str, words)]))
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def test_rates_and_ratios_are_those_of_the_clock(folder, capsys, monkeypatch):
     costs = {name: 0.125 * 2**i for i, name in enumerate(image_files.ENCODINGS)}
     monkeypatch.setattr(prepare_bench.time, "perf_counter", lambda: now)
     monkeypatch.setattr(prepare_bench, "_bare", lambda item, size: spend(0.25))
-    monkeypatch.setattr(prepare_bench.builder, "encode", lambda item, encoding, **_: spend(costs[encoding]))
+    monkeypatch.setattr(builder, "encode", lambda item, encoding, **_: spend(costs[encoding]))
     run("--raw-images", folder, "--size", 32)
     rows = rows_of(capsys.readouterr().out)
     assert "4.0 images/s" in rows["bare"]
@@ -66,7 +65,8 @@ def test_bare_loop_does_what_a_record_holds(folder):
     item = builder.Item.of(builder.ImageRecord("0", "0", "bench", "train", (0,)), folder / "0.png")
     record = builder.encode(item, size=32, equalize="hist", encoding="png").popitem()[1]
     bare = prepare_bench._bare(item, size=32)
-    np.testing.assert_array_equal(image_files.decode(record["image"]), image_files.decode(bare.tobytes()))
+    ours, theirs = map(image_files.decode, (record["image"], bare.tobytes()))
+    np.testing.assert_array_equal(ours, theirs)
 
 
 def test_mistakes_are_sentences(folder, tmp_path):

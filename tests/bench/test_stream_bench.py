@@ -4,9 +4,10 @@ import argparse
 
 import pytest
 
-from jaxcxr import bench, main, models
 from jaxcxr import config as base
+from jaxcxr import main, models
 from jaxcxr.bench import stream_bench
+from jaxcxr.commands import bench
 from jaxcxr.errors import UserError
 from jaxcxr.train import checkpoint
 from tests import toys

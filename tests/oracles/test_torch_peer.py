@@ -1,4 +1,4 @@
-"""The torch counterpart of `jaxcxr bench train` computes what our model and loss do."""
+"""The torch counterpart of `tests/bench/torch_bench.py` computes what our model and loss do."""
 
 import jax
 import numpy as np
@@ -6,10 +6,10 @@ import pytest
 
 from jaxcxr import config as base
 from jaxcxr import models
-from jaxcxr.bench import train_spec
 from jaxcxr.pose import losses as pose_losses
 from jaxcxr.pose.geometry import skeletons
 from tests import toys
+from tests.bench import train_spec
 
 pytestmark = pytest.mark.oracles
 
@@ -52,7 +52,7 @@ def params_of(network, joint_tokens):
 
 @pytest.mark.parametrize("name", ["pose_temporal", "pose_spatiotemporal"])
 def test_pose_lifter_and_loss(torch, name):
-    from jaxcxr.bench import torch_peer
+    from tests.bench import torch_peer
 
     config = toys.pose_config(loss__velocity=0.5)
     base.set_model(config, name, dim=DIM, depth=2, heads=HEADS, drop_path=0.0)

@@ -63,8 +63,8 @@ class Bundle:
         probabilities = bundle.probabilities(logits)     # calibrated
         found = bundle.findings(probabilities)           # at the thresholds shipped
 
-    Of a bundle of the task "pose", `deploy.predict.lifter.Lifter(path)` makes poses; the methods for
-    images are not for it.
+    Of a bundle of the task "pose", `deploy.predict.lifter.Lifter(path)` makes poses; the methods
+    for images are not for it.
 
     Attributes:
       path: the file.

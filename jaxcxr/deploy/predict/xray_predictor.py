@@ -2,7 +2,7 @@
 
 Files are read and decoded by threads while the model computes; batches have one size, the last is
 padded, so that one compilation serves all. From PNG files to rows takes 1.08 times as long as the
-bare compiled model (`jaxcxr bench predict --model=demo.jaxcxr --rounds 15`, 512 files of 64 px on
+bare compiled model (`python -m tests.bench.predict_bench --rounds 15`, 512 files of 64 px on
 two cores: 0.922 times its images/s, 0.916 to 0.951).
 """
 

@@ -1,7 +1,7 @@
-"""`jaxcxr bench serve`: answers/s and latency of a running `jaxcxr serve`, by number of clients.
+"""Answers/s and latency of a running `jaxcxr serve`, by number of clients.
 
     jaxcxr serve demo.jaxcxr &
-    jaxcxr bench serve --file=chest.png --clients=1,50
+    python -m tests.bench.serve_bench --file=chest.png --clients=1,50
 
 Each client has one connection and sends the file again as soon as it was answered. Who is refused
 (503) waits as long as Retry-After says and tries again; the latency is from the first try to the
@@ -20,6 +20,7 @@ import urllib.parse
 import numpy as np
 
 from jaxcxr.errors import RunError, UserError
+from tests.bench import program
 
 _WARM = 3  # answers before the clock starts
 
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure and print.
+    """Measures and prints.
 
     Raises:
       UserError: no such file, an address that is none, or a number of clients that is none.
@@ -126,3 +127,7 @@ def _asked(connection: http.client.HTTPConnection, path: str, content: bytes) ->
     if answer.status != 200:
         raise RunError(f"{path} answers {answer.status}: {text[:300].decode(errors='replace')}")
     return None
+
+
+if __name__ == "__main__":
+    program.main(add_arguments, run, __doc__)

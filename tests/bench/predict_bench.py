@@ -1,6 +1,6 @@
-"""`jaxcxr bench predict`: files/s of `jaxcxr predict` beside the bare compiled model.
+"""Files/s of `jaxcxr predict` beside the bare compiled model.
 
-    jaxcxr bench predict --model=demo.jaxcxr --images 512
+    python -m tests.bench.predict_bench --model=demo.jaxcxr --images 512
 
 Radiographs of the test split are written as PNG files, which the system then holds in memory. Both
 sides take turns: the whole way from files to rows in `predictions.csv` and `.jsonl` (reading,
@@ -16,6 +16,7 @@ import time
 import numpy as np
 
 from jaxcxr.plan import timing
+from tests.bench import program
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,15 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure and print.
+    """Measures and prints.
 
     Raises:
       UserError: no bundle of radiographs, or its data are not prepared.
     """
     import cv2
 
-    from jaxcxr.bench.guard_bench import test_images
     from jaxcxr.deploy.bundle.bundled_model import Bundle
+    from tests.bench.guard_bench import test_images
 
     bundle = Bundle.load(args.model)
     pixels = test_images(bundle, args.images)
@@ -88,3 +89,7 @@ def measure(bundle, paths, pixels: np.ndarray, batch: int, rounds: int, out) -> 
     sides = {"predict": whole, "bare": bare}
     timing.interleaved(sides, 1)
     return timing.interleaved(sides, rounds)
+
+
+if __name__ == "__main__":
+    program.main(add_arguments, run, __doc__)

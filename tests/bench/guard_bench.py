@@ -1,6 +1,6 @@
-"""`jaxcxr bench guard`: what the guard of a bundle flags, and what it lets pass.
+"""What the guard of a bundle flags, and what it lets pass.
 
-    jaxcxr bench guard --model=demo.jaxcxr
+    python -m tests.bench.guard_bench --model=demo.jaxcxr
 
 Real images of the test split stand against the same images changed (inverted, turned, mirrored,
 cut into tiles, blurred, without contrast), and against what is no radiograph: noise, blank images,
@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from jaxcxr.errors import BadRecord, UserError
+from tests.bench import program
 
 _TILES = 4
 
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure and print.
+    """Measures and prints.
 
     Raises:
       UserError: no bundle of radiographs with a guard, or its data are not prepared.
@@ -180,3 +181,7 @@ def _folder(folder: pathlib.Path, bundle) -> np.ndarray:
     if not found:
         raise UserError(f"--others {folder} holds no image.")
     return np.stack(found)
+
+
+if __name__ == "__main__":
+    program.main(add_arguments, run, __doc__)

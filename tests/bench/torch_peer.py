@@ -1,9 +1,9 @@
 """The torch counterpart of a training step, in a process of its own.
 
-    python -P jaxcxr/bench/torch_peer.py SPEC
+    python -P tests/bench/torch_peer.py SPEC
 
 Imports nothing of jaxcxr or JAX, so that any Python that has torch can run it. SPEC is JSON, made
-by `bench.train_spec`. The process prints one line of JSON that says what it has built; then, for
+by `train_spec`. The process prints one line of JSON that says what it has built; then, for
 each line on its standard input, a number of steps, it does so many and prints the seconds of each.
 
 A step does what ours does: forward pass, loss, gradients, update, moving average of the parameters.
@@ -142,7 +142,7 @@ def _torchvision():
 
 
 def resnet(spec):
-    """torchvision's ResNet for one gray channel, with the head of `jaxcxr.models.vision.classifier`."""
+    """torchvision's ResNet for one gray channel, with the head of `models.vision.classifier`."""
     torchvision, _library = _torchvision()
     resnets = torchvision.models.resnet
     block = resnets.Bottleneck if spec["bottleneck"] else resnets.BasicBlock

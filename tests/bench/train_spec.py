@@ -1,4 +1,4 @@
-"""What the torch counterpart of a config is: the SPEC of `bench/torch_peer.py`."""
+"""What the torch counterpart of a config is: the SPEC of `torch_peer.py`."""
 
 from typing import Any
 
@@ -51,7 +51,7 @@ def of(config, facts: dict[str, Any], device: str, compile_: str) -> dict[str, A
         if options[name] != value:
             raise UserError(
                 f"the torch counterpart has {name}={value!r}, not {options[name]!r}; set "
-                f"--config.model.options.{name}={value} or leave --peer out."
+                f"--config.model.options.{name}={value} or measure without torch."
             )
     stage = config.stages[config.stage_order[0]]
     if tuple(stage.trainable) != (".*",):
@@ -78,7 +78,7 @@ def _kind(name: str) -> str:
     kind = _KINDS.get(registry.model(name).func.__name__)
     if kind is None:
         raise UserError(
-            f"{name!r} has no torch counterpart; --peer takes pose_temporal, pose_spatiotemporal, "
+            f"{name!r} has no torch counterpart; it takes pose_temporal, pose_spatiotemporal, "
             "vit_* and resnet*."
         )
     return kind

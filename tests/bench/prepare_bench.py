@@ -1,10 +1,10 @@
-"""`jaxcxr bench prepare`: making records of radiographs beside the least that OpenCV could do.
+"""Making records of radiographs beside the least that OpenCV could do.
 
-    jaxcxr bench prepare --raw-images DIR --size 1024
+    python -m tests.bench.prepare_bench --raw-images DIR --size 1024
 
-The bare loop reads as gray, resizes, equalises and encodes as PNG. `xray.encode` does that too and
-besides reads 16 bits, palettes, colour and DICOM, takes a truncated file for a bad one, and hashes
-the pixels in two ways. Both work on one core; files come from the page cache.
+The bare loop reads as gray, resizes, equalises and encodes as PNG. `builder.encode` does that too
+and besides reads 16 bits, palettes, colour and DICOM, takes a truncated file for a bad one, and
+hashes the pixels in two ways. Both work on one core; files come from the page cache.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from jaxcxr.data.labels import FINDINGS
 from jaxcxr.errors import UserError
 from jaxcxr.xray.images import image_files
 from jaxcxr.xray.sources import builder
+from tests.bench import program
 
 ROUNDS = 5
 _ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -32,12 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure and print; see `bench_prepare`."""
+    """Measures and prints; see `bench_prepare`."""
     bench_prepare(args.raw_images, args.size)
 
 
 def bench_prepare(folder: str | None, size: int) -> None:
-    """Print images/s of `xray.encode` in each encoding and of the bare loop, alternating.
+    """Prints images/s of `builder.encode` in each encoding and of the bare loop, alternating.
 
     Arguments:
       folder: image files that OpenCV reads, searched recursively.
@@ -50,7 +51,7 @@ def bench_prepare(folder: str | None, size: int) -> None:
     paths = sorted(path for path in found if path.suffix.lower() in _ENDINGS)
     if not paths:
         raise UserError(
-            f"bench prepare needs --raw-images DIR with images ({', '.join(_ENDINGS)}): {folder!r}."
+            f"give --raw-images DIR with images ({', '.join(_ENDINGS)}): {folder!r}."
         )
     labels = (0,) * len(FINDINGS)
     items = [
@@ -97,3 +98,7 @@ def _bare(item: builder.Item, *, size: int) -> np.ndarray:
         raise UserError(f"{item.path}: not a readable image; take it out of the folder.")
     image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
     return cv2.imencode(".png", cv2.equalizeHist(image))[1]
+
+
+if __name__ == "__main__":
+    program.main(add_arguments, run, __doc__)

@@ -1,6 +1,6 @@
-"""`jaxcxr bench encoding`: bytes and time of a radiograph in each encoding of the records.
+"""Bytes and time of a radiograph in each encoding of the records.
 
-    jaxcxr bench encoding --images DIR --size 1024
+    python -m tests.bench.encoding --images DIR --size 1024
 """
 
 import argparse
@@ -12,6 +12,7 @@ import cv2
 
 from jaxcxr.errors import UserError
 from jaxcxr.xray.images import image_files
+from tests.bench import program
 
 ROUNDS = 5
 
@@ -23,12 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure and print; see `bench_encoding`."""
+    """Measures and prints; see `bench_encoding`."""
     bench_encoding(args.images, args.size)
 
 
 def bench_encoding(folder: str | None, size: int) -> None:
-    """Print what a stored radiograph costs in each encoding, on one core.
+    """Prints what a stored radiograph costs in each encoding, on one core.
 
     Arguments:
       folder: images, searched recursively; they are resized and histogram-equalised first.
@@ -40,9 +41,10 @@ def bench_encoding(folder: str | None, size: int) -> None:
     paths = sorted(p for p in pathlib.Path(folder or "").rglob("*")
                    if p.suffix.lower() in (".png", ".jpg", ".jpeg")) if folder else []
     if not paths:
-        raise UserError(f"bench encoding needs --images DIR with PNG or JPEG files: {folder!r}.")
+        raise UserError(f"give --images DIR with PNG or JPEG files: {folder!r}.")
     cv2.setNumThreads(1)
-    pictures = [image_files.equalize(image_files.resize(image_files.read(p), size), "hist") for p in paths]
+    resized = (image_files.resize(image_files.read(path), size) for path in paths)
+    pictures = [image_files.equalize(picture, "hist") for picture in resized]
     print(f"{len(paths)} images, {size} x {size}, best of {ROUNDS} rounds, one core")
     print(f"{'encoding':<10}{'kB':>8}{'encode ms':>11}{'decode/s':>10}{'decode to 224/s':>17}")
     for name in image_files.ENCODINGS:
@@ -65,3 +67,7 @@ def _seconds(function, items) -> float:
     for item in items:
         function(item)
     return time.perf_counter() - clock
+
+
+if __name__ == "__main__":
+    program.main(add_arguments, run, __doc__)
