@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 import tensorflow_datasets as tfds
+from absl import logging
 from array_record.python import array_record_module
 
 from jaxcxr.data import progress, staging
@@ -59,6 +60,23 @@ class DataSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, *args) -> Iterable[tuple[str, dict]]:
         raise NotImplementedError  # of staged splits there is nothing left to generate
+
+
+def open_builder(cls: type[DataSet], root: str | os.PathLike, **options) -> DataSet:
+    """Makes a builder without TFDS's warning of every config that is not on a fixed list.
+
+    Arguments:
+      cls: the builder's class.
+      root: folder of all prepared data sets.
+      **options: fields of the builder's config.
+    """
+    config = cls.builder_config_class(**options)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        return cls(data_dir=root, config=config)
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _write_split(builder, split: str, records: list[staging.Staged]) -> tfds.core.SplitInfo:

@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import tensorflow_datasets as tfds
-from absl import logging
 
 from jaxcxr import registry
-from jaxcxr.data import progress, staging
+from jaxcxr.data import dataset, progress, staging
 from jaxcxr.data.cores import usable_cores
 from jaxcxr.errors import RunError, UserError, did_you_mean
 
@@ -130,13 +129,7 @@ def _builder(source: str, data_dir, options: dict):
         raise UserError(
             f"{root} cannot be written ({reason}); choose another folder with --out DIR"
         ) from error
-    config = cls.builder_config_class(**options)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # TFDS warns of every config that is not on a fixed list
-    try:
-        return cls(data_dir=root, config=config)
-    finally:
-        logging.set_verbosity(verbosity)
+    return dataset.open_builder(cls, root, **options)
 
 
 def _command(source: str, options: dict, data_dir) -> str:

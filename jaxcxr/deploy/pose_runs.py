@@ -1,6 +1,6 @@
 """What a run of poses says of its training data, and its config made fit for one video."""
 
-import sys
+import inspect
 from collections.abc import Callable
 
 from jaxcxr import registry
@@ -40,4 +40,4 @@ def one_batch(config):
 
 def _module(config):
     """That of a run's source."""
-    return sys.modules[registry.builder_class(config.data.source).__module__]
+    return inspect.getmodule(registry.builder_class(config.data.source))

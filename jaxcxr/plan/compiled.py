@@ -14,7 +14,8 @@ from typing import Any
 
 import jax
 from jax.extend import core
-from jax.interpreters import partial_eval
+
+from jaxcxr.train import private_apis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ def compile_(function: Callable[..., Any], *args: Any) -> Compiled:
     """
     traced = jax.jit(function).trace(*args)
     built = traced.lower().compile()
-    used, _ = partial_eval.dce_jaxpr(traced.jaxpr.jaxpr, [True] * len(traced.jaxpr.out_avals))
+    used = private_apis.used_equations(traced.jaxpr)
     return Compiled(
         built,
         _counted_once(built) + _in_loops(used),

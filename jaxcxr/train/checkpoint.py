@@ -6,7 +6,6 @@ This is the only file that knows Orbax (its V0 API).
 import contextlib
 import errno
 import json
-import logging
 import shutil
 
 import grain
@@ -17,6 +16,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from jaxcxr import config as config_lib
 from jaxcxr.errors import RunError, UserError
+from jaxcxr.train import private_apis
 from jaxcxr.train import workdir as workdir_lib
 
 
@@ -39,9 +39,7 @@ class Checkpoints:
             get_metric_fn=self._rank, n=1, keep_checkpoints_without_metrics=False
         )
         newest = checkpoint_managers.LatestN(n=config.checkpoint.keep)
-        # What Orbax's threads log as errors it also raises, here, where one sentence says it.
-        for name in ("absl", "asyncio"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        private_apis.quiet_orbax()
         self._manager = ocp.CheckpointManager(
             self._directory,
             item_names=("model", "optimizer", "data"),
@@ -113,8 +111,7 @@ class Checkpoints:
             "optimizer": ocp.args.StandardRestore(optimizer),
         }
         folder = self._directory / str(step) / "data"
-        alike = f"process_{jax.process_index()}-of-{jax.process_count()}.json"
-        if data is not None and (folder / alike).exists():
+        if data is not None and private_apis.grain_states(folder):
             items["data"] = grain.checkpoint.CheckpointRestore(data)
         elif data is not None:
             _move(data, folder)
@@ -175,7 +172,7 @@ def _full_disk_said(folder):
 
 def _move(data, folder: epath.Path) -> None:
     """Move the iterator to where those of another number of processes stood, all at one place."""
-    data.set_state(json.loads(next(folder.glob("process_0-of-*.json")).read_text()))
+    data.set_state(json.loads(private_apis.grain_states(folder, 0)[0].read_text()))
 
 
 def check_workdir(workdir: epath.Path, config) -> None:

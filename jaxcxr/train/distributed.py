@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 
 from jaxcxr.errors import UserError
-from jaxcxr.train import rendezvous
+from jaxcxr.train import private_apis, rendezvous
 
 # JAX is imported inside functions, see main.py.
 
@@ -132,7 +132,7 @@ def _kind(environ: Mapping[str, str]) -> str | None:
             return "slurm"
     if int(environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
         return "ompi"
-    if _on_tpu():
+    if private_apis.on_cloud_tpu():
         return "tpu"
     # Every pod has the first variable, also one that runs alone; only an indexed job is many.
     if "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ:
@@ -141,23 +141,12 @@ def _kind(environ: Mapping[str, str]) -> str | None:
     return "environment" if named else None
 
 
-def _on_tpu() -> bool:
-    import jax  # noqa: F401  finds out whether this is a TPU host
-    from jax._src import cloud_tpu_init
-
-    return cloud_tpu_init.running_in_cloud_tpu_vm
-
-
 def _asked(kind: str, address, count, index, seconds: float):
     """Completes (address, processes, process) by JAX's own cluster detection."""
-    from jax._src.clusters import ClusterEnv
-
     if kind == "ompi" and "OMPI_MCA_orte_hnp_uri" not in os.environ:  # Open MPI from version 5
         return (address, int(os.environ["OMPI_COMM_WORLD_SIZE"]),
                 int(os.environ["OMPI_COMM_WORLD_RANK"]))
-    return ClusterEnv.auto_detect_unset_distributed_params(
-        address, count, index, None, None, int(seconds)
-    )[:3]
+    return private_apis.detected_cluster(address, count, index, int(seconds))
 
 
 def _own_device(kind: str, environ: Mapping[str, str]) -> tuple[int, ...] | None:

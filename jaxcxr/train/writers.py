@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from jaxcxr.train import private_apis
+
 
 class MetricWriter:
     """Appends metrics to `metrics.jsonl` and to TensorBoard event files; process 0 alone writes.
@@ -29,7 +31,7 @@ class MetricWriter:
         self._path = workdir / "metrics.jsonl"
         _keep_until(self._path, first_step)
         self._file = self._path.open("a", buffering=1, encoding="utf-8")
-        self._events = _tensorboard_writer()(
+        self._events = private_apis.summary_writer()(
             str(workdir / "tensorboard"),
             purge_step=None if first_step is None else first_step + 1,
         )
@@ -60,22 +62,6 @@ class MetricWriter:
         if self._active:
             self._file.close()
             self._events.close()
-
-
-def _tensorboard_writer() -> type:
-    """tensorboardX's SummaryWriter, without the torch that it imports wherever one is installed.
-
-    A None in `sys.modules` makes an import fail as if the package were absent.
-    """
-    hidden = "torch" not in sys.modules
-    if hidden:
-        sys.modules["torch"] = None
-    try:
-        from tensorboardX import SummaryWriter
-    finally:
-        if hidden:
-            del sys.modules["torch"]
-    return SummaryWriter
 
 
 def _keep_until(path: pathlib.Path, step: int | None) -> None:

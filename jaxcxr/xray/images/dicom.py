@@ -40,9 +40,7 @@ _DESCRIBING = (
     "SpecificCharacterSet", "Rows", "Columns", "PhotometricInterpretation",
 )
 
-# What they log, they raise or warn of too; here it becomes a BadRecord or is provided for.
-for _name in ("pydicom", "pylibjpeg", "libjpeg", "openjpeg"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
+_LOGGERS = ("pydicom", "pylibjpeg", "libjpeg", "openjpeg")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +118,7 @@ def read_header(path: str | os.PathLike) -> Dicom:
 def _naming(path: str | os.PathLike | BinaryIO):
     """Turns whatever goes wrong into a BadRecord that names the file, and warnings into silence."""
     try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
+        with warnings.catch_warnings(), np.errstate(all="ignore"), _quiet():
             for module in ("pydicom", "pylibjpeg", "PIL", re.escape(__name__)):
                 warnings.filterwarnings("ignore", module=module)
             yield
@@ -131,6 +129,20 @@ def _naming(path: str | os.PathLike | BinaryIO):
         system = error.strerror if isinstance(error, OSError) else None
         reason = system or f"broken DICOM file ({_brief(error)})"
         raise BadRecord(f"{path}: {reason}") from error
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Silences the loggers of what reads: what they log, they raise or warn of too."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _brief(error: Exception) -> str:

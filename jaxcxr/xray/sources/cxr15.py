@@ -18,9 +18,8 @@ import dataclasses
 import pathlib
 from typing import ClassVar
 
-from absl import logging
-
 from jaxcxr import registry
+from jaxcxr.data.dataset import open_builder
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import (
     builder as xray,
@@ -161,13 +160,8 @@ class Cxr15(xray.XrayBuilder):
         config = self.builder_config
         builder = registry.builder_class(name)
         options = {"val_fraction": config.val_fraction, "test_fraction": config.test_fraction}
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity(logging.ERROR)  # TFDS warns of a config that is not on a fixed list
-        try:
-            # TFDS looks for a prepared data set; in the raw folder it finds none.
-            other = builder(config=builder.builder_config_class(**options), data_dir=str(raw))
-        finally:
-            logging.set_verbosity(verbosity)
+        # TFDS looks for a prepared data set; in the raw folder it finds none.
+        other = open_builder(builder, raw, **options)
         collection = other.collect(raw / name)
         if name == covid19_radiography.NAME:
             collection = _without_copies(collection, raw / name)
