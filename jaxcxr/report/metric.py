@@ -52,5 +52,5 @@ class Metric:
 
     def cell(self, entry: Mapping) -> str:
         """The value as text, with its interval where there is one."""
-        ends = entry.get(self.interval)
+        ends = entry.get(self.interval) if self.span else None
         return self.number(entry) + (f" {tables.span(ends, self.form)}" if ends else "")

@@ -14,10 +14,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from jaxcxr.pose.evaluation.pose_metrics import IN_STUDIES
 from jaxcxr.pose.evaluation.run_errors import METRICS, estimates, pooled
 from jaxcxr.statistics import intervals
-
-TITLES = ("MPJPE", "P-MPJPE", "MPJVE")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +78,7 @@ def make(
     rows = [
         _row(data, frames, row, results[row], of_row, reference, names) for row in of_row
     ]
-    return sorted(rows, key=lambda row: row.validation)
+    return sorted(rows, key=lambda row: (math.isnan(row.validation), row.validation))
 
 
 def _row(data, frames, row, runs, of_row, reference, names) -> PoseRow:
@@ -133,12 +132,12 @@ def to_csv(rows: Sequence[PoseRow]) -> str:
 
 def to_markdown(rows: Sequence[PoseRow]) -> str:
     """The table for people, with what its columns mean."""
-    head = ("data", "row", "T", "seeds", *(f"{title} mm" for title in TITLES),
+    head = ("data", "row", "T", "seeds", *(f"{metric.title} mm" for metric in IN_STUDIES),
             "from the reference", "sd of seeds", "parameters", "MFLOPs", "ms", "training s")
     lines = ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * (len(head) - 2)]
     for row in rows:
-        errors = [_shown(value, ends, 1 if name != "mpjve" else 2)
-                  for name, value, ends in zip(METRICS, row.values, row.ranges, strict=True)]
+        errors = [_shown(value, ends, metric.study)
+                  for metric, value, ends in zip(IN_STUDIES, row.values, row.ranges, strict=True)]
         compared = "reference" if row.reference else _shown(
             row.difference, row.difference_range, 1, "+")
         cells = (

@@ -157,12 +157,14 @@ def make(
     )
     means = {row: float(np.mean(list(by_seed.values()))) for row, by_seed in validation.items()}
     most = max((len(finished[row]) for row in references if row in finished), default=0)
-    candidates = [row for row in references if len(finished.get(row, ())) == most > 0]
+    candidates = [row for row in references if len(finished.get(row, ())) == most > 0
+                  and not math.isnan(means[row])]
     best = max if higher else min
     reference = best(candidates, key=means.get) if candidates else ""
     compared = {row: paired(test[row], test.get(reference, {})) for row in finished}
     others = [row for row in finished if row not in references]
-    adjusted = dict(zip(others, paired_tests.holm([compared[row][1] for row in others]), strict=True))
+    p_values = paired_tests.holm([compared[row][1] for row in others])
+    adjusted = dict(zip(others, p_values, strict=True))
     size = _parameters(finished[reference]) if reference else 0
     rows = []
     for row, by_seed in finished.items():

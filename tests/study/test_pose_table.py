@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 
 import numpy as np
 
@@ -77,3 +78,19 @@ def test_rows_stand_in_the_order_of_validation_and_both_texts_hold_them():
     assert [row["row"] for row in table] == ["flexible", "plain"]
     assert (table[0]["mpjpe"], table[0]["milliseconds"]) == ("59.5", "3")
     assert table[1]["difference"] == ""
+
+
+def test_what_no_frame_defines_is_empty():
+    """A metric without a single difference between frames, and a row without any label."""
+    still = same_everywhere(60.0)
+    for one in still.values():
+        one["mpjve"] = [0.0, 0]
+    blank = {key: {name: [0.0, 0] for name in run_errors.METRICS} for key in KEYS}
+    rows = pose_table.make("clean", 27, {
+        "blank": {0: result(blank, validation={"mpjpe": math.nan})}, "still": {0: result(still)},
+    }, "still")
+    assert [row.row for row in rows] == ["still", "blank"]  # the undefined one comes last
+    first, last = csv.DictReader(io.StringIO(pose_table.to_csv(rows)))
+    assert (first["mpjpe"], first["mpjve"], first["mpjve_low"]) == ("60", "", "")
+    assert {last[name] for name in (*run_errors.METRICS, "difference")} == {""}
+    assert "nan" not in pose_table.to_markdown(rows)

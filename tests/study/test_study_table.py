@@ -170,3 +170,17 @@ def test_what_heads_learned_is_told_over_layers_and_seeds():
     assert table.learned.keys() == {"gates"}
     text = study_table.to_markdown(table)
     assert "Learned by gates: gates closed 1, fully open 1 of 4." in text
+
+
+def test_a_metric_that_is_undefined_in_a_row_is_na_there_and_never_the_reference():
+    empty = {0: {**result(0.7), "test": {}, "validation": {}}}
+    for higher in (True, False):
+        table = study_table.make("x", {"none": empty, "a": by_seed([0.7]), "b": by_seed([0.6])},
+                                 ("none", "a"), higher)
+        assert table.reference == "a"
+        assert "| none | 1 | n/a | n/a | n/a |" in study_table.to_markdown(table)
+        rows = list(csv.DictReader(io.StringIO(study_table.to_csv(table))))
+        assert rows[0]["mean"] == rows[0]["validation"] == rows[0]["difference"] == ""
+    alone = study_table.make("x", {"none": empty}, ("none",), True)
+    assert alone.reference == ""
+    assert "| none | 1 | n/a |" in study_table.to_markdown(alone)

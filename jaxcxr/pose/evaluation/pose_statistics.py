@@ -1,7 +1,4 @@
-"""Pose metrics of many sequences: sums first, so that groups and resamples cost next to nothing.
-
-Every metric is a mean over joints (of frames, differences or angles), that is a sum over a count.
-"""
+"""Pose metrics of many sequences: sums first, so that groups and resamples cost next to nothing."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,11 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxcxr.pose.evaluation import pose_errors
+from jaxcxr.pose.evaluation.pose_metrics import METRICS, OF_JOINTS, Poses
 from jaxcxr.statistics.intervals import Groups, one_fewer, ratio
-
-METRICS = (
-    "mpjpe", "p_mpjpe", "n_mpjpe", "mpjve", "acceleration_error", "pck3d", "auc3d", "mjae",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +15,8 @@ class Statistics:
     """Sums and counts of one sequence.
 
     Attributes:
-      sums, counts: of `METRICS`, `[8]`.
-      joint_sums, joint_counts: of MPJPE and P-MPJPE, `[2, joints]`.
+      sums, counts: of `pose_metrics.METRICS`, `[metrics]`.
+      joint_sums, joint_counts: of `pose_metrics.OF_JOINTS`, `[metrics, joints]`.
     """
 
     sums: np.ndarray
@@ -48,33 +42,23 @@ def statistics(
       runs: `[frames]`, a number for each run of frames that follow each other; none: one run.
       parents: of the joints, which define the angles.
       scored: joints of 3DPCK and its area; empty: all.
-      inclusive: see `pose.pck3d`.
+      inclusive: see `pose_errors.pck3d`.
     """
     known = pose_errors.known(target)
     # What is left out must still be a number, for sums of products with 0.
-    target = np.where(known[..., None], target, 0.0)
-    prediction = np.where(known[..., None], prediction, 0.0)
-    weights = known.astype(np.float64)
-    errors = pose_errors.joint_errors(prediction, target)
-    aligned = pose_errors.joint_errors(pose_errors.procrustes(prediction, target, weights), target)
-    scaled = pose_errors.joint_errors(pose_errors.best_scale(prediction, target, weights), target)
-    chosen = list(scored) or slice(None)
-    near = pose_errors.share_within(errors[:, chosen], (pose_errors.PCK3D_THRESHOLD,), inclusive)
-    area = pose_errors.share_within(errors[:, chosen], pose_errors.AUC3D_THRESHOLDS, inclusive)
-    angles = pose_errors.bone_angles(parents)
-    pairs = [
-        (errors, weights), (aligned, weights), (scaled, weights),
-        *(pose_errors.difference_errors(prediction, target, weights, runs, order) for order in (1, 2)),
-        (near, weights[:, chosen]), (area, weights[:, chosen]),
-        pose_errors.angle_errors(prediction, target, angles, weights),
-    ]
-    sums = [np.where(light > 0, values, 0.0).sum() for values, light in pairs]
-    both = [np.where(known, values, 0.0).sum(axis=0) for values in (errors, aligned)]
-    count = weights.sum(axis=0)
-    return Statistics(
-        np.array(sums), np.array([light.sum() for _, light in pairs]), np.array(both),
-        np.array([count, count]),
+    poses = Poses(
+        np.where(known[..., None], prediction, 0.0), np.where(known[..., None], target, 0.0),
+        known.astype(np.float64), runs, parents, scored, inclusive,
     )
+    pairs = {metric: metric.measure(poses) for metric in METRICS}
+    totals = [
+        (np.where(light > 0, values, 0.0).sum(), light.sum()) for values, light in pairs.values()
+    ]
+    of_joints = [
+        (np.where(light > 0, values, 0.0).sum(axis=0), light.sum(axis=0))
+        for values, light in (pairs[metric] for metric in OF_JOINTS)
+    ]
+    return Statistics(*np.array(totals).T, *np.moveaxis(np.array(of_joints), 1, 0))
 
 
 def estimate(sums: np.ndarray, counts: np.ndarray, strata: np.ndarray) -> np.ndarray:

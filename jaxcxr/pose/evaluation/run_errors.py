@@ -5,14 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from jaxcxr.pose.evaluation import pose_arrays, pose_statistics
+from jaxcxr.pose.evaluation import pose_arrays, pose_metrics, pose_statistics
+from jaxcxr.pose.evaluation.pose_metrics import IN_STUDIES
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.statistics import intervals
 
-METRICS = ("mpjpe", "p_mpjpe", "mpjve")
+METRICS = tuple(metric.name for metric in IN_STUDIES)
 _RESAMPLES = 2000
 _MM = 1000.0
-_PLACES = [pose_statistics.METRICS.index(name) for name in METRICS]
+_PLACES = [pose_metrics.METRICS.index(metric) for metric in IN_STUDIES]
 # "subject/action/camera" -> metric of METRICS -> [sum in mm, count].
 Sums = Mapping[str, Mapping[str, Sequence[float]]]
 

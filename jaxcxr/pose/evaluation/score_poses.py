@@ -6,7 +6,6 @@ The files are described in `jaxcxr.pose.evaluation.pose_arrays`, the protocols i
 
 import dataclasses
 import json
-import math
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -16,16 +15,11 @@ import jaxcxr
 from jaxcxr.errors import UserError, some
 from jaxcxr.pose.evaluation import pose_arrays, pose_pairs, pose_statistics, protocols
 from jaxcxr.pose.evaluation.pose_arrays import Key
+from jaxcxr.pose.evaluation.pose_metrics import METRICS, OF_JOINTS, PoseMetric
 from jaxcxr.pose.evaluation.pose_pairs import Pair
 from jaxcxr.pose.evaluation.protocols import Protocol
 from jaxcxr.report import tables
 from jaxcxr.statistics import intervals
-
-METRICS = pose_statistics.METRICS
-_TITLES = ("MPJPE", "P-MPJPE", "N-MPJPE", "MPJVE", "accel", "3DPCK", "AUC", "MJAE")
-# On the screen and in Markdown; metrics.json and metrics.csv have the intervals of all.
-_WITH_INTERVAL = ("mpjpe", "p_mpjpe", "mpjve")
-_UNITS = ("mm", "mm", "mm", "mm/frame", "mm/frame^2", "share", "share", "degrees")
 
 
 def score_files(
@@ -107,11 +101,11 @@ def score(
     motions = np.array([key.motion for key in keys])
     strata = np.array([_stratum(key, protocol) for key in keys])
 
-    def entry(rows, names=METRICS, of=(sums, counts)):
+    def entry(rows, metrics=METRICS, of=(sums, counts)):
         chosen = (of[0][rows], of[1][rows], strata[rows], motions[rows])
         values = pose_statistics.estimate(*chosen[:3])
         ranges = pose_statistics.bootstrap(*chosen, resamples=resamples, seed=seed)
-        return _entry(names, values, ranges)
+        return _entry(metrics, values, ranges)
 
     def grouped(names):
         names = np.array(names)
@@ -124,7 +118,7 @@ def score(
     joint_sums = np.stack([one.joint_sums for one in numbers])
     joint_counts = np.stack([one.joint_counts for one in numbers])
     per_joint = {
-        name: entry(every, METRICS[:2], (joint_sums[..., j], joint_counts[..., j]))
+        name: entry(every, OF_JOINTS, (joint_sums[..., j], joint_counts[..., j]))
         for j, name in enumerate(protocol.joints)
     }
     missing = sum(int((~np.isfinite(pair.truth).all(-1)).sum()) for pair in pairs.values())
@@ -141,7 +135,7 @@ def score(
             "frames": sum(len(pair.frames) for pair in pairs.values()),
         },
         "test_set": {"absent": pose_pairs.absent(keys, protocol)},
-        "units": dict(zip(METRICS, _UNITS, strict=True)),
+        "units": {metric.name: metric.unit for metric in METRICS},
         "settings": {
             "definition": dataclasses.asdict(protocol), "resamples": resamples, "seed": seed,
             "level": intervals.LEVEL, "resampled": "motions, with all cameras",
@@ -176,12 +170,10 @@ def _statistics(pair: Pair, protocol: Protocol) -> pose_statistics.Statistics:
     )
 
 
-def _entry(names, values: np.ndarray, ranges: np.ndarray) -> dict:
+def _entry(metrics: Sequence[PoseMetric], values: np.ndarray, drawn: np.ndarray) -> dict:
     entry: dict = {}
-    for i, name in enumerate(names):
-        entry[name] = None if math.isnan(values[i]) else float(values[i])
-        interval = intervals.percentile_interval(ranges[:, i])
-        entry[f"{name}_interval"] = None if math.isnan(interval[0]) else list(interval)
+    for metric, value, column in zip(metrics, values, drawn.T, strict=True):
+        entry |= metric.entry(value, intervals.percentile_interval(column))
     return entry
 
 
@@ -202,10 +194,7 @@ def _title(result: Mapping) -> str:
 
 
 def _tables(result: Mapping, compared: Mapping[str, Mapping]) -> dict[str, list[tuple[str, ...]]]:
-    metrics = tuple(
-        title if unit == "share" else f"{title} {unit}"
-        for title, unit in zip(_TITLES, _UNITS, strict=True)
-    )
+    metrics = tuple(metric.head for metric in METRICS)
     lines = [("", *metrics)]
     for group in ("action", "subject", "camera"):
         lines += [
@@ -214,8 +203,8 @@ def _tables(result: Mapping, compared: Mapping[str, Mapping]) -> dict[str, list[
         ]
     average = result["settings"]["definition"]["average"]
     lines.append((f"all ({average} mean)", *_cells(result["overall"], METRICS)))
-    joints = [("joint", *metrics[:2])]
-    joints += [(n, *_cells(e, METRICS[:2])) for n, e in result["per_joint"].items()]
+    joints = [("joint", *(metric.head for metric in OF_JOINTS))]
+    joints += [(n, *_cells(e, OF_JOINTS)) for n, e in result["per_joint"].items()]
     found = {"groups": lines, "joints": joints}
     if compared:
         rows = [(name, *_cells(one["overall"], METRICS)) for name, one in compared.items()]
@@ -223,17 +212,8 @@ def _tables(result: Mapping, compared: Mapping[str, Mapping]) -> dict[str, list[
     return found
 
 
-def _cells(entry: Mapping, names: Sequence[str]) -> list[str]:
-    cells = []
-    for name in names:
-        form = ".3f" if name in ("pck3d", "auc3d") else ".2f"
-        value = entry.get(name)
-        interval = entry.get(f"{name}_interval") if name in _WITH_INTERVAL else None
-        text = "n/a" if value is None else format(value, form)
-        cells.append(
-            text if not interval else f"{text} [{interval[0]:{form}}, {interval[1]:{form}}]"
-        )
-    return cells
+def _cells(entry: Mapping, metrics: Sequence[PoseMetric]) -> list[str]:
+    return [metric.cell(entry) or "n/a" for metric in metrics]
 
 
 def _remarks(result: Mapping) -> list[str]:

@@ -13,6 +13,7 @@ from jaxcxr.pose.evaluation import (
     protocols,
     score_poses,
 )
+from jaxcxr.pose.evaluation.pose_metrics import METRICS, OF_JOINTS
 from jaxcxr.pose.geometry import joint_sets
 from jaxcxr.report import tables
 from tests.pose.evaluation.pose_scores import KEYS, Folder, refused
@@ -53,7 +54,7 @@ def test_the_figures_are_those_of_the_metrics(folder, capsys):
     }
     assert {name: overall[name] for name in expected} == pytest.approx(expected)
     assert overall["mpjve_per_second"] == pytest.approx(50 * overall["mpjve"])
-    for name in score_poses.METRICS:
+    for name in (metric.name for metric in METRICS):
         low, high = overall[f"{name}_interval"]
         assert low <= overall[name] <= high
     joints = [
@@ -158,8 +159,35 @@ def test_missing_labels_are_left_out(folder, capsys):
     assert result["counts"]["joints_missing"] == 1
     assert "1 joints are missing in the labels" in capsys.readouterr().out
     assert result["overall"]["mpjpe"] != full["overall"]["mpjpe"]
-    for name in score_poses.METRICS:
+    for name in (metric.name for metric in METRICS):
         assert result["overall"][name] == pytest.approx(full["overall"][name], rel=0.05)
+
+
+def test_a_joint_that_nobody_labelled_is_na_in_every_table(folder, capsys):
+    for key in KEYS:
+        folder.labels[key][:, 5] = np.nan
+    folder.save()
+    result = folder.run()
+    name, joint = list(result["per_joint"].items())[5]
+    assert all(joint[m.name] is None and joint[m.interval] is None for m in OF_JOINTS)
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith(f"{name} ")]
+    assert line.split()[1:] == ["n/a"] * len(OF_JOINTS)
+    with (folder.path / "out" / "metrics.csv").open(newline="") as file:
+        (row,) = [row for row in csv.DictReader(file) if row["name"] == name]
+    assert {row[m.name] for m in METRICS} == {""}
+
+
+def test_sequences_without_any_label_have_no_metric():
+    protocol = protocols.get("vp3d-cpn")
+    blank = np.full((4, len(protocol.joints), 3), np.nan)
+    pairs = {pose_arrays.parse_key(key, "test"): pose_pairs.Pair(np.arange(4), blank, blank + 1)
+             for key in KEYS[:2]}
+    result = score_poses.score(pairs, protocol, 20)
+    assert {result["overall"][m.name] for m in METRICS} == {None}
+    assert result["overall"]["mpjve_per_second"] is None
+    line = score_poses.to_text(result).splitlines()[-1 - len(protocol.joints) - 2]
+    assert line.split()[-len(METRICS):] == ["n/a"] * len(METRICS)
 
 
 def test_a_single_exported_array_needs_its_name(folder, capsys):
