@@ -1,39 +1,20 @@
-"""Youden's index with a 95 % interval over patients, from a run's predictions."""
-
-import pathlib
+"""Youden's index (Youden 1950): the greatest sensitivity + specificity - 1 over thresholds."""
 
 import numpy as np
 
-from jaxcxr.data import label_tables
 from jaxcxr.statistics import ranking
 from jaxcxr.statistics.intervals import ratio
+from jaxcxr.xray.evaluation.xray_metrics import RANKING, XrayMetric
 
 
 def youden(counts: ranking.Counts) -> np.ndarray:
-    """Greatest sensitivity + specificity - 1 over thresholds (Youden 1950), `[R]`."""
+    """Computes the index of one class in R resamples at once, `[R]`; NaN where undefined."""
     gain = counts.true * counts.negatives - counts.false * counts.positives
     return ratio(np.maximum(gain.max(axis=0), 0), counts.positives * counts.negatives)
 
 
-def with_interval(
-    predictions: pathlib.Path, finding: str, resamples: int = 1000
-) -> tuple[float, tuple[float, float]]:
-    """Computes the index of a class and its interval over resampled patients.
-
-    Arguments:
-      predictions: predictions/test.csv of a run, which holds labels and scores.
-      finding: name of the class.
-      resamples: of whole patients.
-
-    Returns:
-      The value, and its percentile interval (low, high).
-    """
-    table = label_tables.read(predictions)
-    labels = table.labels([finding])
-    scores = label_tables.read_scores(predictions).scores([finding])
-    patients = np.array(table.patients())
-    drawn = ranking.cluster_bootstrap(
-        labels, scores, patients, resamples, measures={"youden": youden}
-    )
-    value = ranking.measure(labels[:, 0], scores[:, 0], youden)
-    return value, drawn.interval("youden", 0)
+# One of jaxcxr.xray.evaluation.xray_metrics.METRICS.
+ENTRY = XrayMetric(
+    name="youden", title="Youden", page="Youden's index", basis=RANKING, measure=youden,
+    undefined="one label value only",
+)

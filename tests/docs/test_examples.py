@@ -19,7 +19,7 @@ from docs.examples import (
 )
 from jaxcxr import config as base
 from jaxcxr import registry, task
-from jaxcxr.data import preparation
+from jaxcxr.data import label_tables, preparation
 from jaxcxr.statistics import ranking
 from jaxcxr.train import loop, parallel, writers
 from jaxcxr.xray.images import manifest
@@ -111,12 +111,10 @@ def test_options_of_the_backbone_are_its_fields(registered):
     }
 
 
-def test_a_run_with_all_of_them(run):
+def test_a_run_with_all_of_them_reports(run):
     assert (run / "report" / "index.html").exists()
-    predictions = run / "predictions" / "test.csv"
-    value, (low, high) = youden_index.with_interval(predictions, "Mass", resamples=50)
-    assert 0 <= low <= high <= 1
-    assert 0 <= value <= 1
+    table = label_tables.read(run / "predictions" / "test.csv")
+    assert list(table.classes) == list(folder_of_images.FolderOfImages.classes)
 
 
 def test_the_metric_is_that_of_scikit_learns_roc_curve():
@@ -126,9 +124,15 @@ def test_the_metric_is_that_of_scikit_learns_roc_curve():
     labels, scores = rng.integers(0, 2, 40), rng.integers(0, 9, 40) / 8
     false_positive, true_positive, _ = roc_curve(labels, scores)
     expected = max(true_positive - false_positive)
-    found = ranking.measure(np.append(labels, -1), np.append(scores, 2.0), youden_index.youden)
-    assert found == pytest.approx(expected)
-    assert ranking.measure(labels, -labels.astype(float), youden_index.youden) == 0.0
+    metric = youden_index.ENTRY
+    assert metric.value(np.append(labels, -1), np.append(scores, 2.0)) == pytest.approx(expected)
+    assert metric.value(labels, -labels.astype(float)) == 0.0
+    assert np.isnan(metric.value(np.ones(3, int), np.arange(3.0)))
+    drawn = ranking.cluster_bootstrap(
+        labels[:, None], scores[:, None], np.arange(40) // 2, 200, measures={"y": metric.measure}
+    )
+    low, high = drawn.interval("y", 0)
+    assert 0 <= low < expected < high <= 1
 
 
 def test_the_config_of_the_page_is_valid():
