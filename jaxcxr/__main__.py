@@ -7,39 +7,38 @@ import sys
 
 from jaxcxr.errors import RunError, UserError, did_you_mean
 
-# command -> (module with add_arguments(parser) and run(args), one line of help)
+# command -> one line of help. `train` and `evaluate` are `jaxcxr.main` with a mode; every other is
+# the file of its name in `jaxcxr/commands`, which has `add_arguments(parser)` and `run(args)`, and
+# where `TAKES_CONFIG` is true finds `--config=F` and its overrides in `args.config`.
 COMMANDS = {
-    "prepare": ("jaxcxr.commands.prepare", "convert a data set into shards, once"),
-    "audit": ("jaxcxr.commands.audit", "find leaks and shortcuts in data sets, images or not"),
-    "score": ("jaxcxr.commands.score", "score predictions of any model, with 95% intervals"),
-    "compare": ("jaxcxr.commands.compare", "models or seeds on the same images, beyond chance?"),
-    "calibrate": (
-        "jaxcxr.commands.calibrate", "probabilities and thresholds, fitted on validation images",
-    ),
-    "relabel": ("jaxcxr.commands.relabel", "add the positives that out-of-fold networks see, train only"),
-    "prune": ("jaxcxr.commands.prune", "drop closed heads of a trained model: a smaller run, same outputs"),
-    "bundle": ("jaxcxr.commands.bundle", "a trained model in one file: weights, classes, calibration, ..."),
-    "export": ("jaxcxr.commands.export", "the model of a bundle as StableHLO, ONNX or torch weights"),
-    "predict": ("jaxcxr.commands.predict", "findings in radiographs, or 3D poses from 2D keypoints"),
-    "serve": ("jaxcxr.commands.serve", "a bundle behind a local web page and a JSON API"),
-    "render": ("jaxcxr.commands.render", "3D poses to look at: html, gif, mp4"),
-    "stress": ("jaxcxr.commands.stress", "how much worse a run gets as its input does, with curves"),
-    "report": ("jaxcxr.commands.report", "the page of a run anew, with what stress and explain add"),
-    "explain": ("jaxcxr.commands.explain", "where a model of radiographs looks, scored against boxes"),
-    "plan": ("jaxcxr.commands.plan", "memory and time of a step on a mesh of accelerators, without either"),
-    "bench": ("jaxcxr.commands.bench", "measure the parts of a run, and of the library of attention"),
-    "study": ("jaxcxr.commands.study", "do a grid of configs x seeds x data sets, one table for each"),
-}
-TRAINER = {
     "train": "train, or resume, as the config says (--config=F --workdir=D)",
     "evaluate": "evaluate the best checkpoint of a workdir (--workdir=D)",
+    "prepare": "convert a data set into shards, once",
+    "audit": "find leaks and shortcuts in data sets, images or not",
+    "score": "score predictions of any model, with 95% intervals",
+    "compare": "models or seeds on the same images, beyond chance?",
+    "calibrate": "probabilities and thresholds, fitted on validation images",
+    "relabel": "add the positives that out-of-fold networks see, train only",
+    "prune": "drop closed heads of a trained model: a smaller run, same outputs",
+    "bundle": "a trained model in one file: weights, classes, calibration, ...",
+    "export": "the model of a bundle as StableHLO, ONNX or torch weights",
+    "predict": "findings in radiographs, or 3D poses from 2D keypoints",
+    "serve": "a bundle behind a local web page and a JSON API",
+    "render": "3D poses to look at: html, gif, mp4",
+    "stress": "how much worse a run gets as its input does, with curves",
+    "report": "the page of a run anew, with what stress and explain add",
+    "explain": "where a model of radiographs looks, scored against boxes",
+    "plan": "memory and time of a step on a mesh of accelerators, without either",
+    "bench": "measure the parts of a run, and of the library of attention",
+    "study": "do a grid of configs x seeds x data sets, one table for each",
 }
+TRAINER = ("train", "evaluate")
 # In these a program of the device runs again and again.
 STEPPING = (*TRAINER, "bench", "explain", "predict", "relabel", "serve", "stress", "study")
 
 
 def run(argv: list[str] | None = None) -> None:
-    """Run a command; a user's mistake ends it with one line and exit code 2.
+    """Runs a command; a user's mistake ends it with one line and exit code 2.
 
     Arguments:
       argv: arguments without the program name; sys.argv's by default.
@@ -53,29 +52,27 @@ def run(argv: list[str] | None = None) -> None:
         from jaxcxr.train import allocator
 
         allocator.restart_with_huge_pages()
+    if name not in COMMANDS:
+        hint = did_you_mean(name, COMMANDS)
+        print(f"jaxcxr: no command is called {name!r}.{hint}\n\n{usage()}", file=sys.stderr)
+        sys.exit(2)
     if name in TRAINER:
         from jaxcxr import main
 
         main.run(["jaxcxr", *rest, f"--mode={name}"])
-        return
-    if name not in COMMANDS:
-        hint = did_you_mean(name, [*COMMANDS, *TRAINER])
-        print(f"jaxcxr: no command is called {name!r}.{hint}\n\n{usage()}", file=sys.stderr)
-        sys.exit(2)
-    _run_command(name, rest)
+    else:
+        _run_command(name, rest)
 
 
 def usage() -> str:
     """The list of commands."""
-    lines = {**TRAINER, **{name: text for name, (_, text) in COMMANDS.items()}}
-    rows = "\n".join(f"  {name:<10}{text}" for name, text in lines.items())
+    rows = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
     return f"usage: jaxcxr COMMAND ...\n\n{rows}\n\n`jaxcxr COMMAND --help` says more."
 
 
 def _run_command(name: str, rest: list[str]) -> None:
-    module, text = COMMANDS[name]
-    command = importlib.import_module(module)
-    parser = argparse.ArgumentParser(prog=f"jaxcxr {name}", description=text)
+    command = importlib.import_module(f"jaxcxr.commands.{name}")
+    parser = argparse.ArgumentParser(prog=f"jaxcxr {name}", description=COMMANDS[name])
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     command.add_arguments(parser)
     args, config_flags = parser.parse_known_args(rest)

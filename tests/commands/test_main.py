@@ -165,10 +165,20 @@ def test_help_lists_the_commands_and_the_trainers_flags(capsys):
 def test_every_command_has_the_functions_the_program_calls():
     import importlib
 
-    for module, _ in command.COMMANDS.values():
-        loaded = importlib.import_module(module)
+    for name in command.COMMANDS.keys() - set(command.TRAINER):
+        loaded = importlib.import_module(f"jaxcxr.commands.{name}")
         assert callable(loaded.add_arguments)
         assert callable(loaded.run)
+    files = {path.stem for path in (ROOT / "jaxcxr" / "commands").glob("*.py")} - {"__init__"}
+    assert files == command.COMMANDS.keys() - set(command.TRAINER)
+
+
+def test_arguments_are_read_in_commands_alone():
+    reading = {
+        str(path.relative_to(ROOT / "jaxcxr")) for path in (ROOT / "jaxcxr").rglob("*.py")
+        if "import argparse" in path.read_text(encoding="utf-8")
+    }
+    assert {path for path in reading if not path.startswith("commands/")} == {"__main__.py"}
 
 
 def test_who_stops_reading_gets_no_traceback(tmp_path):

@@ -89,7 +89,7 @@ def test_commands_that_pages_show_exist_with_their_options(capsys, monkeypatch):
             part = ["chestxray14"] if part == ["SOURCE"] else part
             known = _help(name, part, capsys)
             wrong += [f"{page.name}: jaxcxr {name}: {o}" for o in options if o not in known]
-    assert seen >= {*COMMANDS, "train", "evaluate"}
+    assert seen >= COMMANDS.keys()
     assert wrong == []
 
 
