@@ -14,6 +14,7 @@ import pytest
 from docs.examples import folder_of_images
 from jaxcxr import __main__, registry
 from jaxcxr.__main__ import COMMANDS
+from tests.test_architecture import MAY_IMPORT
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -110,6 +111,22 @@ def _help(name, part, capsys):
     text = capsys.readouterr().out
     assert not ended.value.code, (name, part)
     return text
+
+
+def test_the_table_of_imports_is_that_of_the_test():
+    text = (DOCS / "architecture.md").read_text()
+    found, above = {}, set()
+    for line in text[text.index("| room | may import |"):].splitlines()[2:]:
+        if not line.startswith("|"):
+            break
+        rooms = set(re.findall(r"`(\w+)`", line.split("|")[1]))
+        allowed, _, but = line.split("|")[2].strip().partition(" but ")
+        names = {
+            "nothing of ours": set(), "all of the above": set(above) - set(but.split(", ")),
+        }.get(allowed, set(allowed.split(", ")))
+        found |= dict.fromkeys(rooms, names)
+        above |= rooms
+    assert found == {room: names - {room} for room, names in MAY_IMPORT.items()}
 
 
 def test_tables_are_up_to_date(tables, capsys):
