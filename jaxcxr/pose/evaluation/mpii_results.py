@@ -1,4 +1,4 @@
-"""Predictions of MPII's people, put to those that are labelled; the forms: `keypoint_mpii`."""
+"""Predictions of MPII's people, put to those that are labelled; the forms: `mpii_keypoints`."""
 
 import collections
 import pathlib
@@ -19,7 +19,7 @@ def read(path: str | pathlib.Path, people: People) -> np.ndarray:
     """Predicted points `[people, 16, 2]`, NaN where there are none.
 
     Raises:
-      UserError: as `keypoint_mpii.read`.
+      UserError: as `mpii_keypoints.read`.
     """
     path = pathlib.Path(path)
     if path.suffix == ".json":

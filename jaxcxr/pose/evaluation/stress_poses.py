@@ -285,7 +285,7 @@ def _height(sequences: Sequence[clips.Sequence]) -> float:
 
 
 def figure(result: Mapping) -> "Figure":
-    """The curves, see `figures_stress.pose_figure`."""
+    """The curves, see `stress_figures.pose_figure`."""
     return stress_figures.pose_figure(result)
 
 

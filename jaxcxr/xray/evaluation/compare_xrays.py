@@ -34,7 +34,7 @@ def compare(compared: Compared, resamples: int = 1000, seed: int = 0) -> dict:
     """All models, and the difference of each from the first, in the form of metrics.json.
 
     Arguments:
-      compared: of `compare_files.read`.
+      compared: as `compared_files.read` returns it.
       resamples, seed: of the bootstrap.
 
     Returns:

@@ -290,7 +290,7 @@ _TITLES = {
 
 
 def figure(result: Mapping) -> "Figure":
-    """Curves of corruptions and bars of regions, see `figures_stress.xray_figure`."""
+    """Curves of corruptions and bars of regions, see `stress_figures.xray_figure`."""
     return stress_figures.xray_figure(result)
 
 
