@@ -16,8 +16,11 @@ myst_enable_extensions = ["dollarmath", "attrs_inline"]
 myst_heading_anchors = 3
 
 # One page for each module that other programs may import; these rooms are parts of commands.
-_INNER = ("bench", "commands", "study", "deploy/serve", "xray/phantom", "pose/phantom",
-          "pose/formats", "pose/player")
+_INNER = (
+    "bench", "commands", "study", "deploy/serve", "xray/audit", "xray/explain", "xray/phantom",
+    "xray/report", "pose/formats", "pose/keypoints", "pose/phantom", "pose/player", "pose/report",
+)
+
 apidoc_modules = [{
     "path": "../jaxcxr",
     "destination": "api",
