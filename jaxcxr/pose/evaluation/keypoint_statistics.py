@@ -1,94 +1,160 @@
-"""2D keypoint metrics of many figures: outcomes first, so that every group and resample is a sum.
+"""2D keypoint metrics of many people: outcomes first, so that every group and resample is a sum.
 
 A metric is a share of what counts: of joints, or of limbs (PCP). MPII's sets are scored by PCKh,
-COCO's by OKS; where a figure has no box of the head, no torso or no area it does not count there.
+COCO's by OKS; who has no box of the head, no torso or no area does not count there.
 """
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from jaxcxr.pose.evaluation import keypoint_errors
+from jaxcxr.report.metric import Metric
 from jaxcxr.statistics.intervals import Groups, ratio
 
-METRICS = ("pckh", "pckh_auc", "pck", "pdj", "pcp", "pcp_loose", "oks")
-OF_JOINTS = ("pckh", "pckh_auc", "pck", "pdj")
-OF_LIMBS = ("pcp", "pcp_loose")
 # MPII's area under the curve is over thresholds of 0 to half a head.
 AUC_ALPHAS = tuple(np.linspace(0.0, 0.5, 51))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outcomes:
-    """One metric of every figure.
+    """One metric of every person.
 
     Attributes:
-      sums: `[figures, parts]`, what is correct: 0 or 1, or a mean of several thresholds.
-      counts: `[figures, parts]`, 1 where it counts, else 0.
+      sums: `[people, parts]`, what is correct: 0 or 1, or a mean of several thresholds.
+      counts: `[people, parts]`, 1 where it counts, else 0.
     """
 
     sums: np.ndarray
     counts: np.ndarray
 
 
-def outcomes(
-    prediction: np.ndarray,
-    target: np.ndarray,
-    visible: np.ndarray,
-    *,
-    boxes: np.ndarray | None = None,
-    heads: np.ndarray | None = None,
-    areas: np.ndarray | None = None,
-    torso: tuple[int, int] | None = None,
-    limbs: Sequence[tuple[int, int]] = (),
-    sigmas: Sequence[float] = (),
-) -> dict[str, Outcomes]:
-    """The metrics of `METRICS` that can be measured.
+@dataclasses.dataclass(frozen=True, eq=False)
+class People:
+    """People in images, each with the prediction compared with it.
 
-    Arguments:
-      prediction: `[figures, joints, 2]`, pixels; not finite: not found, so wrong.
-      target: `[figures, joints, 2]`.
-      visible: `[figures, joints]`, whether the joint is annotated.
-      boxes: `[figures]`, PCK's normaliser, pixels; NaN: none.
-      heads: `[figures]`, PCKh's; NaN: none.
-      areas: `[figures]`, square pixels, OKS's.
+    Attributes:
+      prediction: `[people, joints, 2]`, pixels; not finite: not found, so wrong.
+      target: `[people, joints, 2]`.
+      visible: `[people, joints]`, whether the joint is annotated.
+      boxes: `[people]`, PCK's normaliser, pixels; NaN: none.
+      heads: `[people]`, PCKh's; NaN: none.
+      areas: `[people]`, square pixels, OKS's.
       torso: PDJ's two joints.
       limbs: PCP's pairs of joints.
       sigmas: OKS's, `[joints]`.
-
-    Returns:
-      Name -> outcomes at the thresholds that the metrics are known by, PCKh@0.5, PCK@0.2, PDJ@0.2
-      and PCP at half a limb; parts are the joints, PCP's the limbs, OKS's the whole figure.
     """
-    joints = (prediction, target)
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    if heads is not None:
-        sizes = np.nan_to_num(heads)
-        found["pckh"] = keypoint_errors.pck_outcomes(*joints, sizes, visible, alpha=0.5)
-        curve = [keypoint_errors.pck_outcomes(*joints, sizes, visible, alpha=a)[0] for a in AUC_ALPHAS]
-        found["pckh_auc"] = _area(np.array(curve)), found["pckh"][1]
-    if boxes is not None:
-        sizes = np.nan_to_num(boxes)
-        found["pck"] = keypoint_errors.pck_outcomes(*joints, sizes, visible, alpha=0.2)
-    if torso is not None:
-        sizes = keypoint_errors.torso_size(target, torso, visible)
-        found["pdj"] = keypoint_errors.pck_outcomes(
-            *joints, sizes, visible, alpha=0.2, inclusive=False
+
+    prediction: np.ndarray
+    target: np.ndarray
+    visible: np.ndarray
+    boxes: np.ndarray | None = None
+    heads: np.ndarray | None = None
+    areas: np.ndarray | None = None
+    torso: tuple[int, int] | None = None
+    limbs: Sequence[tuple[int, int]] = ()
+    sigmas: Sequence[float] = ()
+
+    def pck(self, sizes: np.ndarray, alpha: float, inclusive: bool = True):
+        """Which joints are within `alpha` sizes, and which count; bool `[people, joints]` each."""
+        return keypoint_errors.pck_outcomes(
+            self.prediction, self.target, np.nan_to_num(sizes), self.visible, alpha=alpha,
+            inclusive=inclusive,
         )
-    if limbs:
-        for name in OF_LIMBS:
-            found[name] = keypoint_errors.pcp_outcomes(
-                *joints, limbs, visible, alpha=0.5, strict=name == "pcp"
-            )
-    if areas is not None:
-        values = keypoint_errors.oks(*joints, areas, visible, sigmas=sigmas)[:, None]
-        found["oks"] = values, ~np.isnan(values)
-    return {
-        name: Outcomes(np.where(counted, values, 0.0), counted.astype(np.float64))
-        for name, (values, counted) in found.items()
-    }
+
+    def pckh_area(self) -> tuple[np.ndarray, np.ndarray]:
+        """Area under the PCKh curve of each joint, and which count."""
+        curve = [self.pck(self.heads, alpha) for alpha in AUC_ALPHAS]
+        return _area(np.array([correct for correct, _ in curve])), curve[0][1]
+
+    def pdj(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which joints are detected, and which count."""
+        sizes = keypoint_errors.torso_size(self.target, self.torso, self.visible)
+        return self.pck(sizes, 0.2, inclusive=False)
+
+    def pcp(self, strict: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Which limbs are correct, and which count; bool `[people, limbs]` each."""
+        return keypoint_errors.pcp_outcomes(
+            self.prediction, self.target, self.limbs, self.visible, alpha=0.5, strict=strict
+        )
+
+    def oks(self) -> tuple[np.ndarray, np.ndarray]:
+        """OKS of each person, and who counts, `[people, 1]` each."""
+        values = keypoint_errors.oks(
+            self.prediction, self.target, self.areas, self.visible, sigmas=self.sigmas
+        )[:, None]
+        return values, ~np.isnan(values)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KeypointMetric(Metric):
+    """A metric of 2D keypoints: a share of what counts.
+
+    Attributes:
+      measure: what is correct and what counts, `[people, parts]` each.
+      needs: attribute of `People` without which it is left out.
+      parts: "joint", "limb", or "" for whole people.
+      excluding: whether the mean leaves out the joints that MPII leaves out.
+      note: what it is.
+    """
+
+    measure: Callable[[People], tuple[np.ndarray, np.ndarray]]
+    needs: str
+    parts: str = ""
+    excluding: bool = False
+    note: str = ""
+
+
+METRICS = (
+    KeypointMetric(
+        name="pckh", title="PCKh@0.5", parts="joint", needs="heads", excluding=True,
+        measure=lambda people: people.pck(people.heads, 0.5), undefined="no joint counts",
+        note="within 0.5 heads, a head being 0.6 times the diagonal of its box; pelvis and thorax "
+             "are not in the mean (MPII)",
+    ),
+    KeypointMetric(
+        name="pckh_auc", title="PCKh AUC", parts="joint", needs="heads", excluding=True,
+        measure=lambda people: people.pckh_area(), undefined="no joint counts",
+        note="area under PCKh over 0 to 0.5 heads, divided by 0.5",
+    ),
+    KeypointMetric(
+        name="pck", title="PCK@0.2", parts="joint", needs="boxes",
+        measure=lambda people: people.pck(people.boxes, 0.2), undefined="no joint counts",
+        note="within 0.2 times the longer side of the person's box (MPII: 200 times scale)",
+    ),
+    KeypointMetric(
+        name="pdj", title="PDJ@0.2", parts="joint", needs="torso",
+        measure=lambda people: people.pdj(), undefined="no joint counts",
+        note="within less than 0.2 times the distance of the left shoulder from the right hip",
+    ),
+    KeypointMetric(
+        name="pcp", title="PCP", parts="limb", needs="limbs",
+        measure=lambda people: people.pcp(strict=True), undefined="no limb counts",
+        note="both ends of a limb within half its length; loose: the mean of both distances",
+    ),
+    KeypointMetric(
+        name="pcp_loose", title="PCP loose", parts="limb", needs="limbs",
+        measure=lambda people: people.pcp(strict=False), undefined="no limb counts",
+    ),
+    KeypointMetric(
+        name="oks", title="OKS", needs="areas", measure=lambda people: people.oks(),
+        undefined="nobody has a labelled joint and an area",
+        note="mean over annotated figures, 0 for those that were missed",
+    ),
+)
+
+
+def outcomes(people: People) -> dict[KeypointMetric, Outcomes]:
+    """The metrics of `METRICS` that can be measured, at the thresholds they are known by."""
+    found = {}
+    for metric in METRICS:
+        needed = getattr(people, metric.needs)
+        if needed is not None and len(needed):
+            values, counted = metric.measure(people)
+            found[metric] = Outcomes(np.where(counted, values, 0.0), counted.astype(np.float64))
+    return found
 
 
 def _area(curve: np.ndarray) -> np.ndarray:
@@ -97,7 +163,7 @@ def _area(curve: np.ndarray) -> np.ndarray:
 
 
 def share(of: Outcomes, parts: Sequence[int] | None = None) -> float:
-    """The share over all figures and the parts named; NaN where nothing counts."""
+    """The share over all people and the parts named; NaN where nothing counts."""
     parts = slice(None) if parts is None else list(parts)
     total = of.counts[:, parts].sum()
     return float(of.sums[:, parts].sum() / total) if total else math.nan
@@ -112,8 +178,8 @@ def bootstrap(
     """Shares of resamples of whole images, drawn with replacement.
 
     Arguments:
-      columns: for each share its sums and counts by figure, `[figures]` each.
-      images: `[figures]`, the image of each; those of one are drawn together.
+      columns: for each share its sums and counts by person, `[people]` each.
+      images: `[people]`, the image of each; those of one are drawn together.
       resamples, seed: see `intervals.Groups.resample`.
 
     Returns:

@@ -6,11 +6,8 @@ Intervals are percentiles over resamples of whole images.
 """
 
 import hashlib
-import math
 import pathlib
 from collections.abc import Mapping, Sequence
-
-import numpy as np
 
 import jaxcxr
 from jaxcxr.errors import UserError
@@ -20,21 +17,10 @@ from jaxcxr.pose.evaluation.annotated_people import Figures
 from jaxcxr.report import tables
 from jaxcxr.statistics import intervals
 
-_TITLES = {
-    "pckh": "PCKh@0.5", "pckh_auc": "PCKh AUC", "pck": "PCK@0.2", "pdj": "PDJ@0.2", "pcp": "PCP",
-    "pcp_loose": "PCP loose", "oks": "OKS",
-}
-_NOTES = {
-    "AP": "as COCO's evaluation; resamples tend to lie above, since detections of an image drawn "
-          "twice stand together in the ranking",
-    "pckh": "within 0.5 heads, a head being 0.6 times the diagonal of its box; pelvis and thorax "
-            "are not in the mean (MPII)",
-    "pckh_auc": "area under PCKh over 0 to 0.5 heads, divided by 0.5",
-    "pck": "within 0.2 times the longer side of the person's box (MPII: 200 times scale)",
-    "pdj": "within less than 0.2 times the distance of the left shoulder from the right hip",
-    "pcp": "both ends of a limb within half its length; loose: the mean of both distances",
-    "oks": "mean over annotated figures, 0 for those that were missed",
-}
+_AP_NOTE = (
+    "as COCO's evaluation; resamples tend to lie above, since detections of an image drawn twice "
+    "stand together in the ranking"
+)
 
 
 def score_files(
@@ -142,11 +128,11 @@ def score(figures: Figures, resamples: int = 1000, seed: int = 0) -> dict:
       `per_joint` and `per_limb` alike, `counts`, `settings`. What is undefined is None: an interval
       where fewer than two images define the metric.
     """
-    found = statistics.outcomes(
+    found = statistics.outcomes(statistics.People(
         figures.prediction, figures.target, figures.visible, boxes=figures.boxes,
         heads=figures.heads, areas=figures.areas, torso=figures.torso,
         limbs=tuple(figures.limbs.values()), sigmas=figures.sigmas,
-    )
+    ))
     columns = list(_columns(figures, found))
     drawn = statistics.bootstrap(
         [(of.sums[:, parts].sum(1), of.counts[:, parts].sum(1)) for *_, of, parts in columns],
@@ -158,41 +144,38 @@ def score(figures: Figures, resamples: int = 1000, seed: int = 0) -> dict:
         values, ranges = keypoint_ap.summary(figures.matched), keypoint_ap.bootstrap(
             figures.matched, resamples, seed)
         for metric, value in values.items():
-            result["overall"] |= _entry(metric, value, ranges[metric])
+            ends = intervals.percentile_interval(ranges[metric])
+            result["overall"] |= {
+                metric: tables.value_or_none(value),
+                f"{metric}_interval": tables.interval_or_none(ends),
+            }
     for (group, name, metric, of, parts), values in zip(columns, drawn, strict=True):
         entry = result[group].setdefault(name, {}) if name else result[group]
-        entry |= _entry(metric, statistics.share(of, parts), values)
+        ends = intervals.percentile_interval(values)
+        entry |= metric.entry(statistics.share(of, parts), ends)
     result["counts"] = {**figures.counts, "joints": int(figures.visible.sum())}
     result["settings"] = {
         **figures.settings, "resamples": resamples, "seed": seed, "level": intervals.LEVEL,
         "resampled": "images",
-        "notes": {name: note for name, note in _NOTES.items() if name in result["overall"]},
+        "notes": ({"AP": _AP_NOTE} if figures.matched is not None else {}) | {
+            metric.name: metric.note for metric in found if metric.note
+        },
     }
     return result
 
 
-def _columns(figures: Figures, found: Mapping[str, statistics.Outcomes]):
+def _columns(
+    figures: Figures, found: Mapping[statistics.KeypointMetric, statistics.Outcomes]
+):
     """Every share: its group, the name of its part, its metric, its outcomes and parts."""
     for metric, of in found.items():
         parts = list(range(of.sums.shape[1]))
-        group, names = None, ()
-        if metric in statistics.OF_JOINTS:
-            group, names = "per_joint", figures.joints
-        elif metric in statistics.OF_LIMBS:
-            group, names = "per_limb", tuple(figures.limbs)
+        names = {"joint": figures.joints, "limb": tuple(figures.limbs)}.get(metric.parts, ())
         for part, name in enumerate(names):
-            yield group, name, metric, of, [part]
-        if metric in ("pckh", "pckh_auc"):
+            yield f"per_{metric.parts}", name, metric, of, [part]
+        if metric.excluding:
             parts = [part for part in parts if part not in figures.excluded]
         yield "overall", "", metric, of, parts
-
-
-def _entry(metric: str, value: float, resampled: np.ndarray) -> dict:
-    low, high = intervals.percentile_interval(resampled)
-    return {
-        metric: None if math.isnan(value) else value,
-        f"{metric}_interval": None if math.isnan(low) else [low, high],
-    }
 
 
 def _title(result: Mapping) -> str:
@@ -205,31 +188,30 @@ def _title(result: Mapping) -> str:
 def _tables(result: Mapping) -> list[list[tuple[str, ...]]]:
     """The whole, joint by joint, and limb by limb."""
     lines = [("metric", "value", "95% interval")]
-    for metric in (*keypoint_ap.METRICS, *statistics.METRICS):
-        if metric in result["overall"]:
-            value, interval = (result["overall"][f"{metric}{end}"] for end in ("", "_interval"))
-            lines.append((_TITLES.get(metric, metric), _number(value), _range(interval)))
+    titles = {name: name for name in keypoint_ap.METRICS}
+    titles |= {metric.name: metric.title for metric in statistics.METRICS}
+    for name, title in titles.items():
+        if name in result["overall"]:
+            value, interval = (result["overall"][f"{name}{end}"] for end in ("", "_interval"))
+            lines.append((title, tables.number(value), _range(interval)))
     found = [lines]
-    for group, metrics in (("joint", statistics.OF_JOINTS), ("limb", statistics.OF_LIMBS)):
+    for group in ("joint", "limb"):
         entries = result[f"per_{group}"]
-        shown = [metric for metric in metrics if any(metric in e for e in entries.values())]
+        shown = [metric for metric in statistics.METRICS
+                 if any(metric.name in entry for entry in entries.values())]
         if shown:
-            header = (group, *(_TITLES[metric] for metric in shown))
+            header = (group, *(metric.title for metric in shown))
             found.append([header, *((name, *(_cell(entry, metric) for metric in shown))
                                     for name, entry in entries.items())])
     return found
 
 
-def _cell(entry: Mapping, metric: str) -> str:
-    return f"{_number(entry[metric])} {_range(entry[f'{metric}_interval'])}"
-
-
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
+def _cell(entry: Mapping, metric: statistics.KeypointMetric) -> str:
+    return f"{metric.number(entry)} {_range(entry[metric.interval])}"
 
 
 def _range(interval: Sequence[float] | None) -> str:
-    return "[n/a]" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
+    return "[n/a]" if interval is None else tables.span(interval)
 
 
 def _remarks(result: Mapping) -> list[str]:

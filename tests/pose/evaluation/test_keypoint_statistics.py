@@ -10,6 +10,12 @@ from tests.pose.evaluation.test_pose_keypoints import generated
 LIMBS = ((0, 1), (1, 2), (3, 4))
 
 
+def outcomes(*args, **options):
+    """Outcomes by the names of their metrics."""
+    found = keypoint_statistics.outcomes(keypoint_statistics.People(*args, **options))
+    return {metric.name: of for metric, of in found.items()}
+
+
 @pytest.fixture
 def figures():
     rng = np.random.default_rng(0)
@@ -23,7 +29,7 @@ def figures():
 def test_shares_are_those_of_the_metrics(figures):
     prediction, target, visible, size = figures
     head = np.where(np.arange(40) < 3, np.nan, size)
-    found = keypoint_statistics.outcomes(
+    found = outcomes(
         prediction, target, visible, boxes=2 * size, heads=head, areas=size**2, torso=(5, 12),
         limbs=LIMBS, sigmas=keypoint_errors.COCO_SIGMAS,
     )
@@ -51,7 +57,7 @@ def test_a_perfect_prediction_has_the_area_1_and_one_half_a_head_off_none(figure
     _, target, visible, size = figures
     for offset, area in ((0.0, 1.0), (0.6, 0.0), (0.25, 0.5)):
         moved = target + np.array([offset, 0.0]) * size[:, None, None]
-        found = keypoint_statistics.outcomes(moved, target, visible, heads=size)
+        found = outcomes(moved, target, visible, heads=size)
         # Half the thresholds of a step of 0.01 stand on either side of its rise.
         assert keypoint_statistics.share(found["pckh_auc"]) == pytest.approx(area, abs=0.011)
 
