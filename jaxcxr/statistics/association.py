@@ -1,14 +1,18 @@
-"""How far a label can be told from one attribute alone, such as source, view, sex or age.
+"""How far labels can be told from attributes such as source, view, sex or age, or from features.
 
-A model that scores no better than the attribute alone may have learnt nothing but the attribute.
+A model that scores no better than an attribute alone may have learnt nothing but the attribute.
 """
 
 import math
 
 import numpy as np
+from sklearn import linear_model, pipeline, preprocessing
 from sklearn import metrics as sk
 
-POSITIVE, NEGATIVE = 1, 0
+from jaxcxr.statistics.classification import NEGATIVE, POSITIVE, UNKNOWN
+
+MOST_PROBED = 4000  # examples that a probe is fitted on; a random choice of more
+_STRENGTH = 0.1  # inverse of the L2 penalty
 
 
 def counts(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -95,3 +99,56 @@ def value_auroc(labels: np.ndarray, values: np.ndarray) -> float:
         return math.nan
     auroc = float(sk.roc_auc_score(labels[known], values[known]))
     return max(auroc, 1.0 - auroc)
+
+
+def probe_scores(
+    train: np.ndarray, labels: np.ndarray, test: np.ndarray, seed: int = 0
+) -> np.ndarray:
+    """Decision values of one probe for each label.
+
+    A probe is scikit-learn's logistic regression on standardised features. That sex or source can
+    be told from the features of a model of findings does not show that the model uses them; that
+    they cannot be told shows that it does not.
+
+    Arguments:
+      train: features `[N, d]`.
+      labels: integers `[N, C]` in {1, 0, -1 unknown}, of the same examples.
+      test: features `[M, d]`.
+      seed: of the choice of examples where there are more than `MOST_PROBED`.
+
+    Returns:
+      float64 `[M, C]`; NaN in the column of a label of which one value is missing in training.
+    """
+    found = np.full((len(test), labels.shape[1]), np.nan)
+    random = np.random.default_rng(seed)
+    for column in range(labels.shape[1]):
+        known = np.flatnonzero(labels[:, column] != UNKNOWN)
+        if len(known) > MOST_PROBED:
+            known = np.sort(random.choice(known, MOST_PROBED, replace=False))
+        values = labels[known, column]
+        if (values == POSITIVE).any() and (values == NEGATIVE).any():
+            model = pipeline.make_pipeline(
+                preprocessing.StandardScaler(),
+                linear_model.LogisticRegression(C=_STRENGTH, max_iter=1000),
+            )
+            model.fit(train[known], values == POSITIVE)
+            found[:, column] = model.decision_function(test)
+    return found
+
+
+def indicators(values: np.ndarray, groups: np.ndarray | None = None) -> tuple[np.ndarray, list]:
+    """Categories as labels, one column each.
+
+    Arguments:
+      values: `[N]` strings, "" unknown.
+      groups: the categories; by default those in `values`.
+
+    Returns:
+      Integers `[N, groups]` in {1, 0, -1}, -1 in the whole row where unknown; the groups, sorted.
+      Two groups are one column, of the second: the first is its negative.
+    """
+    names = sorted(set(values[values != ""]) if groups is None else groups)
+    columns = names[1:] if len(names) == 2 else names
+    found = np.stack([np.where(values == name, POSITIVE, NEGATIVE) for name in columns], 1)
+    found[values == ""] = UNKNOWN
+    return found, names

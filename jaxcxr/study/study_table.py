@@ -282,7 +282,7 @@ def to_markdown(table: StudyTable) -> str:
 
 
 def _digits(table: StudyTable) -> int:
-    """So many decimals that the largest mean has four figures."""
+    """Decimals that show four significant digits of the largest mean."""
     largest = max(abs(row.value.mean) for row in table.rows)
     if not math.isfinite(largest) or largest <= 0:
         return 3

@@ -1,4 +1,4 @@
-"""Annotated figures and what was predicted for each: what scoring 2D keypoints works on."""
+"""Annotated people and what was predicted for each: what scoring 2D keypoints works on."""
 
 import dataclasses
 import json
@@ -16,18 +16,18 @@ _LIMBS = (("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Figures:
+class AnnotatedPeople:
     """People that are annotated, each with the prediction that is compared with it.
 
     Attributes:
       form: "coco" or "mpii".
       joints: their names.
-      images: `[figures]`, names or numbers.
-      prediction: `[figures, joints, 2]`, pixels as the labels count them; NaN: not found.
-      target: `[figures, joints, 2]`.
-      visible: bool `[figures, joints]`, whether it is annotated.
-      boxes: `[figures]`, PCK's normaliser in pixels, NaN where unknown; none: of nobody.
-      heads: PCKh's likewise. areas: `[figures]`, OKS's, square pixels; none: no OKS.
+      images: `[people]`, names or numbers.
+      prediction: `[people, joints, 2]`, pixels as the labels count them; NaN: not found.
+      target: `[people, joints, 2]`.
+      visible: bool `[people, joints]`, whether it is annotated.
+      boxes: `[people]`, PCK's normaliser in pixels, NaN where unknown; none: of nobody.
+      heads: PCKh's likewise. areas: `[people]`, OKS's, square pixels; none: no OKS.
       sigmas: OKS's, `[joints]`.
       excluded: joints that PCKh's mean leaves out.
       matched: detections for average precision; none: the form has none.

@@ -5,9 +5,9 @@ iscrowd}], "categories": [{id, name, keypoints}]}`; keypoints are x, y and v of 
 labelled, 1 labelled but hidden, 2 visible. Predictions are `[{image_id, category_id, keypoints,
 score}]`, as COCO's server takes them; their third number is not used.
 
-For PCK, PDJ and PCP each annotated figure is compared with one detection of its image: those pairs
-whose sum of object keypoint similarities is greatest. A figure to which none is left has no joint
-right. Crowds and figures without a labelled joint do not count.
+For PCK, PDJ and PCP each annotated person is compared with one detection of its image: those pairs
+whose sum of object keypoint similarities is greatest. A person to whom none is left has no joint
+right. Crowds and people without a labelled joint do not count.
 """
 
 import collections
@@ -20,7 +20,7 @@ from scipy.optimize import linear_sum_assignment
 
 from jaxcxr.errors import UserError
 from jaxcxr.pose.evaluation import keypoint_ap, keypoint_errors
-from jaxcxr.pose.evaluation.annotated_people import Figures, numbers, read_json
+from jaxcxr.pose.evaluation.annotated_people import AnnotatedPeople, numbers, read_json
 from jaxcxr.pose.geometry import joint_sets
 
 MAX_DETECTIONS = 20
@@ -53,8 +53,8 @@ def read(
     category: str = "",
     sigmas: Sequence[float] = (),
     images: frozenset[str] | None = None,
-) -> Figures:
-    """Annotated figures with the detections of them.
+) -> AnnotatedPeople:
+    """Reads annotated people with the detections of them.
 
     Arguments:
       labels, predictions: the files.
@@ -81,12 +81,12 @@ def read(
     results, ignored = read_results(predictions, truth)
     remarks = [f"{ignored} results are of categories that are not scored: ignored"] if ignored \
         else []
-    return _figures(truth, results, sigmas, remarks)
+    return _annotated(truth, results, sigmas, remarks)
 
 
-def _figures(
+def _annotated(
     truth: Labels, results: list[dict], sigmas: Sequence[float], remarks: list[str]
-) -> Figures:
+) -> AnnotatedPeople:
     counted = [item for item in truth.annotations if _counts(item)]
     if not counted:
         raise UserError(f"{truth.path}: no annotation has a labelled keypoint; nothing to score.")
@@ -100,7 +100,7 @@ def _figures(
     if empty:
         remarks = [f"{len(empty)} of {len(annotated)} images with figures have no detection: all "
                    "of them are missed", *remarks]
-    return Figures(
+    return AnnotatedPeople(
         "coco", truth.joints, np.array([str(item["image_id"]) for item in counted]),
         np.stack(found), points[..., :2], points[..., 2] > 0,
         boxes=np.maximum(boxes[:, 2], boxes[:, 3]),

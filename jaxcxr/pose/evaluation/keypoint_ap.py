@@ -34,7 +34,7 @@ class _Matches:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _RankedDetections:
-    """Detections of all images for one category and size of figures, best first.
+    """Detections of all images for one category and size of people, best first.
 
     Attributes:
       image: `[D]`, number of the image of each.
@@ -115,7 +115,7 @@ def match(
 
 
 def summary(matched: Matched, counts: np.ndarray | None = None) -> dict[str, float]:
-    """The ten figures of `keypoint_average_precision`.
+    """The ten metrics of `keypoint_average_precision`.
 
     Arguments:
       matched: the detections.
@@ -138,7 +138,7 @@ def summary(matched: Matched, counts: np.ndarray | None = None) -> dict[str, flo
 
 
 def bootstrap(matched: Matched, resamples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
-    """The ten figures of resamples of whole images, drawn with replacement.
+    """The ten metrics of resamples of whole images, drawn with replacement.
 
     Arguments:
       matched: the detections.

@@ -1,6 +1,6 @@
 """Errors of 2D keypoints, NumPy only: PCP, PDJ, PCK, PCKh and OKS.
 
-Every function takes predictions and targets `[..., joints, 2]` in pixels, one figure per `[...]`.
+Every function takes predictions and targets `[..., joints, 2]` in pixels, one person per `[...]`.
 `visible` `[..., joints]` is the mask of joints that are annotated, none: all whose target is
 finite; the others never enter. A prediction that is not finite is a joint that was not found: it
 counts as wrong. Shares are in [0, 1]; NaN where nothing is annotated.
@@ -168,7 +168,7 @@ def pdj(
     """Percentage of detected joints: those within `alpha` times the diameter of the torso.
 
     Arguments:
-      torso: two joints of the target, a shoulder and the hip of the other side. A figure of which
+      torso: two joints of the target, a shoulder and the hip of the other side. A person of whom
         one is not annotated has no measure, and is left out.
       The others as in `pck`.
 
@@ -254,12 +254,12 @@ def oks(
     *,
     sigmas: Sequence[float] = COCO_SIGMAS,
 ) -> np.ndarray:
-    """Object keypoint similarity of each figure: mean of exp(-d^2 / (2 area (2 sigma)^2)).
+    """Object keypoint similarity of each person: mean of exp(-d^2 / (2 area (2 sigma)^2)).
 
     Arguments:
       prediction: `[..., joints, 2]`.
       target: `[..., joints, 2]`.
-      area: of the figure in square pixels, `[...]` or one number.
+      area: of the person in square pixels, `[...]` or one number.
       visible: see the module; COCO's flags above 0.
       sigmas: `[joints]`.
 

@@ -28,7 +28,7 @@ import numpy as np
 from jaxcxr.errors import UserError
 from jaxcxr.pose.evaluation import keypoint_errors, mpii_results
 from jaxcxr.pose.evaluation import mpii_structs as files
-from jaxcxr.pose.evaluation.annotated_people import Figures, numbers
+from jaxcxr.pose.evaluation.annotated_people import AnnotatedPeople, numbers
 from jaxcxr.pose.evaluation.mpii_structs import People
 from jaxcxr.pose.formats import mat_files
 
@@ -44,7 +44,7 @@ def read(
     head_boxes: str | None = None,
     origin: int = 1,
     images: frozenset[str] | None = None,
-) -> Figures:
+) -> AnnotatedPeople:
     """Labelled people with what is predicted for them.
 
     Arguments:
@@ -73,7 +73,7 @@ def read(
     names = [image for image, _ in people.names] or np.arange(len(people.target))
     names = np.asarray(names).astype(str)[chosen]
     heads, boxes = people.heads[chosen], people.boxes[chosen]
-    return Figures(
+    return AnnotatedPeople(
         "mpii", files.JOINTS, names, guesses[chosen], people.target[chosen],
         people.visible[chosen],
         boxes=None if np.isnan(boxes).all() else boxes,

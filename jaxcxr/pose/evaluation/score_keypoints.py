@@ -13,7 +13,7 @@ import jaxcxr
 from jaxcxr.errors import UserError
 from jaxcxr.pose.evaluation import coco_keypoints, keypoint_ap, mpii_keypoints
 from jaxcxr.pose.evaluation import keypoint_statistics as statistics
-from jaxcxr.pose.evaluation.annotated_people import Figures
+from jaxcxr.pose.evaluation.annotated_people import AnnotatedPeople
 from jaxcxr.report import tables
 from jaxcxr.statistics import intervals
 
@@ -54,8 +54,8 @@ def score_files(
     """
     of_coco = {"category": category, "sigmas": sigmas}
     of_mpii = {"head_boxes": head_boxes, "origin": origin}
-    figures = _read(pathlib.Path(labels), predictions, split_list, of_coco, of_mpii)
-    result = score(figures, resamples, seed)
+    people = _read(pathlib.Path(labels), predictions, split_list, of_coco, of_mpii)
+    result = score(people, resamples, seed)
     result |= {
         "inputs": {"labels": _fingerprint(labels), "predictions": _fingerprint(predictions)},
         "jaxcxr_version": jaxcxr.__version__,
@@ -65,7 +65,7 @@ def score_files(
         rows += [{"group": group, "name": name, **tables.flat(entry)}
                  for name, entry in result[f"per_{group}"].items()]
     blocks = _tables(result)
-    remarks = [*figures.remarks, *_remarks(result)]
+    remarks = [*people.remarks, *_remarks(result)]
     tables.write_result(
         out, result, rows,
         [_title(result), *("\n".join(tables.markdown(lines)) for lines in blocks), *remarks],
@@ -78,7 +78,7 @@ def score_files(
 def _read(
     labels: pathlib.Path, predictions: str, split_list: str | None, of_coco: Mapping,
     of_mpii: Mapping,
-) -> Figures:
+) -> AnnotatedPeople:
     """The labels and predictions of files of either form, told apart by the labels."""
     coco = labels.suffix != ".mat" and _starts_with(labels, b"{")
     wrong, form = (of_mpii, "MPII") if coco else (of_coco, "COCO")
@@ -116,11 +116,11 @@ def _fingerprint(name: str) -> dict[str, str]:
         return {"name": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def score(figures: Figures, resamples: int = 1000, seed: int = 0) -> dict:
+def score(people: AnnotatedPeople, resamples: int = 1000, seed: int = 0) -> dict:
     """Metrics with intervals, in the form of metrics.json.
 
     Arguments:
-      figures: labels and predictions.
+      people: labels and predictions.
       resamples, seed: of the bootstrap over images.
 
     Returns:
@@ -129,20 +129,20 @@ def score(figures: Figures, resamples: int = 1000, seed: int = 0) -> dict:
       where fewer than two images define the metric.
     """
     found = statistics.outcomes(statistics.People(
-        figures.prediction, figures.target, figures.visible, boxes=figures.boxes,
-        heads=figures.heads, areas=figures.areas, torso=figures.torso,
-        limbs=tuple(figures.limbs.values()), sigmas=figures.sigmas,
+        people.prediction, people.target, people.visible, boxes=people.boxes,
+        heads=people.heads, areas=people.areas, torso=people.torso,
+        limbs=tuple(people.limbs.values()), sigmas=people.sigmas,
     ))
-    columns = list(_columns(figures, found))
+    columns = list(_columns(people, found))
     drawn = statistics.bootstrap(
         [(of.sums[:, parts].sum(1), of.counts[:, parts].sum(1)) for *_, of, parts in columns],
-        figures.images, resamples, seed,
+        people.images, resamples, seed,
     )
-    result: dict = {"task": "keypoints", "form": figures.form, "overall": {}, "per_joint": {},
+    result: dict = {"task": "keypoints", "form": people.form, "overall": {}, "per_joint": {},
                     "per_limb": {}}
-    if figures.matched is not None:
-        values, ranges = keypoint_ap.summary(figures.matched), keypoint_ap.bootstrap(
-            figures.matched, resamples, seed)
+    if people.matched is not None:
+        values, ranges = keypoint_ap.summary(people.matched), keypoint_ap.bootstrap(
+            people.matched, resamples, seed)
         for metric, value in values.items():
             ends = intervals.percentile_interval(ranges[metric])
             result["overall"] |= {
@@ -153,11 +153,11 @@ def score(figures: Figures, resamples: int = 1000, seed: int = 0) -> dict:
         entry = result[group].setdefault(name, {}) if name else result[group]
         ends = intervals.percentile_interval(values)
         entry |= metric.entry(statistics.share(of, parts), ends)
-    result["counts"] = {**figures.counts, "joints": int(figures.visible.sum())}
+    result["counts"] = {**people.counts, "joints": int(people.visible.sum())}
     result["settings"] = {
-        **figures.settings, "resamples": resamples, "seed": seed, "level": intervals.LEVEL,
+        **people.settings, "resamples": resamples, "seed": seed, "level": intervals.LEVEL,
         "resampled": "images",
-        "notes": ({"AP": _AP_NOTE} if figures.matched is not None else {}) | {
+        "notes": ({"AP": _AP_NOTE} if people.matched is not None else {}) | {
             metric.name: metric.note for metric in found if metric.note
         },
     }
@@ -165,16 +165,16 @@ def score(figures: Figures, resamples: int = 1000, seed: int = 0) -> dict:
 
 
 def _columns(
-    figures: Figures, found: Mapping[statistics.KeypointMetric, statistics.Outcomes]
+    people: AnnotatedPeople, found: Mapping[statistics.KeypointMetric, statistics.Outcomes]
 ):
     """Every share: its group, the name of its part, its metric, its outcomes and parts."""
     for metric, of in found.items():
         parts = list(range(of.sums.shape[1]))
-        names = {"joint": figures.joints, "limb": tuple(figures.limbs)}.get(metric.parts, ())
+        names = {"joint": people.joints, "limb": tuple(people.limbs)}.get(metric.parts, ())
         for part, name in enumerate(names):
             yield f"per_{metric.parts}", name, metric, of, [part]
         if metric.excluding:
-            parts = [part for part in parts if part not in figures.excluded]
+            parts = [part for part in parts if part not in people.excluded]
         yield "overall", "", metric, of, parts
 
 

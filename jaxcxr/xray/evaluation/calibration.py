@@ -126,7 +126,7 @@ class Calibration:
         Returns:
           float64 `[..., classes]`; NaN where a logit is NaN.
 
-        Errors:
+        Raises:
           ValueError: the last axis is not that of the classes.
         """
         logits = self._checked(logits)
@@ -146,7 +146,7 @@ class Calibration:
         Returns:
           bool `[..., classes]`.
 
-        Errors:
+        Raises:
           ValueError: the last axis is not that of the classes, or a probability is NaN.
         """
         probabilities = self._checked(probabilities)

@@ -76,7 +76,7 @@ def _group_rows(
     joined: scored_files.Joined, calibration: Calibration | None,
     attributes: Mapping[str, np.ndarray], resamples: int, seed: int,
 ) -> list[dict]:
-    """The figures of subgroups, as `subgroups.rows` has them."""
+    """The metrics of subgroups, as `subgroups.rows` has them."""
     found = None
     if calibration is not None:
         found = calibration.findings(calibration.from_scores(joined.scores))

@@ -15,7 +15,7 @@ from sklearn import preprocessing
 
 from jaxcxr.data.labels import UNKNOWN
 from jaxcxr.report import stress_figures, tables
-from jaxcxr.statistics import intervals, probes, ranking
+from jaxcxr.statistics import association, intervals, ranking
 from jaxcxr.xray.images import damage
 
 if TYPE_CHECKING:
@@ -221,16 +221,16 @@ def _attributes(known, rows, seen, scored, base) -> dict:
         train = encoder.fit_transform(_columns(known, names))
         if train.shape[1] > len(names):
             test = encoder.transform(_columns(rows, names))
-            found = scored.draw(probes.scores(train, known.labels, test))
+            found = scored.draw(association.probe_scores(train, known.labels, test))
             alone[name] = scored.entry(found, base)
     told = {}
     for name in _ATTRIBUTES:
         values = getattr(known, name)
         if len(set(values) - {""}) < 2:
             continue
-        labels, groups = probes.indicators(values)
-        there, _ = probes.indicators(getattr(rows, name), groups)
-        found = scored.draw(probes.scores(seen[0], labels, seen[1]), there)
+        labels, groups = association.indicators(values)
+        there, _ = association.indicators(getattr(rows, name), groups)
+        found = scored.draw(association.probe_scores(seen[0], labels, seen[1]), there)
         told[name] = {"groups": groups, **scored.entry(found)}
     return {"findings_from": alone, "from_features": told}
 
@@ -255,7 +255,7 @@ def _sources(known, rows, seen, scored, scores) -> dict:
             "images": len(here), "within": scored.entry(scored.draw(scores[here], rows=here)),
         }
         for head, chosen in heads.items():
-            told = probes.scores(seen[0][chosen], known.labels[chosen], seen[1][here])
+            told = association.probe_scores(seen[0][chosen], known.labels[chosen], seen[1][here])
             found[name][head] = scored.entry(scored.draw(told, rows=here))
     return found
 
