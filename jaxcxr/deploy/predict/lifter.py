@@ -15,7 +15,7 @@ from jaxcxr.errors import UserError
 from jaxcxr.pose.formats import motionbert_files
 from jaxcxr.pose.formats.prediction_files import Person
 from jaxcxr.pose.geometry import cameras
-from jaxcxr.pose.keypoints import keypoint_windows
+from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.keypoints.keypoint_files import Track, Video
 
 if TYPE_CHECKING:
@@ -100,9 +100,7 @@ class Lifter:
         whole = {}
         for name, parts in lifted.items():
             whole[name] = [
-                keypoint_windows.resample_positions(
-                    part, len(track.keypoints), video.fps, self._fps
-                )
+                frame_rates.resample_positions(part, len(track.keypoints), video.fps, self._fps)
                 for track, part in zip(tracks, parts, strict=True)
             ]
         return [
@@ -142,13 +140,12 @@ def _joined(values: np.ndarray, source) -> list[np.ndarray]:
     """Values of windows as one array for each sequence."""
     if values.shape[1] == 1 < source.frames:
         return source.stitch(values)
-    lengths = [len(sequence.inputs) for sequence in source.sequences]
-    return keypoint_windows.cross_fade(values, source.windows, lengths)
+    return source.cross_fade(values)
 
 
 def _inputs(track: Track, video: Video, training_fps: float) -> np.ndarray:
     """Screen coordinates and confidence `[training frames, 17, 3]`."""
-    keypoints, confidence = keypoint_windows.resample_keypoints(
+    keypoints, confidence = frame_rates.resample_keypoints(
         track.keypoints, track.confidence, video.fps, training_fps
     )
     screen = cameras.normalize_screen(keypoints, *video.size)

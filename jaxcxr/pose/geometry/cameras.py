@@ -1,4 +1,4 @@
-"""Pinhole cameras with lens distortion, rigs of them, and the screen normalisation.
+"""Models pinhole cameras with lens distortion, camera rigs, and screen normalisation.
 
 World frame: metres, z up. Camera frame: metres, x right, y down, z forward (Human3.6M, OpenCV).
 """
@@ -16,10 +16,10 @@ _WORLD_UP = np.array([0.0, 0.0, 1.0])
 class Intrinsics:
     """Focal length, centre (pixels), distortion and image size of one camera.
 
-    The distortion is the model of Brown and Conrady with OpenCV's meaning of the coefficients:
-    `k1, k2, k3` radial, `p1, p2` tangential. Human3.6M's own calibration file uses the same order.
-    VideoPose3D lists the pair as (p2, p1) and, like the data set's first code, leaves out the
-    factor 2 of the mixed terms: less than a pixel of difference within 23 degrees of the axis.
+    Distortion follows Brown and Conrady with OpenCV's coefficients: `k1, k2, k3` radial, `p1, p2`
+    tangential, the order of Human3.6M's calibration file. VideoPose3D lists (p2, p1) and omits the
+    factor 2 of the mixed terms, as the data set's first code does; within 23 degrees of the axis
+    the difference is below a pixel.
     """
 
     fx: float
@@ -39,13 +39,13 @@ class Intrinsics:
         return np.array(dataclasses.astuple(self)[:9], np.float32)
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Image of points in the camera frame.
+        """Projects points of the camera frame to the image.
 
         Arguments:
-          points: `[..., 3]` in metres, z > 0.
+          points: `[..., 3]` in metres.
 
         Returns:
-          `[..., 2]` in pixels; NaN for points that are not in front of the lens.
+          `[..., 2]` in pixels; NaN for points behind the lens.
 
         Source: Brown, "Decentering distortion of lenses", 1966, as in `cv2.projectPoints`.
         """
@@ -58,7 +58,7 @@ class Intrinsics:
         return np.stack([self.fx * u + self.cx, self.fy * v + self.cy], axis=-1)
 
     def half_view(self) -> float:
-        """Half of the narrowest field of view, radians, lens distortion left out."""
+        """Computes half the narrowest field of view in radians, ignoring distortion."""
         reach = min(
             min(self.cx, self.width - self.cx) / self.fx,
             min(self.cy, self.height - self.cy) / self.fy,
@@ -68,13 +68,13 @@ class Intrinsics:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Camera:
-    """A camera in the room.
+    """A camera with its place in the world.
 
     Attributes:
       name: name of the camera.
       intrinsics: its lens.
       rotation: world to camera, `[3, 3]`.
-      position: in the world, metres, `[3]`.
+      position: world position in metres, `[3]`.
     """
 
     name: str
@@ -83,22 +83,22 @@ class Camera:
     position: np.ndarray
 
     def to_camera(self, points: np.ndarray) -> np.ndarray:
-        """World to camera frame, `[..., 3]` to `[..., 3]`, metres: `R (X - position)`."""
+        """Transforms world points `[..., 3]` in metres to the camera frame: `R (X - position)`."""
         return (points - self.position) @ self.rotation.T
 
     def to_world(self, points: np.ndarray) -> np.ndarray:
-        """Camera to world frame, `[..., 3]` to `[..., 3]`, metres."""
+        """Transforms points `[..., 3]` in metres from the camera frame to the world."""
         return points @ self.rotation + self.position
 
     def see(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where points of the camera frame appear, and whether they do.
+        """Projects points and tells which are in the image.
 
         Arguments:
           points: `[..., 3]` in the camera frame, metres.
 
         Returns:
-          Pixels `[..., 2]`, zero where unseen, and a mask bool `[...]`: false behind the lens
-          and outside the image.
+          Pixels `[..., 2]`, zero where unseen, and a bool mask `[...]`, False behind the lens and
+          outside the image.
         """
         pixels = self.intrinsics.project(points)
         size = np.array([self.intrinsics.width, self.intrinsics.height])
@@ -107,8 +107,7 @@ class Camera:
         return np.where(seen[..., None], pixels, 0.0), seen
 
 
-# Calibration of Human3.6M's four cameras (its metadata file; VideoPose3D's list has p1, p2
-# exchanged, see `Intrinsics`).
+# Calibration of Human3.6M's four cameras from its metadata file; VideoPose3D exchanges p1 and p2.
 HUMAN36M_INTRINSICS = {
     "54138969": Intrinsics(
         1145.0494, 1143.7811, 512.5415, 515.4515,
@@ -128,7 +127,7 @@ HUMAN36M_INTRINSICS = {
     ),
 }
 
-# Where the four cameras of Human3.6M stand for subject S1, rounded to 0.1 m: corners of a hall.
+# Positions of Human3.6M's four cameras for subject S1, rounded to 0.1 m: corners of a hall.
 _HUMAN36M_POSITIONS = {
     "54138969": (1.8, 5.0, 1.6),
     "55011271": (1.8, -5.1, 1.6),
@@ -140,16 +139,13 @@ _HUMAN36M_POSITIONS = {
 def look_at(
     name: str, intrinsics: Intrinsics, position: Sequence[float], target: Sequence[float]
 ) -> Camera:
-    """Camera at `position` that looks at `target` with a level horizon.
+    """Places a camera at `position`, looking at `target` with a level horizon.
 
     Arguments:
       name: name of the camera.
       intrinsics: its lens.
       position: world, metres, `[3]`.
       target: world, metres, `[3]`; not straight above or below the camera.
-
-    Returns:
-      The camera.
 
     Raises:
       ValueError: the line of sight is vertical.
@@ -165,7 +161,7 @@ def look_at(
 
 
 def _far_enough(offset: np.ndarray, intrinsics: Intrinsics, reach: float) -> np.ndarray:
-    """Moves a camera outwards until a ball of radius `reach` about the target is in view."""
+    """Moves a camera outwards until a ball of radius `reach` around the target is in view."""
     needed = reach / np.sin(intrinsics.half_view())
     return offset * max(1.0, needed / np.linalg.norm(offset))
 
@@ -175,16 +171,13 @@ def human36m_rig(
     reach: float = 0.0,
     rng: np.random.Generator | None = None,
 ) -> tuple[Camera, ...]:
-    """Four cameras at the corners of a hall, as in Human3.6M.
+    """Places Human3.6M's four cameras at the corners of a hall.
 
     Arguments:
-      center: point that all look at, world, metres.
-      reach: radius of the ball about `center` that must be in view, metres; the cameras move
-        outwards where the hall is too small for it.
-      rng: shifts each camera by about 0.1 m and its aim by about 0.05 m; none: no shift.
-
-    Returns:
-      Cameras named and calibrated as Human3.6M's.
+      center: point at which all cameras look, world, metres.
+      reach: radius of the ball around `center` that must be in view, metres; the cameras move
+        outwards if the hall is too small for it.
+      rng: shifts each camera by about 0.1 m and its aim by about 0.05 m; None for no shift.
     """
     center = np.asarray(center, np.float64)
     cameras = []
@@ -205,16 +198,13 @@ def random_rig(
     center: Sequence[float] = (0.0, 0.0, 0.9),
     reach: float = 0.0,
 ) -> tuple[Camera, ...]:
-    """Cameras around the scene at random bearings, heights (0.5 to 2.5 m) and distances (4 to 7 m).
+    """Places cameras at random bearings, heights (0.5 to 2.5 m) and distances (4 to 7 m).
 
     Arguments:
       rng: source of randomness.
-      count: number of cameras; they take Human3.6M's lenses in turn.
-      center: point that all look at, world, metres.
-      reach: radius of the ball about `center` that must be in view, metres.
-
-    Returns:
-      Cameras named "random0", "random1", ...
+      count: number of cameras, named "random0", ...; they take Human3.6M's lenses in turn.
+      center: point at which all cameras look, world, metres.
+      reach: radius of the ball around `center` that must be in view, metres.
     """
     center = np.asarray(center, np.float64)
     lenses = list(HUMAN36M_INTRINSICS.values())
@@ -230,19 +220,13 @@ def random_rig(
 
 
 def normalize_screen(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Pixels to screen coordinates: `X / w * 2 - [1, h / w]`, x in [-1, 1], aspect kept.
+    """Maps pixels `[..., 2]` to the screen: `X / w * 2 - [1, h / w]`, x in [-1, 1], aspect kept.
 
-    Arguments:
-      pixels: `[..., 2]`.
-      width: image width in pixels.
-      height: image height in pixels.
-
-    Returns:
-      `[..., 2]`. Source: Pavllo et al., VideoPose3D, 2019.
+    Source: Pavllo et al., VideoPose3D, 2019.
     """
     return pixels / width * 2 - np.array([1.0, height / width], dtype=pixels.dtype)
 
 
 def denormalize_screen(screen: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Inverse of `normalize_screen`, `[..., 2]` to `[..., 2]` in pixels."""
+    """Maps screen coordinates `[..., 2]` back to pixels."""
     return (screen + np.array([1.0, height / width], dtype=screen.dtype)) * width / 2

@@ -1,4 +1,4 @@
-"""Euler angles that are continuous over time, for files that animation programs interpolate."""
+"""Converts rotations to Euler angles without jumps, for animation programs that interpolate."""
 
 import warnings
 
@@ -10,19 +10,18 @@ _POLE = 1e-6
 
 
 def continuous(rotations: Rotation, order: str) -> np.ndarray:
-    """Angles of rotations over time, without jumps that the motion does not make.
+    """Computes Euler angles that are continuous over time.
 
-    Every rotation has two triples of angles, (a, b, c) and (a + 180, 180 - b, c + 180), or -b where
-    the outer axes are one, and any number of whole turns of each. Each frame takes those that are
-    nearest to the frame before. Where two axes fall together (gimbal lock) the outer angles share
-    what changes.
+    A rotation has two triples of angles, (a, b, c) and (a + 180, 180 - b, c + 180), or -b if the
+    outer axes are equal, plus any whole turns. Each frame takes the triple nearest to the previous
+    frame's. In gimbal lock both outer angles share the change.
 
     Arguments:
-      rotations: one for each frame.
-      order: the three axes in the order in which the matrices are multiplied, such as "ZYX".
+      rotations: one per frame.
+      order: the axes in the order of matrix multiplication, such as "ZYX".
 
     Returns:
-      float64 `[frames, 3]`, degrees, the first frame as SciPy gives it; the rotations are the same.
+      float64 `[frames, 3]` in degrees; the first frame is SciPy's.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Gimbal lock")
@@ -45,12 +44,12 @@ def continuous(rotations: Rotation, order: str) -> np.ndarray:
 
 
 def _wrapped(angles: np.ndarray) -> np.ndarray:
-    """Angles from -pi to pi."""
+    """Wraps angles to [-pi, pi)."""
     return (angles + np.pi) % (2 * np.pi) - np.pi
 
 
 def _nearest(angles: np.ndarray, same: bool) -> np.ndarray:
-    """For each frame that of the two triples which is nearer to the one chosen before."""
+    """Chooses in each frame the triple nearer to the one chosen before."""
     other = angles + np.pi
     other[:, 1] = -angles[:, 1] if same else np.pi - angles[:, 1]
     stays = (_wrapped(np.diff(angles, axis=0)) ** 2).sum(1)
@@ -61,9 +60,9 @@ def _nearest(angles: np.ndarray, same: bool) -> np.ndarray:
 
 
 def _at_pole(angles: np.ndarray, near: np.ndarray, order: str) -> np.ndarray:
-    """The triple of a rotation at the pole that is nearest to another triple, radians."""
+    """Returns the triple of a rotation at the pole nearest to another triple, radians."""
     first, middle, last = angles
-    # Which sign leaves the rotation as it is, is seen by trying.
+    # One of the two signs leaves the rotation unchanged; try both.
     turned = [Rotation.from_euler(order, (first + sign, middle, last + 1.0)) for sign in (1, -1)]
     back = Rotation.from_euler(order, angles).inv()
     sign = (1, -1)[int(np.argmin([(back * rotation).magnitude() for rotation in turned]))]

@@ -1,8 +1,8 @@
-"""Joint sets of detectors and data sets, and what of Human3.6M's 17 joints they hold.
+"""Converts the joint sets of detectors and data sets to Human3.6M's 17 joints.
 
-No two sets mean quite the same points: the hips of COCO are marked on the skin, those of SMPL are
-inside a body model, and Human3.6M's "neck" lies at the nose. A conversion gives the nearest point
-that a set has, so errors of converted and of native keypoints do not belong in one column.
+No two sets mean quite the same points: COCO's hips are marked on the skin, SMPL's are inside a
+body model, and Human3.6M's "neck" lies at the nose. A conversion takes the nearest point in a set,
+so never compare errors of converted keypoints with those of native ones.
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ class JointSet:
 
     Attributes:
       name: name of the set.
-      joints: names of its points; those that mean a joint of Human3.6M bear its name.
-      human36m: for each of the 17 joints the point that stands for it, or the weights of several.
+      joints: names of its points; points that match a joint of Human3.6M share its name.
+      human36m: for each of the 17 joints the corresponding point, or weights of several points.
     """
 
     name: str
@@ -38,7 +38,7 @@ class JointSet:
 
     @property
     def matrix(self) -> np.ndarray:
-        """float64 `[17, joints]`: Human3.6M's joints as sums over this set's."""
+        """Weights float64 `[17, joints]` that combine this set's points to Human3.6M's joints."""
         weights = np.zeros((HUMAN36M.num_joints, len(self.joints)))
         for row, joint in enumerate(HUMAN36M.joints):
             parts = self.human36m[joint]
@@ -54,7 +54,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _between(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
-    """The point halfway between two."""
+    """Weights of the midpoint of two points."""
     names = [*a, *(name for name in b if name not in a)]
     return {name: (a.get(name, 0.0) + b.get(name, 0.0)) / 2 for name in names}
 
@@ -63,8 +63,8 @@ _COCO = _names(
     "nose l_eye r_eye l_ear r_ear l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist "
     "l_hip r_hip l_knee r_knee l_ankle r_ankle"
 )
-# Neither the top of the head nor the neck's base is among the points of COCO; the eyes stand in
-# for the one and the middle of the shoulders for the other.
+# COCO has neither the top of the head nor the base of the neck; the eyes and the middle of the
+# shoulders stand in for them.
 _FROM_FACE = {"neck": "nose", "head": {"left_eye": 0.5, "right_eye": 0.5}}
 
 JOINT_SETS = {
@@ -96,7 +96,7 @@ JOINT_SETS = {
             **_LIMBS, "neck": "nose", "head": "head", "hip": "hip", "thorax": "thorax",
             "spine": {"hip": 0.5, "thorax": 0.5},
         }),
-        # The joint "skull" of SMPL is where the head turns; its top is as far above it again.
+        # The head turns at SMPL's joint "skull"; its top is as far above it again.
         JointSet("smpl24", _names(
             "hip l_hip r_hip spine1 l_knee r_knee spine l_ankle r_ankle spine3 l_foot r_foot "
             "thorax l_collar r_collar skull l_shoulder r_shoulder l_elbow r_elbow l_wrist "
@@ -120,7 +120,7 @@ JOINT_SETS = {
             **_LIMBS, "hip": _MIDDLE_OF_HIPS, "thorax": "thorax", "head": "head",
             "neck": {"thorax": 0.5, "head": 0.5}, "spine": _between(_MIDDLE_OF_HIPS, _THORAX),
         }),
-        # Hips, Spine, ... as the files call them. The "skull" is the joint Head, as SMPL's.
+        # The files name them Hips, Spine, ...; "skull" is their Head, at the place of SMPL's.
         JointSet("totalcapture21", _names(
             "root spine0 spine1 spine2 spine3 thorax skull r_collar r_shoulder r_elbow r_wrist "
             "l_collar l_shoulder l_elbow l_wrist r_hip r_knee r_ankle l_hip l_knee l_ankle"
@@ -148,16 +148,16 @@ _ALIASES = {"h36m": "human36m", "body_25": "openpose25", "smpl": "smpl24", "halp
 
 
 def joint_set(name: str) -> JointSet:
-    """A joint set by its name, or by the name that VideoPose3D's files give it.
+    """Looks up a joint set by its name or by VideoPose3D's name for it.
 
     Raises:
-      UserError: no such set; the message names the nearest.
+      UserError: no such set.
     """
     known = _ALIASES.get(name, name)
     if known not in JOINT_SETS:
         raise UserError(
-            f"no joint set is called {name!r}.{did_you_mean(name, JOINT_SETS)} "
-            f"Sets: {', '.join(JOINT_SETS)}."
+            f"unknown joint set {name!r}.{did_you_mean(name, JOINT_SETS)} "
+            f"Known: {', '.join(JOINT_SETS)}."
         )
     return JOINT_SETS[known]
 
@@ -166,16 +166,16 @@ Convert = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
 def to_human36m(name: str) -> Convert:
-    """What converts points of a set to Human3.6M's 17 joints.
+    """Returns a converter from a joint set to Human3.6M's 17 joints.
 
     Arguments:
-      name: of a set, see `joint_set`.
+      name: name of the set, see `joint_set`.
 
     Returns:
-      A function of points `[..., joints, 2 or 3]` and, where known, their confidence
-      `[..., joints]`; it returns `[..., 17, 2 or 3]` in the same unit and `[..., 17]`: a joint
-      is as certain as the least certain point that it is made of, and zero where that is 0. Its
-      UserError names a number of points other than the set's.
+      A function of points `[..., joints, 2 or 3]` and optionally their confidence `[..., joints]`.
+      It returns points `[..., 17, 2 or 3]` in the same unit and confidence `[..., 17]`: the lowest
+      of the points that form a joint; a joint of confidence 0 is zero. It raises a UserError if
+      the number of points is not the set's.
 
     Raises:
       UserError: no such set.

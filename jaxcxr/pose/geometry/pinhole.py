@@ -1,7 +1,7 @@
-"""Pinhole cameras estimated from joints and where they appear.
+"""Estimates the intrinsics of a camera from 3D points and their pixels.
 
-Files that give poses in the camera frame and keypoints often leave the intrinsics out. They follow
-from the two, and so does whether the two belong together at all.
+Files with poses in the camera frame and keypoints often lack the intrinsics. A fit recovers them,
+and its error shows whether poses and keypoints belong together.
 """
 
 import numpy as np
@@ -13,17 +13,17 @@ _SQUARE = 1.25  # the greatest ratio of the focal lengths
 
 
 def fit(points: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Focal lengths and centre that project points to pixels with the least squared error.
+    """Fits focal lengths and centre by least squares, outliers left out.
 
-    Points further off than three times the median of a first fit take no part in a second.
+    A second fit drops the points whose error in the first exceeds three times its median.
 
     Arguments:
       points: `[n, 3]` in the camera frame, any unit, z forward.
-      pixels: `[n, 2]`; where not finite, unseen.
+      pixels: `[n, 2]`; not finite where unseen.
 
     Returns:
-      float64 `[4]`: fx, fy, cx, cy in pixels; NaN if fewer than two points are before the lens and
-      seen.
+      float64 `[4]`: fx, fy, cx, cy in pixels; NaN if fewer than two points are seen before the
+      lens.
     """
     known = np.isfinite(pixels).all(-1) & (points[:, 2] > _NEAR)
     points, pixels = points[known].astype(np.float64), pixels[known].astype(np.float64)
@@ -46,9 +46,9 @@ def _solve(points: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 
 
 def plausible(camera: np.ndarray) -> bool:
-    """Whether focal lengths are those of a camera, whose pixels are square.
+    """Tells whether both focal lengths are positive and alike, as with square pixels.
 
-    Keypoints of another view, of people who walk upright, fit in y but not in x.
+    Keypoints of upright people from another view fit in y but not in x.
 
     Arguments:
       camera: `[4]`, see `fit`.
@@ -58,14 +58,15 @@ def plausible(camera: np.ndarray) -> bool:
 
 
 def distances(camera: np.ndarray, points: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Pixels between where points are seen and where a camera projects them.
+    """Computes the reprojection error of each point in pixels.
 
     Arguments:
       camera: `[4]`, see `fit`.
-      points: `[..., 3]`; pixels: `[..., 2]`.
+      points: `[..., 3]` in the camera frame.
+      pixels: `[..., 2]`, not finite where unseen.
 
     Returns:
-      `[...]`; infinite for points that are not before the lens, NaN for those not seen.
+      `[...]`; infinite for seen points behind the lens, NaN for unseen ones.
     """
     depth = np.where(points[..., 2] > _NEAR, points[..., 2], np.nan)[..., None]
     projected = points[..., :2] / depth * camera[:2] + camera[2:]
@@ -75,5 +76,5 @@ def distances(camera: np.ndarray, points: np.ndarray, pixels: np.ndarray) -> np.
 
 
 def vector(camera: np.ndarray) -> np.ndarray:
-    """float32 `[9]`, the intrinsics of `pose_set.pose_features`, without distortion."""
+    """Intrinsics as float32 `[9]` in the order of `pose_set.pose_features`, without distortion."""
     return np.concatenate([camera, np.zeros(5)]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Skeletons: joint names, kinematic tree, left/right swap and hop distances."""
+"""Describes skeletons: joint names, kinematic tree, left/right swap and hop distances."""
 
 import dataclasses
 import functools
@@ -11,12 +11,12 @@ from jaxcxr.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Skeleton:
-    """A set of joints joined into a tree.
+    """Joints connected to a tree.
 
     Attributes:
       name: name of the skeleton.
       joints: joint names, in the order of every array's joint axis.
-      parents: index of each joint's parent, -1 for the root; a parent stands before its children.
+      parents: index of each joint's parent, -1 for the root; parents come before their children.
       left: indices of the left joints.
       right: indices of the right joints, in the order of `left`.
     """
@@ -40,12 +40,12 @@ class Skeleton:
 
     @property
     def bones(self) -> tuple[tuple[int, int], ...]:
-        """Pairs (parent, child), one per joint but the root."""
+        """Pairs (parent, child), one for each joint except the root."""
         return tuple((parent, child) for child, parent in enumerate(self.parents) if parent >= 0)
 
     @property
     def swap(self) -> tuple[int, ...]:
-        """Permutation that exchanges left and right: `x[..., swap, :]` after negating x."""
+        """Permutation that exchanges left and right joints."""
         order = list(range(self.num_joints))
         for left, right in zip(self.left, self.right, strict=True):
             order[left], order[right] = right, left
@@ -53,14 +53,14 @@ class Skeleton:
 
     @functools.cached_property
     def hops(self) -> np.ndarray:
-        """Number of bones between each two joints, int32 `[joints, joints]`."""
+        """Number of bones between any two joints, int32 `[joints, joints]`."""
         edges = np.zeros((self.num_joints, self.num_joints))
         for parent, child in self.bones:
             edges[parent, child] = 1
         return csgraph.shortest_path(edges, directed=False, unweighted=True).astype(np.int32)
 
     def index(self, joint: str) -> int:
-        """Index of a joint by its name.
+        """Looks up the index of a joint.
 
         Raises:
           UserError: the skeleton has no such joint.
@@ -72,7 +72,7 @@ class Skeleton:
         return self.joints.index(joint)
 
     def bone_lengths(self, positions: np.ndarray) -> np.ndarray:
-        """Lengths of the bones.
+        """Computes the lengths of the bones.
 
         Arguments:
           positions: `[..., joints, 3]`, any unit.

@@ -1,4 +1,4 @@
-"""How a keypoint detector errs: noise, drift, misses, occlusion, outliers, left for right."""
+"""Simulates a keypoint detector's errors: noise, drift, misses, occlusion, outliers, swaps."""
 
 import dataclasses
 
@@ -8,24 +8,24 @@ from scipy.signal import lfilter
 from jaxcxr.errors import UserError
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 
-# Seconds that an error or an occlusion lasts: a few frames of a video, not one.
+# Seconds that an error or an occlusion lasts: several frames.
 _DRIFT_SECONDS, _BURST_SECONDS = 0.2, 0.3
 _OUTLIER_PIXELS = 50.0
-# What moves together when a side is taken for the other.
+# Joints that swap sides together.
 _LIMBS = (("hip", "knee", "ankle"), ("shoulder", "elbow", "wrist"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Detector:
-    """How keypoints are found in the image.
+    """A simulated keypoint detector.
 
     Attributes:
-      noise: standard deviation of each coordinate, pixels, new in each frame.
+      noise: standard deviation of each coordinate in pixels, drawn anew in each frame.
       dropout: probability that a joint is missed in a frame.
-      drift: standard deviation, in pixels, of an error that changes slowly (0.2 s).
-      outliers: probability that a joint is found far from where it is (50 pixels and more).
+      drift: standard deviation in pixels of an error that changes slowly (0.2 s).
+      outliers: probability that a joint is found 50 pixels or more from its place.
       occlusion: share of the time that a joint is hidden, for 0.3 s on average.
-      swap: share of the time that both arms, or both legs, are taken for each other.
+      swap: share of the time that left and right arms, or legs, are swapped.
     """
 
     noise: float = 0.0
@@ -47,7 +47,7 @@ class Detector:
 
     @property
     def label(self) -> str:
-        """Short text that tells one detector from another."""
+        """Short text that identifies the detector."""
         more = "".join(
             f"_{short}{getattr(self, name):g}"
             for name, short in (
@@ -60,18 +60,17 @@ class Detector:
     def find(
         self, pixels: np.ndarray, seen: np.ndarray, fps: float, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Keypoints as the detector gives them.
+        """Detects keypoints with simulated errors.
 
         Arguments:
-          pixels: true places `[frames, joints, 2]`; 17 joints where `swap` is above 0.
+          pixels: true places `[frames, joints, 2]`; 17 joints if `swap` is above 0.
           seen: bool `[frames, joints]`, whether they are in the image.
           fps: frames per second.
           rng: source of randomness.
 
         Returns:
           Places `[frames, joints, 2]`, 0 where missed, and confidence float32 `[frames, joints]`:
-          0 where missed, else 1, or with drift or outliers falling with the error, as detectors
-          that know when they guess.
+          0 where missed, else 1; with drift or outliers it falls with the error.
         """
         shape = seen.shape
         found = pixels + self.noise * rng.standard_normal(pixels.shape)
@@ -97,7 +96,7 @@ class Detector:
 
 
 def _slow(shape: tuple[int, ...], fps: float, rng: np.random.Generator) -> np.ndarray:
-    """Noise of variance 1 along the first axis that forgets within 0.2 s (first-order AR)."""
+    """Draws noise of variance 1, correlated over 0.2 s along the first axis (first-order AR)."""
     keep = np.exp(-1 / (_DRIFT_SECONDS * fps))
     steps = rng.standard_normal(shape)
     steps[1:] *= np.sqrt(1 - keep**2)
@@ -107,7 +106,7 @@ def _slow(shape: tuple[int, ...], fps: float, rng: np.random.Generator) -> np.nd
 def _bursts(
     shape: tuple[int, ...], share: float, fps: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Bool, True for `share` of the frames, in runs of 0.3 s on average (two-state chain)."""
+    """Draws bools, True for `share` of the frames in runs of 0.3 s on average (two-state chain)."""
     leave = min(1.0, 1 / (_BURST_SECONDS * fps))
     enter = min(1.0, leave * share / (1 - share))
     draws = rng.random(shape)

@@ -1,15 +1,15 @@
-"""Frame rates of motion sequences: the option that sources share, and records at another rate."""
+"""Resamples keypoints, positions and records; checks the frame rate that sources take."""
 
 import numpy as np
 
-from jaxcxr.pose.keypoints import keypoint_files, keypoint_windows
+from jaxcxr.pose.keypoints import keypoint_files
 
 
 def times(seconds: float, fps: float) -> np.ndarray:
-    """Times of the frames of a motion at some rate, from 0 to the last within it.
+    """Computes the times of a motion's frames at a rate, from 0 to the last within the motion.
 
     Arguments:
-      seconds: time of its last frame, the first being at 0.
+      seconds: time of the motion's last frame; the first is at 0.
       fps: frames per second.
     """
     # The last sample may fall beyond the end by a rounding error.
@@ -18,38 +18,106 @@ def times(seconds: float, fps: float) -> np.ndarray:
 
 
 def check(source: str, fps: float, native: bool = False) -> float:
-    """The option `fps` of a source.
+    """Checks a source's option `fps` and returns it.
 
     Arguments:
-      source: its name.
-      fps: the option's value.
-      native: whether 0 is allowed, for the rate that each sequence has.
+      source: name of the source.
+      fps: value of the option.
+      native: allows 0, which keeps each sequence's own rate.
 
     Raises:
-      UserError: no possible rate.
+      UserError: the rate is impossible.
     """
     return 0.0 if native and fps == 0 else keypoint_files.check_fps(fps, f"{source}: fps")
 
 
 def label(fps: float, default: float) -> str:
-    """What a variant's name says of its rate: nothing where it is the source's default."""
+    """Names a rate in a variant's name, "" for the source's default."""
     if fps == default:
         return ""
     return f"_{fps:g}fps" if fps else "_own-fps"
 
 
-def resample(record: dict, fps: float) -> dict:
-    """A record of `pose_set.pose_features` at another frame rate.
-
-    Joints and scale are interpolated linearly between neighbouring frames, keypoints as
-    `keypoint_windows.resample_keypoints` does: what is unseen stays unseen. No low-pass filter:
-    human motion holds next to nothing above 12 Hz. Between frames bones get shorter by up to
-    (angle of a step)^2 / 8 of their length; at whole ratios, such as 50 to 25, the frames are those
-    of the record.
+def training_times(frames: int, fps: float, training_fps: float) -> np.ndarray:
+    """Computes the times in seconds of a lifter's frames, from 0 to the video's end or beyond.
 
     Arguments:
-      record: its features.
-      fps: frames per second wanted; 0: those that it has.
+      frames: number of frames of the video.
+      fps: frames per second of the video.
+      training_fps: frames per second of the lifter's training data.
+    """
+    steps = (frames - 1) * training_fps / fps
+    return np.arange(int(np.ceil(steps - 1e-6)) + 1) / training_fps
+
+
+def resample_keypoints(
+    keypoints: np.ndarray, confidence: np.ndarray, fps: float, training_fps: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Interpolates keypoints linearly at another frame rate.
+
+    If one of both neighbours is unseen, the point takes the other when that is nearer, and is
+    unseen otherwise.
+
+    Arguments:
+      keypoints: `[frames, joints, 2]`.
+      confidence: `[frames, joints]`, 0 where unseen.
+      fps: their frames per second.
+      training_fps: frames per second wanted.
+
+    Returns:
+      Keypoints and confidence at `training_times`; the last frame holds after the end.
+    """
+    if fps == training_fps:
+        return keypoints, confidence
+    place = training_times(len(keypoints), fps, training_fps) * fps
+    before = np.minimum(np.floor(place + 1e-9).astype(int), len(keypoints) - 1)
+    after = np.minimum(before + 1, len(keypoints) - 1)
+    share = np.clip(place - before, 0.0, 1.0)[:, None]
+    left = (1 - share) * (confidence[before] > 0)
+    right = share * (confidence[after] > 0)
+    total = left + right
+    seen = total >= 0.5
+    divisor = np.where(seen, total, 1.0)
+    points = left[..., None] * keypoints[before] + right[..., None] * keypoints[after]
+    certain = (left * confidence[before] + right * confidence[after]) / divisor
+    points = np.where(seen[..., None], points / divisor[..., None], 0.0)
+    return points, np.where(seen, certain, 0.0).astype(confidence.dtype)
+
+
+def resample_positions(
+    positions: np.ndarray, frames: int, fps: float, training_fps: float
+) -> np.ndarray:
+    """Interpolates positions at `training_times` linearly at the frames of the video.
+
+    Arguments:
+      positions: `[training frames, ...]`.
+      frames: number of frames of the video.
+      fps: frames per second of the video.
+      training_fps: frames per second of `positions`.
+
+    Returns:
+      `[frames, ...]`.
+    """
+    if fps == training_fps:
+        return positions
+    place = np.arange(frames) * training_fps / fps
+    before = np.minimum(np.floor(place + 1e-9).astype(int), len(positions) - 1)
+    after = np.minimum(before + 1, len(positions) - 1)
+    share = np.clip(place - before, 0.0, 1.0).reshape(-1, *[1] * (positions.ndim - 1))
+    return (1 - share) * positions[before] + share * positions[after]
+
+
+def resample(record: dict, fps: float) -> dict:
+    """Resamples a record of `pose_set.pose_features` to another frame rate.
+
+    Joints and scale are interpolated linearly, keypoints by `resample_keypoints`.
+    There is no low-pass filter, since human motion has hardly any content above 12 Hz. Between
+    frames bones shorten by up to (angle of a step)^2 / 8 of their length; whole ratios, such as 50
+    to 25, keep the record's own frames.
+
+    Arguments:
+      record: the features.
+      fps: frames per second wanted; 0 keeps the record's.
 
     Returns:
       The features from the first frame to the last time within the sequence.
@@ -59,10 +127,10 @@ def resample(record: dict, fps: float) -> dict:
         return record
     count = len(times((len(record["joints"]) - 1) / own, fps))
     changed = {
-        name: keypoint_windows.resample_positions(record[name], count, fps, own)
+        name: resample_positions(record[name], count, fps, own)
         for name in ("joints", "scale") if name in record
     }
-    pixels, confidence = keypoint_windows.resample_keypoints(
+    pixels, confidence = resample_keypoints(
         record["keypoints"], record["confidence"], own, fps
     )
     changed |= {"keypoints": pixels[:count], "confidence": confidence[:count]}

@@ -1,4 +1,4 @@
-"""`.npz` files of 2D keypoints: one array, or VideoPose3D's videos of one's own."""
+"""Reads 2D keypoints from `.npz` files: plain arrays, or VideoPose3D's custom videos."""
 
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,26 +10,26 @@ from jaxcxr.data import object_arrays
 from jaxcxr.errors import UserError
 from jaxcxr.pose.keypoints.keypoint_points import LONGEST, Found, named_set, numbers, points_of
 
-# Sets told by their number of points; 17 may be COCO's or Human3.6M's.
+# Joint sets known by their number of points; 17 may be COCO's or Human3.6M's.
 _IN_ARRAYS = {25: "openpose25", 26: "halpe26", 24: "smpl24", 16: "mpii", 15: "humaneva15"}
 
 
 def read_npz(path: pathlib.Path, joints: str) -> Found:
-    """What an `.npz` file holds.
+    """Reads the people in an `.npz` file.
 
     Arguments:
       path: the file.
-      joints: name of the joint set; "": what the file says, or the number of its points.
+      joints: name of the joint set; "" to take it from the file or the number of points.
 
     Raises:
-      UserError: damaged, in neither form, or with points that are none.
+      UserError: the file is damaged, has neither form, or holds invalid points.
     """
     content = object_arrays.read_npz(path)
     if "positions_2d" in content:
         return _videopose3d(path, content, joints)
     if "keypoints" not in content:
         raise UserError(
-            f"{path}: neither keypoints nor VideoPose3D's positions_2d in it; found "
+            f"{path} has neither keypoints nor VideoPose3D's positions_2d; it has "
             f"{', '.join(content) or 'nothing'}."
         )
     values = _with_confidence(path, content["keypoints"], content.get("confidence"))
@@ -38,8 +38,8 @@ def read_npz(path: pathlib.Path, joints: str) -> Found:
     count = values.shape[2]
     if not joints and count not in _IN_ARRAYS:
         raise UserError(
-            f"{path}: {count} points may be of several joint sets; name theirs by --joints, such "
-            "as coco or human36m."
+            f"{path}: several joint sets may have {count} points; name the right one with "
+            "--joints, such as coco or human36m."
         )
     name = named_set(path, joints or _IN_ARRAYS[count], count)
     people = [str(person) for person in np.ravel(content.get("people", np.arange(len(values))))]
@@ -66,7 +66,7 @@ def _pair(path, size: Any) -> tuple[int, int]:
 
 
 def _with_confidence(path, keypoints: Any, confidence: Any) -> np.ndarray:
-    """Points `[..., frames, joints, 3]`, confidence 1 where the file has none."""
+    """Joins points and confidence to `[..., frames, joints, 3]`; the default confidence is 1."""
     values = numbers(keypoints, f"{path}, keypoints")
     if values.ndim not in (3, 4) or values.shape[-1] not in (2, 3) or not values.size:
         raise UserError(
@@ -97,7 +97,7 @@ def _by_frame(people: Sequence[str], values: np.ndarray) -> dict[int, list]:
 
 
 def _videopose3d(path, content: Mapping, joints: str) -> Found:
-    """VideoPose3D's file of videos of one's own: each camera of each video is a person here."""
+    """Reads VideoPose3D's custom videos; each camera of each video becomes a person."""
     metadata = content.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
     tracks = dict(_videopose3d_tracks(path, content["positions_2d"]))
@@ -107,7 +107,7 @@ def _videopose3d(path, content: Mapping, joints: str) -> Found:
     (count,) = counts
     joints = joints or _text(metadata.get("layout_name"))
     if not joints:
-        raise UserError(f"{path}: its metadata names no layout; name the joint set by --joints.")
+        raise UserError(f"{path}: its metadata has no layout; name the joint set with --joints.")
     videos = metadata.get("video_metadata")
     sizes = {
         _pair(path, (video.get("w"), video.get("h")))

@@ -1,17 +1,17 @@
-"""2D keypoints of a video, as detectors and trackers write them: tracks of Human3.6M's 17 joints.
+"""Reads the 2D keypoints of a video from a detector's files as tracks of Human3.6M's 17 joints.
 
-Read are, told apart by their content:
-  - JSON of COCO results, a list of {image_id, keypoints, score}, or COCO's annotations with images;
-  - JSON of AlphaPose, the same list with image_id "12.jpg" and, where it tracked, idx;
-  - a folder of OpenPose's files, one a frame, "..._000000000012_keypoints.json", with the points
-    of its models BODY_25, COCO or MPI;
+The content decides which form a file has:
+  - JSON of COCO results, a list of {image_id, keypoints, score}, or COCO annotations with images;
+  - JSON of AlphaPose, the same list with image_id "12.jpg" and, if it tracked, idx;
+  - a folder of OpenPose files, one per frame, "..._000000000012_keypoints.json", from its models
+    BODY_25, COCO or MPI;
   - JSON of AlphaPose with --format cmu or open, {"12.jpg": {bodies or people}}, or its sep-json;
   - `.npz` with `keypoints` [frames, joints, 2 or 3] or [people, frames, joints, 2 or 3], or
     VideoPose3D's `positions_2d` and `metadata`. Nothing in it is executed.
 
-Coordinates are pixels. A point of confidence 0 was not seen and may hold anything; a frame that no
-file or entry is about has no point at all. People are told apart by `track_id` or `idx`, else by
-the overlap of their boxes from frame to frame (`follow`).
+Coordinates are pixels. A point of confidence 0 was not seen and may hold anything; a frame without
+a file or entry has no points. `track_id` or `idx` identifies people, otherwise the overlap of their
+boxes from frame to frame (`keypoint_tracks.follow`).
 """
 
 import dataclasses
@@ -28,11 +28,11 @@ from jaxcxr.pose.geometry import joint_sets
 from jaxcxr.pose.keypoints import keypoint_arrays, keypoint_tracks
 from jaxcxr.pose.keypoints.keypoint_points import LARGEST, LONGEST, Found, named_set, triples
 
-# Of a file that lists points without naming them, by their number; OpenPose's 18 are COCO's and a
-# neck; the 133 and 136 of whole bodies begin with those of the body.
+# Joint set and points to keep, by the number of points in a list; the 133 and 136 points of whole
+# bodies begin with the body's. OpenPose's 18 points are COCO's and a neck.
 _LISTED = {17: ("coco", 17), 26: ("halpe26", 26), 133: ("coco", 17), 136: ("halpe26", 26)}
 _OPENPOSE = {25: "openpose25", 18: "coco", 15: "openpose15"}
-_PEOPLE = {"people": "pose_keypoints_2d", "bodies": "joints"}  # of an image; points of a person
+_PEOPLE = {"people": "pose_keypoints_2d", "bodies": "joints"}  # list of people -> their points
 _FROM_OPENPOSE18 = [0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10]
 
 _NUMBER = re.compile(r"(\d+)(?!.*\d)")
@@ -40,11 +40,11 @@ _NUMBER = re.compile(r"(\d+)(?!.*\d)")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Track:
-    """One person, from the first to the last frame in which any of its points was found.
+    """One person from the first to the last frame with any point found.
 
     Attributes:
-      person: its id.
-      start: first frame of the video that the arrays are about.
+      person: the person's id.
+      start: number of the first frame in the video.
       keypoints: float64 `[frames, 17, 2]`, pixels, zero where unseen.
       confidence: float32 `[frames, 17]` in 0 to 1, 0 where unseen.
     """
@@ -63,8 +63,8 @@ class Video:
       path: the file or folder.
       fps: frames per second.
       size: width and height of the image, pixels.
-      joint_set: which the points were given in.
-      tracks: one for each person.
+      joint_set: name of the joint set of the file.
+      tracks: one per person.
     """
 
     path: pathlib.Path
@@ -81,17 +81,17 @@ def read(
     size: tuple[int, int] | None = None,
     joints: str = "",
 ) -> Video:
-    """The tracks of a file.
+    """Reads the tracks in a file.
 
     Arguments:
       path: the file, or the folder of OpenPose's files.
-      fps: frames per second; None: what an `.npz` says.
-      size: width and height of the image, pixels; None: what the file says.
-      joints: the joint set, see `joint_sets.joint_set`; "": told by the number of points.
+      fps: frames per second; None to take it from an `.npz`.
+      size: width and height of the image in pixels; None to take it from the file.
+      joints: the joint set, see `joint_sets.joint_set`; "" to infer it from the number of points.
 
     Raises:
-      UserError: no such file, none of these forms, points of another number, not finite, no person
-        in it, or a size or a frame rate that nothing tells.
+      UserError: the file is absent, malformed or holds nobody, or its frame rate or image size is
+        unknown.
     """
     path = pathlib.Path(path).expanduser()
     if not path.exists():
@@ -113,22 +113,22 @@ def from_json(
     size: tuple[int, int] | None = None,
     joints: str = "",
 ) -> Video:
-    """The tracks of the content of a JSON file of a whole video.
+    """Reads the tracks in the content of a JSON file.
 
     Arguments:
-      content: of the file.
-      name: what it is called in messages, and `path` of the result.
+      content: content of the file.
+      name: its name in messages, and `path` of the result.
       fps, size, joints: as in `read`.
 
     Raises:
-      UserError: as `read`.
+      UserError: as in `read`.
     """
     path = pathlib.Path(name)
     return _video(path, _one_file(path, _parsed(content, path), joints), fps, size)
 
 
 def _video(path: pathlib.Path, found: Found, fps, size) -> Video:
-    """The people that were found, each with a track."""
+    """Links the people of all frames to tracks."""
     size = _size(path, found.sizes, size)
     fps = check_fps(found.fps if fps is None else fps, str(path))
     people = keypoint_tracks.follow(found.frames, fps)
@@ -144,15 +144,15 @@ def _video(path: pathlib.Path, found: Found, fps, size) -> Video:
 
 
 def check_fps(fps: float | None, where: str) -> float:
-    """A frame rate from 1 to 1,000.
+    """Returns a frame rate if it is from 1 to 1,000.
 
     Raises:
-      UserError: none, or another.
+      UserError: it is None or out of range.
     """
     if fps is None:
         raise UserError(f"{where} does not say its frames per second; give --fps, such as 30.")
     if not 1 <= fps <= 1000:
-        raise UserError(f"{where}: {fps:g} frames per second; from 1 to 1,000 are possible.")
+        raise UserError(f"{where}: {fps:g} frames per second; give a rate from 1 to 1,000.")
     return float(fps)
 
 
@@ -197,11 +197,11 @@ def _parsed(content: bytes, path: pathlib.Path) -> Any:
     try:
         return json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON file ({error}); write it anew.") from error
+        raise UserError(f"{path} is no valid JSON ({error}); write it again.") from error
 
 
 def _one_file(path: pathlib.Path, content: Any, joints: str) -> Found:
-    """JSON of a whole video."""
+    """Reads the people in the JSON of a whole video."""
     if isinstance(content, dict) and content and all(
         _bodies(image) is not None for image in content.values()
     ):
@@ -211,14 +211,14 @@ def _one_file(path: pathlib.Path, content: Any, joints: str) -> Found:
 
 
 def _listed(path: pathlib.Path, content: Any, joints: str) -> Found:
-    """COCO's results or annotations, or AlphaPose's list."""
+    """Reads COCO's results or annotations, or AlphaPose's list."""
     entries, images = content, {}
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         entries, images = content["annotations"], _images(path, content.get("images", []))
     if not isinstance(entries, list) or not entries:
         raise UserError(
             f"{path}: neither a list of people with image_id and keypoints (COCO, AlphaPose) nor "
-            "COCO's annotations; or it is empty. OpenPose's files are given by their folder."
+            "COCO annotations, or it is empty. For OpenPose, give the folder of its files."
         )
     rows = []
     for number, entry in enumerate(entries):
@@ -244,7 +244,7 @@ def _listed(path: pathlib.Path, content: Any, joints: str) -> Found:
     else:
         raise UserError(
             f"{path}: {count} points; {', '.join(map(str, _LISTED))} are known in such a list. "
-            "Name others by --joints."
+            "Name other joint sets with --joints."
         )
     frames: dict[int, list] = {}
     for frame, person, points in rows:
@@ -254,7 +254,7 @@ def _listed(path: pathlib.Path, content: Any, joints: str) -> Found:
 
 
 def _images(path, entries: Any) -> dict:
-    """COCO's list of images: id -> (file name or id, size or None)."""
+    """Reads COCO's list of images: id -> (file name or id, size or None)."""
     found = {}
     for number, image in enumerate(entries if isinstance(entries, list) else []):
         where = f"{path}, image {number}"
@@ -268,20 +268,20 @@ def _images(path, entries: Any) -> dict:
 
 
 def _frame(image: Any, where: str) -> int:
-    """Number of the frame: the last number in the name of the image."""
+    """Reads the number of a frame, the last number in the image's name."""
     if isinstance(image, str):
         match = _NUMBER.search(pathlib.PurePath(image).stem)
         image = int(match[1]) if match and len(match[1]) <= 18 else None
     if not isinstance(image, int) or image < 0:
         raise UserError(
-            f"{where}: the image has no number by which frames could be ordered; names such as "
-            '"000012.jpg" have.'
+            f"{where}: the image has no number to order frames by; name images such as "
+            '"000012.jpg".'
         )
     return image
 
 
 def _person(entry: Mapping) -> str | None:
-    """The id that a tracker gave: `track_id`, or AlphaPose's `idx`, which may be a list."""
+    """Reads a tracker's id: `track_id`, or AlphaPose's `idx`, which may be a list."""
     for key in ("track_id", "idx"):
         value = entry.get(key)
         while isinstance(value, list) and len(value) == 1:
@@ -294,27 +294,27 @@ def _person(entry: Mapping) -> str | None:
 
 
 def _checked_span(path, frames: dict[int, list]) -> dict[int, list]:
-    """The frames counted from the first; a video has no gap of hours."""
+    """Counts frames from the first; refuses gaps too long for one video."""
     first, last = min(frames), max(frames)
     if last - first >= min(LONGEST, 1000 + 100 * len(frames)):
         raise UserError(
-            f"{path}: {len(frames)} frames numbered {first} to {last} are no video; number "
-            "frames one after the other."
+            f"{path}: {len(frames)} frames numbered {first} to {last} are not one video; number "
+            "frames consecutively."
         )
     return {frame - first: people for frame, people in frames.items()}
 
 
 def _folder(folder: pathlib.Path, joints: str) -> Found:
-    """OpenPose's files, or those of AlphaPose's sep-json, one for each frame."""
+    """Reads OpenPose's files or AlphaPose's sep-json, one file per frame."""
     files = sorted(folder.glob("*.json"))
     if not files:
-        raise UserError(f"{folder}: no .json file in it; OpenPose writes one for each frame.")
+        raise UserError(f"{folder} has no .json file; OpenPose writes one per frame.")
     named = ((file.stem.removesuffix("_keypoints"), _json(file), str(file)) for file in files)
     return _by_image(folder, named, joints)
 
 
 def _bodies(content: Any) -> list | None:
-    """People of one image, in the forms of OpenPose, and of AlphaPose with --format cmu."""
+    """Finds the people of one image as OpenPose and AlphaPose's --format cmu list them."""
     found = [content.get(key) for key in _PEOPLE] if isinstance(content, dict) else []
     return next((people for people in found if isinstance(people, list)), None)
 
@@ -322,16 +322,22 @@ def _bodies(content: Any) -> list | None:
 def _by_image(
     path: pathlib.Path, named: Iterable[tuple[str, Any, str]], joints: str
 ) -> Found:
-    """People of images: the name of each image, its content, and where that stands."""
+    """Reads people image by image.
+
+    Arguments:
+      path: the file or folder.
+      named: name of each image, its content, and its place for messages.
+      joints: as in `read`.
+    """
     frames: dict[int, list] = {}
     counts: set[int] = set()
     for name, content, where in named:
         people = _bodies(content)
         if people is None:
-            raise UserError(f"{where}: no list of people, which OpenPose's files have.")
+            raise UserError(f"{where}: no list of people, as in OpenPose's files.")
         frame = _frame(name, where)
         if frame in frames:
-            raise UserError(f"{where}: another part of {path} is about frame {frame} too.")
+            raise UserError(f"{where}: frame {frame} comes twice in {path}.")
         frames[frame] = []
         for person in people:
             listed = [person.get(key) for key in _PEOPLE.values()] if isinstance(person, dict) \
@@ -355,7 +361,8 @@ def _by_image(
         name = _OPENPOSE[count]
     else:
         raise UserError(
-            f"{path}: {count} points; OpenPose's 25 (BODY_25), 18 (COCO) and 15 (MPI) are read."
+            f"{path}: {count} points, but OpenPose has 25 (BODY_25), 18 (COCO) or 15 (MPI); name "
+            "other joint sets with --joints."
         )
     if count == 18:
         frames = {
@@ -366,7 +373,7 @@ def _by_image(
 
 
 def _openpose_id(person: Mapping) -> str | None:
-    """OpenPose's person_id is [-1] where it did not track."""
+    """Reads OpenPose's person_id, which is [-1] without tracking."""
     return _person({"idx": person.get("person_id")}) if person.get("person_id") != [-1] else None
 
 

@@ -1,4 +1,4 @@
-"""Points as keypoint files list them, checked."""
+"""Checks the points that keypoint files list."""
 
 import dataclasses
 from typing import Any
@@ -14,7 +14,7 @@ LARGEST = 1e6  # pixels
 
 @dataclasses.dataclass
 class Found:
-    """What a file holds: for each frame its people as (id or None, points `[joints, 3]`)."""
+    """Content of a file: the people of each frame as (id or None, points `[joints, 3]`)."""
 
     joint_set: str
     frames: dict[int, list[tuple[str | None, np.ndarray]]]
@@ -23,45 +23,45 @@ class Found:
 
 
 def numbers(values: Any, where: str) -> np.ndarray:
-    """A list of numbers, which may be nested, as float64.
+    """Converts a list of numbers, nested or not, to float64.
 
     Raises:
-      UserError: something else; `where` begins the message.
+      UserError: it holds something else; the message begins with `where`.
     """
     try:
         return np.array(values, np.float64)
     except (ValueError, TypeError, OverflowError) as error:
-        raise UserError(f"{where}: the keypoints are no list of numbers.") from error
+        raise UserError(f"{where}: keypoints must be a list of numbers.") from error
 
 
 def points_of(values: np.ndarray, where: str) -> np.ndarray:
-    """Points `[..., joints, 3]` checked, unseen ones zero, confidence cut at 1.
+    """Checks points `[..., joints, 3]`, zeroes unseen ones, and cuts confidence at 1.
 
-    COCO's annotations have 0, 1 (hidden) and 2 in its place: hidden ones were marked by people too.
+    COCO's annotations have visibility instead: 0, 1 (hidden, but marked by people) and 2.
 
     Raises:
-      UserError: a place or a confidence that is none; `where` begins the message.
+      UserError: a place or a confidence is invalid; the message begins with `where`.
     """
     confidence = values[..., 2]
     if not np.isfinite(confidence).all() or (confidence < 0).any():
-        raise UserError(f"{where}: a confidence is not a number of at least 0.")
+        raise UserError(f"{where}: a confidence is negative or not finite.")
     seen = confidence > 0
     wrong = seen & ~(np.abs(values[..., :2]) <= LARGEST).all(-1)
     if wrong.any():
         joint = int(np.argwhere(wrong)[0][-1])
         raise UserError(
-            f"{where}: point {joint} is not at a place in an image; where a point was not found, "
-            "give the confidence 0."
+            f"{where}: point {joint} lies at no place in an image; give points that were not "
+            "found the confidence 0."
         )
     cut = np.minimum(confidence, 1.0)
     return np.where(seen[..., None], np.concatenate([values[..., :2], cut[..., None]], -1), 0.0)
 
 
 def triples(values: Any, where: str) -> np.ndarray:
-    """x, y and confidence one after the other, as points `[joints, 3]`.
+    """Reshapes a flat list of x, y and confidence to points `[joints, 3]`.
 
     Raises:
-      UserError: a number of numbers that three does not divide, or as `points_of`.
+      UserError: the length is no multiple of three, or as in `points_of`.
     """
     flat = numbers(values, where)
     if flat.ndim != 1 or not len(flat) or len(flat) % 3:
@@ -73,10 +73,10 @@ def triples(values: Any, where: str) -> np.ndarray:
 
 
 def named_set(path, name: str, count: int) -> str:
-    """The set that the user names.
+    """Looks up a joint set that must have `count` points.
 
     Raises:
-      UserError: no such set, or it has another number of points than `count`.
+      UserError: no such set, or it has another number of points.
     """
     known = joint_sets.joint_set(name)
     if len(known.joints) != count:

@@ -1,32 +1,32 @@
-"""Who is who from frame to frame, where the detector did not say."""
+"""Follows people from frame to frame where the detector gives no ids."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-# Boxes that overlap less, and centres farther apart than half a box, are of different people.
+# Different people: boxes that overlap less, or centres more than half a box apart.
 _OVERLAP, _FAR = 0.1, 0.5
-_PATIENCE = 0.5  # seconds that a person may be out of sight and still be the same
+_PATIENCE = 0.5  # seconds that a person may be out of sight
 
 Person = tuple[str | None, np.ndarray]
 
 
 def follow(frames: Mapping[int, Sequence[Person]], fps: float) -> dict[str, dict[int, np.ndarray]]:
-    """People over time: by the ids that the file gives, the others by where they are.
+    """Links people over time by their ids, or by position if they have none.
 
-    A person without id continues the track whose last box overlaps its own most (intersection over
-    union), or whose centre is nearest; pairs are joined greedily, the best first. A person found in
-    fewer points continues a track too, for the boxes are about the points that both have.
+    A person without id continues the track with the largest overlap of boxes (intersection over
+    union), else the one with the nearest centre; the best pairs are joined first. Boxes enclose
+    only the points that both detections have, so partly found people continue their tracks.
 
     Arguments:
-      frames: number of the frame -> its people as (id or None, points `[joints, 3]`: x, y and
-        confidence, which is 0 where a point was not found).
+      frames: frame number -> its people as (id or None, points `[joints, 3]`: x, y and confidence,
+        0 for points not found).
       fps: frames per second.
 
     Returns:
-      Id -> {frame: points}; people without id are "0", "1", ... in the order of their first
-      appearance, or the next numbers that no file gave. An id that stands twice in a frame keeps
-      the person with the greater sum of confidences.
+      Id -> {frame: points}. People without id are numbered "0", "1", ... by first appearance,
+      skipping ids in the file. Of an id that comes twice in a frame, the person with the greater
+      sum of confidences stays.
     """
     tracks: dict[str, dict[int, np.ndarray]] = {}
     given = {person for people in frames.values() for person, _ in people if person is not None}
@@ -55,7 +55,7 @@ def follow(frames: Mapping[int, Sequence[Person]], fps: float) -> dict[str, dict
 
 
 def _continued(before: Mapping[str, np.ndarray], now: Sequence[np.ndarray]):
-    """Pairs of the track, None for a new one, and the points that go on with it."""
+    """Pairs each detection with the track it continues, None for a new track."""
     scores = [
         (likeness(before[name], points), name, index)
         for name in before for index, points in enumerate(now)
@@ -68,15 +68,15 @@ def _continued(before: Mapping[str, np.ndarray], now: Sequence[np.ndarray]):
 
 
 def likeness(a: np.ndarray, b: np.ndarray) -> float:
-    """How much two detections look like one person: above 1 by overlap, above 0 by nearness.
+    """Scores how likely two detections are the same person.
 
     Arguments:
       a: points `[joints, 3]`, confidence last.
       b: the same.
 
     Returns:
-      1 + the intersection over union of the boxes about the points that both have, if that is at
-      least 0.1; else how much nearer than half a box the centres are; 0 for different people.
+      1 plus the intersection over union of the boxes around the common points, if that is at least
+      0.1; otherwise 1 minus the distance of the centres over half a box, at least 0.
     """
     both = (a[:, 2] > 0) & (b[:, 2] > 0)
     if not both.any():

@@ -199,3 +199,26 @@ class Clips:
             else part * sequence.scale.reshape(-1, *[1] * (part.ndim - 1))
             for part, sequence in zip(whole, self.sequences, strict=True)
         ]
+
+    def cross_fade(self, values: np.ndarray) -> list[np.ndarray]:
+        """Averages overlapping windows, each weighted by a raised cosine.
+
+        Arguments:
+          values: `[windows, frames, ...]` in the order of the windows, which together cover every
+            frame; padding is dropped.
+
+        Returns:
+          float64 `[sequence frames, ...]` for each sequence.
+        """
+        weight = np.sin(np.pi * (np.arange(self.frames) + 0.5) / self.frames) ** 2  # never 0
+        tail = [1] * (values.ndim - 2)
+        lengths = [len(sequence.joints) for sequence in self.sequences]
+        sums = [np.zeros((length, *values.shape[2:])) for length in lengths]
+        weights = [np.zeros(length) for length in lengths]
+        for (which, start), value in zip(self.windows, values, strict=True):
+            kept = min(self.frames, lengths[which] - start)
+            sums[which][start : start + kept] += weight[:kept].reshape(-1, *tail) * value[:kept]
+            weights[which][start : start + kept] += weight[:kept]
+        return [
+            total / known.reshape(-1, *tail) for total, known in zip(sums, weights, strict=True)
+        ]

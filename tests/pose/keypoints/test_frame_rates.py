@@ -123,3 +123,50 @@ def test_predict_takes_the_rate_of_the_run():
     for options, expected in (({}, 50.0), ({"fps": 25.0}, 25.0)):
         config_lib.set_source(settings, "cmu_mocap", **options)
         assert pose_runs.training_fps(settings) == expected
+
+
+@pytest.mark.parametrize(
+    ("fps", "training_fps"), [(30, 50), (60, 50), (25, 50), (29.97, 50), (1, 50)]
+)
+def test_motion_at_constant_speed_comes_back(fps, training_fps):
+    frames = 37
+    keypoints = np.arange(frames)[:, None, None] / fps * np.ones((1, 17, 2))
+    confidence = np.linspace(0.2, 0.9, frames, dtype=np.float32)[:, None] * np.ones((1, 17))
+    points, certain = frame_rates.resample_keypoints(keypoints, confidence, fps, training_fps)
+    times = frame_rates.training_times(frames, fps, training_fps)
+    end = (frames - 1) / fps
+    assert times[-2] < end <= times[-1] + 1e-6
+    np.testing.assert_allclose(points[:, 0, 0], np.minimum(times, end), atol=1e-9)
+    assert (certain > 0).all()
+    back = frame_rates.resample_positions(points, frames, fps, training_fps)
+    np.testing.assert_allclose(back[:-1], keypoints[:-1], atol=1e-9)
+    assert np.abs(back[-1] - keypoints[-1]).max() <= 1 / training_fps
+
+
+def test_the_same_rate_changes_nothing():
+    keypoints = np.random.default_rng(0).normal(size=(5, 17, 2))
+    confidence = np.ones((5, 17), np.float32)
+    points, certain = frame_rates.resample_keypoints(keypoints, confidence, 50, 50)
+    assert points is keypoints
+    assert certain is confidence
+    assert frame_rates.resample_positions(keypoints, 5, 50, 50) is keypoints
+
+
+def test_unseen_points_do_not_draw_seen_ones():
+    keypoints = np.array([10.0, 0.0, 30.0, 40.0])[:, None, None] * np.ones((1, 1, 2))
+    confidence = np.array([[1.0], [0], [0.5], [1]], np.float32)
+    points, certain = frame_rates.resample_keypoints(keypoints, confidence, 10, 40)
+    # Quarters of a frame: 10 until the middle of the gap, then 30, then between 30 and 40.
+    np.testing.assert_allclose(
+        points[:, 0, 0], [10, 10, 10, 0, 0, 0, 30, 30, 30, 32.5, 35, 37.5, 40]
+    )
+    np.testing.assert_allclose(
+        certain[:, 0], [1, 1, 1, 0, 0, 0, 0.5, 0.5, 0.5, 0.625, 0.75, 0.875, 1]
+    )
+
+
+def test_a_single_frame():
+    keypoints, confidence = np.ones((1, 17, 2)), np.ones((1, 17), np.float32)
+    points, _ = frame_rates.resample_keypoints(keypoints, confidence, 30, 50)
+    np.testing.assert_array_equal(points, keypoints)
+    assert len(frame_rates.resample_positions(points, 1, 30, 50)) == 1

@@ -162,7 +162,7 @@ def test_alphapose_in_the_forms_of_others(tmp_path, form, inner):
         for track, points in zip(video.tracks, coco, strict=True):
             assert_is(track, "coco", points)
     content["4"] = content["3.jpg"]
-    with pytest.raises(UserError, match="is about frame 4 too"):
+    with pytest.raises(UserError, match="frame 4 comes twice"):
         read(write(tmp_path / "twice.json", content))
     content["4"] = {form: [{}]}
     with pytest.raises(UserError, match="without pose_keypoints_2d or joints"):
@@ -244,10 +244,10 @@ GOOD[..., 2] = 0.5
 @pytest.mark.parametrize(("change", "message"), [
     (lambda p: p[:, :16], "48 numbers|16 points; 17, 26"),
     (lambda p: p[:, :, :2], "x, y and confidence one after the other"),
-    (lambda p: np.where(np.arange(3) < 1, np.nan, p), "point 0 is not at a place"),
-    (lambda p: np.where(np.arange(3) < 2, p, np.nan), "confidence is not a number"),
-    (lambda p: np.where(np.arange(3) < 2, p, -1), "confidence is not a number"),
-    (lambda p: np.where(np.arange(3) < 2, p * 1e9, 1), "not at a place"),
+    (lambda p: np.where(np.arange(3) < 1, np.nan, p), "point 0 lies at no place"),
+    (lambda p: np.where(np.arange(3) < 2, p, np.nan), "confidence is negative or not finite"),
+    (lambda p: np.where(np.arange(3) < 2, p, -1), "confidence is negative or not finite"),
+    (lambda p: np.where(np.arange(3) < 2, p * 1e9, 1), "lies at no place"),
     (lambda p: np.where(np.arange(3) < 2, p, 0), "no point of any person"),
 ])
 def test_bad_points_in_lists(tmp_path, change, message):
@@ -264,7 +264,7 @@ def test_bad_points_in_lists(tmp_path, change, message):
     ([entry(0, GOOD[0]), entry(1, np.tile(GOOD[0], (2, 1))[:26])], "26 points, but 17"),
     ([entry("first.jpg", GOOD[0])], "has no number"),
     ([entry(1.5, GOOD[0])], "image_id must be"),
-    ([entry(0, GOOD[0]), entry(391895, GOOD[1])], "are no video"),
+    ([entry(0, GOOD[0]), entry(391895, GOOD[1])], "are not one video"),
 ])
 def test_bad_lists(tmp_path, content, message):
     with pytest.raises(UserError, match=message):
@@ -288,13 +288,13 @@ def test_what_nothing_tells_is_asked_for(tmp_path):
 @pytest.mark.parametrize(("arrays", "message"), [
     ({"keypoints": np.zeros((0, 17, 2))}, "at least one frame"),
     ({"keypoints": np.zeros((17, 2))}, r"shape \[17, 2\]"),
-    ({"keypoints": GOOD}, "name theirs by --joints"),
-    ({"keypoints": np.full((2, 16, 2), np.nan)}, "give the confidence 0"),
+    ({"keypoints": GOOD}, "name the right one with --joints"),
+    ({"keypoints": np.full((2, 16, 2), np.nan)}, "the confidence 0"),
     ({"keypoints": GOOD[:, :16, :2], "confidence": np.ones((4, 17))}, "confidence has the shape"),
     ({"keypoints": GOOD, "joint_set": "coco", "people": ["a", "b"]}, "1 people, but the ids a, b"),
     ({"keypoints": GOOD, "joint_set": "coco", "image_size": [1, 2, 3]}, "width and height"),
-    ({"poses": GOOD}, "found poses"),
-    ({"keypoints": np.array(["a"])}, "no list of numbers"),
+    ({"poses": GOOD}, "it has poses"),
+    ({"keypoints": np.array(["a"])}, "must be a list of numbers"),
     ({"positions_2d": {}}, "no video"),
 ])
 def test_bad_arrays(tmp_path, arrays, message):
@@ -316,10 +316,10 @@ def test_openpose_folders_with_mistakes(tmp_path):
     with pytest.raises(UserError, match="without pose_keypoints_2d"):
         read(folder)
     write(folder / "a_1_keypoints.json", {"people": [{"pose_keypoints_2d": [1.0] * 48}]})
-    with pytest.raises(UserError, match="16 points; OpenPose's 25"):
+    with pytest.raises(UserError, match="16 points, but OpenPose has 25"):
         read(folder)
     write(folder / "b_1_keypoints.json", {"people": []})
-    with pytest.raises(UserError, match="about frame 1 too"):
+    with pytest.raises(UserError, match="frame 1 comes twice"):
         read(folder)
 
 

@@ -133,3 +133,38 @@ def test_views_are_of_takes_and_chunks_of_motions(name, camera, take, motion):
     empty = np.zeros((1, 17, 3), np.float32)
     sequence = clips.Sequence(name, "S", "Walking", camera, empty, empty)
     assert (sequence.take, sequence.motion) == (take, motion)
+
+
+def blank_clips(lengths, frames, stride):
+    sequences = [
+        clips.Sequence(f"{i:03d}", "", "", "", np.zeros((n, 17, 3), np.float32),
+                       np.zeros((n, 17, 3), np.float32)) for i, n in enumerate(lengths)
+    ]
+    return clips.Clips(sequences, frames, stride)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 9, 27])
+def test_windows_of_any_length_leave_no_seam(frames):
+    lengths = [1, frames, frames + 1, 5 * frames // 2 + 1, 100]
+    source = blank_clips(lengths, frames, max(1, frames // 2))
+    constant = np.full((len(source), frames, 2), 3.25)
+    for length, whole in zip(lengths, source.cross_fade(constant), strict=True):
+        assert whole.shape == (length, 2)
+        np.testing.assert_allclose(whole, 3.25, rtol=1e-14)
+    # What depends on the frame alone comes out as it is, in whatever window it stood.
+    exact = np.stack([np.arange(start, start + frames) * 1.0 for _, start in source.windows])
+    for whole in source.cross_fade(exact):
+        np.testing.assert_allclose(whole, np.arange(len(whole)), atol=1e-12)
+
+
+def test_windows_that_disagree_fade_into_each_other():
+    frames, length = 16, 24
+    source = blank_clips([length], frames, 8)
+    assert source.windows == [(0, 0), (0, 8)]
+    values = np.stack([np.zeros(frames), np.ones(frames)])[..., None]
+    (whole,) = source.cross_fade(values)
+    assert (whole[:8] == 0).all()
+    assert (whole[16:] == 1).all()
+    # sin^2 of half a window and of the other half add up to 1.
+    phase = np.pi * (np.arange(8) + 0.5) / frames
+    np.testing.assert_allclose(whole[8:16, 0], np.sin(phase) ** 2, atol=1e-12)
