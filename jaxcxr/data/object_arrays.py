@@ -1,8 +1,8 @@
-"""Reads `.npz` files with object arrays and `.pkl` files of arrays without executing anything.
+"""Reads `.npz` files with object arrays and pickles of arrays without executing anything.
 
-The motion data sets of the field are published as pickles of dicts of arrays. A pickle is a
-program; this reads those that build nothing but dicts, lists, tuples, sets, text, numbers and
-NumPy arrays, and refuses every other before anything of it has run.
+Many motion data sets are published as pickles of dicts of arrays. A pickle is a program; this
+reader accepts those that build dicts, lists, tuples, sets, text, numbers and NumPy arrays, and
+refuses all others before they run.
 """
 
 import io
@@ -20,7 +20,7 @@ from jaxcxr.errors import UserError
 
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), np.generic)
 
-# Stands for NumPy's class, which a file could otherwise call.
+# Stands in for NumPy's class, which a file could otherwise call.
 _ARRAY = object()
 
 
@@ -29,13 +29,13 @@ class _Refused(pickle.UnpicklingError):
 
 
 def _empty_array(subtype: Any, shape: Any, dtype: Any) -> np.ndarray:
-    """What NumPy's pickles begin an array with; its content follows as the state."""
+    """Begins an array as NumPy's pickles do; its content follows as the state."""
     if subtype is not _ARRAY or tuple(shape) != (0,):
         raise _Refused("it makes an array of a kind of its own")
     return np.ndarray(shape, dtype)
 
 
-def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: str, *_: Any) -> np.ndarray:
+def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> np.ndarray:
     return np.frombuffer(buffer, dtype).reshape(shape, order=order)
 
 
@@ -47,7 +47,7 @@ def _scalar(dtype: np.dtype, data: Any = None) -> np.generic:
 
 
 def _latin(text: Any, encoding: str = "") -> bytes:
-    """Bytes in pickles of protocol 2 and below are text to be encoded."""
+    """Encodes text to bytes, as pickles of protocol 2 and below store them."""
     if not isinstance(text, str) or encoding != "latin1":
         raise _Refused("it encodes something other than bytes")
     return text.encode("latin-1")
@@ -59,7 +59,7 @@ def _dtype(*arguments: Any) -> np.dtype:
     return np.dtype(*arguments)
 
 
-# What a pickle of such data names, and what stands for it here.
+# Names in pickles of such data -> their replacements.
 _NAMES = {
     ("numpy", "ndarray"): _ARRAY,
     ("numpy", "dtype"): _dtype,
@@ -92,7 +92,7 @@ def _load(file: BinaryIO) -> Any:
 
 
 def _check(content: Any) -> None:
-    """Refuses what is not data; the functions themselves could have been left in the content."""
+    """Refuses content other than data, such as the replacement functions themselves."""
     pending, seen = [content], set()
     while pending:
         item = pending.pop()
@@ -111,7 +111,7 @@ def _check(content: Any) -> None:
 
 
 def _read_member(file: BinaryIO) -> Any:
-    """One array of an `.npz`; an object array of no dimension is what it holds."""
+    """Reads one array of an `.npz`, or the content of an object array without dimensions."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"an array of the format {version}")
@@ -134,10 +134,10 @@ def read_npz(path: str | pathlib.Path) -> dict[str, Any]:
       path: the file.
 
     Returns:
-      Name -> array; for an object array of no dimension, what it holds.
+      Name -> array, or the content of an object array without dimensions.
 
     Raises:
-      UserError: absent, damaged, or holding anything but data.
+      UserError: the file is absent, damaged, or holds anything but data.
     """
     path = _file(path)
     try:
@@ -161,11 +161,8 @@ def _member(raw: bytes) -> Any:
 def read_pickle(path: str | pathlib.Path) -> Any:
     """Reads a pickle of dicts, lists, text, numbers and arrays.
 
-    Arguments:
-      path: the file.
-
     Raises:
-      UserError: absent, damaged, or holding anything but data.
+      UserError: the file is absent, damaged, or holds anything but data.
     """
     path = _file(path)
     try:
@@ -176,14 +173,14 @@ def read_pickle(path: str | pathlib.Path) -> Any:
 
 
 def as_array(value: Any) -> np.ndarray:
-    """What a file holds under a name as an array; one of objects where it is not regular."""
+    """Converts a value to an array; ragged values become an empty array of objects."""
     try:
         return np.asarray(value)
     except ValueError:  # rows of several lengths
         return np.empty(0, object)
 
 
-# What a damaged pickle or archive makes Python raise, an unknown compression among it.
+# Python raises these on damaged pickles and archives, and on unknown compression.
 _ERRORS = (
     pickle.UnpicklingError, zipfile.BadZipFile, ValueError, TypeError, AttributeError, EOFError,
     IndexError, KeyError, OverflowError, MemoryError, ImportError, OSError, RuntimeError,
@@ -201,4 +198,4 @@ def _file(path: str | pathlib.Path) -> pathlib.Path:
 def _unreadable(path: pathlib.Path, error: Exception) -> UserError:
     if isinstance(error, _Refused):
         return UserError(f"{path} was not read: {error}. Get the file from another place.")
-    return UserError(f"{path} is damaged or no such file ({error}); fetch it anew.")
+    return UserError(f"{path} is damaged or of another kind ({error}); download it again.")

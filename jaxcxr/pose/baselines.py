@@ -1,4 +1,4 @@
-"""Two baselines that a pose lifter must beat: the mean training pose, and ridge regression."""
+"""Fits two baselines that a pose lifter must beat: the mean pose and ridge regression."""
 
 from collections.abc import Callable, Iterable
 
@@ -7,21 +7,21 @@ from sklearn.linear_model import Ridge
 
 
 def mean_pose(train: np.ndarray) -> np.ndarray:
-    """Mean of the training poses.
+    """Computes the mean training pose, the constant with the least squared error.
 
     Arguments:
       train: root-relative joints `[frames, joints, 3]`, any unit.
 
     Returns:
-      `[joints, 3]` in the same unit: the best constant in the squared error.
+      `[joints, 3]` in the same unit.
     """
-    return np.mean(train, axis=0, dtype=np.float64)
+    return train.mean(axis=0, dtype=np.float64)
 
 
 def ridge(
     train_x: np.ndarray, train_y: np.ndarray, alpha: float = 1.0
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Ridge regression from one frame's keypoints to its root-relative joints.
+    """Fits ridge regression from one frame's keypoints to its root-relative joints.
 
     Arguments:
       train_x: `[frames, joints, 3]` as (x, y, confidence), normalised to the screen.
@@ -40,10 +40,10 @@ def ridge(
 def ridge_streamed(
     batches: Iterable[tuple[np.ndarray, np.ndarray]], alpha: float = 1.0
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """The same regression for data that do not fit in memory, by its normal equations.
+    """Fits the same regression in one pass over data too large for memory (normal equations).
 
     Arguments:
-      batches: pairs (x, y) of `[frames, joints, 3]` each; passed over once.
+      batches: pairs (x, y) of `[frames, joints, 3]` each.
       alpha: as in `ridge`.
 
     Returns:
@@ -52,7 +52,7 @@ def ridge_streamed(
     Raises:
       ValueError: there is no batch.
     """
-    gram = cross = total_x = total_y = 0.0
+    gram = cross = total_x = total_y = np.zeros(())
     frames, shape = 0, None
     for x, y in batches:
         shape = y.shape[1:]

@@ -1,19 +1,18 @@
-"""Terms of the pose loss: sums over what is known, for the divisors of `PoseTask`.
+"""Computes the terms of the pose loss as sums over known targets, for the divisors of `PoseTask`.
 
 All lengths are in metres; the weight of a term multiplies its mean.
 
 - `position`: distance of each joint from its target (MPJPE), weighted by joint.
-- `n_mpjpe`: the same after the scale that fits each frame best (N-MPJPE).
-- `velocity`: length of the error of each joint's velocity, in metres per 1/50 s: 0.001 is 50 mm/s
-  whatever the frame rate, and at 50 frames per second it is the error of the difference of
-  neighbouring frames.
+- `n_mpjpe`: the same after scaling each frame optimally (N-MPJPE).
+- `velocity`: error of each joint's velocity in metres per 1/50 s: 0.001 is 50 mm/s at any frame
+  rate; at 50 frames per second it is the error of the difference of neighbouring frames.
 - `acceleration`: the same for second differences, in metres per (1/50 s)^2.
-- `bone_length`: difference of the length of each bone from the target's.
-- `symmetry`: difference of the lengths of each left bone and its right one, of the prediction.
-- `likelihood`: negative logarithm of the density of each joint, each coordinate normal with the
-  variance that the model gives, without its constant: |e|^2 / (2 v) + 3/2 log v, in nats.
-- `root`: distance of the root from its target over the target's depth (Pavllo et al., CVPR 2019),
-  since far roots are seen less well; no unit.
+- `bone_length`: error of each bone's length.
+- `symmetry`: difference between the predicted lengths of each left bone and its right one.
+- `likelihood`: negative log density of each joint in nats without its constant, coordinates normal
+  with the variance v from the model: |e|^2 / (2 v) + 3/2 log v.
+- `root`: distance of the root from its target over the target's depth, without unit, since far
+  roots are seen less well (Pavllo et al., CVPR 2019).
 """
 
 from collections.abc import Collection, Mapping
@@ -30,17 +29,16 @@ TERMS = (
     "root",
 )
 
-# Frames per second at which velocities are differences of frames.
-REFERENCE_FPS = 50.0
+REFERENCE_FPS = 50.0  # at this rate velocities are differences of frames
 
 
 def norm(x: jax.Array) -> jax.Array:
-    """Length of the last axis with a finite gradient at zero."""
+    """Computes the norm along the last axis, with a finite gradient at zero."""
     return jnp.sqrt(jnp.sum(x * x, -1) + 1e-12)
 
 
 def symmetric_bones(skeleton: Skeleton) -> np.ndarray:
-    """Pairs of places of a left bone and its right one in `skeleton.bones`, `[pairs, 2]`."""
+    """Pairs each left bone with its right one as indices of `skeleton.bones`, `[pairs, 2]`."""
     places = {child: place for place, (_, child) in enumerate(skeleton.bones)}
     return np.array(
         [(places[a], places[b]) for a, b in zip(skeleton.left, skeleton.right, strict=True)]
@@ -48,12 +46,12 @@ def symmetric_bones(skeleton: Skeleton) -> np.ndarray:
 
 
 class Losses:
-    """The terms of one configuration.
+    """Computes the loss terms of one configuration.
 
     Arguments:
-      names: which of `TERMS`.
-      skeleton: of the joints.
-      joint_weights: `[joints]`, of the term `position`.
+      names: the terms, of `TERMS`.
+      skeleton: skeleton of the joints.
+      joint_weights: `[joints]`, weights in the term `position`.
     """
 
     def __init__(self, names: Collection[str], skeleton: Skeleton, joint_weights: np.ndarray):
@@ -69,7 +67,7 @@ class Losses:
         }
 
     def counts(self, known: jax.Array) -> dict[str, jax.Array]:
-        """How many targets each term has.
+        """Counts the targets of each term.
 
         Arguments:
           known: bool `[batch, frames]`.
@@ -82,16 +80,16 @@ class Losses:
     def sums(
         self, outputs: Mapping[str, jax.Array], batch: Mapping[str, Any], known: jax.Array
     ) -> dict[str, jax.Array]:
-        """Each term, summed over what is known.
+        """Sums each term over known targets.
 
         Arguments:
           outputs: float32 `joints` `[batch, frames, joints, 3]`; `log_variance`
-            `[batch, frames, joints]` and `root` `[batch, frames, 3]` where a term needs them.
+            `[batch, frames, joints]` and `root` `[batch, frames, 3]` if a term needs them.
           batch: `joints` and `root` of the same shapes, `fps` `[batch]`.
           known: bool `[batch, frames]`.
         """
         target = batch["joints"]
-        # What is not known gives no gradient, not even one that is not a number.
+        # Unknown targets give no gradient, not even NaN.
         joints = jnp.where(known[..., None, None], outputs["joints"], target)
         error = joints - target
         rate = (batch["fps"] / REFERENCE_FPS)[:, None, None]
@@ -120,14 +118,14 @@ class Losses:
 
 
 def _together(known: jax.Array, name: str) -> jax.Array:
-    """Which frames have all the neighbours that a term compares, bool `[batch, fewer frames]`."""
+    """Marks frames with all the neighbours that a term compares, bool `[batch, fewer frames]`."""
     for _ in range({"velocity": 1, "acceleration": 2}.get(name, 0)):
         known = known[:, 1:] & known[:, :-1]
     return known
 
 
 def _scaled(joints: jax.Array, target: jax.Array) -> jax.Array:
-    """The pose times the factor s = <joints, target> / <joints, joints> of each frame."""
+    """Scales each frame by s = <joints, target> / <joints, joints>."""
     both = jnp.sum(joints * target, (-2, -1), keepdims=True)
     own = jnp.sum(joints * joints, (-2, -1), keepdims=True)
     return joints * both / (own + 1e-6)
@@ -139,5 +137,5 @@ def _surprise(error: jax.Array, log_variance: jax.Array) -> jax.Array:
 
 
 def _relative(root: jax.Array, target: jax.Array) -> jax.Array:
-    # Padding has depth 0, and a root nearer than a decimetre no camera sees.
+    # Padding has depth 0; no camera sees a root nearer than 0.1 m.
     return norm(root - target) / jnp.maximum(target[..., 2], 0.1)

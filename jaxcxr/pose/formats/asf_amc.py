@@ -1,8 +1,8 @@
-"""Acclaim motion capture: the skeleton file (.asf), the motion file (.amc), forward kinematics.
+"""Reads Acclaim motion capture: skeletons (.asf), motions (.amc) and their forward kinematics.
 
-Format: "Acclaim ASF/AMC", J. Lander, "Working with motion capture file formats", 1998. With
-`C` the rotation of a bone's axis and `M` that of its degrees of freedom, each `Rz Ry Rx` for the
-order XYZ: `R = R_parent C M C^T` and `end = end_parent + length R direction`.
+Format: J. Lander, "Working with motion capture file formats", 1998. With `C` the rotation of a
+bone's axis and `M` that of its degrees of freedom, each `Rz Ry Rx` for the order XYZ:
+`R = R_parent C M C^T` and `end = end_parent + length R direction`.
 """
 
 import dataclasses
@@ -24,12 +24,12 @@ class Bone:
     """One bone of the skeleton at rest.
 
     Attributes:
-      name: its name; "root" for the root, whose length is 0.
+      name: name of the bone; the "root" has length 0.
       parent: index of the parent bone, -1 for the root.
-      direction: unit vector from its start to its end, in the world frame, `[3]`.
+      direction: unit vector from start to end in the world frame, `[3]`.
       length: metres.
-      axis: rotation of the frame in which its degrees of freedom turn.
-      dofs: its channels in the order of the motion file, e.g. ("rx", "rz").
+      axis: rotation of the frame of the degrees of freedom.
+      dofs: channels in the order of the motion file, e.g. ("rx", "rz").
       order: order in which the rotations apply, e.g. "xyz" for `Rz Ry Rx`.
     """
 
@@ -47,9 +47,9 @@ class AsfSkeleton:
     """The skeleton of one subject.
 
     Attributes:
-      bones: the root first, a parent before its children.
-      unit: metres per unit of length of the files.
-      degrees: whether angles are in degrees where the motion file does not say.
+      bones: the root first, parents before their children.
+      unit: metres per unit of length in the files.
+      degrees: whether angles are in degrees unless the motion file says otherwise.
       origin: position of the root at rest, metres, `[3]`.
     """
 
@@ -60,7 +60,7 @@ class AsfSkeleton:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the bones, the root's first."""
+        """Names of the bones."""
         return tuple(bone.name for bone in self.bones)
 
 
@@ -71,7 +71,7 @@ class AmcMotion:
     Attributes:
       times: seconds from the first frame, `[frames]`, rising.
       root: position of the root, metres, `[frames, 3]`.
-      rotations: for each bone that moves, `M` of every frame.
+      rotations: `M` of every frame, for each moving bone.
     """
 
     times: np.ndarray
@@ -87,7 +87,9 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _wrong(name: str, number: int, why: str) -> UserError:
-    return UserError(f"{name}, line {number}: {why}; fetch the file anew or leave the clip out.")
+    return UserError(
+        f"{name}, line {number}: {why}; download the file again or leave the clip out."
+    )
 
 
 def _numbers(words: list[str], count: int, name: str, number: int) -> np.ndarray:
@@ -104,19 +106,19 @@ def parse_asf(text: str, name: str) -> AsfSkeleton:
     """Reads a skeleton file.
 
     Arguments:
-      text: its content; comments, blank lines and CRLF are allowed.
+      text: content of the file; comments, blank lines and CRLF are allowed.
       name: name of the file, for messages.
 
     Returns:
-      The skeleton, in metres (one unit is `0.0254 / length` m).
+      The skeleton in metres (one unit is `0.0254 / length` m).
 
     Raises:
-      UserError: the file is malformed; the message names the file and the line.
+      UserError: the file is malformed; the message names file and line.
     """
     sections = _sections(text, name)
     for needed in ("bonedata", "hierarchy"):
         if needed not in sections:
-            raise UserError(f"{name}: no :{needed} section; it is no ASF skeleton.")
+            raise UserError(f"{name} has no :{needed} section; it is no ASF skeleton.")
     units = {line.split()[0]: (number, line.split()[1:]) for number, line in sections["units"]}
     number, words = units.get("length", (0, ["1"]))
     unit = _INCH / float(_numbers(words, 1, name, number)[0])
@@ -152,8 +154,9 @@ def _sections(text: str, name: str) -> dict[str, list[tuple[int, str]]]:
 
 
 def _blocks(lines, name) -> dict[str, dict[str, tuple[int, list[str]]]]:
-    """Bone name to its fields, each with its line number."""
-    blocks, fields = {}, None
+    """Reads each bone's fields with their line numbers."""
+    blocks: dict[str, dict[str, tuple[int, list[str]]]] = {}
+    fields: dict[str, tuple[int, list[str]]] | None = None
     for number, line in lines:
         key, *words = line.split()
         if key == "begin":
@@ -186,12 +189,12 @@ def _hierarchy(lines, name) -> dict[str, tuple[int, str]]:
 
 
 def _axis(words: list[str], name: str, number: int, degrees: bool) -> tuple[Rotation, str]:
-    """Rotation and order of "x y z XYZ"."""
+    """Reads the rotation and order of "x y z XYZ"."""
     order = words[-1].lower() if words else ""
     if sorted(order) != ["x", "y", "z"]:
         raise _wrong(name, number, f"{' '.join(words)!r} should end in an order such as XYZ")
     angles = dict(zip("xyz", _numbers(words[:-1], 3, name, number), strict=True))
-    # A lower-case order means fixed axes to SciPy: "xyz" is Rz Ry Rx.
+    # SciPy takes a lower-case order as fixed axes: "xyz" is Rz Ry Rx.
     values = [angles[letter] for letter in order]
     return Rotation.from_euler(order, values, degrees=degrees), order
 
@@ -234,23 +237,23 @@ def parse_amc(
     """Reads a motion file.
 
     Arguments:
-      text: its content; comments, blank lines, CRLF and short gaps in the frame numbers are
-        allowed.
+      text: content of the file; comments, blank lines, CRLF and short gaps in the frame numbers
+        are allowed.
       skeleton: the subject's skeleton.
       name: name of the file, for messages.
-      fps: frames per second; the file itself does not say. CMU's are 120.
-      longest_gap: seconds that may be missing between two frames.
+      fps: frames per second, which the file does not state; CMU's are 120.
+      longest_gap: longest gap between two frames in seconds.
 
     Returns:
-      The motion, its times taken from the frame numbers.
+      The motion at the times of the frame numbers.
 
     Raises:
-      UserError: the file is malformed; the message names the file and the line.
+      UserError: the file is malformed; the message names file and line.
     """
     moving = {bone.name: bone for bone in skeleton.bones if bone.dofs}
     values: dict[str, list[tuple[int, list[str]]]] = {bone: [] for bone in moving}
-    degrees, frames = skeleton.degrees, []
-    number = 0
+    degrees, number = skeleton.degrees, 0
+    frames: list[int] = []
     for number, line in _lines(text):
         if line.startswith(":"):
             degrees = {":DEGREES": True, ":RADIANS": False}.get(line.upper(), degrees)
@@ -268,14 +271,14 @@ def parse_amc(
         else:
             values[key].append((number, words))
     if not frames:
-        raise UserError(f"{name}: no frame; it is no AMC motion file.")
+        raise UserError(f"{name} has no frame; it is no AMC motion file.")
     _check_frame(values, frames, name, number)
     rows = {bone: _rows(lines, len(moving[bone].dofs), name) for bone, lines in values.items()}
     return _motion(skeleton, rows, (np.array(frames) - frames[0]) / fps, degrees)
 
 
 def _rows(lines, count, name) -> np.ndarray:
-    """One bone's values `[frames, channels]`, converted at once because files are long."""
+    """Converts one bone's values `[frames, channels]`, at once because files are long."""
     try:
         rows = np.array([words for _, words in lines], np.float64)
     except ValueError:
@@ -306,18 +309,11 @@ def _motion(skeleton, rows, times, degrees) -> AmcMotion:
 
 
 def resample(motion: AmcMotion, fps: float) -> AmcMotion:
-    """The motion at another frame rate.
+    """Resamples a motion to another frame rate.
 
-    Each joint's rotation is interpolated on the sphere (slerp) and the root's position linearly,
-    so that bones keep their lengths, which interpolated positions do not. Missing frames are
-    filled the same way. No low-pass filter: human motion holds next to nothing above 25 Hz.
-
-    Arguments:
-      motion: any motion.
-      fps: frames per second wanted.
-
-    Returns:
-      The motion from its first frame to the last time within it.
+    Rotations are interpolated on the sphere (slerp) and the root's position linearly, which keeps
+    bone lengths; interpolated positions would not. Missing frames are filled the same way. There
+    is no low-pass filter, since human motion has hardly any content above 25 Hz.
     """
     if len(motion.times) == 1:
         return motion
@@ -328,14 +324,10 @@ def resample(motion: AmcMotion, fps: float) -> AmcMotion:
 
 
 def forward_kinematics(skeleton: AsfSkeleton, motion: AmcMotion) -> dict[str, np.ndarray]:
-    """Where every bone ends.
-
-    Arguments:
-      skeleton: the subject.
-      motion: its rotations.
+    """Computes the end of every bone.
 
     Returns:
-      Bone name to `[frames, 3]` in metres, y up; "root" is the root itself.
+      Bone name -> `[frames, 3]` in metres, y up; "root" is the root itself.
     """
     frames: list[np.ndarray] = []
     ends: list[np.ndarray] = []

@@ -1,8 +1,8 @@
-"""BVH motion files: reading, forward kinematics, resampling, writing.
+"""Reads and writes BVH motion files, and computes their forward kinematics.
 
 Format: Biovision hierarchy, M. Meredith and S. Maddock, "Motion capture file formats explained",
-2001. A joint turns by its channels in the order listed, `R = R1 R2 R3`, and stands at
-`p = p_parent + R_parent offset`; channels that move it replace the offset.
+2001. A joint turns by its channels in the order listed, `R = R1 R2 R3`, and lies at
+`p = p_parent + R_parent offset`; its position channels replace the offset.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from jaxcxr.pose.keypoints import frame_rates
 _POSITIONS = ("Xposition", "Yposition", "Zposition")
 _ROTATIONS = ("Xrotation", "Yrotation", "Zrotation")
 _CHANNELS = {channel.lower(): channel for channel in (*_POSITIONS, *_ROTATIONS)}
-_DEEPEST = 500  # joints within each other, which no skeleton has
+_DEEPEST = 500  # nested joints, more than any skeleton has
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class Joint:
     """One joint, or the end of a chain, which has no channels.
 
     Attributes:
-      name: its name; NAME_End for the end of the chain of NAME.
+      name: its name; NAME_End for the end of the chain at NAME.
       parent: index of the parent, -1 for the root.
       offset: from the parent, in the parent's frame and the file's unit, `[3]`.
       channels: names as in the file, e.g. ("Zrotation", "Yrotation", "Xrotation").
@@ -40,13 +40,13 @@ class Joint:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Motion:
-    """A skeleton that moves.
+    """A moving skeleton.
 
     Attributes:
-      joints: the root first, a parent before its children.
+      joints: the root first, parents before their children.
       times: seconds from the first frame, `[frames]`, rising.
-      rotations: joint name to its rotations over time, where it has any.
-      positions: joint name to its place in the parent's frame, `[frames, 3]`, where it moves.
+      rotations: joint name -> rotations over time, for joints that rotate.
+      positions: joint name -> place in the parent's frame, `[frames, 3]`, for joints that move.
     """
 
     joints: tuple[Joint, ...]
@@ -64,7 +64,7 @@ class Motion:
 
 
 class _Words:
-    """The words of a file with the lines in which they stand."""
+    """Reads a file word by word and keeps track of the line."""
 
     def __init__(self, text: str, name: str):
         self._lines = [line.split() for line in text.splitlines()]
@@ -77,7 +77,7 @@ class _Words:
                 yield number, word
 
     def next(self) -> str:
-        """The next word.
+        """Returns the next word.
 
         Raises:
           UserError: the file ends.
@@ -88,7 +88,7 @@ class _Words:
         return word
 
     def expect(self, *wanted: str) -> str:
-        """The next word, which must be one of those wanted, in any case of letters."""
+        """Returns the next word, which must be one of those wanted, ignoring case."""
         word = self.next()
         for choice in wanted:
             if word.lower() == choice.lower():
@@ -96,7 +96,7 @@ class _Words:
         raise self.wrong(f"expected {' or '.join(wanted)}, found {word!r}")
 
     def number(self) -> float:
-        """The next word as a number."""
+        """Returns the next word as a number."""
         word = self.next()
         try:
             value = float(word)
@@ -107,15 +107,15 @@ class _Words:
         return value
 
     def rows(self) -> list[tuple[int, list[str]]]:
-        """The lines after the present one that are not blank."""
+        """Returns the remaining lines that are not blank."""
         found = enumerate(self._lines[self.line :], start=self.line + 1)
         return [(number, words) for number, words in found if words]
 
     def wrong(self, why: str, line: int | None = None) -> UserError:
-        """What is wrong in the present line, or another."""
+        """Returns the error for this line or another."""
         where = self.line if line is None else line
         return UserError(
-            f"{self.name}, line {where}: {why}; fetch the file anew or leave the clip out."
+            f"{self.name}, line {where}: {why}; download the file again or leave the clip out."
         )
 
 
@@ -123,14 +123,14 @@ def parse(text: str, name: str) -> Motion:
     """Reads a motion file.
 
     Arguments:
-      text: its content; blank lines, trailing blanks and CRLF are allowed.
+      text: content of the file; blank lines, trailing blanks and CRLF are allowed.
       name: name of the file, for messages.
 
     Returns:
       The motion, lengths in the unit of the file.
 
     Raises:
-      UserError: the file is malformed or cut off; the message names the file and the line.
+      UserError: the file is malformed or truncated; the message names file and line.
     """
     words = _Words(text, name)
     words.expect("HIERARCHY")
@@ -152,7 +152,7 @@ def parse(text: str, name: str) -> Motion:
 
 
 def _joint(words: _Words, joints: list[Joint], parent: int, depth: int) -> None:
-    """Reads a joint whose keyword has been read, with all that hang from it."""
+    """Reads a joint after its keyword, with all its descendants."""
     if depth > _DEEPEST:
         raise words.wrong("joints lie too deep within each other")
     name = words.next()
@@ -186,7 +186,7 @@ def _joint(words: _Words, joints: list[Joint], parent: int, depth: int) -> None:
 
 
 def _values(words: _Words, frames: int, channels: int) -> np.ndarray:
-    """The numbers `[frames, channels]`, one frame in a line."""
+    """Reads the numbers `[frames, channels]`, one frame per line."""
     rows = words.rows()
     for number, row in rows:
         if len(row) != channels:
@@ -225,10 +225,10 @@ def _motion(joints: tuple[Joint, ...], values: np.ndarray, times: np.ndarray) ->
 
 
 def forward_kinematics(motion: Motion) -> dict[str, np.ndarray]:
-    """Where every joint and end of a chain is.
+    """Computes the position of every joint and end of a chain.
 
     Returns:
-      Name to `[frames, 3]` in the unit and the axes of the file.
+      Name -> `[frames, 3]` in the unit and the axes of the file.
     """
     frames: list[np.ndarray] = []
     places: list[np.ndarray] = []
@@ -248,15 +248,7 @@ def forward_kinematics(motion: Motion) -> dict[str, np.ndarray]:
 
 
 def resample(motion: Motion, fps: float) -> Motion:
-    """The motion at another frame rate: rotations on the sphere (slerp), positions linearly.
-
-    Arguments:
-      motion: any motion.
-      fps: frames per second wanted.
-
-    Returns:
-      The motion from its first frame to the last time within it.
-    """
+    """Resamples a motion to another frame rate: rotations by slerp, positions linearly."""
     if len(motion.times) == 1:
         return motion
     times = frame_rates.times(motion.times[-1], fps)
@@ -269,7 +261,7 @@ def resample(motion: Motion, fps: float) -> Motion:
 
 
 def without_first_frame(motion: Motion) -> Motion:
-    """The motion from its second frame on."""
+    """Drops the first frame."""
     return Motion(
         motion.joints,
         motion.times[1:] - motion.times[1],
@@ -279,7 +271,7 @@ def without_first_frame(motion: Motion) -> Motion:
 
 
 def to_text(motion: Motion) -> str:
-    """A motion as the text of a BVH file; times must be evenly spaced, angles are continuous."""
+    """Writes an evenly sampled motion as the text of a BVH file with continuous angles."""
     lines = ["HIERARCHY", *_hierarchy(motion, 0, ""), "MOTION", f"Frames: {len(motion.times)}"]
     seconds = motion.times[1] - motion.times[0] if len(motion.times) > 1 else 1 / 30
     lines.append(f"Frame Time: {seconds:.9g}")

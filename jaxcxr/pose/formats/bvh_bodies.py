@@ -1,6 +1,6 @@
-"""Whose skeleton a BVH file holds, and Human3.6M's 17 joints of it.
+"""Recognises the skeletons of BVH files and computes Human3.6M's 17 joints from them.
 
-Known are the names of MotionBuilder (CMU's clips by cgspeed), of Daz, and of the Bandai-Namco
+It knows the joint names of MotionBuilder (CMU's clips by cgspeed), Daz and the Bandai-Namco
 research data set. The 17 joints are Human3.6M's in order, not in shape.
 """
 
@@ -17,11 +17,11 @@ _CMU_UNIT = 0.0254 / 0.45  # metres
 
 @dataclasses.dataclass(frozen=True)
 class Body:
-    """Names of one kind of skeleton.
+    """Joint names of one kind of skeleton.
 
     Attributes:
-      name: of the kind.
-      joints: for the joints that are single points, the first of several names that the file has.
+      name: name of the kind.
+      joints: names of each joint in the files; the first one present counts.
       unit: metres per unit of the files.
     """
 
@@ -31,7 +31,7 @@ class Body:
 
 
 def _sided(left: str, right: str, **parts: str | tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """Joints of both sides from names in which `*` stands for the side."""
+    """Expands names with `*` for the side to the joints of both sides."""
     found = {}
     for part, names in parts.items():
         names = (names,) if isinstance(names, str) else names
@@ -58,20 +58,20 @@ BODIES = (
     }, 0.01),
 )
 
-# cgspeed's conversion lost the vector at branching joints: these have none.
+# cgspeed's conversion lost the offsets of these branching joints.
 _BRANCHES = ("Neck", "LeftShoulder", "RightShoulder")
 _HANDS = (("LeftFingerBase", "LeftHand"), ("RightFingerBase", "RightHand"))
 
 
 def body_of(motion: bvh.Motion, name: str) -> Body:
-    """The kind of skeleton, told by the names of its joints.
+    """Recognises the kind of skeleton by the names of its joints.
 
     Arguments:
       motion: the motion.
-      name: of the file, for the message.
+      name: name of the file, for messages.
 
     Raises:
-      UserError: none that is known; the message names what the nearest lacks.
+      UserError: the skeleton is unknown; the message lists what the nearest kind lacks.
     """
     lacking = {}
     for body in BODIES:
@@ -83,13 +83,13 @@ def body_of(motion: bvh.Motion, name: str) -> Body:
             return body
     nearest = min(lacking, key=lambda kind: len(lacking[kind]))
     raise UserError(
-        f"{name}: its joints are named as in none of {', '.join(lacking)}; nearest is {nearest}, "
+        f"{name}: unknown skeleton; known are {', '.join(lacking)}. The nearest is {nearest}, "
         f"without {', '.join(lacking[nearest])}."
     )
 
 
 def has_defect(motion: bvh.Motion) -> bool:
-    """Whether a clip is cgspeed's conversion with the lost vectors (117 mm in the upper body)."""
+    """Recognises cgspeed's conversion, whose lost offsets displace the upper body by 117 mm."""
     if not {*_BRANCHES, "Spine1", *(n for pair in _HANDS for n in pair)} <= motion.names:
         return False
     lost = [*_BRANCHES, *(finger for finger, _ in _HANDS)]
@@ -97,10 +97,10 @@ def has_defect(motion: bvh.Motion) -> bool:
 
 
 def repair(motion: bvh.Motion) -> bvh.Motion:
-    """Gives the branching joints of cgspeed's conversion the vectors that it lost.
+    """Restores the offsets that cgspeed's conversion lost at branching joints.
 
-    The thorax bone goes on as far as the bone below it, and the wrist half as far as the forearm:
-    the clip 01_01 is then within 6 mm of the original ASF and AMC files, before 117 mm.
+    The thorax bone gets the length of the bone below it, and the wrist half that of the forearm.
+    Clip 01_01 is then within 6 mm of the original ASF and AMC files instead of 117 mm.
     """
     offsets = {name: motion["Spine1"].offset for name in _BRANCHES}
     offsets |= {finger: motion[hand].offset / 2 for finger, hand in _HANDS}
@@ -112,9 +112,9 @@ def repair(motion: bvh.Motion) -> bvh.Motion:
 
 
 def starts_at_rest(motion: bvh.Motion) -> bool:
-    """Whether the first frame was put before the motion: nearly all of its angles are 0.
+    """Tells whether the first frame is an added rest pose, with nearly all angles 0.
 
-    CMU's clips by cgspeed begin with the pose in which the skeleton was bound.
+    CMU's clips by cgspeed begin with the binding pose of the skeleton.
     """
     if len(motion.times) < 2:
         return False
@@ -124,10 +124,10 @@ def starts_at_rest(motion: bvh.Motion) -> bool:
 
 
 def _with_head_top(motion: bvh.Motion, body: Body) -> bvh.Motion:
-    """Adds the top of the head to skeletons that have none.
+    """Adds the top of the head to skeletons without one.
 
-    Daz: twice as high above the head joint as the eyes. Bandai-Namco, whose end of the head lies
-    on the joint itself: as far above it as the joint is above the neck's.
+    In Daz's skeletons it is twice as high above the head joint as the eyes. In Bandai-Namco's,
+    whose head ends at the joint itself, it is as far above it as the joint is above the neck.
     """
     if body.joints["head"] != ("head_top",):
         return motion
@@ -135,7 +135,7 @@ def _with_head_top(motion: bvh.Motion, body: Body) -> bvh.Motion:
     if body.name == "daz":
         eyes = [j.offset for j in motion.joints if j.parent == index and "eye" in j.name.lower()]
         if not eyes:
-            raise UserError("a Daz skeleton without eyes: where the head ends cannot be told.")
+            raise UserError("a Daz skeleton needs eyes to locate the top of the head.")
         top = np.array([0.0, 2 * np.mean(eyes, 0)[1], 0.0])
     else:
         top = motion.joints[index].offset
@@ -144,18 +144,18 @@ def _with_head_top(motion: bvh.Motion, body: Body) -> bvh.Motion:
 
 
 def human36m_joints(motion: bvh.Motion, name: str, unit: float = 0.0) -> np.ndarray:
-    """The 17 joints.
+    """Computes the 17 joints of a motion, repairing cgspeed's defect.
 
     Arguments:
-      motion: of a known kind of skeleton; cgspeed's defect is repaired here.
-      name: of the file, for messages.
-      unit: metres per unit of the file; 0: what files of this kind have.
+      motion: the motion.
+      name: name of the file, for messages.
+      unit: metres per unit of the file; 0 for the unit of its kind.
 
     Returns:
       `[frames, 17, 3]` in metres, z up.
 
     Raises:
-      UserError: an unknown skeleton, or one whose size shows that the unit is another.
+      UserError: the skeleton is unknown, or its size shows that the unit is wrong.
     """
     body = body_of(motion, name)
     motion = repair(motion) if has_defect(motion) else motion

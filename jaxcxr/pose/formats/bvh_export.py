@@ -1,13 +1,13 @@
-"""Joint positions to a BVH motion: constant bone lengths and inverse kinematics, bone by bone.
+"""Converts joint positions to a BVH motion with constant bone lengths by inverse kinematics.
 
-The joints are named as MotionBuilder names them, so that `bvh_bodies` and animation programs know
-them. Each rotation directs one bone; where bones branch (hip, thorax) each branch has a joint of
-its own at the same place, for positions of 17 joints make no rigid pelvis or shoulder girdle. So
-every pose is met exactly as far as its bones have the constant lengths.
+Joints have MotionBuilder's names, which `bvh_bodies` and animation programs know. Each rotation
+directs one bone. At branches (hip, thorax) every bone has its own joint at the same place, since 17
+positions form no rigid pelvis or shoulder girdle; a pose is thus met exactly as far as its bones
+have the constant lengths.
 
-The lengths are medians over time. A bone swings by the smallest rotation from where its parent
-carries it; about the bone itself nothing is measured and nothing turns, but the spine turns with
-the shoulders. The wrists, the ankles and what lies beyond them have no rotation.
+The lengths are medians over time. A bone swings by the smallest rotation from its parent's frame.
+The twist about a bone is unknown and stays zero, except that the spine turns with the shoulders.
+Wrists, ankles and their ends do not rotate.
 """
 
 import dataclasses
@@ -22,11 +22,11 @@ from jaxcxr.pose.geometry.skeletons import HUMAN36M
 CM = 100.0  # file units per metre
 _TURNS = ("Zrotation", "Yrotation", "Xrotation")
 _MOVES = ("Xposition", "Yposition", "Zposition")
-_BEYOND = 0.05  # metres; hands and feet, of which no point is known, go on so far
+_BEYOND = 0.05  # metres; length of hands and feet, which have no known point
 _TINY = 1e-9
 
-# name: (parent, joint where it stands, joint to which its rotation directs a bone, rest direction
-# of the bone by which it hangs). A person at rest faces +z with the arms out; left is +x.
+# name: (parent, joint at its place, joint at which its rotation points a bone, rest direction of
+# the bone from its parent). A person at rest faces +z with the arms out; left is +x.
 _UP, _DOWN, _LEFT, _RIGHT = (0, 1, 0), (0, -1, 0), (1, 0, 0), (-1, 0, 0)
 
 
@@ -60,7 +60,7 @@ _TREE = {
     **_arm("left", "Left", _LEFT),
     **_arm("right", "Right", _RIGHT),
 }
-# Ends of chains: the joint above, the joint of Human3.6M at the end, and its direction at rest.
+# Last joint of a chain: the Human3.6M joint at its end, and its direction at rest.
 _ENDS = {
     "Head": ("head", _UP), "LeftFoot": (None, _DOWN), "RightFoot": (None, _DOWN),
     "LeftHand": (None, _LEFT), "RightHand": (None, _RIGHT),
@@ -70,10 +70,10 @@ _STANDS = {joint: name for name, (_, joint, _, _) in _TREE.items()} | {"head": "
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fit:
-    """A motion, and how far it is from the positions that it was made of.
+    """A motion and its distance from the fitted positions.
 
     Attributes:
-      motion: centimetres, y up, right-handed; x is to the camera's right, z towards the camera.
+      motion: centimetres, y up, right-handed; x is the camera's right, z points to the camera.
       residual: float64 `[frames, 17]`, millimetres.
       lengths: the constant lengths of `HUMAN36M.bones`, metres.
     """
@@ -84,25 +84,25 @@ class Fit:
 
 
 def fit(joints: np.ndarray, fps: float, symmetric: bool = False) -> Fit:
-    """A motion with constant bone lengths that follows joint positions.
+    """Fits a motion with constant bone lengths to joint positions.
 
     Arguments:
       joints: `[frames, 17, 3]` metres in the camera frame (x right, y down, z forward).
       fps: frames per second.
-      symmetric: left and right bones have the same length, the mean of both.
+      symmetric: gives left and right bones the same length, the mean of both.
 
     Raises:
-      UserError: no frame, another number of joints, or a position that is not finite.
+      UserError: positions have another shape, no frame, or are not finite.
     """
     joints = np.asarray(joints, np.float64)
     if joints.ndim != 3 or joints.shape[1:] != (HUMAN36M.num_joints, 3) or not len(joints):
         raise UserError(
-            f"positions {list(joints.shape)} are not [frames, {HUMAN36M.num_joints}, 3] with at "
-            "least one frame: no BVH motion can be made of them."
+            f"cannot write BVH: positions have the shape {list(joints.shape)}; expected [frames, "
+            f"{HUMAN36M.num_joints}, 3] with at least one frame."
         )
     if not np.isfinite(joints).all():
         frame = int(np.argwhere(~np.isfinite(joints))[0][0])
-        raise UserError(f"a position in frame {frame} is not finite: no BVH motion from it.")
+        raise UserError(f"cannot write BVH: a position in frame {frame} is not finite.")
     lengths = _lengths(joints, symmetric)
     motion = _motion(_upright(joints), lengths, fps)
     residual = np.linalg.norm(positions(motion) - joints, axis=-1) * 1000
@@ -110,18 +110,14 @@ def fit(joints: np.ndarray, fps: float, symmetric: bool = False) -> Fit:
 
 
 def positions(motion: bvh.Motion) -> np.ndarray:
-    """The 17 joints of a motion of `fit`, `[frames, 17, 3]` metres in the camera frame."""
+    """Returns the joints of a fitted motion, `[frames, 17, 3]` metres in the camera frame."""
     places = bvh.forward_kinematics(motion)
     return _upright(np.stack([places[_STANDS[name]] for name in HUMAN36M.joints], 1) / CM)
 
 
-def to_text(motion: bvh.Motion) -> str:
-    """A motion as the text of a BVH file, whose angles have no jumps over time."""
-    return bvh.to_text(motion)
-
 
 def _upright(points: np.ndarray) -> np.ndarray:
-    """Camera frame to y up and back: half a turn about x."""
+    """Converts the camera frame to y up and back: half a turn about x."""
     return points * np.array([1.0, -1.0, -1.0])
 
 
@@ -134,7 +130,7 @@ def _lengths(joints: np.ndarray, symmetric: bool) -> np.ndarray:
 
 
 def _motion(joints: np.ndarray, lengths: np.ndarray, fps: float) -> bvh.Motion:
-    """The motion; `joints` and `lengths` in metres, y up."""
+    """Fits the rotations to joints in metres, y up."""
     known = _skeleton(lengths)
     at = {name: joints[:, i] for i, name in enumerate(HUMAN36M.joints)}
     facing = {"Hips": _pelvis(at)}
@@ -158,7 +154,7 @@ def _motion(joints: np.ndarray, lengths: np.ndarray, fps: float) -> bvh.Motion:
 
 
 def _rest(name: str) -> np.ndarray:
-    """Direction at rest of the bone that a joint's rotation directs."""
+    """Returns the rest direction of the bone that a joint's rotation directs."""
     target = _TREE[name][2]
     if name in ("LHipJoint", "RHipJoint"):
         return np.array(_LEFT if name[0] == "L" else _RIGHT, float)
@@ -169,7 +165,7 @@ def _rest(name: str) -> np.ndarray:
 
 
 def _skeleton(lengths: np.ndarray) -> tuple[bvh.Joint, ...]:
-    """The joints with their offsets in centimetres, in the order of a BVH file."""
+    """Builds the joints with offsets in centimetres, in the order of a BVH file."""
     into = {HUMAN36M.joints[child]: lengths[child - 1] for _, child in HUMAN36M.bones}
     joints: list[bvh.Joint] = []
     index: dict[str, int] = {}
@@ -193,14 +189,14 @@ def _skeleton(lengths: np.ndarray) -> tuple[bvh.Joint, ...]:
 
 
 def swing(rest: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The smallest rotations that carry a direction to others.
+    """Computes the smallest rotations from one direction to others.
 
     Arguments:
       rest: unit vector `[3]`.
-      wanted: `[frames, 3]`, of any length; where it is zero, the rotation is none.
+      wanted: `[frames, 3]`, of any length; zero gives the identity.
 
     Returns:
-      Rotation matrices `[frames, 3, 3]`. Opposite directions: half a turn about an axis that is
+      Rotation matrices `[frames, 3, 3]`; for opposite directions half a turn about an axis
       perpendicular to `rest`.
     """
     length = np.linalg.norm(wanted, axis=-1, keepdims=True)
@@ -215,14 +211,14 @@ def swing(rest: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _pelvis(at: dict[str, np.ndarray]) -> np.ndarray:
-    """Frames `[frames, 3, 3]` of the pelvis: x along the hips, y as near the spine as can be."""
+    """Computes the pelvis frames `[frames, 3, 3]`: x along the hips, y nearest to the spine."""
     x = at["left_hip"] - at["right_hip"]
     y = at["thorax"] - at["hip"]
     turn = np.empty((len(x), 3, 3))
     last = np.eye(3)
     for frame, (across, up) in enumerate(zip(x, y, strict=True)):
         forward = np.cross(across, up)
-        if np.linalg.norm(forward) > _TINY * max(1.0, np.linalg.norm(across)):
+        if np.linalg.norm(forward) > _TINY * max(1.0, float(np.linalg.norm(across))):
             forward = forward / np.linalg.norm(forward)
             side = across / np.linalg.norm(across)
             last = np.stack([side, np.cross(forward, side), forward], axis=-1)
@@ -231,7 +227,7 @@ def _pelvis(at: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _with_shoulders(spine: np.ndarray, at: dict[str, np.ndarray]) -> np.ndarray:
-    """Turns about the spine `[frames, 3, 3]` that bring its x axis along the shoulders."""
+    """Computes rotations about the spine `[frames, 3, 3]` that align its x with the shoulders."""
     across = at["left_shoulder"] - at["right_shoulder"]
     own = np.einsum("fji,fj->fi", spine, across)
     angle = np.where(np.hypot(own[:, 0], own[:, 2]) > _TINY, np.arctan2(-own[:, 2], own[:, 0]), 0.0)

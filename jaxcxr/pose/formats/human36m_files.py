@@ -1,91 +1,125 @@
-"""The files in which Human3.6M goes around: 3D positions in three forms, 2D keypoints in one.
+"""Reads Human3.6M's 3D positions in three forms, and its camera calibration.
 
-Positions: VideoPose3D's `data_3d_h36m.npz`, the data set's own CDF files, or the h5 files of
-Martinez et al. 2017. Keypoints: VideoPose3D's `data_2d_h36m_*.npz`.
+Positions come as VideoPose3D's `data_3d_h36m.npz`, the data set's own CDF files, or the h5 files of
+Martinez et al. 2017.
 """
 
-import dataclasses
+import functools
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from jaxcxr.data import object_arrays
 from jaxcxr.errors import UserError
+from jaxcxr.pose.formats.videopose3d_files import entry, mapping, take_name
+from jaxcxr.pose.geometry.cameras import HUMAN36M_INTRINSICS, Camera
 
 ALL_JOINTS = 32
-# The joints that VideoPose3D keeps: the others are ends of feet and hands, and copies.
+# VideoPose3D keeps these joints; the others are ends of feet and hands, and copies.
 KEPT = (0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27)
 
-# Names that differ between the original files and all that came after.
-_RENAMED = {"TakingPhoto": "Photo", "WalkingDog": "WalkDog"}
-# The video of this one is damaged, so that no 2D file has it.
+# The video of this take is damaged, so no 2D file has it.
 _LEFT_OUT = ("S11", "Directions")
 
 Positions = dict[str, dict[str, np.ndarray]]
 
+# Subject -> the data set's calibration of each camera, in the order of `HUMAN36M_INTRINSICS`: the
+# rotation from camera to world as a unit quaternion (w, x, y, z), and the position in millimetres.
+_EXTRINSICS = {
+    "S1": (
+        ((0.1407056, -0.1500702, -0.7552408, 0.6223280), (1841.1071, 4955.2847, 1563.4454)),
+        ((0.6157188, -0.7648363, -0.1483383, 0.1179474), (1761.2786, -5078.0068, 1606.2650)),
+        ((0.1465147, -0.1464785, 0.7653024, -0.6094176), (-1846.7777, 5215.0464, 1491.9724)),
+        ((0.5834008, -0.7853162, 0.1454882, -0.1474959), (-1794.7897, -3722.6990, 1574.8927)),
+    ),
+    "S5": (
+        ((0.1467377, -0.1623710, -0.7551893, 0.6178939), (2097.3916, 4880.9448, 1605.7324)),
+        ((0.6159759, -0.7626792, -0.1572819, 0.1189815), (2031.7008, -5167.9331, 1612.9231)),
+        ((0.1429137, -0.1290784, 0.7678385, -0.6110143), (-1620.5948, 5171.6587, 1496.4370)),
+        ((0.5920480, -0.7814218, 0.1274749, -0.1503642), (-1637.1737, -3867.3174, 1547.0332)),
+    ),
+    "S6": (
+        ((0.1337898, -0.1569240, -0.7571090, 0.6198879), (1935.4518, 4950.2456, 1618.0839)),
+        ((0.6147197, -0.7628813, -0.1617477, 0.1181924), (1969.8040, -5128.7388, 1632.7788)),
+        ((0.1529948, -0.1352913, 0.7646096, -0.6112781), (-1769.5964, 5185.3613, 1476.9934)),
+        ((0.5916101, -0.7804774, 0.1283227, -0.1561594), (-1721.6687, -3884.1313, 1540.4879)),
+    ),
+    "S7": (
+        ((0.1435242, -0.1631337, -0.7548329, 0.6188825), (1974.5129, 4926.3545, 1597.8326)),
+        ((0.6141673, -0.7638263, -0.1596646, 0.1177930), (1937.0585, -5119.7900, 1631.5665)),
+        ((0.1455006, -0.1287482, 0.7660517, -0.6127139), (-1741.8112, 5208.2495, 1464.8246)),
+        ((0.5912848, -0.7821764, 0.1244547, -0.1519649), (-1734.7106, -3832.4214, 1548.5830)),
+    ),
+    "S8": (
+        ((0.1411059, -0.1558987, -0.7561917, 0.6196440), (2150.6519, 4896.1611, 1611.9047)),
+        ((0.6169602, -0.7647668, -0.1484635, 0.1115816), (2219.9656, -5148.4531, 1613.0441)),
+        ((0.1471444, -0.1337712, 0.7670128, -0.6100370), (-1571.2216, 5137.0186, 1498.1762)),
+        ((0.5927824, -0.7825871, 0.1214782, -0.1463200), (-1476.9133, -3896.7412, 1547.9722)),
+    ),
+    "S9": (
+        ((0.1554059, -0.1554822, -0.7532095, 0.6199595), (2044.4585, 4935.1172, 1481.2275)),
+        ((0.6187845, -0.7634735, -0.1413223, 0.1193397), (1990.9597, -5123.8105, 1568.8048)),
+        ((0.1335783, -0.1367100, 0.7689455, -0.6100739), (-1670.9922, 5211.9858, 1528.3879)),
+        ((0.5879399, -0.7823407, 0.1427614, -0.1479487), (-1696.0435, -3827.0999, 1591.4127)),
+    ),
+    "S11": (
+        ((0.1523247, -0.1544232, -0.7547563, 0.6191070), (2098.4402, 4926.5547, 1500.2786)),
+        ((0.6189449, -0.7600917, -0.1530063, 0.1255258), (2083.1822, -4912.1729, 1561.0786)),
+        ((0.1494323, -0.1565023, 0.7681234, -0.6026304), (-1609.8153, 5177.3359, 1537.8967)),
+        ((0.5894251, -0.7818877, 0.1399121, -0.1471536), (-1590.7380, -3854.1689, 1578.0177)),
+    ),
+}
 
-@dataclasses.dataclass(frozen=True)
-class Keypoints:
-    """A 2D file.
-
-    Attributes:
-      sequences: subject -> action -> one `[frames, joints, 2]` in pixels for each camera.
-      layout: name of the joint set, "" where the file does not say.
-      joints: how many.
-    """
-
-    sequences: dict[str, dict[str, list[np.ndarray]]]
-    layout: str
-    joints: int
+SUBJECTS = tuple(_EXTRINSICS)
 
 
-def action_name(take: str) -> str:
-    """The action of a take: "Walking 1" and "WalkingDog 2" are "Walking" and "WalkDog"."""
-    first = re.split(r"[ _]", take.strip())[0]
-    return _RENAMED.get(first, first)
-
-
-def _take_name(stem: str) -> str:
-    """The name that 2D files use: `WalkingDog_1`, `WalkingDog 1` are "WalkDog 1"."""
-    first, *rest = re.split(r"[ _]", stem.strip())
-    return " ".join([_RENAMED.get(first, first), *rest])
+@functools.cache
+def cameras_of(subject: str) -> tuple[Camera, ...]:
+    """Returns a subject's four cameras in the order of the 2D files, positions in metres."""
+    return tuple(
+        Camera(
+            name,
+            lens,
+            Rotation.from_quat((*quaternion[1:], quaternion[0])).inv().as_matrix(),
+            np.array(position) / 1000,
+        )
+        for (name, lens), (quaternion, position) in zip(
+            HUMAN36M_INTRINSICS.items(), _EXTRINSICS[subject], strict=True
+        )
+    )
 
 
 def read_positions(raw: str | pathlib.Path) -> Positions:
-    """World positions of every subject and take; S11's "Directions" is left out.
+    """Reads the world positions of every subject and take except the damaged S11 "Directions".
 
     Arguments:
-      raw: `data_3d_h36m.npz`, or a folder that holds it, or CDF files
-        `S1/MyPoseFeatures/D3_Positions/*.cdf`, or h5 files `S1/MyPoses/3D_positions/*.h5`.
+      raw: `data_3d_h36m.npz`, a folder that holds it, or a folder with CDF files
+        `S1/MyPoseFeatures/D3_Positions/*.cdf` or h5 files `S1/MyPoses/3D_positions/*.h5`.
 
     Returns:
       subject -> take -> float32 `[frames, 17, 3]` in metres, z up.
 
     Raises:
-      UserError: nothing there, a damaged file, or arrays of another shape.
+      UserError: there are no positions, or a file is damaged or malformed.
     """
     raw = pathlib.Path(raw).expanduser()
     if raw.is_dir() and (raw / "data_3d_h36m.npz").is_file():
         raw = raw / "data_3d_h36m.npz"
-    if raw.is_file():
-        found = _from_npz(raw)
-    else:
-        found = _from_folder(raw)
+    found = _from_npz(raw) if raw.is_file() else _from_folder(raw)
     found.get(_LEFT_OUT[0], {}).pop(_LEFT_OUT[1], None)
     return found
 
 
 def _from_npz(path: pathlib.Path) -> Positions:
-    content = entry(path, "positions_3d")
+    content = mapping(entry(path, "positions_3d"), path, "positions_3d")
     found: Positions = {}
-    for subject, takes in mapping(content, path, "positions_3d").items():
+    for subject, takes in content.items():
         for take, values in mapping(takes, path, subject).items():
-            where = f"{path}: {subject}, {take!r}"
-            kept = _kept(object_arrays.as_array(values), where, 1.0)
-            found.setdefault(subject, {})[_take_name(take)] = kept
+            kept = _kept(object_arrays.as_array(values), f"{path}: {subject}, {take!r}", 1.0)
+            found.setdefault(subject, {})[take_name(take)] = kept
     return found
 
 
@@ -97,7 +131,7 @@ def _from_folder(raw: pathlib.Path) -> Positions:
             folder = path.parent.name.lower()
             if subject and folder in ("d3_positions", "3d_positions"):
                 kept = _kept(_opened(read, path), str(path), 1000.0)
-                found.setdefault(subject, {})[_take_name(path.stem)] = kept
+                found.setdefault(subject, {})[take_name(path.stem)] = kept
         if found:
             return found
     raise UserError(
@@ -114,7 +148,9 @@ def _opened(read: Callable[[pathlib.Path], np.ndarray], path: pathlib.Path) -> n
             f"{path} needs {error.name}; run: pip install 'jaxcxr[human36m]'"
         ) from error
     except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError) as error:
-        raise UserError(f"{path} is damaged or no such file ({error}); fetch it anew.") from error
+        raise UserError(
+            f"{path} is damaged or of another kind ({error}); download it again."
+        ) from error
 
 
 def _read_cdf(path: pathlib.Path) -> np.ndarray:
@@ -131,7 +167,7 @@ def _read_h5(path: pathlib.Path) -> np.ndarray:
 
 
 def _kept(values: np.ndarray, where: str, units_per_metre: float) -> np.ndarray:
-    """The 17 joints in metres."""
+    """Checks positions and converts them to 17 joints in metres."""
     shaped = values.ndim == 3 and values.shape[1:] in ((ALL_JOINTS, 3), (len(KEPT), 3))
     if not shaped or values.dtype.kind != "f":
         raise UserError(
@@ -139,117 +175,13 @@ def _kept(values: np.ndarray, where: str, units_per_metre: float) -> np.ndarray:
             f"[frames, {ALL_JOINTS}, 3]."
         )
     if not len(values) or not np.isfinite(values).all():
-        raise UserError(f"{where}: no frames, or positions that are not finite; fetch it anew.")
+        raise UserError(f"{where}: no frames, or positions that are not finite; download it again.")
     values = values[:, KEPT] if values.shape[1] == ALL_JOINTS else values
     positions = (values / units_per_metre).astype(np.float32)
     stature = np.linalg.norm(positions[:, 10] - positions[:, 3], axis=-1).max()
     if not 0.5 < stature < 3:
         raise UserError(
-            f"{where}: head and foot are {stature:.3g} m apart; the file is not in the unit "
-            f"of its kind ({'metres' if units_per_metre == 1 else 'millimetres'})."
+            f"{where}: head and foot are {stature:.3g} m apart; such files must be in "
+            f"{'metres' if units_per_metre == 1 else 'millimetres'}."
         )
     return positions
-
-
-def read_keypoints(path: str | pathlib.Path) -> Keypoints:
-    """2D keypoints of every subject, take and camera.
-
-    Arguments:
-      path: `data_2d_h36m_NAME.npz`.
-
-    Raises:
-      UserError: absent, damaged, or of another form.
-    """
-    path = pathlib.Path(path).expanduser()
-    content = mapping(entry(path, "positions_2d"), path, "positions_2d")
-    metadata = object_arrays.read_npz(path).get("metadata", {})
-    metadata = metadata if isinstance(metadata, dict) else {}
-    sequences: dict[str, dict[str, list[np.ndarray]]] = {}
-    joints = 0
-    for subject, takes in content.items():
-        for take, cameras in mapping(takes, path, subject).items():
-            if not isinstance(cameras, list | tuple | np.ndarray):
-                raise UserError(f"{path}: {subject}, {take!r} is not one array for each camera.")
-            arrays = [object_arrays.as_array(view) for view in cameras]
-            for view in arrays:
-                joints = joints or (view.shape[1] if view.ndim == 3 else 0)
-                if view.ndim != 3 or view.shape[1:] != (joints, 2) or view.dtype.kind != "f":
-                    raise UserError(
-                        f"{path}: {subject}, {take!r}: an array {view.dtype} {view.shape}; "
-                        f"expected real numbers [frames, {joints or 'joints'}, 2]."
-                    )
-            sequences.setdefault(subject, {})[_take_name(take)] = arrays
-    return Keypoints(sequences, str(metadata.get("layout_name", "")), joints)
-
-
-def keypoint_path(
-    folder: pathlib.Path, stem: str, keypoints: str, besides: str = ""
-) -> pathlib.Path:
-    """The file `STEM_KEYPOINTS.npz` in a folder.
-
-    Raises:
-      UserError: it is not there; the message lists those that are, and what `besides` says.
-    """
-    path = folder / f"{stem}_{keypoints}.npz"
-    if not path.is_file():
-        there = sorted(found.stem[len(stem) + 1 :] for found in folder.glob(f"{stem}_*.npz"))
-        raise UserError(f"no {path}; keypoints there: {', '.join(there) or 'none'}{besides}.")
-    return path
-
-
-def views(
-    file: Keypoints, path: pathlib.Path, subject: str, take: str, cameras: Sequence[str],
-    frames: int,
-) -> list[np.ndarray]:
-    """A take as each camera sees it, cut to the length of its positions.
-
-    Arguments:
-      file: the 2D file.
-      path: its path.
-      subject, take: of the positions.
-      cameras: their names.
-      frames: of the positions.
-
-    Returns:
-      float32 `[frames, joints, 2]` in pixels for each camera.
-
-    Raises:
-      UserError: the take is absent, has another number of cameras, or is shorter.
-    """
-    found = file.sequences.get(subject, {}).get(take)
-    if found is None or len(found) != len(cameras):
-        raise UserError(
-            f"{path}: {subject}, {take!r} is absent or has not {len(cameras)} cameras, "
-            "which the positions have; take both files from one preparation."
-        )
-    for view, camera in zip(found, cameras, strict=True):
-        if len(view) < frames:
-            raise UserError(
-                f"{path}: {subject}, {take!r}, camera {camera}: {len(view)} frames "
-                f"of keypoints for {frames} of positions."
-            )
-    # Videos go on a little after the motion capture has stopped.
-    return [view[:frames].astype(np.float32) for view in found]
-
-
-def entry(path: pathlib.Path, key: str) -> Any:
-    """What an `.npz` file holds under a name.
-
-    Raises:
-      UserError: the file is damaged or has no such name.
-    """
-    content = object_arrays.read_npz(path)
-    if key not in content:
-        raise UserError(f"{path} has no {key!r} but {', '.join(content) or 'nothing'}.")
-    return content[key]
-
-
-def mapping(value: Any, path: pathlib.Path, name: str) -> Mapping[str, Any]:
-    """A value that must be a dict of names.
-
-    Raises:
-      UserError: it is not.
-    """
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise UserError(f"{path}: {name} is a {type(value).__name__}, not a dict of names.")
-    return value

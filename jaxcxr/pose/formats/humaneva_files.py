@@ -1,6 +1,6 @@
-"""HumanEva-I as VideoPose3D's files hold it: `data_3d_humaneva15.npz`, `data_2d_humaneva15_*.npz`.
+"""Reads HumanEva-I from VideoPose3D's `data_3d_humaneva15.npz`, and its camera calibration.
 
-A chunk, "Walking 1 chunk0", is a run of frames in which the motion capture saw everything.
+A chunk, "Walking 1 chunk0", is a run of frames in which the motion capture saw all joints.
 """
 
 import functools
@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from jaxcxr.data import object_arrays
 from jaxcxr.errors import UserError
-from jaxcxr.pose.formats import human36m_files
+from jaxcxr.pose.formats import videopose3d_files
 from jaxcxr.pose.geometry import joint_sets
 
 NAME = "data_3d_humaneva15.npz"
@@ -19,12 +19,11 @@ CAMERAS = ("C1", "C2", "C3")
 SIZE = (640, 480)
 PEOPLE = ("S1", "S2", "S3")
 SUBJECTS = tuple(f"{part}/{person}" for part in ("Train", "Validate") for person in PEOPLE)
-_LARGEST = 1e6  # of all numbers in a file, metres
+_LARGEST = 1e6  # metres
 _JOINTS = joint_sets.joint_set("humaneva15").joints
 
-# The calibration of the data set: for each camera the rotation from the camera to the world as a
-# unit quaternion (w, x, y, z), and the position in the world in millimetres. S3 was recorded with
-# the cameras as they stood for S1.
+# The data set's calibration of each camera: the rotation from camera to world as a unit quaternion
+# (w, x, y, z), and the position in millimetres. The cameras stood alike for S1 and S3.
 _FIRST = (
     ((0.424207, -0.4983646, -0.5802981, 0.4847012), (4062.227, 663.2477, 1528.397)),
     ((0.6503354, -0.7481602, -0.0919284, 0.0941766), (844.8131, -3805.2092, 1504.9929)),
@@ -39,7 +38,7 @@ _EXTRINSICS = {"S1": _FIRST, "S2": _SECOND, "S3": _FIRST}
 
 
 def person(subject: str) -> str:
-    """Who "Train/S1" and "Validate/S1" are."""
+    """Returns the person, such as "S1" for both "Train/S1" and "Validate/S1"."""
     return subject.rsplit("/", 1)[-1]
 
 
@@ -53,12 +52,12 @@ def _frames_of(who: str) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
 
 
 def to_camera(world: np.ndarray, subject: str, camera: str) -> np.ndarray:
-    """World positions in the frame of a camera.
+    """Transforms world positions to the frame of a camera.
 
     Arguments:
       world: `[..., 3]` in metres.
-      subject: of `SUBJECTS`.
-      camera: of `CAMERAS`.
+      subject: one of `SUBJECTS`.
+      camera: one of `CAMERAS`.
 
     Returns:
       `[..., 3]` in metres: x right, y down, z forward.
@@ -68,7 +67,7 @@ def to_camera(world: np.ndarray, subject: str, camera: str) -> np.ndarray:
 
 
 def read_positions(path: str | pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
-    """World positions of every subject and chunk, subjects without cameras (S4) left out.
+    """Reads the world positions of every subject and chunk, except S4, who has no cameras.
 
     Arguments:
       path: `data_3d_humaneva15.npz`.
@@ -77,15 +76,15 @@ def read_positions(path: str | pathlib.Path) -> dict[str, dict[str, np.ndarray]]
       subject -> chunk -> float32 `[frames, 15, 3]` in metres, z up.
 
     Raises:
-      UserError: absent, damaged, of another form or unit, or a chunk with frames unseen.
+      UserError: the file is absent, damaged or malformed, or a chunk has unseen joints.
     """
     path = pathlib.Path(path).expanduser()
-    content = human36m_files.mapping(
-        human36m_files.entry(path, "positions_3d"), path, "positions_3d"
+    content = videopose3d_files.mapping(
+        videopose3d_files.entry(path, "positions_3d"), path, "positions_3d"
     )
     found: dict[str, dict[str, np.ndarray]] = {}
     for subject, chunks in content.items():
-        for chunk, values in human36m_files.mapping(chunks, path, subject).items():
+        for chunk, values in videopose3d_files.mapping(chunks, path, subject).items():
             if subject in SUBJECTS:
                 checked = _checked(object_arrays.as_array(values), f"{path}: {subject}, {chunk!r}")
                 found.setdefault(subject, {})[chunk] = checked
@@ -99,18 +98,18 @@ def _checked(values: np.ndarray, where: str) -> np.ndarray:
             f"[frames, {len(_JOINTS)}, 3], as in data_3d_humaneva15.npz."
         )
     if not len(values):
-        raise UserError(f"{where}: no frames in it; make the file anew.")
+        raise UserError(f"{where} has no frames; make the file again.")
     fine = (np.abs(values) < _LARGEST).all((1, 2))
     if not fine.all():
         raise UserError(
-            f"{where}: frame {np.argmin(fine)} is not finite; a chunk is a run of frames in which "
-            "all joints were seen: split it there."
+            f"{where}: frame {np.argmin(fine)} is not finite; all joints of a chunk must be seen, "
+            "so split it there."
         )
     top, foot = _JOINTS.index("head"), _JOINTS.index("left_ankle")
     stature = np.linalg.norm(values[:, top] - values[:, foot], axis=-1).max()
     if not 0.5 < stature < 3:
         raise UserError(
-            f"{where}: head and foot are {stature:.3g} m apart; the file is in metres, and its "
-            "joints are those of VideoPose3D's humaneva15."
+            f"{where}: head and foot are {stature:.3g} m apart; the file must be in metres, with "
+            "the joints of VideoPose3D's humaneva15."
         )
     return values.astype(np.float32)

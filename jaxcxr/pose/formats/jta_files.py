@@ -1,9 +1,9 @@
-"""JTA's annotations: people in a video of Grand Theft Auto V, joint by joint.
+"""Reads JTA's annotations of people in videos of Grand Theft Auto V.
 
 A file is a list of rows: frame (from 1), person, joint (0 to 21), x and y in pixels, x, y and z in
 metres in the camera frame (x right, y down, z forward), whether something hides the joint, and
-whether the person's own body does. Every video has 1920 x 1080 pixels, 30 frames per second and
-the same camera.
+whether the person's own body hides it. All videos have 1920 x 1080 pixels, 30 frames per second
+and the same camera.
 
 Source: Fabbri et al., "Learning to detect and track visible and occluded body joints in a virtual
 world", 2018.
@@ -22,19 +22,20 @@ from jaxcxr.pose.geometry.cameras import Intrinsics
 FPS = 30.0
 LENS = Intrinsics(1158.0, 1158.0, 960.0, 540.0, width=1920, height=1080)
 _JOINTS, _COLUMNS = 22, 10
-_APART = 20.0  # pixels, between a joint and where the camera sees it; the median of a video
-_TALL = (0.5, 3.0)  # metres from the head to a foot; the median of a video
+_APART = 20.0  # pixels between given and projected joints, in the median of a video
+_TALL = (0.5, 3.0)  # metres from head to foot, in the median of a video
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Track:
-    """A person in the frames that follow each other without a gap.
+    """A person in consecutive frames.
 
     Attributes:
-      person: the id in the file. start: the first frame, from 1.
+      person: id in the file.
+      start: the first frame, from 1.
       joints: float64 `[frames, 17, 3]`, metres in the camera frame.
       keypoints: `[frames, 17, 2]`, pixels.
-      hidden: bool `[frames, 17]`, whether something hides one of the points it is made of.
+      hidden: bool `[frames, 17]`, whether something hides a point that forms the joint.
     """
 
     person: int
@@ -45,41 +46,40 @@ class Track:
 
 
 def read(path: str | pathlib.Path) -> list[Track]:
-    """The tracks of one video, by person and time.
+    """Reads the tracks in one video, ordered by person and time.
 
     Arguments:
       path: `seq_N.json`.
 
     Raises:
-      UserError: absent, damaged, rows of another form, a person without some joint, or points that
-        the camera does not see where the file says.
+      UserError: the file is absent or malformed, a person lacks a joint, or pixels do not match
+        the camera.
     """
     path = pathlib.Path(path)
     rows = _rows(path)
     frame, person, joint = (rows[:, column].astype(np.int64) for column in range(3))
     order = np.lexsort((joint, frame, person))
     rows, frame, person, joint = rows[order], frame[order], person[order], joint[order]
-    figures = len(rows) // _JOINTS
-    regular = len(rows) == figures * _JOINTS
-    grid = [values[: figures * _JOINTS].reshape(figures, _JOINTS)
-            for values in (frame, person, joint)]
+    poses = len(rows) // _JOINTS
+    regular = len(rows) == poses * _JOINTS
+    grid = [values[: poses * _JOINTS].reshape(poses, _JOINTS) for values in (frame, person, joint)]
     same = [(values == values[:, :1]).all(1) for values in grid[:2]]
     same.append((grid[2] == np.arange(_JOINTS)).all(1))
     wrong = ~np.all(same, axis=0)
     if wrong.any() or not regular:
         where = int(np.argmax(wrong)) * _JOINTS if wrong.any() else len(rows) - 1
         raise UserError(
-            f"{path}: person {person[where]} in frame {frame[where]} has not each of the joints 0 "
-            "to 21 once."
+            f"{path}: person {person[where]} in frame {frame[where]} must have each of the joints "
+            "0 to 21 once."
         )
-    values = rows.reshape(figures, _JOINTS, _COLUMNS)
+    values = rows.reshape(poses, _JOINTS, _COLUMNS)
     pixels, points, hidden = values[..., 3:5], values[..., 5:8], values[..., 8] > 0
     _check_camera(path, pixels, points)
     convert = joint_sets.to_human36m("jta22")
     joints, _ = convert(points)
     tall = np.median(np.linalg.norm(joints[:, 10] - joints[:, [3, 6]].mean(1), axis=-1))
     if not _TALL[0] < tall < _TALL[1]:
-        raise UserError(f"{path}: heads and feet are {tall:.3g} m apart; it is not in metres.")
+        raise UserError(f"{path}: heads and feet are {tall:.3g} m apart; it must be in metres.")
     keypoints, _ = convert(pixels)
     _, seen = convert(pixels, (~hidden).astype(np.float64))
     ids, frames = grid[1][:, 0], grid[0][:, 0]
@@ -87,23 +87,23 @@ def read(path: str | pathlib.Path) -> list[Track]:
     return [
         Track(int(ids[part[0]]), int(frames[part[0]]), joints[part], keypoints[part],
               seen[part] == 0)
-        for part in np.split(np.arange(figures), starts)
+        for part in np.split(np.arange(poses), starts)
     ]
 
 
 def _rows(path: pathlib.Path) -> np.ndarray:
-    """float64 `[rows, 10]`, each of possible numbers."""
+    """Reads the rows as float64 `[rows, 10]` and checks their ranges."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         rows = np.array(content, np.float64)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise UserError(f"{path} is no list of rows of numbers ({error}).") from error
+        raise UserError(f"{path} must be a list of rows of numbers ({error}).") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
     if rows.ndim != 2 or rows.shape[1] != _COLUMNS or not len(rows):
         raise UserError(
-            f"{path}: rows of the shape {list(rows.shape)}; JTA's have {_COLUMNS} numbers, and a "
-            "video at least one row."
+            f"{path}: rows have the shape {list(rows.shape)}; expected one or more rows of "
+            f"{_COLUMNS} numbers."
         )
     whole = rows[:, :3]
     possible = np.abs(rows).max(1) < 1e6
@@ -112,7 +112,7 @@ def _rows(path: pathlib.Path) -> np.ndarray:
     possible &= np.isin(rows[:, 8:], (0, 1)).all(1)
     if not possible.all():
         row = int(np.argmin(possible))
-        raise UserError(f"{path}, row {row}: {content[row]} is no joint of a person.")
+        raise UserError(f"{path}, row {row}: {content[row]} is no valid joint.")
     return rows
 
 
@@ -120,10 +120,10 @@ def _check_camera(path: pathlib.Path, pixels: np.ndarray, points: np.ndarray) ->
     projected = LENS.project(points)
     seen = np.isfinite(projected).all(-1)
     if not seen.any():
-        raise UserError(f"{path}: nobody is before the camera.")
+        raise UserError(f"{path}: nobody is in front of the camera.")
     apart = float(np.median(np.linalg.norm(projected - pixels, axis=-1)[seen]))
     if apart > _APART:
         raise UserError(
-            f"{path}: joints appear {apart:.0f} pixels from where the file says; its camera is "
-            "another, or its axes are."
+            f"{path}: projected joints are {apart:.0f} pixels from the file's; its camera or axes "
+            "are not JTA's."
         )

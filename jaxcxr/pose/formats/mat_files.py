@@ -1,8 +1,8 @@
-"""MATLAB files of version 5 to 7, read by SciPy once it is known that they are whole.
+"""Reads MATLAB files of versions 5 to 7 through SciPy without crashing on damaged ones.
 
-SciPy's reader is compiled and trusts what a file says about itself: a damaged one can end the whole
-program. The variables of files of version 7 are compressed, each with a checksum, so that damage
-is found beforehand. A file that is not compressed is first read by another process.
+SciPy's compiled reader trusts a file's own sizes, so a damaged file can kill the program. Variables
+of version 7 are compressed with a checksum that reveals damage beforehand; files without
+compression are first read in another process.
 """
 
 import pathlib
@@ -24,8 +24,8 @@ _TRY = (
     "import sys, warnings, scipy.io; warnings.simplefilter('error'); "
     "scipy.io.loadmat(sys.argv[1], struct_as_record=False, squeeze_me=True)"
 )
-_PATIENCE = 600.0  # seconds; the largest file known takes ten
-# What SciPy raises on a file that it does not understand.
+_PATIENCE = 600.0  # seconds; the largest known file takes ten
+# SciPy raises these on malformed files.
 _ERRORS = (
     ValueError, TypeError, KeyError, IndexError, EOFError, MemoryError, OverflowError,
     AttributeError, NotImplementedError, RecursionError, RuntimeError, SystemError, Warning,
@@ -34,14 +34,14 @@ _ERRORS = (
 
 
 def read(path: str | pathlib.Path, names: Sequence[str] | None = None) -> dict[str, Any]:
-    """The variables of a file; structs have their fields as attributes, axes of length 1 are gone.
+    """Reads a file's variables; structs have fields as attributes, axes of length 1 are squeezed.
 
     Arguments:
       path: the file.
-      names: variables to be read; none: all.
+      names: variables to read; None for all.
 
     Raises:
-      UserError: absent, damaged, or of another version.
+      UserError: the file is absent, damaged, or of another version.
     """
     path = pathlib.Path(path).expanduser()
     if not path.is_file():
@@ -55,20 +55,22 @@ def read(path: str | pathlib.Path, names: Sequence[str] | None = None) -> dict[s
                 str(path), struct_as_record=False, squeeze_me=True, variable_names=names
             )
     except _ERRORS as error:
-        raise UserError(f"{path} is damaged or no MATLAB file ({error}); fetch it anew.") from error
+        raise UserError(
+            f"{path} is damaged or no MATLAB file ({error}); download it again."
+        ) from error
 
 
 def _compressed(content: bytes) -> bool:
-    """Whether all variables are compressed and whole.
+    """Tells whether all variables are compressed, and checks those that are.
 
     Raises:
-      ValueError: it is no such file, or ends too early.
-      zlib.error: what is compressed is damaged.
+      ValueError: the file is of another kind, or truncated.
+      zlib.error: a compressed variable is damaged.
     """
     if content[:10] == b"MATLAB 7.3":
-        raise ValueError("version 7.3; save it by MATLAB's save(..., '-v7')")
+        raise ValueError("version 7.3; save it with MATLAB's save(..., '-v7')")
     if content[:10] != b"MATLAB 5.0" or content[126:128] not in (b"IM", b"MI"):
-        raise ValueError("it does not begin as one")
+        raise ValueError("it lacks MATLAB's header")
     order = "<" if content[126:128] == b"IM" else ">"
     place, whole = _HEADER, True
     while place < len(content):
@@ -84,10 +86,10 @@ def _compressed(content: bytes) -> bool:
 
 
 def _try_elsewhere(path: pathlib.Path) -> None:
-    """Has another process read the file.
+    """Reads the file in another process.
 
     Raises:
-      ValueError: it could not.
+      ValueError: that process failed.
     """
     try:
         done = subprocess.run(
@@ -98,4 +100,4 @@ def _try_elsewhere(path: pathlib.Path) -> None:
         raise ValueError(f"reading it took more than {_PATIENCE:.0f} s") from error
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise ValueError(said[-1] if said and done.returncode > 0 else "it ends the program")
+        raise ValueError(said[-1] if said and done.returncode > 0 else "it crashes the reader")

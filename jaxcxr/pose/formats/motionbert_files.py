@@ -1,10 +1,10 @@
-"""MotionBERT's pickles of Human3.6M (Zhu et al., ICCV 2023), whose poses are in the image.
+"""Reads MotionBERT's pickles of Human3.6M (Zhu et al., ICCV 2023), which hold poses in the image.
 
-`h36m_sh_conf_cam_source_final.pkl` and `h36m_cpn_cam_source.pkl` hold two parts, "train" and
-"test", each of one row per frame. A pose has x and y in pixels and a depth scaled to pixels; the
-`2.5d_factor` of the test's frames says how many millimetres a pixel is at the depth of the hip (the
-lambda of Ci et al., "Locally connected network for monocular 3D human pose estimation", TPAMI 2020,
-section 6.2.1). The training part has none.
+`h36m_sh_conf_cam_source_final.pkl` and `h36m_cpn_cam_source.pkl` have two parts, "train" and
+"test", each with one row per frame. A pose has x and y in pixels and a depth scaled to pixels; in
+the test part `2.5d_factor` gives the millimetres per pixel at the depth of the hip (the lambda of
+Ci et al., "Locally connected network for monocular 3D human pose estimation", TPAMI 2020,
+section 6.2.1).
 """
 
 import dataclasses
@@ -20,31 +20,31 @@ from jaxcxr.pose.geometry.cameras import HUMAN36M_INTRINSICS
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 
 PARTS = ("train", "test")
-# Human3.6M's numbers of actions begin with 2.
+# Human3.6M numbers actions from 2.
 _ACTIONS = (
     "Directions", "Discussion", "Eating", "Greeting", "Phoning", "Posing", "Purchases", "Sitting",
     "SittingDown", "Smoking", "Photo", "Waiting", "Walking", "WalkDog", "WalkTogether",
 )
 _SOURCE = re.compile(r"s_(\d+)_act_(\d+)_subact_(\d+)_ca_(\d+)$")
-# The 16 bones of an adult of 1.75 m together, metres, in the proportions of Human3.6M's S1.
+# Summed length of the 16 bones of an adult of 1.75 m, metres, with the proportions of S1.
 _ALL_BONES = 4.1
-# Shares that poses times their factor may differ from those in millimetres, and of the image's
-# width that keypoints may be from the true joints: more says that the two do not belong together.
+# Largest relative difference of scaled poses from those in millimetres, and largest distance of
+# keypoints from the true joints as a share of the image's width.
 _FACTOR_TOLERANCE, _PIXEL_TOLERANCE = 0.1, 0.1
-_LARGEST = 1e6  # of all numbers in a file
+_LARGEST = 1e6  # absolute value of any number in a file
 _FACTORS = (0.1, 100.0)  # millimetres per pixel; people are at 2 to 8
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One take seen by one camera.
+    """One take from one camera.
 
     Attributes:
       subject, take, camera: such as "S9", "Greeting 2" and "54138969".
       keypoints: float32 `[frames, 17, 2]`, pixels.
       confidence: float32 `[frames, 17]`.
-      joints: float32 `[frames, 17, 3]`, metres about the hip.
-      scale: float32 `[frames]`, metres per half width of the image, the unit of the network.
+      joints: float32 `[frames, 17, 3]`, metres relative to the hip.
+      scale: float32 `[frames]`, metres per half width of the image, the network's unit.
     """
 
     subject: str
@@ -57,10 +57,10 @@ class View:
 
 
 def parse_source(name: str) -> tuple[str, str, str] | None:
-    """Subject, take and camera of a source such as "s_09_act_05_subact_02_ca_01".
+    """Parses a source such as "s_09_act_05_subact_02_ca_01".
 
     Returns:
-      ("S9", "Greeting 2", "54138969"); None if it is no such name.
+      Subject, take and camera, such as ("S9", "Greeting 2", "54138969"); None for other names.
     """
     found = _SOURCE.search(name)
     if not found:
@@ -73,7 +73,7 @@ def parse_source(name: str) -> tuple[str, str, str] | None:
 
 
 def nominal_scale(joints: np.ndarray) -> np.ndarray:
-    """Metres per unit of poses whose scale is not known, as if the person were 1.75 m tall.
+    """Estimates metres per unit of poses of unknown scale, assuming a person of 1.75 m.
 
     Arguments:
       joints: `[frames, 17, 3]` in any unit.
@@ -87,29 +87,29 @@ def nominal_scale(joints: np.ndarray) -> np.ndarray:
 
 
 def read(path: str | pathlib.Path, keypoints: str) -> dict[str, list[View]]:
-    """Both parts of a file.
+    """Reads both parts of a file.
 
     Arguments:
       path: the pickle.
-      keypoints: "sh" (with confidences), "cpn", or "gt" for the true x and y as keypoints.
+      keypoints: "sh" (with confidences), "cpn", or "gt" for the true x and y.
 
     Returns:
-      "train" and "test" to their views, in the order of the file. Of the training part the scale
-      is `nominal_scale`, for lack of a factor.
+      "train" and "test" -> views in the order of the file; the training part, without factors, has
+      the `nominal_scale`.
 
     Raises:
-      UserError: absent, damaged, of another form, or values that contradict each other.
+      UserError: the file is absent, damaged, malformed or contradicts itself.
     """
     path = pathlib.Path(path).expanduser()
     content = object_arrays.read_pickle(path)
     if not isinstance(content, dict) or not all(
         isinstance(content.get(part), dict) for part in PARTS
     ):
-        raise UserError(f"{path}: no parts 'train' and 'test' in it; it is none of MotionBERT's.")
+        raise UserError(f"{path} has no parts 'train' and 'test'; it is no file of MotionBERT.")
     if keypoints == "sh" and "confidence" not in content["test"]:
         raise UserError(
-            f"{path}: no confidences in it, which the stacked hourglass's file has; if these are "
-            "of the cascaded pyramid network, say --keypoints cpn."
+            f"{path} has no confidences, unlike the stacked hourglass's file; for the cascaded "
+            "pyramid network give --keypoints cpn."
         )
     return {part: _part(content[part], f"{path}: {part}", part, keypoints) for part in PARTS}
 
@@ -133,7 +133,7 @@ def _part(content: dict, where: str, part: str, keypoints: str) -> list[View]:
     for rows in np.split(np.arange(len(names)), borders):
         frames, name = slice(rows[0], rows[-1] + 1), str(names[rows[0]])
         if name in seen:
-            raise UserError(f"{where}: the frames of {name} do not stand together.")
+            raise UserError(f"{where}: the frames of {name} are not consecutive.")
         seen.add(name)
         subject, take, camera = _parsed(name, cameras[frames], where)
         scale, joints = _metric(
@@ -151,7 +151,7 @@ def _parsed(name: str, cameras: np.ndarray, where: str) -> tuple[str, str, str]:
     found = parse_source(name)
     if found is None:
         raise UserError(
-            f"{where}: {name!r} is no source; they are called like s_09_act_05_subact_02_ca_01."
+            f"{where}: {name!r} is no source; sources look like s_09_act_05_subact_02_ca_01."
         )
     other = cameras[cameras != found[2]]
     if len(other):
@@ -164,14 +164,14 @@ def _parsed(name: str, cameras: np.ndarray, where: str) -> tuple[str, str, str]:
 def _factor(content: dict, where: str, count: int) -> np.ndarray:
     if "2.5d_factor" not in content:
         raise UserError(
-            f"{where}: no '2.5d_factor', without which poses in the image have no millimetres; "
-            "fetch the published file anew."
+            f"{where}: no '2.5d_factor', which gives poses their millimetres; download the "
+            "published file again."
         )
     factor = _numbers(content, "2.5d_factor", where, (), count)
     wrong = np.flatnonzero(~((factor >= _FACTORS[0]) & (factor <= _FACTORS[1])))
     if len(wrong):
         raise UserError(
-            f"{where}: '2.5d_factor' of frame {wrong[0]} is {factor[wrong[0]]:g}; it is in "
+            f"{where}: '2.5d_factor' of frame {wrong[0]} is {factor[wrong[0]]:g}; expected "
             "millimetres per pixel, 2 to 8 for people in a hall."
         )
     return factor
@@ -180,13 +180,15 @@ def _factor(content: dict, where: str, count: int) -> np.ndarray:
 def _metric(
     image: np.ndarray, factor: np.ndarray | None, metric: np.ndarray | None, camera: str, where: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scale `[frames]` in metres per half width, and joints `[frames, 17, 3]` in metres."""
+    """Computes the scale `[frames]`, metres per half width, and joints `[frames, 17, 3]`, metres."""
     half = HUMAN36M_INTRINSICS[camera].width / 2
     local = image - image[:, :1]
     if factor is None:
         scale = nominal_scale(local / half)
         if not np.isfinite(scale).all():
-            raise UserError(f"{where}: all joints of a pose are at one point; fetch it anew.")
+            raise UserError(
+                f"{where}: all joints of a pose are at one point; download the file again."
+            )
         return scale.astype(np.float32), local / half * scale[:, None, None].astype(np.float32)
     joints = local * factor[:, None, None]
     if metric is not None:
@@ -197,8 +199,8 @@ def _metric(
         if len(wrong):
             raise UserError(
                 f"{where}: in frame {wrong[0]} joint3d_image times 2.5d_factor "
-                f"({factor[wrong[0]]:g}) is not joints_2.5d_image; the factor is wrong, or the "
-                "rows of the file are shifted."
+                f"({factor[wrong[0]]:g}) is not joints_2.5d_image; the factor is wrong or rows "
+                "are shifted."
             )
         joints = true
     return (factor * half / 1000).astype(np.float32), (joints / 1000).astype(np.float32)
@@ -208,15 +210,15 @@ def _check_pixels(pixels: np.ndarray, image: np.ndarray, camera: str, where: str
     off = np.median(np.linalg.norm(pixels - image[..., :2], axis=-1))
     if off > _PIXEL_TOLERANCE * HUMAN36M_INTRINSICS[camera].width:
         raise UserError(
-            f"{where}: keypoints are {off:.0f} pixels from the true joints in the median; they are "
-            "of another take or camera."
+            f"{where}: keypoints are {off:.0f} pixels from the true joints in the median; they "
+            "belong to another take or camera."
         )
 
 
 def _numbers(
     content: dict, key: str, where: str, shape: tuple[int, ...], count: int | None = None
 ) -> np.ndarray:
-    """float32 `[frames, *shape]`; MotionBERT leaves what stands beyond the last axis unread."""
+    """Reads float32 `[frames, *shape]`; like MotionBERT it ignores excess along the last axis."""
     values = object_arrays.as_array(_there(content, key, where))
     if values.dtype.kind in "fiu" and values.ndim == len(shape) + 2 and values.shape[-1] == 1:
         values = values[..., 0]  # confidences and factors may have an axis of one
@@ -230,8 +232,8 @@ def _numbers(
     fine = (np.abs(values) < _LARGEST).reshape(len(values), -1).all(axis=1)
     if not fine.all():
         raise UserError(
-            f"{where}: {key!r} of frame {np.argmin(fine)} is not finite, or absurdly large; fetch "
-            "the file anew."
+            f"{where}: {key!r} of frame {np.argmin(fine)} is not finite or too large; download the "
+            "file again."
         )
     return values.astype(np.float32)
 
@@ -245,5 +247,6 @@ def _texts(content: dict, key: str, where: str, count: int) -> np.ndarray:
 
 def _there(content: dict, key: str, where: str) -> Any:
     if key not in content:
-        raise UserError(f"{where} has no {key!r} but {', '.join(map(str, content)) or 'nothing'}.")
+        there = ", ".join(map(str, content)) or "nothing"
+        raise UserError(f"{where} has no {key!r}; it has {there}.")
     return content[key]

@@ -1,12 +1,12 @@
-"""MPI-INF-3DHP (Mehta et al. 2017) in the npz files of P-STMO and of D3DP.
+"""Reads MPI-INF-3DHP (Mehta et al. 2017) from the npz files of P-STMO and D3DP.
 
-Both have one array `data`, a dict. Of training it holds "S1 Seq1" -> [{camera: {"data_3d",
-"data_2d"}}], of the test "TS1" -> {"data_3d", "data_2d", "valid"}: poses in millimetres in the
-camera frame, keypoints in pixels, 17 joints in the test set's order.
+Both have one array `data`, a dict: "S1 Seq1" -> [{camera: {"data_3d", "data_2d"}}] for training,
+"TS1" -> {"data_3d", "data_2d", "valid"} for the test. Poses are in millimetres in the camera frame,
+keypoints in pixels, with 17 joints in the test set's order.
 
 P-STMO's poses are `univ_annot3`, scaled about the person to the height of one skeleton; D3DP's are
-`annot3`, as they were. The files bear the same names, but only the latter's poses are seen by a
-camera where the keypoints are. That tells them apart here.
+`annot3`, as recorded. The file names are the same, but only D3DP's poses project onto the
+keypoints, which tells both kinds apart.
 """
 
 import dataclasses
@@ -26,34 +26,34 @@ from jaxcxr.pose.geometry import joint_sets, pinhole
 ANNOTATIONS = ("annot3", "univ_annot3")
 TRAIN = tuple(f"S{number}" for number in range(1, 9))
 TEST = tuple(f"TS{number}" for number in range(1, 7))
-# Sequences recorded at 50 frames per second, by the data set's own table; the others have 25. It
-# says nothing of the test's, which are taken to have 25.
+# Sequences at 50 frames per second by the data set's table; the others have 25. The table omits the
+# test sequences; 25 is assumed.
 _FAST = {("S1", "Seq2"), ("S3", "Seq1"), ("S3", "Seq2"), ("S5", "Seq1"), ("S5", "Seq2")}
 _WIDE = ("TS5", "TS6")  # filmed outdoors, 1920x1080
-_LARGEST = 1e7  # of all numbers in a file, millimetres or pixels; others are as good as none
+_LARGEST = 1e7  # millimetres or pixels; larger numbers count as missing
 _JOINTS = 17
 _ROOT = 14
-# Poses that must be this much larger or smaller to be seen where the keypoints are were scaled.
+# Poses were scaled if they match the keypoints only when scaled back by more than this.
 _SCALED = 0.004
 _SCALES = (0.7, 1.4)
-_PLAIN = 0.5  # pixels that keypoints may be off without a reason to look for a scale
-_FRAMES = 200  # looked at to find the scale of a sequence
-_TOLERANCE = 0.05  # share of the width that keypoints may be off, in the median
+_PLAIN = 0.5  # pixels; a smaller error of the keypoints needs no scale
+_FRAMES = 200  # frames from which a sequence's scale is estimated
+_TOLERANCE = 0.05  # largest median error of keypoints, as a share of the width
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One sequence seen by one camera.
+    """One sequence from one camera.
 
     Attributes:
-      subject, take, camera: such as "S1", "Seq1" and "0"; of the test "TS1", "test" and "0".
+      subject, take, camera: such as "S1", "Seq1" and "0"; in the test "TS1", "test" and "0".
       joints: float32 `[frames, 17, 3]` in metres in the camera frame, Human3.6M's order.
       keypoints: float32 `[frames, 17, 2]` in pixels.
       confidence: float32 `[frames, 17]`, 0 where a keypoint is not finite.
       valid: bool `[frames]`, which frames are scored.
       fps: frames per second.
       size: width and height of the image.
-      camera_vector: float32 `[9]`, intrinsics that were estimated.
+      camera_vector: float32 `[9]`, estimated intrinsics.
     """
 
     subject: str
@@ -70,7 +70,7 @@ class View:
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """What a file holds: which poses, of which part ("train" or "test"), and its sequences."""
+    """Content of a file: kind of poses, part ("train" or "test"), and sequences."""
 
     path: pathlib.Path
     annotations: str
@@ -79,12 +79,12 @@ class File:
 
 
 def fps_of(subject: str, take: str) -> float:
-    """Frames per second of a sequence."""
+    """Returns the frames per second of a sequence."""
     return 50.0 if (subject, take) in _FAST else 25.0
 
 
 def may_be(path: pathlib.Path) -> bool:
-    """Whether a file has an array `data`; of one that cannot be read it is taken for granted."""
+    """Tells whether a file has an array `data`; True for files that cannot be read."""
     try:
         with zipfile.ZipFile(path) as archive:
             return "data.npy" in archive.namelist()
@@ -93,18 +93,18 @@ def may_be(path: pathlib.Path) -> bool:
 
 
 def read(path: str | pathlib.Path) -> File:
-    """A file of either kind.
+    """Reads a file of either kind.
 
     Raises:
-      UserError: absent, damaged, of another form, or poses and keypoints that no camera joins.
+      UserError: the file is absent, damaged or malformed, or its poses and keypoints disagree.
     """
     path = pathlib.Path(path).expanduser()
     content = object_arrays.read_npz(path).get("data")
     if not isinstance(content, dict) or not content:
-        raise UserError(f"{path}: no dict 'data' in it; it is no file of P-STMO's or D3DP's.")
+        raise UserError(f"{path} has no dict 'data'; it is no file of P-STMO or D3DP.")
     tested = [isinstance(value, dict) and "valid" in value for value in content.values()]
     if any(tested) and not all(tested):
-        raise UserError(f"{path}: sequences of training and of the test in one file; part them.")
+        raise UserError(f"{path} has both training and test sequences; split the file.")
     views, scales = [], []
     for where, names, entry in (_tested if all(tested) else _trained)(content, path):
         view, scale = _view(where, names, entry)
@@ -119,7 +119,7 @@ def read(path: str | pathlib.Path) -> File:
 def _tested(content: Mapping, path: pathlib.Path) -> Iterator[tuple]:
     for name, entry in content.items():
         if name not in TEST:
-            raise UserError(f"{path}: no test sequence is called {name!r}; they are TS1 to TS6.")
+            raise UserError(f"{path}: unknown test sequence {name!r}; they are TS1 to TS6.")
         yield f"{path}: {name}", (name, "test", "0"), entry
 
 
@@ -128,19 +128,19 @@ def _trained(content: Mapping, path: pathlib.Path) -> Iterator[tuple]:
         found = re.fullmatch(r"(S[1-8]) (Seq[12])", str(name))
         if not found:
             raise UserError(
-                f"{path}: {name!r} is no sequence; they are called S1 Seq1 in training, and have "
-                "'valid' in the test."
+                f"{path}: {name!r} is no sequence; training sequences are named like S1 Seq1, "
+                "and test sequences have 'valid'."
             )
         value = value.tolist() if isinstance(value, np.ndarray) else value
         cameras = value[0] if isinstance(value, list | tuple) and value else value
         if not isinstance(cameras, dict) or not cameras:
-            raise UserError(f"{path}: {name} has no cameras in it.")
+            raise UserError(f"{path}: {name} has no cameras.")
         for camera, entry in cameras.items():
             yield f"{path}: {name}, camera {camera}", (*found.groups(), str(camera)), entry
 
 
 def _view(where: str, names: Sequence[str], entry: Any) -> tuple[View, float]:
-    """The view, and by which factor its poses are smaller than people."""
+    """Reads a view and the factor that enlarges its poses to real size."""
     if not isinstance(entry, dict):
         raise UserError(f"{where}: a {type(entry).__name__}, not data_3d and data_2d.")
     points = _array(entry, "data_3d", 3, where)
@@ -149,7 +149,9 @@ def _view(where: str, names: Sequence[str], entry: Any) -> tuple[View, float]:
         raise UserError(f"{where}: {len(points)} frames of poses, {len(pixels)} of keypoints.")
     if not np.isfinite(points).all():
         frame = np.argmin(np.isfinite(points).all((1, 2)))
-        raise UserError(f"{where}: the pose of frame {frame} is not finite; fetch the file anew.")
+        raise UserError(
+            f"{where}: the pose of frame {frame} is not finite; download the file again."
+        )
     _check_size(points, where)
     subject, take, camera = names
     size = (1920, 1080) if subject in _WIDE else (2048, 2048)
@@ -180,7 +182,7 @@ def _check_size(points: np.ndarray, where: str) -> None:
     stature = np.linalg.norm(points[:, 0] - points[:, 13], axis=-1).max()
     if not 500 < stature < 3000:
         raise UserError(
-            f"{where}: head and foot are {stature:.3g} mm apart; the files are in millimetres, "
+            f"{where}: head and foot are {stature:.3g} mm apart; files must be in millimetres, "
             "in the order of the test set's 17 joints."
         )
 
@@ -197,10 +199,10 @@ def _valid(entry: Mapping, frames: int, where: str) -> np.ndarray:
 def _camera(
     points: np.ndarray, pixels: np.ndarray, width: int, where: str
 ) -> tuple[float, np.ndarray]:
-    """By which factor poses are to be enlarged to be seen where the keypoints are, and the camera.
+    """Estimates the factor that enlarges poses to match the keypoints, and the camera.
 
     Raises:
-      UserError: no factor and no camera does.
+      UserError: no factor and camera match.
     """
     chosen = np.unique(np.linspace(0, len(points) - 1, _FRAMES).astype(int))
     some, seen = points[chosen], pixels[chosen]
@@ -219,12 +221,12 @@ def _camera(
     best = minimize_scalar(
         lambda scale: fitted(scale)[0], bounds=_SCALES, method="bounded", options={"xatol": 1e-4}
     )
-    # Of a person who hardly moves any size fits; what makes no difference is not a scale.
+    # Any size fits a person who hardly moves; without a clear gain there is no scale.
     scale = float(best.x) if best.fun < plain[0] / 2 and plain[0] > _PLAIN else 1.0
     off, camera = fitted(scale)
     if not off < _TOLERANCE * width or not pinhole.plausible(camera):
         raise UserError(
             f"{where}: keypoints are {off:.0f} pixels from the projected joints in the median; "
-            "poses and keypoints are not of one camera."
+            "poses and keypoints must be of one camera."
         )
     return scale, camera

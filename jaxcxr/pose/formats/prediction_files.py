@@ -1,15 +1,15 @@
-"""What `jaxcxr predict` writes of the people of a video: `.npz`, `.csv` and `.bvh`."""
+"""Writes the lifted people of a video as `.npz`, `.csv` and `.bvh`."""
 
 import csv
 import dataclasses
 import pathlib
 import re
-from collections.abc import Callable, Sequence
-
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 import numpy as np
 
 from jaxcxr import __version__
-from jaxcxr.pose.formats import bvh_export
+from jaxcxr.pose.formats import bvh, bvh_export
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.keypoints.keypoint_files import Track, Video
 
@@ -20,13 +20,13 @@ FORMATS = ("npz", "csv", "bvh")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Person:
-    """One person of a video, lifted.
+    """One lifted person of a video.
 
     Attributes:
       track: the 2D keypoints.
       joints: `[frames, 17, 3]`, metres, relative to the hip, in the frames of the track.
-      root: `[frames, 3]`, metres, where the hip stands before the camera, of models that say it.
-      sigma: `[frames, 17]`, metres, standard deviation of each coordinate, of models that say it.
+      root: `[frames, 3]`, metres, position of the hip in the camera frame, if the model gives it.
+      sigma: `[frames, 17]`, metres, standard deviation of each coordinate, if the model gives it.
     """
 
     track: Track
@@ -36,29 +36,29 @@ class Person:
 
 
 def sequence_id(stem: str, person: str) -> str:
-    """Name of a sequence in the form subject/action/camera, which `jaxcxr score` reads."""
+    """Names a sequence as subject/action/camera, the form that `jaxcxr score` reads."""
     return f"{stem.replace('/', '_')}/person {person.replace('/', '_')}/camera"
 
 
 def write_npz(
-    out: pathlib.Path, video: Video, people: Sequence[Person], about: dict[str, str | float]
+    out: pathlib.Path, video: Video, people: Sequence[Person], about: Mapping[str, str | float]
 ) -> pathlib.Path:
-    """`STEM.npz`: one row for each person and frame.
+    """Writes `STEM.npz` with one row per person and frame, completely or not at all.
 
-    `poses` float32 `[N, 17, 3]` (mm), `sequence`, `frame` (of the video, from 0), `keypoints`
-    float32 `[N, 17, 2]` (pixels) and `confidence` `[N, 17]` as given; `fps`, `unit`, `axes`,
-    `joints` (names), `image_size`, `source`, `source_joints` and what `about` holds. `root`
-    `[N, 3]` and `sigma` `[N, 17]` (mm) where the model says them.
+    It holds `poses` float32 `[N, 17, 3]` (mm), `sequence`, `frame` (of the video, from 0), the
+    given `keypoints` float32 `[N, 17, 2]` (pixels) and `confidence` `[N, 17]`; `fps`, `unit`,
+    `axes`, `joints` (names), `image_size`, `source` and `source_joints`; and `root` `[N, 3]` and
+    `sigma` `[N, 17]` (mm) if the model gives them.
 
     Arguments:
-      out: the file to write, whole or not at all.
-      video: what was read.
+      out: the file to write.
+      video: the video.
       people: its people.
-      about: more facts, such as the run that predicted.
+      about: further entries, such as the run that predicted.
     """
     frames = [person.track.start + np.arange(len(person.joints)) for person in people]
     names = [sequence_id(out.stem, person.track.person) for person in people]
-    content = {
+    content: dict[str, Any] = {
         "poses": np.concatenate([person.joints for person in people]).astype(np.float32)
         * np.float32(MM),
         "sequence": np.repeat(names, [len(f) for f in frames]),
@@ -84,7 +84,7 @@ def write_npz(
 
 
 def write_csv(out: pathlib.Path, video: Video, people: Sequence[Person]) -> pathlib.Path:
-    """`STEM.csv`: the columns of a run's `predictions/test.csv`, in mm, without the true joints."""
+    """Writes `STEM.csv`: the columns of a run's `predictions/test.csv` without true joints, mm."""
 
     def write(path: pathlib.Path) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -107,38 +107,38 @@ def write_csv(out: pathlib.Path, video: Video, people: Sequence[Person]) -> path
 def write_bvh(
     out: pathlib.Path, video: Video, person: Person, symmetric: bool
 ) -> tuple[pathlib.Path, bvh_export.Fit]:
-    """`STEM_PERSON.bvh`: centimetres, y up; and how far it is from the poses of `person`.
+    """Writes `STEM_PERSON.bvh` in centimetres, y up, and returns the fit.
 
-    The hip is at the origin, or where the model says that it stands; the camera is then there.
+    The hip is at the origin; if the model gives the root, the camera is.
 
     Arguments:
       out: the file to write.
-      video: what was read.
+      video: the video.
       person: one of its people.
-      symmetric: left and right bones get the same length.
+      symmetric: gives left and right bones the same length.
     """
     joints = person.joints
     if person.root is not None:
         joints = joints - joints[:, :1] + person.root[:, None]
     fit = bvh_export.fit(joints, video.fps, symmetric)
-    text = bvh_export.to_text(fit.motion)
+    text = bvh.to_text(fit.motion)
     return _whole(out, lambda path: path.write_text(text, encoding="utf-8")), fit
 
 
 def file_name(text: str) -> str:
-    """Text without what is no part of a file's name."""
+    """Replaces characters that do not belong in a file name."""
     return re.sub(r"[^\w.-]+", "_", text) or "_"
 
 
 class Names:
-    """Names of files to write for files that were read; equal ones get numbers."""
+    """Gives output files unique names; equal ones get numbers."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._used: set[str] = set()
         self._next: dict[str, int] = {}
 
     def new(self, path: str | pathlib.Path) -> str:
-        """A name for a file that none before has, without folder and ending."""
+        """Returns an unused name for a file, without folder and extension."""
         stem = name = file_name(pathlib.Path(path).stem)
         while name in self._used:
             number = self._next.get(stem, 2)

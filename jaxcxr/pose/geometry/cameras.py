@@ -11,6 +11,8 @@ import numpy as np
 _NEAR = 0.05  # metres; nothing nearer to the lens is seen
 _WORLD_UP = np.array([0.0, 0.0, 1.0])
 
+Point = Sequence[float] | np.ndarray  # `[3]`
+
 
 @dataclasses.dataclass(frozen=True)
 class Intrinsics:
@@ -136,9 +138,7 @@ _HUMAN36M_POSITIONS = {
 }
 
 
-def look_at(
-    name: str, intrinsics: Intrinsics, position: Sequence[float], target: Sequence[float]
-) -> Camera:
+def look_at(name: str, intrinsics: Intrinsics, position: Point, target: Point) -> Camera:
     """Places a camera at `position`, looking at `target` with a level horizon.
 
     Arguments:
@@ -167,7 +167,7 @@ def _far_enough(offset: np.ndarray, intrinsics: Intrinsics, reach: float) -> np.
 
 
 def human36m_rig(
-    center: Sequence[float] = (0.0, 0.0, 0.9),
+    center: Point = (0.0, 0.0, 0.9),
     reach: float = 0.0,
     rng: np.random.Generator | None = None,
 ) -> tuple[Camera, ...]:
@@ -195,7 +195,7 @@ def human36m_rig(
 def random_rig(
     rng: np.random.Generator,
     count: int = 4,
-    center: Sequence[float] = (0.0, 0.0, 0.9),
+    center: Point = (0.0, 0.0, 0.9),
     reach: float = 0.0,
 ) -> tuple[Camera, ...]:
     """Places cameras at random bearings, heights (0.5 to 2.5 m) and distances (4 to 7 m).

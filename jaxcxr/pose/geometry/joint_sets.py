@@ -65,7 +65,7 @@ _COCO = _names(
 )
 # COCO has neither the top of the head nor the base of the neck; the eyes and the middle of the
 # shoulders stand in for them.
-_FROM_FACE = {"neck": "nose", "head": {"left_eye": 0.5, "right_eye": 0.5}}
+_FROM_FACE: Sources = {"neck": "nose", "head": {"left_eye": 0.5, "right_eye": 0.5}}
 
 JOINT_SETS = {
     joint_set.name: joint_set

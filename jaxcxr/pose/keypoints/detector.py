@@ -125,5 +125,7 @@ def _swapped(found, confidence, share, fps, rng) -> tuple[np.ndarray, np.ndarray
         left, right = ([HUMAN36M.index(f"{side}_{part}") for part in parts]
                        for side in ("left", "right"))
         for array in (found, confidence):
-            array[np.ix_(when, left + right)] = array[np.ix_(when, right + left)]
+            array[np.ix_(when, np.array(left + right))] = (
+                array[np.ix_(when, np.array(right + left))]
+            )
     return found, confidence

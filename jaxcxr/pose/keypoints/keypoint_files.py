@@ -220,7 +220,7 @@ def _listed(path: pathlib.Path, content: Any, joints: str) -> Found:
             f"{path}: neither a list of people with image_id and keypoints (COCO, AlphaPose) nor "
             "COCO annotations, or it is empty. For OpenPose, give the folder of its files."
         )
-    rows = []
+    rows: list[tuple[int, str | None, np.ndarray]] = []
     for number, entry in enumerate(entries):
         where = f"{path}, entry {number}"
         if not isinstance(entry, dict) or not {"image_id", "keypoints"} <= entry.keys():
@@ -260,9 +260,8 @@ def _images(path, entries: Any) -> dict:
         where = f"{path}, image {number}"
         if not isinstance(image, dict) or not isinstance(image.get("id"), int | str):
             raise UserError(f"{where}: an image needs an id.")
-        size = (image.get("width"), image.get("height"))
-        if not all(isinstance(side, int) for side in size):
-            size = None
+        width, height = image.get("width"), image.get("height")
+        size = (width, height) if isinstance(width, int) and isinstance(height, int) else None
         found[image["id"]] = (image.get("file_name", image["id"]), size)
     return found
 

@@ -88,6 +88,6 @@ def likeness(a: np.ndarray, b: np.ndarray) -> float:
     overlap = shared / (areas - shared) if areas > shared else 0.0
     if overlap >= _OVERLAP:
         return 1.0 + float(overlap)
-    reach = _FAR * max(np.linalg.norm(np.ptp(a, 0)), np.linalg.norm(np.ptp(b, 0)), 1.0)
+    reach = _FAR * max(1.0, *(float(np.linalg.norm(np.ptp(points, 0))) for points in (a, b)))
     apart = np.linalg.norm(a.mean(0) - b.mean(0))
     return max(0.0, 1.0 - float(apart / reach))

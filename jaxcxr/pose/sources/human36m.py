@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr.errors import UserError
-from jaxcxr.pose.formats import human36m_cameras, human36m_files
+from jaxcxr.pose.formats import human36m_files, videopose3d_files
 from jaxcxr.pose.geometry import joint_sets
 from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.keypoints.detector import Detector
@@ -46,7 +46,7 @@ class Human36mConfig(subjects.SubjectConfig):
     raw: str = dataclasses.field(default="", metadata=_RUN)
 
     def __post_init__(self):
-        told = self.settle("human36m", human36m_cameras.SUBJECTS)
+        told = self.settle("human36m", human36m_files.SUBJECTS)
         self.name = self.name or f"{self.keypoints}_{told}"
 
 
@@ -90,14 +90,14 @@ class Human36m(PoseSet):
     def _generate_examples(self, takes: list, keypoints: "_Keypoints") -> Iterator:
         """One record per camera of each take."""
         for subject, take, world in takes:
-            cameras = human36m_cameras.cameras_of(subject)
+            cameras = human36m_files.cameras_of(subject)
             views = keypoints.of(subject, take, world)
             for camera, arrays in zip(cameras, views, strict=True):
                 name = f"{subject}_{take.replace(' ', '_')}_{camera.name}"
                 record = {
                     "sequence_id": name,
                     "subject": subject,
-                    "action": human36m_files.action_name(take),
+                    "action": videopose3d_files.action_name(take),
                     "camera": camera.name,
                     "fps": FPS,
                     **arrays,
@@ -114,22 +114,22 @@ class _Keypoints:
             return
         folder = pathlib.Path(config.raw).expanduser()
         folder = folder if folder.is_dir() else folder.parent
-        self._path = human36m_files.keypoint_path(
+        self._path = videopose3d_files.keypoint_path(
             folder, "data_2d_h36m", config.keypoints, f", and {PROJECTED!r}, which needs no file"
         )
-        self._file = human36m_files.read_keypoints(self._path)
+        self._file = videopose3d_files.read_keypoints(self._path)
         layout = self._file.layout or {17: "h36m", 16: "mpii"}.get(self._file.joints, "")
         self._convert = joint_sets.to_human36m(layout or f"{self._file.joints} joints")
 
     def of(self, subject: str, take: str, world: np.ndarray) -> list[dict]:
         """`keypoints`, `confidence`, `joints`, `image_size` and `intrinsics` for each camera."""
-        cameras = human36m_cameras.cameras_of(subject)
+        cameras = human36m_files.cameras_of(subject)
         exact = Detector()
         found = [records.capture(world, camera, exact, np.random.default_rng(0))
                  for camera in cameras]
         if self._file is None:
             return found
-        views = human36m_files.views(
+        views = videopose3d_files.views(
             self._file, self._path, subject, take, [c.name for c in cameras], len(world)
         )
         for record, view in zip(found, views, strict=True):

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr.errors import UserError
-from jaxcxr.pose.formats import human36m_files, humaneva_files
+from jaxcxr.pose.formats import humaneva_files, videopose3d_files
 from jaxcxr.pose.geometry import joint_sets, pinhole
 from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.sources import subjects
@@ -107,7 +107,7 @@ class Humaneva(PoseSet):
                 record = {
                     "sequence_id": name,
                     "subject": subject,
-                    "action": human36m_files.action_name(chunk),
+                    "action": videopose3d_files.action_name(chunk),
                     "camera": camera,
                     "fps": FPS,
                     "image_size": np.array(humaneva_files.SIZE, np.int32),
@@ -118,13 +118,13 @@ class Humaneva(PoseSet):
 
 def _views(takes: list, path: pathlib.Path, config: HumanevaConfig) -> dict[tuple, dict]:
     """`joints`, `keypoints`, `confidence` and `intrinsics` by subject, chunk and camera."""
-    flat = human36m_files.keypoint_path(path.parent, "data_2d_humaneva15", config.keypoints)
-    file = human36m_files.read_keypoints(flat)
+    flat = videopose3d_files.keypoint_path(path.parent, "data_2d_humaneva15", config.keypoints)
+    file = videopose3d_files.read_keypoints(flat)
     layout = file.layout or _LAYOUTS.get(file.joints, f"{file.joints} joints")
     to_common, to_17 = joint_sets.to_human36m(layout), joint_sets.to_human36m("humaneva15")
     found, groups = {}, {}
     for subject, chunk, world in takes:
-        views = human36m_files.views(
+        views = videopose3d_files.views(
             file, flat, subject, chunk, humaneva_files.CAMERAS, len(world)
         )
         joints = to_17(world)[0]

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr.errors import UserError
-from jaxcxr.pose.formats import human36m_cameras, human36m_files, motionbert_files
+from jaxcxr.pose.formats import human36m_files, motionbert_files, videopose3d_files
 from jaxcxr.pose.formats.motionbert_files import nominal_scale  # noqa: F401 (what predict asks for)
 from jaxcxr.pose.geometry.cameras import HUMAN36M_INTRINSICS
 from jaxcxr.pose.keypoints import frame_rates
@@ -52,7 +52,7 @@ class MotionbertConfig(subjects.SubjectConfig):
     raw: str = dataclasses.field(default="", metadata=_RUN)
 
     def __post_init__(self):
-        told = self.settle("motionbert", human36m_cameras.SUBJECTS)
+        told = self.settle("motionbert", human36m_files.SUBJECTS)
         if self.keypoints not in (*_FILES, "gt"):
             raise UserError(f"motionbert: keypoints is {self.keypoints!r}; allowed: sh, cpn, gt.")
         if self.clip < 0:
@@ -110,7 +110,7 @@ class Motionbert(PoseSet):
             record = {
                 "sequence_id": name,
                 "subject": view.subject,
-                "action": human36m_files.action_name(view.take),
+                "action": videopose3d_files.action_name(view.take),
                 "camera": view.camera,
                 "fps": FPS,
                 "keypoints": view.keypoints[:frames],

@@ -173,7 +173,7 @@ def test_malformed_motion_names_file_and_line(old, new, message):
         ("upper lower", "upper lower other", r"line 34: bone 'other' has no entry"),
         ("root upper\n    upper lower", "upper lower\n    root upper", r"line 33: parent 'upper'"),
         ("    upper lower\n", "", "without a place in the hierarchy: lower"),
-        (":bonedata", ":bones", "no :bonedata section"),
+        (":bonedata", ":bones", "has no :bonedata section"),
         (":version 1.10", "1.10", r"line 2: '1.10' stands before"),
     ],
 )

@@ -24,7 +24,7 @@ def moving(action=actions.walk, seconds=3, seed=0):
 def written(fit, tmp_path):
     """The motion as it is read from its file."""
     path = tmp_path / "a.bvh"
-    path.write_text(bvh_export.to_text(fit.motion))
+    path.write_text(bvh.to_text(fit.motion))
     return bvh.parse(path.read_text(), path.name)
 
 
@@ -41,7 +41,7 @@ def test_a_phantom_is_read_back_to_a_tenth_of_a_millimetre(tmp_path, action):
 
 def test_another_reading_of_the_file_agrees(tmp_path):
     joints, _ = moving(seconds=0.5)
-    places = bvhs.places(bvh_export.to_text(bvh_export.fit(joints, FPS).motion))
+    places = bvhs.places(bvh.to_text(bvh_export.fit(joints, FPS).motion))
     for name, of in (("LeftHand", "left_wrist"), ("RightFoot", "right_ankle"),
                      ("Head_End", "head"), ("Neck", "thorax")):
         expected = joints[:, HUMAN36M.index(of)] * [100, -100, -100]

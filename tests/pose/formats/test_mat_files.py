@@ -36,8 +36,8 @@ def test_what_is_no_file_of_these_versions(tmp_path):
     path = tmp_path / "a.mat"
     with pytest.raises(UserError, match="no file at"):
         mat_files.read(path)
-    for start, message in ((b"MATLAB 7.3 MAT-file", "save it by MATLAB's save"),
-                           (b"text", "does not begin as one"), (b"", "does not begin as one")):
+    for start, message in ((b"MATLAB 7.3 MAT-file", "save it with MATLAB's save"),
+                           (b"text", "it lacks MATLAB's header"), (b"", "it lacks MATLAB's header")):
         path.write_bytes(start.ljust(200, b" ") if start else b"")
         with pytest.raises(UserError, match=message):
             mat_files.read(path)
@@ -78,7 +78,7 @@ def test_a_file_that_ends_scipys_reader_is_a_sentence(tmp_path, monkeypatch):
     path = tmp_path / "a.mat"
     path.write_bytes(content(compressed=False))
     monkeypatch.setattr(mat_files, "_TRY", "import os; os.abort()")
-    with pytest.raises(UserError, match=r"a\.mat is damaged .*it ends the program"):
+    with pytest.raises(UserError, match=r"a\.mat is damaged .*it crashes the reader"):
         mat_files.read(path)
     monkeypatch.setattr(mat_files, "_TRY", "import time; time.sleep(60)")
     monkeypatch.setattr(mat_files, "_PATIENCE", 0.2)

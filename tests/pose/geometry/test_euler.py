@@ -72,7 +72,7 @@ def test_a_person_who_turns_round_and_round_is_written_without_jumps(tmp_path):
     world = np.einsum("fab,fjb->fja", turn.reshape(-1, 3, 3), world)
     joints = np.stack([world[..., 0], -world[..., 2], world[..., 1]], -1)
     fit = bvh_export.fit(joints, 50.0)
-    text = bvh_export.to_text(fit.motion)
+    text = bvh.to_text(fit.motion)
     rows = np.array([line.split() for line in text.split("Frame Time:")[1].splitlines()[1:]], float)
     turns = np.delete(rows, [0, 1, 2], axis=1)
     hips = fit.motion.rotations["Hips"].as_euler("ZYX", degrees=True)

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 
 from jaxcxr.data import preparation
 from jaxcxr.errors import UserError
-from jaxcxr.pose.formats import human36m_cameras, human36m_files
+from jaxcxr.pose.formats import human36m_files
 from jaxcxr.pose.geometry.cameras import HUMAN36M_INTRINSICS
 from jaxcxr.pose.phantom import body, placement
 from jaxcxr.pose.phantom.actions import ACTIONS
@@ -41,7 +41,7 @@ def pixels_of(world, extra=3):
     """Keypoints as VideoPose3D's files hold them: per camera, a few frames longer."""
     found = {}
     for subject, takes in world.items():
-        cameras = human36m_cameras.cameras_of(subject)
+        cameras = human36m_files.cameras_of(subject)
         for take, values in takes.items():
             if (subject, take) == ("S11", "Directions"):
                 continue
@@ -78,7 +78,7 @@ def test_prepared_from_videopose3d_files(tmp_path, world):
     assert [len(found[s]) for s in found] == [12, 12, 20]
     record = found["test"]["S9_Walking_1_55011271"]
     assert (record["subject"], record["action"], record["fps"]) == (b"S9", b"Walking", 50.0)
-    camera = human36m_cameras.cameras_of("S9")[1]
+    camera = human36m_files.cameras_of("S9")[1]
     expected = camera.to_camera(world["S9"]["Walking 1"][:, human36m_files.KEPT])
     np.testing.assert_allclose(record["joints"], expected, atol=1e-5)
     np.testing.assert_array_equal(record["keypoints"], noisy["S9"]["Walking 1"][1][:12])
@@ -159,10 +159,10 @@ def test_a_tenth_of_the_takes_validates_where_no_subject_does(tmp_path, world):
 def test_camera_positions_are_the_rig_of_the_virtual_cameras():
     from jaxcxr.pose.geometry.cameras import _HUMAN36M_POSITIONS
 
-    for camera in human36m_cameras.cameras_of("S1"):
+    for camera in human36m_files.cameras_of("S1"):
         np.testing.assert_allclose(camera.position, _HUMAN36M_POSITIONS[camera.name], atol=0.051)
-    for subject in human36m_cameras.SUBJECTS:
-        for camera in human36m_cameras.cameras_of(subject):
+    for subject in human36m_files.SUBJECTS:
+        for camera in human36m_files.cameras_of(subject):
             assert camera.name in HUMAN36M_INTRINSICS
             # All look at the middle of the hall, level but for a little roll.
             x, y, z = camera.to_camera(np.array([0, 0, 0.9]))
@@ -194,14 +194,14 @@ def test_mistakes_are_sentences(tmp_path, world):
     save_2d(tmp_path, "gt", short)
     _mistake(tmp_path, r"expected real numbers \[frames, 17, 2\]", keypoints="gt")
     np.savez(tmp_path / "data_3d_h36m.npz", positions=np.zeros(3))
-    _mistake(tmp_path, "no 'positions_3d' but positions")
+    _mistake(tmp_path, "no 'positions_3d'; it has positions")
 
 
 @pytest.mark.parametrize(("change", "match"), [
     (lambda v: v[:, :20], r"expected real numbers \[frames, 32, 3\]"),
     (lambda v: np.where(np.arange(32)[:, None] == 3, np.nan, v), "not finite"),
     (lambda v: v[:0], "no frames"),
-    (lambda v: v * 1000, "not in the unit of its kind"),
+    (lambda v: v * 1000, "must be in metres"),
 ])
 def test_broken_positions(tmp_path, world, change, match):
     save_3d(tmp_path, {"S1": {"Walking 1": change(world["S1"]["Walking 1"])}})

@@ -7,7 +7,7 @@ import pytest
 from jaxcxr.data import preparation
 from jaxcxr.errors import UserError
 from jaxcxr.pose.evaluation import protocols
-from jaxcxr.pose.formats import human36m_files, humaneva_files
+from jaxcxr.pose.formats import humaneva_files, videopose3d_files
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.sources import clips, humaneva
 from tests.pose.formats import humanevas
@@ -128,7 +128,7 @@ def test_mistakes_are_sentences(tmp_path, positions):
     refused("camera C1: keypoints are .* pixels from the projected joints")
     seen["Train/S1"]["Box 1 chunk0"] = seen["Train/S1"]["Box 1 chunk0"][:2]
     humanevas.save(tmp_path, None, "gt", seen)
-    refused("'Box 1 chunk0' is absent or has not 3 cameras")
+    refused("'Box 1 chunk0' is absent or lacks some of the 3 cameras")
     seen = humanevas.keypoints(longer=0)
     seen["Train/S1"]["Box 1 chunk0"][1] = seen["Train/S1"]["Box 1 chunk0"][1][:-1]
     humanevas.save(tmp_path, None, "gt", seen)
@@ -143,7 +143,7 @@ def test_mistakes_are_sentences(tmp_path, positions):
     (lambda v: np.concatenate([v, v[:, :5]], 1), r"float32 \(14, 20, 3\)"),
     (lambda v: np.where(np.arange(14)[:, None, None] == 4, np.nan, v), "frame 4 is not finite"),
     (lambda v: v[:0], "no frames"),
-    (lambda v: v * 1000, "the file is in metres"),
+    (lambda v: v * 1000, "the file must be in metres"),
     (lambda v: v[:, :1].repeat(15, 1), "0 m apart"),
     (lambda v: v.astype(int), "expected real numbers"),
 ])
@@ -175,19 +175,19 @@ def test_damaged_files_are_user_errors(tmp_path, positions):
     humanevas.save(tmp_path, None, "gt", {"Train/S1": {"Box 1 chunk0": views}})
     path = tmp_path / "data_2d_humaneva15_gt.npz"
     fuzz.assert_only_user_errors(
-        lambda content: (path.write_bytes(content), human36m_files.read_keypoints(path)),
+        lambda content: (path.write_bytes(content), videopose3d_files.read_keypoints(path)),
         path.read_bytes(), path.name, examples=40,
     )
 
 
 @pytest.mark.parametrize(("views", "match"), [
-    (3, "not one array for each camera"), ([[[1], [1, 2]]] * 3, "an array object"),
-    ({"C1": 2}, "not one array for each camera"),
+    (3, "must have one array per camera"), ([[[1], [1, 2]]] * 3, "an array object"),
+    ({"C1": 2}, "must have one array per camera"),
 ])
 def test_keypoints_of_another_form(tmp_path, views, match):
     humanevas.save(tmp_path, None, "gt", {"Train/S1": {"Box 1 chunk0": views}})
     with pytest.raises(UserError, match=match):
-        human36m_files.read_keypoints(tmp_path / "data_2d_humaneva15_gt.npz")
+        videopose3d_files.read_keypoints(tmp_path / "data_2d_humaneva15_gt.npz")
 
 
 def test_projection_of_the_estimate_is_opencvs():

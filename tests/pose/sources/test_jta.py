@@ -122,21 +122,21 @@ def _cell(row, column, value):
 
 
 @pytest.mark.parametrize(("change", "match"), [
-    (lambda rows: [], "rows of the shape"),
-    (lambda rows: {"frames": rows}, "no list of rows of numbers"),
-    (lambda rows: rows[:-1], "person 3 in frame 4 has not each of the joints"),
-    (lambda rows: rows[1:], "person 3 in frame 1 has not each of the joints"),
-    (lambda rows: rows + rows[:22], "person 3 in frame 1 has not each"),
-    (lambda rows: [row[:9] for row in rows], "rows of the shape"),
-    (lambda rows: [row[:9] if i == 3 else row for i, row in enumerate(rows)], "no list of rows"),
+    (lambda rows: [], "rows have the shape"),
+    (lambda rows: {"frames": rows}, "must be a list of rows of numbers"),
+    (lambda rows: rows[:-1], "person 3 in frame 4 must have each of the joints"),
+    (lambda rows: rows[1:], "person 3 in frame 1 must have each of the joints"),
+    (lambda rows: rows + rows[:22], "person 3 in frame 1 must have each"),
+    (lambda rows: [row[:9] for row in rows], "rows have the shape"),
+    (lambda rows: [row[:9] if i == 3 else row for i, row in enumerate(rows)], "must be a list"),
     (_cell(5, 5, float("nan")), r"row 5: \["),
-    (_cell(5, 3, "x"), "no list of rows"),
+    (_cell(5, 3, "x"), "must be a list of rows"),
     (_cell(5, 0, 0), "row 5"), (_cell(5, 0, 1.5), "row 5"), (_cell(5, 2, 22), "row 5"),
     (_cell(5, 8, 2), "row 5"), (_cell(5, 1, 1e300), "row 5"),
-    (lambda rows: [[*r[:3], r[3] + 300, *r[4:]] for r in rows], "joints appear 300 pixels from"),
-    (lambda rows: [[*r[:5], r[5], -r[6], *r[7:]] for r in rows], "its camera is another, or"),
-    (lambda rows: [[*r[:5], *(-x for x in r[5:8]), *r[8:]] for r in rows], "nobody is before"),
-    (lambda rows: [[*r[:5], *(100 * x for x in r[5:8]), *r[8:]] for r in rows], "not in metres"),
+    (lambda rows: [[*r[:3], r[3] + 300, *r[4:]] for r in rows], "projected joints are 300 pixels from"),
+    (lambda rows: [[*r[:5], r[5], -r[6], *r[7:]] for r in rows], "its camera or axes"),
+    (lambda rows: [[*r[:5], *(-x for x in r[5:8]), *r[8:]] for r in rows], "nobody is in front"),
+    (lambda rows: [[*r[:5], *(100 * x for x in r[5:8]), *r[8:]] for r in rows], "must be in metres"),
 ])
 def test_broken_files(tmp_path, change, match):
     path = save(tmp_path / "seq_1.json", change(person(3, [1, 2, 4])))
@@ -155,7 +155,7 @@ def test_people_who_stand_still_are_read(tmp_path):
 def test_a_truncated_file_is_named_and_can_be_tolerated(raw, tmp_path):
     path = raw / "train" / "seq_1.json"
     path.write_text(path.read_text()[:-30])
-    with pytest.raises(UserError, match=r"seq_1\.json is no list"):
+    with pytest.raises(UserError, match=r"seq_1\.json must be a list"):
         prepared(raw, tmp_path / "out")
     assert len(prepared(raw, tmp_path / "out", max_bad=1)["train"]) == 2
 

@@ -144,7 +144,7 @@ def _at(values, index, value):
 
 
 @pytest.mark.parametrize(("part", "key", "change", "match"), [
-    ("test", "2.5d_factor", lambda v: None, "no '2.5d_factor', without which"),
+    ("test", "2.5d_factor", lambda v: None, "no '2.5d_factor', which"),
     ("test", "2.5d_factor", lambda v: _at(v, 7, 0), "of frame 7 is 0; it is in millimetres per"),
     ("test", "2.5d_factor", lambda v: v * 1000, "millimetres per pixel"),
     ("test", "2.5d_factor", lambda v: np.roll(v, 20) * 1.3, "the factor is wrong"),
@@ -155,14 +155,14 @@ def _at(values, index, value):
     ("train", "joint3d_image", lambda v: v[:0], r"expected real numbers \[frames, 17, 3\]"),
     ("train", "joint3d_image", lambda v: _at(v, (5, 3), np.nan), "of frame 5 is not finite"),
     ("train", "joint3d_image", lambda v: v * [0, 0, 0] + [500, 500, 0], "at one point"),
-    ("train", "joint_2d", lambda v: v[::-1] + 300, "are of another take or camera"),
-    ("train", "joint_2d", lambda v: None, "train has no 'joint_2d' but"),
+    ("train", "joint_2d", lambda v: v[::-1] + 300, "belong to another take or camera"),
+    ("train", "joint_2d", lambda v: None, "train has no 'joint_2d'; it has"),
     ("train", "camera_name", lambda v: v[::-1], "but camera_name says"),
     ("train", "source", lambda v: ["video"] * 120, "'video' is no source"),
     ("train", "source", lambda v: v[20:40] + v[:20] + v[20:], "'source' has the shape"),
     ("train", "source", lambda v: v[:20] + v[40:60] + v[:20] + v[60:],
-     "do not stand together|camera_name says"),
-    ("test", "confidence", lambda v: None, "say --keypoints cpn"),
+     "are not consecutive|camera_name says"),
+    ("test", "confidence", lambda v: None, "give --keypoints cpn"),
 ])
 def test_broken_files_are_sentences(tmp_path, values, part, key, change, match):
     small = values if part == "test" else {**values, "train": motionberts.content()["train"]}
@@ -189,7 +189,7 @@ def test_mistakes_are_sentences(tmp_path, values):
             train_subjects="S6")
     whole = (tmp_path / SH).read_bytes()
     (tmp_path / SH).write_bytes(whole[: len(whole) // 2])
-    refused("is damaged or no such file", raw=str(tmp_path))
+    refused("is damaged or of another kind", raw=str(tmp_path))
 
 
 def test_a_source_says_who_does_what_before_which_camera():

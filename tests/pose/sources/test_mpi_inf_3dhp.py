@@ -161,10 +161,10 @@ def _changed(data, key, change):
     ("data_3d", lambda v: v[:0], "at least one frame"),
     ("data_3d", lambda v: v[:-1], "29 frames of poses, 30 of keypoints"),
     ("data_3d", lambda v: np.where(np.arange(30)[:, None, None] == 4, np.nan, v), "of frame 4 is"),
-    ("data_3d", lambda v: v / 1000, "the files are in millimetres"),
+    ("data_3d", lambda v: v / 1000, "files must be in millimetres"),
     ("data_3d", lambda v: v[:, :1].repeat(17, 1), "head and foot are 0 mm apart"),
-    ("data_2d", lambda v: v[::-1, ::-1], "not of one camera"),
-    ("data_2d", lambda v: v * np.nan, "not of one camera"),
+    ("data_2d", lambda v: v[::-1, ::-1], "must be of one camera"),
+    ("data_2d", lambda v: v * np.nan, "must be of one camera"),
     ("data_3d", lambda v: [[1], [1, 2]], "data_3d is object"),
     ("valid", lambda v: v[:-1], r"valid has the shape \(29,\); expected \[30\]"),
 ])
@@ -176,10 +176,10 @@ def test_broken_files_are_sentences(tmp_path, contents, key, change, match):
 
 
 @pytest.mark.parametrize(("data", "match"), [
-    ({}, "no dict 'data'"), ([1], "no dict 'data'"), ({"TS7": {"valid": 1}}, "called 'TS7'"),
+    ({}, "no dict 'data'"), ([1], "no dict 'data'"), ({"TS7": {"valid": 1}}, "unknown test sequence 'TS7'"),
     ({"S1 Seq3": []}, "'S1 Seq3' is no sequence"), ({"S1 Seq1": []}, "has no cameras"),
     ({"S1 Seq1": [{"0": 3}]}, "camera 0: a int, not data_3d"),
-    ({"S1 Seq1": [{}], "TS1": {"valid": [1]}}, "in one file; part them"),
+    ({"S1 Seq1": [{}], "TS1": {"valid": [1]}}, "both training and test sequences; split"),
 ])
 def test_files_of_another_form(tmp_path, data, match):
     with pytest.raises(UserError, match=match):

@@ -149,9 +149,9 @@ def _cut(text, lines):
     (lambda t: t.replace("LeftFoot", "LeftToe", 1), "has no LeftFoot"),
     (lambda t: t.replace("Spine1", "Spine", 1), "has no Spine1"),
     (lambda t: t.replace("\t\n", "\tHead\n", 1), "names Head twice"),
-    (lambda t: _cut(t, 1), "0 frames; at least one"),
+    (lambda t: _cut(t, 1), "0 frames; expected 1"),
     (lambda t: "", "has no Hips"),
-    (lambda t: t[:-300], r"line 21: \d+ numbers, but 21 joints have 63"),
+    (lambda t: t[:-300], r"line 21: \d+ numbers, but 21 joints need 63"),
     (lambda t: t.replace("\t", " nan\t", 22).replace(" nan", "", 21), "line 2: 64 numbers"),
     (lambda t: _cut(t, 2) + " ".join(["nan"] * 63), "line 3: a number is not finite"),
     (lambda t: _cut(t, 2) + " ".join(["1e9"] * 63), "line 3: a number is not finite"),
@@ -170,7 +170,7 @@ def test_positions_in_metres_are_refused_and_the_order_of_joints_does_not_matter
     path = tmp_path / "a.txt"
     world = takes_3d.walk(3)
     path.write_text(positions_text(world * 0.0254))
-    with pytest.raises(UserError, match="not in inches"):
+    with pytest.raises(UserError, match="must hold people in inches"):
         totalcapture_files.read_positions(path)
     path.write_text(positions_text(world))
     expected = totalcapture_files.read_positions(path)
@@ -188,19 +188,19 @@ def test_a_person_who_stands_still_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(("change", "match"), [
-    (lambda t: "", "first line is not the number of cameras"),
-    (lambda t: t.replace("2 1", "2 3", 1), "first line is not the number"),
-    (lambda t: t.replace("2 1", "0 1", 1), "first line is not the number"),
-    (lambda t: t.replace("2 1", "3 1", 1), "42 numbers for 3 cameras, which have 21 each"),
+    (lambda t: "", "first line must be the number of cameras"),
+    (lambda t: t.replace("2 1", "2 3", 1), "first line must be the number"),
+    (lambda t: t.replace("2 1", "0 1", 1), "first line must be the number"),
+    (lambda t: t.replace("2 1", "3 1", 1), "42 numbers for 3 cameras, which need 21 each"),
     (lambda t: t[:-40], "numbers for 2 cameras"),
-    (lambda t: t.replace("0 1079 0 1919", "0 -5 0 1919", 1), "camera 1: no possible focal"),
-    (lambda t: t.replace("1070.0", "-1070.0", 1), "camera 1: no possible focal"),
+    (lambda t: t.replace("0 1079 0 1919", "0 -5 0 1919", 1), "camera 1: its focal length or image size"),
+    (lambda t: t.replace("1070.0", "-1070.0", 1), "camera 1: its focal length or image size"),
     (lambda t: t.replace("1070.0", "nan", 1), "line 3: a number is not finite"),
     (lambda t: t.replace("1070.0", "f", 1), "line 3: could not convert"),
     (lambda t: "\n".join(["1 1", "0 1 0 1", "1 1 1 1", "0", "1 0 0", "0 1 0", "0 0 2", "0 0 0"]),
-     "camera 1: its rotation is none"),
+     "camera 1: its rotation matrix is not a rotation"),
     (lambda t: "\n".join(["1 1", "0 1 0 1", "1 1 1 1", "0", "1 0 0", "0 1 0", "0 0 -1", "0 0 0"]),
-     "camera 1: its rotation is none"),
+     "camera 1: its rotation matrix is not a rotation"),
 ])
 def test_broken_calibration(tmp_path, change, match):
     path = tmp_path / "calibration.cal"

@@ -1,0 +1,146 @@
+"""Reads VideoPose3D's `.npz` files of 2D keypoints, and names takes as they do."""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxcxr.data import object_arrays
+from jaxcxr.errors import UserError
+
+# Actions that the original files name differently.
+_RENAMED = {"TakingPhoto": "Photo", "WalkingDog": "WalkDog"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Keypoints:
+    """Content of a 2D file.
+
+    Attributes:
+      sequences: subject -> action -> one `[frames, joints, 2]` in pixels per camera.
+      layout: name of the joint set, "" if the file has none.
+      joints: number of joints.
+    """
+
+    sequences: dict[str, dict[str, list[np.ndarray]]]
+    layout: str
+    joints: int
+
+
+def action_name(take: str) -> str:
+    """Returns the action of a take: "Walking" for "Walking 1", "WalkDog" for "WalkingDog 2"."""
+    first = re.split(r"[ _]", take.strip())[0]
+    return _RENAMED.get(first, first)
+
+
+def take_name(stem: str) -> str:
+    """Names a take as 2D files do: "WalkDog 1" for `WalkingDog_1` and `WalkingDog 1`."""
+    first, *rest = re.split(r"[ _]", stem.strip())
+    return " ".join([_RENAMED.get(first, first), *rest])
+
+
+def read_keypoints(path: str | pathlib.Path) -> Keypoints:
+    """Reads the keypoints of every subject, take and camera.
+
+    Arguments:
+      path: a file such as `data_2d_h36m_NAME.npz`.
+
+    Raises:
+      UserError: the file is absent, damaged or malformed.
+    """
+    path = pathlib.Path(path).expanduser()
+    content = mapping(entry(path, "positions_2d"), path, "positions_2d")
+    metadata = object_arrays.read_npz(path).get("metadata", {})
+    metadata = metadata if isinstance(metadata, dict) else {}
+    sequences: dict[str, dict[str, list[np.ndarray]]] = {}
+    joints = 0
+    for subject, takes in content.items():
+        for take, cameras in mapping(takes, path, subject).items():
+            if not isinstance(cameras, list | tuple | np.ndarray):
+                raise UserError(f"{path}: {subject}, {take!r} must have one array per camera.")
+            arrays = [object_arrays.as_array(view) for view in cameras]
+            for view in arrays:
+                joints = joints or (view.shape[1] if view.ndim == 3 else 0)
+                if view.ndim != 3 or view.shape[1:] != (joints, 2) or view.dtype.kind != "f":
+                    raise UserError(
+                        f"{path}: {subject}, {take!r}: an array {view.dtype} {view.shape}; "
+                        f"expected real numbers [frames, {joints or 'joints'}, 2]."
+                    )
+            sequences.setdefault(subject, {})[take_name(take)] = arrays
+    return Keypoints(sequences, str(metadata.get("layout_name", "")), joints)
+
+
+def keypoint_path(
+    folder: pathlib.Path, stem: str, keypoints: str, besides: str = ""
+) -> pathlib.Path:
+    """Finds the file `STEM_KEYPOINTS.npz` in a folder.
+
+    Raises:
+      UserError: there is none; the message lists the others and ends with `besides`.
+    """
+    path = folder / f"{stem}_{keypoints}.npz"
+    if not path.is_file():
+        there = sorted(found.stem[len(stem) + 1 :] for found in folder.glob(f"{stem}_*.npz"))
+        raise UserError(f"no {path}; keypoints there: {', '.join(there) or 'none'}{besides}.")
+    return path
+
+
+def views(
+    file: Keypoints, path: pathlib.Path, subject: str, take: str, cameras: Sequence[str],
+    frames: int,
+) -> list[np.ndarray]:
+    """Returns a take's keypoints from each camera, cut to the length of its positions.
+
+    Arguments:
+      file: content of the 2D file.
+      path: its path, for messages.
+      subject, take: names in the positions.
+      cameras: names of the cameras.
+      frames: number of frames of the positions.
+
+    Returns:
+      float32 `[frames, joints, 2]` in pixels for each camera.
+
+    Raises:
+      UserError: the take is absent, too short, or has another number of cameras.
+    """
+    found = file.sequences.get(subject, {}).get(take)
+    if found is None or len(found) != len(cameras):
+        raise UserError(
+            f"{path}: {subject}, {take!r} is absent or lacks some of the {len(cameras)} cameras "
+            "of the positions; take both files from one preparation."
+        )
+    for view, camera in zip(found, cameras, strict=True):
+        if len(view) < frames:
+            raise UserError(
+                f"{path}: {subject}, {take!r}, camera {camera}: {len(view)} frames "
+                f"of keypoints for {frames} of positions."
+            )
+    # Videos run a little longer than the motion capture.
+    return [view[:frames].astype(np.float32) for view in found]
+
+
+def entry(path: pathlib.Path, key: str) -> Any:
+    """Reads one entry of an `.npz` file.
+
+    Raises:
+      UserError: the file is damaged or has no such entry.
+    """
+    content = object_arrays.read_npz(path)
+    if key not in content:
+        raise UserError(f"{path} has no {key!r}; it has {', '.join(content) or 'nothing'}.")
+    return content[key]
+
+
+def mapping(value: Any, path: pathlib.Path, name: str) -> Mapping[str, Any]:
+    """Checks that a value is a dict with names as keys.
+
+    Raises:
+      UserError: it is not.
+    """
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise UserError(f"{path}: {name} is a {type(value).__name__}, not a dict with names.")
+    return value
