@@ -42,17 +42,3 @@ def test_ridge_solves_the_augmented_least_squares(data):
     expected = (flat - flat.mean(0)) @ coefficients + goal.mean(0)
     ours = baselines.ridge(x, y, alpha=7.0)(x)
     np.testing.assert_allclose(ours.reshape(400, 51), expected, atol=1e-8)
-
-
-def test_streamed_ridge_is_ridge(data):
-    x, y = data
-    x, y = x.astype(np.float32), y.astype(np.float32)
-    whole = baselines.ridge(x, y)
-    batches = [(x[i : i + 70], y[i : i + 70]) for i in range(0, 400, 70)]
-    streamed = baselines.ridge_streamed(iter(batches))
-    np.testing.assert_allclose(streamed(x), whole(x), atol=1e-8)
-
-
-def test_streamed_ridge_needs_a_frame():
-    with pytest.raises(ValueError, match="no training frame"):
-        baselines.ridge_streamed([])

@@ -1,1 +1,1 @@
-"""Drawn human motion: bodies and forward kinematics, joint-angle trajectories, ground contact."""
+"""Synthetic human motion: bodies, forward kinematics, ground contact, joint-angle trajectories."""

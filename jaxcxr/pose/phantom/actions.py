@@ -1,64 +1,41 @@
-"""Joint-angle trajectories of seven actions.
+"""Draws joint-angle trajectories of seven actions.
 
-Each action draws its own size, speed, phase and side, and answers with smooth curves in degrees
-(names and limits: `body.LIMITS`). Hip and knee curves of the gaits follow the shape of normative
-gait data (Winter, "Biomechanics and motor control of human movement", 2009, chapter 4).
+Each action draws its size, speed, phase and side, and returns smooth curves in degrees (names and
+limits: `body.LIMITS`). Hip and knee curves of the gaits follow normative gait data (Winter,
+"Biomechanics and motor control of human movement", 2009, chapter 4).
 """
 
-import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from jaxcxr.pose.phantom.body import Body
+from jaxcxr.pose.phantom.body import Body, Curves, Motion
 
-Curves = dict[str, np.ndarray]
 _GRAVITY = 9.81  # m/s^2
 _TAU = 2 * np.pi
 
 
-@dataclasses.dataclass
-class Motion:
-    """What a person does, before it is placed in the room.
-
-    Attributes:
-      angles: curve name to degrees `[frames]`.
-      heading: direction of the body about the vertical, radians `[frames]`.
-      lift: height of the lower foot above the floor, metres `[frames]`.
-      steadiness: seconds over which the speed of the root is evened out, because a gait carries
-        the body on from one foot to the other; 0 where the standing foot alone decides.
-      load: share of the weight on the right and the left foot `[frames, 2]`; none: what their
-        heights tell.
-    """
-
-    angles: Curves
-    heading: np.ndarray
-    lift: np.ndarray
-    steadiness: float = 0.0
-    load: np.ndarray | None = None
-
-
 def _bump(phase: np.ndarray, center: float, sharpness: float) -> np.ndarray:
-    """Periodic bump of height 1 at `center`, a fraction of the cycle (von Mises' shape)."""
+    """Computes a periodic bump of height 1 at `center`, a fraction of the cycle (von Mises)."""
     return np.exp(sharpness * (np.cos(phase - _TAU * center) - 1))
 
 
 def _wander(rng, t: np.ndarray, size: float, fastest: float = 0.6) -> np.ndarray:
-    """Slow smooth variation of standard deviation `size`: five sinusoids below `fastest` Hz."""
+    """Draws a slow variation of standard deviation `size`: five sinusoids below `fastest` Hz."""
     rates = rng.uniform(0.05, fastest, 5)
     phases = rng.uniform(0, _TAU, 5)
     return size * np.sqrt(0.4) * np.sin(_TAU * rates[:, None] * t + phases[:, None]).sum(axis=0)
 
 
 def _step(t: np.ndarray, start: float, length: float) -> np.ndarray:
-    """Rise from 0 to 1 with no jerk at its ends (minimum-jerk, Flash and Hogan 1985)."""
+    """Computes a minimum-jerk rise from 0 to 1 (Flash and Hogan 1985)."""
     u = np.clip((t - start) / length, 0, 1)
     return u**3 * (10 - 15 * u + 6 * u**2)
 
 
 def _holds(rng, t: np.ndarray, rise: tuple, hold: tuple, rest: tuple) -> np.ndarray:
-    """Repeated rise, hold, fall and rest between 0 and 1; each time drawn from its range, s."""
+    """Draws repeated rise, hold, fall and rest between 0 and 1, durations from ranges in s."""
     level, now = np.zeros_like(t), -rng.uniform(0, sum(rise + hold + rest) / 2)
     while now < t[-1]:
         up, stay, down = rng.uniform(*rise), rng.uniform(*hold), rng.uniform(*rise)
@@ -76,7 +53,7 @@ def _add(curves: Curves, name: str, values) -> None:
 
 
 def _standing(rng, body: Body, t: np.ndarray) -> Curves:
-    """Standing with small movements of the whole body; the ground that other curves add to."""
+    """Draws standing with small movements of the whole body, to which other curves are added."""
     curves = {name: _wander(rng, t, 2.0) for name in ("pelvis_twist", "spine_side", "spine_twist")}
     curves["pelvis_pitch"] = _wander(rng, t, 1.0)
     curves["pelvis_roll"] = _wander(rng, t, 1.0)
@@ -98,7 +75,7 @@ def _standing(rng, body: Body, t: np.ndarray) -> Curves:
 
 
 def _busy_arms(rng, curves: Curves, t: np.ndarray, sides=("right", "left")) -> None:
-    """Arms held before the body, on the hips, or gesturing now and then."""
+    """Adds arms held before the body, on the hips, or gesturing now and then."""
     for side in sides:
         level = _holds(rng, t, (0.4, 1.0), (0.5, 3.0), (0.2, 2.5))
         _add(curves, f"{side}_shoulder_flex", rng.uniform(-15, 75) * level)
@@ -112,7 +89,7 @@ def _facing(rng, t: np.ndarray) -> np.ndarray:
 
 
 def _bend_legs(curves: Curves, thigh, shin, pitch) -> None:
-    """Both feet stay below: thigh forward and shin backward from the vertical, pelvis pitched."""
+    """Bends both legs, feet below: thighs forward and shins back from the vertical."""
     _add(curves, "pelvis_pitch", pitch)
     for side in ("right", "left"):
         _add(curves, f"{side}_hip_flex", thigh + pitch)
@@ -120,11 +97,11 @@ def _bend_legs(curves: Curves, thigh, shin, pitch) -> None:
 
 
 def _gait(rng, curves: Curves, phase: np.ndarray, size: dict, vigour: float) -> None:
-    """Cyclic leg, arm and trunk curves; phase 0 is the right heel's strike."""
+    """Adds cyclic leg, arm and trunk curves; the right heel strikes at phase 0."""
     for side, shift in (("right", 0.0), ("left", np.pi)):
         own = phase + shift
         swing = size["hip"] * vigour * rng.normal(1, 0.04)
-        # The third harmonic straightens the curve: the thigh of the standing leg turns evenly.
+        # With the third harmonic the thigh of the standing leg turns evenly.
         thigh = np.cos(own + 0.15) + 0.1 * np.cos(3 * (own + 0.15))
         _add(curves, f"{side}_hip_flex", size["hip_mean"] + swing * thigh)
         _add(curves, f"{side}_hip_abduct", -3.0 + 2.0 * np.sin(own))
@@ -141,7 +118,7 @@ def _gait(rng, curves: Curves, phase: np.ndarray, size: dict, vigour: float) -> 
 
 
 def _load(phase: np.ndarray, middle: float) -> np.ndarray:
-    """Weight on the right and the left foot `[frames, 2]`; the right stands around `middle`."""
+    """Computes the weight on the right and left foot `[frames, 2]`; right around `middle`."""
     right = 1 / (1 + np.exp(-6 * np.cos(phase - _TAU * middle)))
     return np.stack([right, 1 - right], axis=-1)
 
@@ -160,7 +137,7 @@ def _round(rng, t: np.ndarray, speed: float, radius: tuple) -> np.ndarray:
 
 
 def walk(rng: np.random.Generator, body: Body, t: np.ndarray) -> Motion:
-    """Walking in curves, at 0.75 to 1.1 cycles/s."""
+    """Draws walking in curves at 0.75 to 1.1 cycles/s."""
     curves, rate = _standing(rng, body, t), rng.uniform(0.75, 1.1)
     size = {
         "hip": rng.uniform(16, 24), "hip_mean": rng.uniform(3, 8), "knee_load": 7.0,
@@ -176,7 +153,7 @@ def walk(rng: np.random.Generator, body: Body, t: np.ndarray) -> Motion:
 
 
 def run(rng: np.random.Generator, body: Body, t: np.ndarray) -> Motion:
-    """Running in curves, at 1.25 to 1.55 cycles/s, with both feet off the floor in between."""
+    """Draws running in curves at 1.25 to 1.55 cycles/s, with flight phases."""
     curves, rate = _standing(rng, body, t), rng.uniform(1.25, 1.55)
     size = {
         "hip": rng.uniform(24, 34), "hip_mean": rng.uniform(10, 18), "knee_load": 22.0,
@@ -191,7 +168,7 @@ def run(rng: np.random.Generator, body: Body, t: np.ndarray) -> Motion:
 
 
 def turn(rng: np.random.Generator, body: Body, t: np.ndarray) -> Motion:
-    """Turning on the spot by 50 to 180 degrees at a time, with small steps."""
+    """Draws turning on the spot by 50 to 180 degrees at a time, in small steps."""
     curves = _standing(rng, body, t)
     heading, now = np.full_like(t, rng.uniform(0, _TAU)), -rng.uniform(0, 1)
     while now < t[-1]:
@@ -215,7 +192,7 @@ def turn(rng: np.random.Generator, body: Body, t: np.ndarray) -> Motion:
 
 
 def squat(rng: np.random.Generator, body: Body, t: np.ndarray) -> Motion:
-    """Bending both knees, down to a thigh 50 to 90 degrees from the vertical, and up again."""
+    """Draws squats, the thighs down to 50 to 90 degrees from the vertical."""
     curves = _standing(rng, body, t)
     level = _holds(rng, t, (0.6, 1.3), (0.0, 1.2), (0.1, 0.9))
     depth = rng.uniform(50, 90) * level
@@ -232,7 +209,7 @@ def squat(rng: np.random.Generator, body: Body, t: np.ndarray) -> Motion:
 
 
 def wave(rng: np.random.Generator, body: Body, t: np.ndarray) -> Motion:
-    """Waving with one hand, now and then with both, the upper arm raised sideways."""
+    """Draws waving with one hand or sometimes both, the upper arm raised sideways."""
     curves = _standing(rng, body, t)
     side, other = _sides(rng)
     waving = (side, other) if rng.random() < 0.2 else (side,)
@@ -251,11 +228,11 @@ def wave(rng: np.random.Generator, body: Body, t: np.ndarray) -> Motion:
 
 
 def sit(rng: np.random.Generator, body: Body, t: np.ndarray) -> Motion:
-    """Sitting down on a seat, staying there with moving arms, and standing up."""
+    """Draws sitting down, staying seated with moving arms, and standing up."""
     curves = _standing(rng, body, t)
     level = _holds(rng, t, (0.9, 1.6), (1.5, 5.0), (0.3, 1.5))
     thigh = rng.uniform(72, 95) * level
-    # The trunk leans forward while the body is on its way down or up.
+    # The trunk leans forward on the way down and up.
     lean = rng.uniform(25, 45) * 4 * level * (1 - level) + rng.uniform(-12, 8) * level
     _bend_legs(curves, thigh, rng.uniform(-5, 12) * level, lean)
     _add(curves, "spine_flex", rng.uniform(-5, 25) * level)
@@ -270,7 +247,7 @@ def sit(rng: np.random.Generator, body: Body, t: np.ndarray) -> Motion:
 
 
 def jump(rng: np.random.Generator, body: Body, t: np.ndarray) -> Motion:
-    """Jumping on the spot, 8 to 35 cm high, arms swinging; the flight is a parabola of gravity."""
+    """Draws jumping on the spot, 8 to 35 cm high, with swinging arms and parabolic flight."""
     curves, height = _standing(rng, body, t), rng.uniform(0.08, 0.35)
     flight = 2 * np.sqrt(2 * height / _GRAVITY)
     depth, landing = rng.uniform(28, 60), rng.uniform(20, 45)

@@ -1,18 +1,20 @@
-"""Bodies of several sizes, and forward kinematics on the Human3.6M skeleton.
+"""Makes human bodies, computes their forward kinematics, and stands them on the floor.
 
-Body frame: x forward, y to the left, z up, metres. Standing at rest all angles are zero: legs
-straight, arms hanging.
+Body frame: x forward, y to the left, z up, metres. All angles are zero in a person who stands with
+straight legs and hanging arms.
 """
 
 import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
+from scipy.special import logsumexp, softmax
 
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 
-# Offset of each joint from its parent at rest, metres, of a person 1.75 m tall. Lengths are near
+# Offset of each joint from its parent at rest, metres, for a person of 1.75 m. Lengths are close to
 # those of Human3.6M's S1 (thigh 0.44, shin 0.45, upper arm 0.28, forearm 0.25).
 _REST = np.array([
     [0.00, 0.00, 0.00],
@@ -34,7 +36,7 @@ _REST = np.array([
     [0.00, 0.00, -0.25],
 ])
 
-# Joints whose offsets vary together between bodies.
+# Joints with a common scale in each body.
 _PARTS = {
     "hips": (1, 4),
     "legs": (2, 3, 5, 6),
@@ -66,6 +68,12 @@ LIMITS = {
 }
 
 
+_SOFTNESS = 0.02  # metres; feet within this height of one another share the weight
+_ANKLES = [HUMAN36M.index("right_ankle"), HUMAN36M.index("left_ankle")]
+
+Curves = dict[str, np.ndarray]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Body:
     """One person.
@@ -85,10 +93,31 @@ class Body:
     vigour: float
 
 
-def make_body(index: int) -> Body:
-    """The body of subject S<index>, index >= 1: always the same, whatever a data set's seed.
+@dataclasses.dataclass
+class Motion:
+    """A person's movement before it is placed in the room.
 
-    Stature runs over 1.55 to 1.95 m (standard deviation 0.09 m), proportions vary by about 4 %.
+    Attributes:
+      angles: curve name -> degrees `[frames]`.
+      heading: direction of the body about the vertical, radians `[frames]`.
+      lift: height of the lower foot above the floor, metres `[frames]`.
+      steadiness: seconds over which the root's speed is smoothed, because a gait carries the body
+        from one foot to the other; 0 if the standing foot alone decides.
+      load: share of the weight on the right and the left foot `[frames, 2]`; None to infer it from
+        their heights.
+    """
+
+    angles: Curves
+    heading: np.ndarray
+    lift: np.ndarray
+    steadiness: float = 0.0
+    load: np.ndarray | None = None
+
+
+def make_body(index: int) -> Body:
+    """Makes the body of subject S<index>, index >= 1, whatever a data set's seed.
+
+    Stature is 1.55 to 1.95 m (standard deviation 0.09 m); proportions vary by about 4 %.
     """
     rng = np.random.default_rng([0xB0D1, index])
     stature = float(np.clip(rng.normal(1.0, 0.052), 0.885, 1.115))
@@ -105,19 +134,18 @@ def make_body(index: int) -> Body:
 
 
 def forward_kinematics(body: Body, angles: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Joint positions about the root, in the body frame.
+    """Computes joint positions in the body frame.
 
     Arguments:
       body: the person.
-      angles: curve name to degrees `[frames]`; a missing curve is zero. Angles beyond `LIMITS` are
-        held at the limit.
+      angles: curve name -> degrees `[frames]`, clipped to `LIMITS`; a missing curve is zero.
 
     Returns:
-      `[frames, 17, 3]` in metres, root at the origin; bone lengths are those of the body.
+      `[frames, 17, 3]` in metres, root at the origin.
     """
     frames = len(next(iter(angles.values())))
     bones = _bone_rotations(angles, frames)
-    # The frame of each bone that ends in a joint; the root's is the pelvis.
+    # Frame of the bone that ends in each joint; the root has the pelvis's.
     frame: list[np.ndarray] = []
     positions = np.zeros((frames, HUMAN36M.num_joints, 3))
     for joint, parent in enumerate(HUMAN36M.parents):
@@ -130,7 +158,7 @@ def forward_kinematics(body: Body, angles: Mapping[str, np.ndarray]) -> np.ndarr
 
 
 def _bone_rotations(angles, frames) -> dict[int, np.ndarray]:
-    """Rotation `[frames, 3, 3]` of the bone that ends in a joint, within its parent bone."""
+    """Computes each joint's bone rotation `[frames, 3, 3]` relative to the parent bone."""
     still = np.zeros(frames)
 
     def curve(name: str) -> np.ndarray:
@@ -162,3 +190,49 @@ def _bone_rotations(angles, frames) -> dict[int, np.ndarray]:
         rotations[shin] = turn(still, curve(f"{side}_knee"), still)
         rotations[forearm] = turn(still, -curve(f"{side}_elbow"), still)
     return rotations
+
+
+def place(body: Body, motion: Motion, fps: float) -> np.ndarray:
+    """Places a motion in the room, its path centred on the vertical axis.
+
+    The root moves so that the standing foot stays in place and the lower foot touches the floor;
+    feet at the same height share the weight, which keeps the motion smooth.
+
+    Arguments:
+      body: the person.
+      motion: its angles, heading and lift.
+      fps: frames per second.
+
+    Returns:
+      `[frames, 17, 3]` in metres, z up, floor at z = 0.
+    """
+    local = forward_kinematics(body, motion.angles)
+    heading = Rotation.from_euler("z", motion.heading[:, None]).as_matrix()
+    turned = np.einsum("tab,tjb->tja", heading, local)
+    feet = turned[:, _ANKLES]
+    height = feet[:, :, 2]
+    lowest = -_SOFTNESS * (logsumexp(-height / _SOFTNESS, axis=1) - np.log(2))
+    root = np.zeros((len(local), 3))
+    root[:, :2] = _path(feet, height, motion, fps)
+    root[:, 2] = body.ankle + motion.lift - lowest
+    return turned + root[:, None]
+
+
+def _path(feet, height, motion, fps) -> np.ndarray:
+    """Computes the horizontal path of the root `[frames, 2]`, metres."""
+    load = softmax(-height / _SOFTNESS, axis=1) if motion.load is None else motion.load
+    load = (load[1:] + load[:-1]) / 2
+    step = -np.sum(load[..., None] * np.diff(feet[..., :2], axis=0), axis=1)
+    if motion.steadiness:
+        step = _steady(step, motion, fps)
+    path = np.concatenate([np.zeros((1, 2)), np.cumsum(step, axis=0)])
+    return path - (path.min(axis=0) + path.max(axis=0)) / 2
+
+
+def _steady(step, motion, fps) -> np.ndarray:
+    """Smooths steps in the body's frame, where a curved path has a constant mean velocity."""
+    middle = (motion.heading[1:] + motion.heading[:-1]) / 2
+    turn = Rotation.from_euler("z", middle[:, None]).as_matrix()[:, :2, :2]
+    own = np.einsum("tba,tb->ta", turn, step)
+    own = gaussian_filter1d(own, motion.steadiness * fps, axis=0)
+    return np.einsum("tab,tb->ta", turn, own)

@@ -1,1 +1,1 @@
-"""Motions to look at: a 3D viewer as a page, GIF and MP4."""
+"""Shows motions: a 3D viewer as a page, GIF and MP4."""

@@ -1,4 +1,4 @@
-"""Motions to be shown: from the files of `jaxcxr predict`, of a run, or of any framework."""
+"""Reads motions to show from files of `jaxcxr predict`, of a run, or of any framework."""
 
 import dataclasses
 import pathlib
@@ -25,10 +25,10 @@ class Take:
       name: its name.
       fps: frames per second.
       start: number of its first frame.
-      joints: float32 `[frames, 17, 3]`, millimetres about the hip: x right, y down, z forward.
-      truth: the same, NaN where unknown; or None.
+      joints: float32 `[frames, 17, 3]`, mm relative to the hip: x right, y down, z forward.
+      truth: true joints, NaN where unknown; or None.
       keypoints: float32 `[frames, 17, 3]`, pixels and confidence, 0 where unseen; or None.
-      size: width and height of the image that the keypoints are in; or None.
+      size: width and height of the keypoints' image; or None.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Take:
     size: tuple[int, int] | None = None
 
     def errors(self) -> np.ndarray | None:
-        """Mean distance of predicted and true joints, mm, `[frames]`; NaN where none is known."""
+        """Computes the mean joint error in mm, `[frames]`; NaN without known joints."""
         if self.truth is None:
             return None
         distance = np.linalg.norm(self.joints - self.truth, axis=-1)
@@ -50,49 +50,50 @@ class Take:
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
     def every(self, step: int) -> "Take":
-        """Every so many frames of it, at the same speed."""
-        parts = {
-            name: None if (value := getattr(self, name)) is None else value[::step]
-            for name in ("joints", "truth", "keypoints")
-        }
-        return dataclasses.replace(self, fps=self.fps / step, **parts)
+        """Keeps every `step`-th frame at the same speed."""
+        truth, keypoints = (
+            None if part is None else part[::step] for part in (self.truth, self.keypoints)
+        )
+        return dataclasses.replace(
+            self, fps=self.fps / step, joints=self.joints[::step], truth=truth, keypoints=keypoints
+        )
 
 
 def read(path: str | pathlib.Path, fps: float | None = None) -> list[Take]:
-    """The sequences of a file.
+    """Reads the sequences of a file.
 
     Arguments:
-      path: `.npz` of `jaxcxr predict` or in one of the forms of `pose_files`, or the `.csv` of a
-        run's predictions or of `jaxcxr predict`.
-      fps: frames per second; None: what the file says.
+      path: an `.npz` of `jaxcxr predict` or in a form of `pose_arrays`, or a `.csv` of a run's
+        predictions or of `jaxcxr predict`.
+      fps: frames per second; None to take it from the file.
 
     Raises:
-      UserError: no such file, another form, a number of joints other than 17, a pose that is not
-        finite, or a frame rate that nothing tells.
+      UserError: the file is absent or malformed, has other joints or poses that are not finite, or
+        no frame rate is known.
     """
     path = pathlib.Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"no predictions at {path}; check the path.")
     if fps is not None and not 0 < fps <= 1000:
-        raise UserError(f"--fps {fps:g}: above 0 and up to 1,000 are possible.")
+        raise UserError(f"--fps {fps:g}: give a rate above 0 and up to 1,000.")
     if path.suffix not in (".npz", ".csv"):
-        raise UserError(f"{path}: .npz and .csv are read.")
+        raise UserError(f"{path}: give an .npz or a .csv.")
     takes = list((_npz if path.suffix == ".npz" else _csv)(path, fps))
     for take in takes:
         if not np.isfinite(take.joints).all():
-            raise UserError(f"{path}: sequence {take.name} holds a pose that is not finite.")
+            raise UserError(f"{path}: sequence {take.name} has a pose that is not finite.")
     return takes
 
 
 def with_labels(takes: list[Take], path: str | pathlib.Path) -> list[Take]:
-    """The same takes with the true poses of a file in one of the forms of `pose_files`.
+    """Adds the true poses of a file in a form of `pose_arrays` to takes.
 
     Arguments:
-      takes: of `read`.
-      path: the file; its sequences have the names of the takes, or both are of one sequence.
+      takes: the takes.
+      path: the file; sequences match takes by name, or both hold a single sequence.
 
     Raises:
-      UserError: no sequence of that name, or poses of other joints.
+      UserError: a take has no sequence, or poses have other joints.
     """
     labels = pose_arrays.read(path)
     known = {str(key): value for key, value in labels.sequences.items()}
@@ -116,7 +117,7 @@ def with_labels(takes: list[Take], path: str | pathlib.Path) -> list[Take]:
 
 
 def _millimetres(poses: np.ndarray, unit: str | None) -> np.ndarray:
-    """Poses in mm; where no unit is said, people are less than 20 m and more than 20 mm large."""
+    """Converts poses to mm; without a unit, numbers below 20 are metres."""
     poses = poses.astype(np.float32)
     if unit is None:
         unit = "m" if np.nanmax(np.abs(poses), initial=0.0) < 20 else "mm"
@@ -126,8 +127,8 @@ def _millimetres(poses: np.ndarray, unit: str | None) -> np.ndarray:
 def _about_hip(poses: np.ndarray, path) -> np.ndarray:
     if poses.shape[1:] != (HUMAN36M.num_joints, 3):
         raise UserError(
-            f"{path}: poses of {poses.shape[1]} joints; the {HUMAN36M.num_joints} of Human3.6M "
-            "are shown."
+            f"{path}: poses have {poses.shape[1]} joints; expected Human3.6M's "
+            f"{HUMAN36M.num_joints}."
         )
     return poses - poses[:, :1]
 
@@ -146,21 +147,21 @@ def _npz(path: pathlib.Path, fps: float | None) -> Iterator[Take]:
 
 
 def _input(path: pathlib.Path) -> tuple[dict, tuple[int, int] | None, float | None]:
-    """The 2D keypoints by sequence, the size of the image and the frame rate, where a file says."""
+    """Reads a file's 2D keypoints by sequence, image size and frame rate, if it has them."""
     try:
         with np.load(path, allow_pickle=False) as file:
             names = {"keypoints", "confidence", "sequence", "frame", "image_size", "fps"}
             content = {name: file[name] for name in names & set(file.files)}
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: damaged ({error}); predict anew.") from error
-    fps = float(content.get("fps", 0)) or None  # 0 says: several
+        raise UserError(f"{path} is damaged ({error}); predict again.") from error
+    fps = float(content.get("fps", 0)) or None  # 0 means several rates
     if not {"keypoints", "confidence", "sequence", "frame", "image_size"} <= content.keys():
         return {}, None, fps
     count = len(content["sequence"])
     joints = (count, HUMAN36M.num_joints)
     if content["keypoints"].shape != (*joints, 2) or content["confidence"].shape != joints:
         raise UserError(
-            f"{path}: keypoints {list(content['keypoints'].shape)} are not those of {count} poses."
+            f"{path}: keypoints {list(content['keypoints'].shape)} do not match {count} poses."
         )
     points = np.concatenate([content["keypoints"], content["confidence"][..., None]], -1)
     seen = {}
@@ -185,7 +186,7 @@ def _csv(path: pathlib.Path, fps: float | None) -> Iterator[Take]:
     if lacking or not len(table):
         raise UserError(
             f"{path}: " + (f"no column {lacking[0]!r}" if lacking else "no row")
-            + "; the predictions of a pose run or of jaxcxr predict are shown."
+            + "; give the predictions of a pose run or of jaxcxr predict."
         )
     fps = fps or _rate(path, table)
     sequences = np.array(table["sequence_id"].to_pylist(), dtype=str)
@@ -205,7 +206,7 @@ def _column(path: pathlib.Path, table, name: str) -> np.ndarray:
     try:
         return table[name].to_numpy().astype(np.float64)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: column {name!r} holds something other than numbers.") from error
+        raise UserError(f"{path}: column {name!r} must hold numbers.") from error
 
 
 def _poses(path: pathlib.Path, table, kind: str) -> np.ndarray:
@@ -217,7 +218,7 @@ def _poses(path: pathlib.Path, table, kind: str) -> np.ndarray:
 
 
 def _rate(path: pathlib.Path, table) -> float:
-    """Frames per second by the column `seconds`, which `jaxcxr predict` writes."""
+    """Derives frames per second from `jaxcxr predict`'s column `seconds`."""
     if "seconds" in table.column_names:
         seconds, frames = (_column(path, table, name) for name in ("seconds", "frame"))
         if seconds.max() > 0:

@@ -1,4 +1,4 @@
-"""Writes poses to look at, as a page or a film."""
+"""Chooses sequences of poses and writes them as a page or a film."""
 
 import pathlib
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ KINDS = (".html", ".gif", ".mp4")
 
 
 def choose(takes: Sequence[Take], names: Sequence[str], path: pathlib.Path) -> list[Take]:
-    """The sequences of these names, or else those in whose name one of them stands.
+    """Chooses sequences by name, or by a part of their names if none matches.
 
     Arguments:
       takes: all sequences.
-      names: of the sequences wanted.
-      path: of their file, for messages.
+      names: names of the sequences wanted.
+      path: their file, for messages.
 
     Raises:
       UserError: there is no such sequence.
@@ -33,15 +33,15 @@ def choose(takes: Sequence[Take], names: Sequence[str], path: pathlib.Path) -> l
 
 
 def write(takes: Sequence[Take], source: str, out: pathlib.Path) -> list[str]:
-    """Writes the poses in the form that the ending of the file says.
+    """Writes the poses in the format of the file's extension.
 
     Arguments:
       takes: the sequences; a film shows the first.
-      source: name of the file they are of.
-      out: the file to write, its ending one of `KINDS`.
+      source: name of their file.
+      out: the file to write; its extension is one of `KINDS`.
 
     Returns:
-      lines on what is in it.
+      Lines that describe its content.
 
     Raises:
       RunError: OpenCV cannot write films here.
@@ -63,10 +63,10 @@ def write(takes: Sequence[Take], source: str, out: pathlib.Path) -> list[str]:
         codec = video.write_mp4(take, out)
         lines[0] += f", codec {codec}"
         if codec == "mp4v":
-            lines.append("this build of OpenCV has no codec that browsers play; players do")
+            lines.append("video players play this file, browsers do not: OpenCV lacks their codec")
     if note:
         lines.append(note)
     if len(takes) > 1:
-        lines.append(f"a film shows one sequence; {len(takes) - 1} more are in {source}, choose "
-                     "by --sequence")
+        lines.append(f"a film shows one sequence; {source} has {len(takes) - 1} more, choose with "
+                     "--sequence")
     return lines

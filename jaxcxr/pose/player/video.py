@@ -1,8 +1,9 @@
-"""Motions as films, GIF or MP4: the 2D input, and the skeleton from two sides beside the truth."""
+"""Writes motions as GIF or MP4: the 2D input, and the skeleton from two sides with the truth."""
 
 import math
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -16,41 +17,41 @@ MOST_FRAMES = 1500
 _WIDTH, _HEIGHT, _DPI = 9.0, 3.9, 80
 # Panels: title, turn about the vertical (degrees), tilt.
 _SIDES = (("three-quarter view", 35, 10), ("from the side", 90, 0))
-# The first of these that OpenCV can write: VP9, which browsers play, and MPEG-4 part 2.
+# In order of preference: VP9, which browsers play, and MPEG-4 part 2.
 _CODECS = ("vp09", "mp4v")
 
 
 def thinned(take: Take) -> tuple[Take, str]:
-    """The frames of a take that a film shows, at the same speed, and a note where they are few.
+    """Thins a take to at most 25 frames per second and 1,500 in all, at the same speed.
 
     Returns:
-      Every so many frames: at most 25 per second, and at most 1,500 in all.
+      The take, and a note if it is too long for 25 frames per second, else "".
     """
     step = max(1, math.ceil(take.fps / FASTEST - 1e-6))
     fewer = max(step, math.ceil(len(take.joints) / MOST_FRAMES))
     note = ""
     if fewer > step:
-        note = (f"{take.name} is long: {take.fps / fewer:.3g} frames per second are shown of "
-                f"{take.fps:g}; the .html shows more")
+        note = (f"{take.name} is long: the film shows {take.fps / fewer:.3g} of {take.fps:g} "
+                "frames per second; the .html shows more")
     return take.every(fewer), note
 
 
 def frames(take: Take) -> Iterator[np.ndarray]:
-    """The pictures of a film, uint8 `[height, width, 3]` with even sides."""
+    """Draws the pictures of a film, uint8 `[height, width, 3]` with even sides."""
     draw = _drawer(take)
     for frame in range(len(take.joints)):
         yield draw(frame)
 
 
 def write_gif(take: Take, out: pathlib.Path) -> None:
-    """Writes a film as GIF, whole or not at all."""
+    """Writes a film as GIF, completely or not at all."""
     from PIL import Image
 
-    # One palette for all frames, else colours flicker.
+    # Without a common palette colours flicker.
     pictures = [Image.fromarray(picture) for picture in frames(take)]
     palette = pictures[0].quantize(colors=64, method=Image.Quantize.MAXCOVERAGE)
     pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    # GIF counts hundredths of a second; rounding must not add up.
+    # GIF counts hundredths of a second; rounding errors must not accumulate.
     times = np.rint(np.arange(len(pictures) + 1) * 100 / take.fps).astype(int) * 10
     partial = out.with_name(out.name + ".partial")
     pictures[0].save(
@@ -61,29 +62,22 @@ def write_gif(take: Take, out: pathlib.Path) -> None:
 
 
 def write_mp4(take: Take, out: pathlib.Path) -> str:
-    """Writes a film as MP4, whole or not at all.
-
-    Returns:
-      The codec.
+    """Writes a film as MP4, completely or not at all, and returns the codec.
 
     Raises:
-      RunError: this build of OpenCV has no codec for it.
+      RunError: this build of OpenCV lacks the codecs.
     """
     import cv2
 
     partial = out.with_name(out.stem + ".partial.mp4")
+    height, width = next(frames(take)).shape[:2]
     for codec in _CODECS:
-        film = None
-        for picture in frames(take):
-            if film is None:
-                film = cv2.VideoWriter(
-                    str(partial), cv2.VideoWriter.fourcc(*codec), take.fps,
-                    (picture.shape[1], picture.shape[0]),
-                )
-                if not film.isOpened():
-                    break
-            film.write(picture[..., ::-1])
+        film = cv2.VideoWriter(
+            str(partial), cv2.VideoWriter.fourcc(*codec), take.fps, (width, height)
+        )
         opened = film.isOpened()
+        for picture in frames(take) if opened else ():
+            film.write(picture[..., ::-1])
         film.release()
         if opened and partial.exists() and partial.stat().st_size:
             partial.replace(out)
@@ -91,13 +85,13 @@ def write_mp4(take: Take, out: pathlib.Path) -> str:
         partial.unlink(missing_ok=True)
     raise RunError(
         f"this build of OpenCV has none of the codecs {', '.join(_CODECS)} for {out.name}; write "
-        "a .gif or a .html."
+        "a .gif or an .html."
     )
 
 
 @styled
 def _drawer(take: Take) -> Callable[[int], np.ndarray]:
-    """A function that draws a frame; the figure is made once and its lines are moved."""
+    """Returns a function that draws a frame by moving the lines of one figure."""
     figure = new_figure(_WIDTH, _HEIGHT)
     figure.set_dpi(_DPI)
     panels = figure.subplots(1, 3)
@@ -126,7 +120,7 @@ def _drawer(take: Take) -> Callable[[int], np.ndarray]:
         heading.set_text(text)
         figure.canvas.draw()
         if frame == 0:
-            figure.set_layout_engine("none")  # what is laid out once need not be for every frame
+            figure.set_layout_engine("none")  # one layout serves all frames
         picture = np.asarray(figure.canvas.buffer_rgba())[..., :3]
         return picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2].copy()
 
@@ -145,7 +139,7 @@ def _legend(take: Take) -> list:
 
 
 def _bones(points: np.ndarray) -> np.ndarray:
-    """Ends of the bones `[16, 2, 2]` of points `[17, 2]`; bones without an end are left out."""
+    """Returns the ends of the bones `[16, 2, 2]` of points `[17, 2]`, without unknown bones."""
     lines = points[np.array(HUMAN36M.bones)]
     return lines[np.isfinite(lines).all((1, 2))]
 
@@ -172,16 +166,16 @@ def _input_panel(axes, take: Take) -> Callable[[int], None]:
 
 
 def _pose_lines(axes, take: Take, turn: float, tilt: float) -> Callable[[int], None]:
-    """Lines of the truth and of the prediction, as seen from a side."""
+    """Draws lines of truth and prediction seen from a side; returns what moves them."""
     from matplotlib.collections import LineCollection
 
     a, b = np.radians([turn, tilt])
-    # Rows: to the right of the picture, and up in it.
+    # Rows: right and up in the picture.
     view = np.array([
         [np.cos(a), 0, np.sin(a)],
         [-np.sin(a) * np.sin(b), -np.cos(b), np.cos(a) * np.sin(b)],
     ])
-    kinds = [(take.joints, {"color": ORANGE, "lw": 2.5, "linestyle": "-"})]
+    kinds: list[tuple[np.ndarray, dict[str, Any]]] = [(take.joints, {"color": ORANGE, "lw": 2.5, "linestyle": "-"})]
     if take.truth is not None:
         kinds.insert(0, (take.truth, {"color": BLUE, "lw": 1.6, "linestyle": "--"}))
     drawn = [

@@ -1,20 +1,20 @@
-"""Motions as one HTML page that needs nothing but itself: a 3D skeleton to rotate and play.
+"""Renders motions as one self-contained HTML page: a 3D skeleton to rotate and play.
 
-The page holds positions as 16-bit numbers: of 0.1 mm while nobody reaches beyond 3 m from the hip,
-else of 1 mm or more; keypoints of a quarter of a pixel, or more in large images.
+The page stores positions as 16-bit numbers, in steps of 0.1 mm if everyone stays within 3 m of the
+hip, else of 1 mm or more; keypoints in steps of a quarter of a pixel, or more in large images.
 """
 
 import base64
 import math
 from collections.abc import Sequence
-
+from typing import Any
 import numpy as np
 
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.player.motions import Take
 from jaxcxr.report import templates
 
-NONE = -32768  # stands for what is unknown
+NONE = -32768  # marks unknown values
 _LARGEST = 32767
 MOST_FRAMES = 20_000  # on one page, about 6 MB
 
@@ -23,10 +23,10 @@ def page(takes: Sequence[Take], title: str, most_frames: int = MOST_FRAMES) -> s
     """Renders the page.
 
     Arguments:
-      takes: the sequences that can be chosen.
+      takes: the sequences to choose from.
       title: heading.
-      most_frames: of all sequences together; with more, only every second, third ... frame of
-        each is on the page, which says so.
+      most_frames: frames of all sequences together; with more, the page has every second, third
+        ... frame of each and says so.
     """
     step = max(1, math.ceil(sum(len(take.joints) for take in takes) / most_frames))
     note = "" if step == 1 else f"Long motions: every {_ordinal(step)} frame is shown."
@@ -45,7 +45,7 @@ def _ordinal(number: int) -> str:
 def _take(take: Take) -> dict:
     reach = max(np.nanmax(np.abs(a)) for a in (take.joints, take.truth) if a is not None)
     scale = max(0.1, float(reach) / _LARGEST)
-    entry = {
+    entry: dict[str, Any] = {
         "name": take.name, "fps": take.fps, "frames": len(take.joints), "scale": scale,
         "predicted": encode(take.joints, scale),
         "truth": None if take.truth is None else encode(take.truth, scale),
@@ -62,7 +62,7 @@ def _take(take: Take) -> dict:
 
 
 def encode(values: np.ndarray, scale: float) -> str:
-    """Base64 of little-endian int16 of `value / scale`; `NONE` for what is not finite."""
+    """Encodes `value / scale` as base64 of little-endian int16; `NONE` if not finite."""
     known = np.isfinite(values)
     whole = np.clip(np.rint(np.where(known, values, 0) / scale), -_LARGEST, _LARGEST)
     return base64.b64encode(np.where(known, whole, NONE).astype("<i2").tobytes()).decode()

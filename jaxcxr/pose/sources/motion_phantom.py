@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr.errors import UserError
-from jaxcxr.pose.phantom import actions, body, placement
+from jaxcxr.pose.phantom import actions, body
 from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import virtual
 from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
@@ -97,7 +97,7 @@ def _records(config, person, number, action, take) -> Iterator[tuple[str, dict]]
     rng = np.random.default_rng([config.seed, person, number, take])
     who = body.make_body(person)
     t = np.arange(round(config.seconds * config.fps)) / config.fps
-    world = placement.place(who, actions.ACTIONS[action](rng, who, t), config.fps)
+    world = body.place(who, actions.ACTIONS[action](rng, who, t), config.fps)
     world[..., :2] += rng.uniform(-0.3, 0.3, 2)
     records = capture.records(
         world, config.rig, config.detector, rng,

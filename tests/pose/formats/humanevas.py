@@ -8,7 +8,7 @@ from jaxcxr.pose.formats import humaneva_files
 from jaxcxr.pose.geometry import joint_sets
 from jaxcxr.pose.geometry.cameras import Intrinsics
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
-from jaxcxr.pose.phantom import actions, body, placement
+from jaxcxr.pose.phantom import actions, body
 
 LENS = Intrinsics(800.0, 810.0, 330.0, 240.0, width=640, height=480)
 OWN = [HUMAN36M.index(joint) for joint in joint_sets.joint_set("humaneva15").joints]
@@ -22,7 +22,7 @@ def world(subject: str, chunk: str, frames: int) -> np.ndarray:
     who = body.make_body(int(subject[-1]))
     rng = np.random.default_rng([CHUNKS.index(chunk), len(subject)])
     action = actions.ACTIONS["wave" if "Box" in chunk else "walk"]
-    return placement.place(who, action(rng, who, np.arange(frames) / 60), 60.0)
+    return body.place(who, action(rng, who, np.arange(frames) / 60), 60.0)
 
 
 def positions(frames: int = 14, subjects=humaneva_files.SUBJECTS) -> dict:

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 
 from jaxcxr.pose.formats import human36m_files
-from jaxcxr.pose.phantom import actions, body, placement
+from jaxcxr.pose.phantom import actions, body
 
 # Subject, action (of Human3.6M's numbers), take; 5/2 of S9 does not count in the protocol.
 TRAIN = ((1, 14, 1), (5, 14, 2), (8, 9, 1))
@@ -22,7 +22,7 @@ def world(subject: int, take: int, frames: int) -> np.ndarray:
     """World positions `[frames, 17, 3]`, metres."""
     who = body.make_body(subject)
     motion = actions.ACTIONS["walk"](np.random.default_rng(take), who, np.arange(frames) / 50)
-    return placement.place(who, motion, 50.0)
+    return body.place(who, motion, 50.0)
 
 
 def save(path: pathlib.Path, values: dict) -> pathlib.Path:

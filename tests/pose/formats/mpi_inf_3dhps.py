@@ -7,7 +7,7 @@ import numpy as np
 from jaxcxr.pose.geometry import cameras, joint_sets
 from jaxcxr.pose.geometry.cameras import Intrinsics
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
-from jaxcxr.pose.phantom import actions, body, placement
+from jaxcxr.pose.phantom import actions, body
 from jaxcxr.pose.sources import records
 
 OWN = [HUMAN36M.index(joint) for joint in joint_sets.joint_set("mpi_inf_3dhp").joints]
@@ -30,7 +30,7 @@ def camera_frame(subject: str, take: str, camera: int, frames: int) -> np.ndarra
     """Positions `[frames, 17, 3]` in metres in a camera's frame, Human3.6M's order."""
     who = body.make_body(int(subject[-1]) + 10 * subject.startswith("T"))
     rng = np.random.default_rng([len(take), camera])
-    world = placement.place(who, actions.ACTIONS["walk"](rng, who, np.arange(frames) / 10), 10.0)
+    world = body.place(who, actions.ACTIONS["walk"](rng, who, np.arange(frames) / 10), 10.0)
     rig = records.make_rig("human36m", world, np.random.default_rng(0))
     placed: cameras.Camera = rig[camera]
     return placed.to_camera(world)

@@ -4,7 +4,7 @@ import numpy as np
 
 from jaxcxr.pose.geometry import joint_sets
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
-from jaxcxr.pose.phantom import body, placement
+from jaxcxr.pose.phantom import body
 from jaxcxr.pose.phantom.actions import ACTIONS
 
 # Near joints for points that Human3.6M has not; feet point forward, two decimetres.
@@ -19,7 +19,7 @@ def walk(frames: int = 20, seed: int = 0, fps: float = 50.0) -> np.ndarray:
     """World positions `[frames, 17, 3]` of a person, metres, z up."""
     who = body.make_body(seed + 1)
     rng = np.random.default_rng(seed)
-    return placement.place(who, ACTIONS["walk"](rng, who, np.arange(frames) / fps), fps)
+    return body.place(who, ACTIONS["walk"](rng, who, np.arange(frames) / fps), fps)
 
 
 def points(name: str, joints: np.ndarray) -> np.ndarray:

@@ -151,7 +151,7 @@ def test_resampling_keeps_bone_lengths_and_follows_a_turn():
         ("\n3\n", "\n2\n", r"a\.amc, line 12: frame 2 follows frame 2"),
         ("\n3\n", "\n99\n", r"a\.amc, line 12: frame 99 follows frame 2"),
         ("root 1 2 3 0 0 90\n", "", r"a\.amc, line 13: frame 3 ends without root"),
-        (AMC, "# nothing\n", r"a\.amc: no frame"),
+        (AMC, "# nothing\n", r"a\.amc has no frame"),
     ],
 )
 def test_malformed_motion_names_file_and_line(old, new, message):

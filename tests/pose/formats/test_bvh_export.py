@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 from jaxcxr.errors import UserError
 from jaxcxr.pose.formats import bvh, bvh_bodies, bvh_export
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
-from jaxcxr.pose.phantom import actions, body, placement
+from jaxcxr.pose.phantom import actions, body
 from tests.pose.formats import bvhs
 
 FPS = 50.0
@@ -17,7 +17,7 @@ def moving(action=actions.walk, seconds=3, seed=0):
     """Positions of a person seen by a camera: x right, y down, z forward; and its skeleton."""
     who = body.make_body(1)
     t = np.arange(int(seconds * FPS)) / FPS
-    world = placement.place(who, action(np.random.default_rng(seed), who, t), FPS)
+    world = body.place(who, action(np.random.default_rng(seed), who, t), FPS)
     return np.stack([world[..., 0], -world[..., 2], world[..., 1]], -1), who
 
 

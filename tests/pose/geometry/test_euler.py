@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 
 from jaxcxr.pose.formats import bvh, bvh_export
 from jaxcxr.pose.geometry import euler
-from jaxcxr.pose.phantom import actions, body, placement
+from jaxcxr.pose.phantom import actions, body
 from tests.pose.formats import bvhs
 
 T = np.linspace(0, 1, 400)[:, None]
@@ -67,7 +67,7 @@ def test_one_frame_and_no_rotation():
 def test_a_person_who_turns_round_and_round_is_written_without_jumps(tmp_path):
     who = body.make_body(1)
     t = np.arange(300) / 50.0
-    world = placement.place(who, actions.walk(np.random.default_rng(0), who, t), 50.0)
+    world = body.place(who, actions.walk(np.random.default_rng(0), who, t), 50.0)
     turn = Rotation.from_euler("z", np.linspace(0, 4 * np.pi, 300)[:, None]).as_matrix()
     world = np.einsum("fab,fjb->fja", turn.reshape(-1, 3, 3), world)
     joints = np.stack([world[..., 0], -world[..., 2], world[..., 1]], -1)

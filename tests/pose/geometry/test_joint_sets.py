@@ -6,7 +6,7 @@ import pytest
 from jaxcxr.errors import UserError
 from jaxcxr.pose.geometry import joint_sets
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
-from jaxcxr.pose.phantom import body, placement
+from jaxcxr.pose.phantom import body
 from jaxcxr.pose.phantom.actions import ACTIONS
 
 NAMES = sorted(joint_sets.JOINT_SETS)
@@ -17,7 +17,7 @@ def walk():
     """A walking person, `[frames, 17, 3]`, metres."""
     rng = np.random.default_rng(0)
     who = body.make_body(1)
-    return placement.place(who, ACTIONS["walk"](rng, who, np.arange(40) / 50), 50.0)
+    return body.place(who, ACTIONS["walk"](rng, who, np.arange(40) / 50), 50.0)
 
 
 def points_of(known: joint_sets.JointSet, joints: np.ndarray) -> np.ndarray:

@@ -12,14 +12,14 @@ from jaxcxr.errors import UserError
 from jaxcxr.pose.evaluation import pose_errors
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.keypoints import frame_rates
-from jaxcxr.pose.phantom import actions, body, placement
+from jaxcxr.pose.phantom import actions, body
 from jaxcxr.pose.sources import clips
 from tests.pose.evaluation.pose_scores import refused
 
 
 def walk(fps: float, frames: int = 41) -> np.ndarray:
     who = body.make_body(1)
-    return placement.place(who, actions.ACTIONS["walk"](np.random.default_rng(0), who,
+    return body.place(who, actions.ACTIONS["walk"](np.random.default_rng(0), who,
                                                     np.arange(frames) / fps), fps)
 
 

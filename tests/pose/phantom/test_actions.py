@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
-from jaxcxr.pose.phantom import actions, body, placement
+from jaxcxr.pose.phantom import actions, body
 
 FPS = 50.0
 T = np.arange(300) / FPS
@@ -29,7 +29,7 @@ def _facing(world):
 def drawn(request):
     """The action's name and four drawn motions as (body, motion, world)."""
     draws = [_draw(request.param, index) for index in range(1, 5)]
-    return request.param, [(who, move, placement.place(who, move, FPS)) for who, move in draws]
+    return request.param, [(who, move, body.place(who, move, FPS)) for who, move in draws]
 
 
 def test_bones_keep_their_lengths(drawn):
@@ -90,7 +90,7 @@ def test_knees_point_forward(drawn):
 def test_walking_goes_where_the_body_faces(action):
     for index in range(1, 5):
         who, motion = _draw(action, index)
-        world = placement.place(who, motion, FPS)
+        world = body.place(who, motion, FPS)
         speed = np.diff(_at(world, "hip"), axis=0) * FPS
         forward = np.sum(speed * _facing(world)[1:], axis=-1)
         assert np.mean(forward > 0) > 0.98
@@ -100,7 +100,7 @@ def test_walking_goes_where_the_body_faces(action):
 
 def test_one_foot_of_a_walker_holds_while_the_other_swings():
     for index in range(1, 5):
-        world = placement.place(*_draw("walk", index), FPS)
+        world = body.place(*_draw("walk", index), FPS)
         speed = np.linalg.norm(np.diff(world[:, [3, 6]], axis=0), axis=-1) * FPS
         assert np.median(speed.min(axis=1)) < 0.4
         assert np.median(speed.max(axis=1)) > 1.2
@@ -108,14 +108,14 @@ def test_one_foot_of_a_walker_holds_while_the_other_swings():
 
 def test_a_stander_does_not_slide():
     for action in ("squat", "sit", "wave"):
-        world = placement.place(*_draw(action, 2), FPS)
+        world = body.place(*_draw(action, 2), FPS)
         assert np.ptp(world[:, [3, 6], :2], axis=0).max() < 0.2
 
 
 def test_arms_swing_against_the_legs():
     for index in range(1, 5):
         who, motion = _draw("run", index)
-        world = placement.place(who, motion, FPS)
+        world = body.place(who, motion, FPS)
         ahead = [np.sum((_at(world, joint) - _at(world, "hip")) * _facing(world), axis=-1)
                  for joint in ("left_wrist", "left_ankle")]
         assert np.corrcoef(ahead)[0, 1] < -0.5
@@ -123,7 +123,7 @@ def test_arms_swing_against_the_legs():
 
 def test_each_action_does_what_its_name_says():
     for index in range(1, 5):
-        worlds = {name: placement.place(*_draw(name, index), FPS) for name in actions.ACTIONS}
+        worlds = {name: body.place(*_draw(name, index), FPS) for name in actions.ACTIONS}
         legs = -body.make_body(index).offsets[[2, 3], 2].sum()
         assert np.ptp(worlds["squat"][:, 0, 2]) > 0.25 * legs
         assert np.ptp(worlds["sit"][:, 0, 2]) > 0.3 * legs

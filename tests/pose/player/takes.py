@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxcxr.pose.geometry import cameras
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
-from jaxcxr.pose.phantom import actions, body, placement
+from jaxcxr.pose.phantom import actions, body
 
 SIZE = (1000, 1002)
 
@@ -16,7 +16,7 @@ def walk(seconds=1.0, fps=50.0, seed=0):
     rng = np.random.default_rng(seed)
     who = body.make_body(1 + seed)
     t = np.arange(round(seconds * fps)) / fps
-    world = placement.place(who, actions.walk(rng, who, t), fps)
+    world = body.place(who, actions.walk(rng, who, t), fps)
     camera = cameras.human36m_rig()[0]
     seen = camera.to_camera(world)
     keypoints, found = camera.see(seen)

@@ -10,7 +10,7 @@ from jaxcxr.data import preparation
 from jaxcxr.errors import UserError
 from jaxcxr.pose.formats import human36m_files
 from jaxcxr.pose.geometry.cameras import HUMAN36M_INTRINSICS
-from jaxcxr.pose.phantom import body, placement
+from jaxcxr.pose.phantom import body
 from jaxcxr.pose.phantom.actions import ACTIONS
 from jaxcxr.pose.sources import clips, cmu_mocap, human36m
 
@@ -22,7 +22,7 @@ def motion(subject: str, take: str, frames: int = 12) -> np.ndarray:
     """World positions float32 `[frames, 32, 3]` in metres; the joints not kept are far away."""
     who = body.make_body(int(subject[1:]))
     rng = np.random.default_rng(TAKES.index(take))
-    joints = placement.place(who, ACTIONS["walk"](rng, who, np.arange(frames) / 50), 50.0)
+    joints = body.place(who, ACTIONS["walk"](rng, who, np.arange(frames) / 50), 50.0)
     full = np.full((frames, 32, 3), 90.0, np.float32)
     full[:, human36m_files.KEPT] = joints
     return full

@@ -145,7 +145,7 @@ def _at(values, index, value):
 
 @pytest.mark.parametrize(("part", "key", "change", "match"), [
     ("test", "2.5d_factor", lambda v: None, "no '2.5d_factor', which"),
-    ("test", "2.5d_factor", lambda v: _at(v, 7, 0), "of frame 7 is 0; it is in millimetres per"),
+    ("test", "2.5d_factor", lambda v: _at(v, 7, 0), "of frame 7 is 0; expected millimetres per"),
     ("test", "2.5d_factor", lambda v: v * 1000, "millimetres per pixel"),
     ("test", "2.5d_factor", lambda v: np.roll(v, 20) * 1.3, "the factor is wrong"),
     ("test", "2.5d_factor", lambda v: v[:-1], r"'2.5d_factor' is float64 \(119,\); expected"),
