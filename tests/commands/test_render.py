@@ -198,13 +198,13 @@ def test_predictions_of_another_framework_in_metres(tmp_path):
     (["a.npz", "--out=a.html", "--sequence=run"], "no sequence 'run'; its sequences: walk/"),
     (["a.npz", "--out=a.html", "--fps=-1"], "--fps -1"),
     (["a.npz", "--out=a.html", "--labels=other.npz"], "no sequence 'walk/person 0/camera'"),
-    (["sixteen.npz", "--out=a.html", "--fps=5"], "poses of 16 joints"),
-    (["nan.npz", "--out=a.html", "--fps=5"], "holds a pose that is not finite"),
-    (["a.txt", "--out=a.html"], ".npz and .csv are read"),
+    (["sixteen.npz", "--out=a.html", "--fps=5"], "poses have 16 joints"),
+    (["nan.npz", "--out=a.html", "--fps=5"], "has a pose that is not finite"),
+    (["a.txt", "--out=a.html"], "give an .npz or a .csv"),
     (["table.csv", "--out=a.html"], "no column 'sequence_id'"),
     (["rows.csv", "--out=a.html"], "does not say its frames per second"),
     (["half.csv", "--out=a.html", "--fps=5"], "no column 'true_left_wrist_y'"),
-    (["text.csv", "--out=a.html", "--fps=5"], "column 'predicted_hip_x' holds something other"),
+    (["text.csv", "--out=a.html", "--fps=5"], "column 'predicted_hip_x' must hold numbers"),
     (["a.npz", "--out=a.txt/a.html"], "cannot write"),
 ])
 def test_mistakes(tmp_path, monkeypatch, capsys, arguments, message):

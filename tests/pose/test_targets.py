@@ -86,7 +86,9 @@ def test_both_targets_give_the_same_results(name, options, tmp_path):
         config, task = make(target, name, **options)
         if target == "sequence":  # windows that hold whole sequences have no ends inside
             config.data.frames = size
-            task = pose_task.PoseTask(config, lambda split: clips.Clips(sequences_of(split), 30, 30))
+            task = pose_task.PoseTask(
+                config, lambda split: clips.Clips(sequences_of(split), 30, 30)
+            )
         found = predictions(config, task, variables)
         results[target] = (found, task, task.evaluate("test", found))
     (whole, task, expected), (single, task_of_one, result) = results.values()

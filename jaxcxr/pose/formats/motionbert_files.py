@@ -180,7 +180,7 @@ def _factor(content: dict, where: str, count: int) -> np.ndarray:
 def _metric(
     image: np.ndarray, factor: np.ndarray | None, metric: np.ndarray | None, camera: str, where: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Computes the scale `[frames]`, metres per half width, and joints `[frames, 17, 3]`, metres."""
+    """Computes scale `[frames]` in metres per half width, and joints `[frames, 17, 3]`, metres."""
     half = HUMAN36M_INTRINSICS[camera].width / 2
     local = image - image[:, :1]
     if factor is None:

@@ -6,6 +6,7 @@ import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
 import numpy as np
 
 from jaxcxr import __version__

@@ -175,7 +175,9 @@ def _pose_lines(axes, take: Take, turn: float, tilt: float) -> Callable[[int], N
         [np.cos(a), 0, np.sin(a)],
         [-np.sin(a) * np.sin(b), -np.cos(b), np.cos(a) * np.sin(b)],
     ])
-    kinds: list[tuple[np.ndarray, dict[str, Any]]] = [(take.joints, {"color": ORANGE, "lw": 2.5, "linestyle": "-"})]
+    kinds: list[tuple[np.ndarray, dict[str, Any]]] = [
+        (take.joints, {"color": ORANGE, "lw": 2.5, "linestyle": "-"})
+    ]
     if take.truth is not None:
         kinds.insert(0, (take.truth, {"color": BLUE, "lw": 1.6, "linestyle": "--"}))
     drawn = [

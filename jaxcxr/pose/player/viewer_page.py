@@ -8,6 +8,7 @@ import base64
 import math
 from collections.abc import Sequence
 from typing import Any
+
 import numpy as np
 
 from jaxcxr.pose.geometry.skeletons import HUMAN36M

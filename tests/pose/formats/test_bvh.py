@@ -166,5 +166,5 @@ def test_unknown_skeletons_and_units_are_sentences():
     with pytest.raises(UserError, match="a leg is 80 m long with 1 m per unit"):
         bvh_bodies.human36m_joints(bvh.parse(TEXT, "a.bvh"), "a.bvh", unit=1.0)
     motion = bvh.parse(TEXT.replace("Eye", "Ear"), "a.bvh")
-    with pytest.raises(UserError, match="without eyes"):
+    with pytest.raises(UserError, match="needs eyes"):
         bvh_bodies.human36m_joints(motion, "a.bvh")

@@ -37,7 +37,7 @@ def test_what_is_no_file_of_these_versions(tmp_path):
     with pytest.raises(UserError, match="no file at"):
         mat_files.read(path)
     for start, message in ((b"MATLAB 7.3 MAT-file", "save it with MATLAB's save"),
-                           (b"text", "it lacks MATLAB's header"), (b"", "it lacks MATLAB's header")):
+                           (b"text", "lacks MATLAB's header"), (b"", "lacks MATLAB's header")):
         path.write_bytes(start.ljust(200, b" ") if start else b"")
         with pytest.raises(UserError, match=message):
             mat_files.read(path)

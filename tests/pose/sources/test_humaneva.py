@@ -26,7 +26,9 @@ def raw(tmp_path, positions):
 
 
 def make(raw, keypoints="gt", **options):
-    return preparation.prepare("humaneva", raw / "out", raw=str(raw), keypoints=keypoints, **options)
+    return preparation.prepare(
+        "humaneva", raw / "out", raw=str(raw), keypoints=keypoints, **options
+    )
 
 
 def records(builder, split):

@@ -133,10 +133,10 @@ def _cell(row, column, value):
     (_cell(5, 3, "x"), "must be a list of rows"),
     (_cell(5, 0, 0), "row 5"), (_cell(5, 0, 1.5), "row 5"), (_cell(5, 2, 22), "row 5"),
     (_cell(5, 8, 2), "row 5"), (_cell(5, 1, 1e300), "row 5"),
-    (lambda rows: [[*r[:3], r[3] + 300, *r[4:]] for r in rows], "projected joints are 300 pixels from"),
+    (lambda rows: [[*r[:3], r[3] + 300, *r[4:]] for r in rows], "joints are 300 pixels from"),
     (lambda rows: [[*r[:5], r[5], -r[6], *r[7:]] for r in rows], "its camera or axes"),
     (lambda rows: [[*r[:5], *(-x for x in r[5:8]), *r[8:]] for r in rows], "nobody is in front"),
-    (lambda rows: [[*r[:5], *(100 * x for x in r[5:8]), *r[8:]] for r in rows], "must be in metres"),
+    (lambda rows: [[*r[:5], *(100 * x for x in r[5:8]), *r[8:]] for r in rows], "be in metres"),
 ])
 def test_broken_files(tmp_path, change, match):
     path = save(tmp_path / "seq_1.json", change(person(3, [1, 2, 4])))

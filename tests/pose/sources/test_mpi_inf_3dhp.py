@@ -176,7 +176,7 @@ def test_broken_files_are_sentences(tmp_path, contents, key, change, match):
 
 
 @pytest.mark.parametrize(("data", "match"), [
-    ({}, "no dict 'data'"), ([1], "no dict 'data'"), ({"TS7": {"valid": 1}}, "unknown test sequence 'TS7'"),
+    ({}, "no dict 'data'"), ([1], "no dict 'data'"), ({"TS7": {"valid": 1}}, "test sequence 'TS7'"),
     ({"S1 Seq3": []}, "'S1 Seq3' is no sequence"), ({"S1 Seq1": []}, "has no cameras"),
     ({"S1 Seq1": [{"0": 3}]}, "camera 0: a int, not data_3d"),
     ({"S1 Seq1": [{}], "TS1": {"valid": [1]}}, "both training and test sequences; split"),
