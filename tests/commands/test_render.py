@@ -144,7 +144,7 @@ def test_mp4(tmp_path, capsys):
     call(tmp_path / "walk.npz", "--out", tmp_path / "a.mp4")
     said = capsys.readouterr().out
     assert "25 frames at 25 fps, codec vp09" in said
-    assert "1 more are in walk.npz" in said
+    assert "walk.npz has 1 more" in said
     film = cv2.VideoCapture(str(tmp_path / "a.mp4"))
     assert film.get(cv2.CAP_PROP_FPS) == pytest.approx(25)
     pictures = []
@@ -160,7 +160,7 @@ def test_films_without_the_codec_that_browsers_play(tmp_path, monkeypatch, capsy
     takes.write_npz(tmp_path / "walk.npz")
     monkeypatch.setattr(video, "_CODECS", ("zzzz", "mp4v"))
     call(tmp_path / "walk.npz", "--out", tmp_path / "a.mp4")
-    assert "no codec that browsers play" in capsys.readouterr().out
+    assert "browsers do not" in capsys.readouterr().out
     monkeypatch.setattr(video, "_CODECS", ("zzzz",))
     call(tmp_path / "walk.npz", "--out", tmp_path / "b.mp4", code=1)
     assert "none of the codecs zzzz" in capsys.readouterr().err
@@ -178,7 +178,7 @@ def test_films_are_thinned():
     long = motions.Take("a", 50.0, 0, np.zeros((6001, 17, 3), np.float32))
     fewer, note = video.thinned(long)
     assert (len(fewer.joints), fewer.fps) == (1201, 10)
-    assert "10 frames per second are shown of 50" in note
+    assert "10 of 50 frames per second" in note
     assert video.thinned(long.every(60))[1] == ""
 
 

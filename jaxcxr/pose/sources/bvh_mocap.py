@@ -1,10 +1,10 @@
-"""Motion capture in BVH files, seen by virtual cameras.
+"""Prepares motion capture in BVH files, seen by virtual cameras.
 
     jaxcxr prepare bvh_mocap --raw DIR
 
-Skeletons named as MotionBuilder's (CMU's clips by cgspeed, whose lost vectors are restored), Daz's
-or Bandai-Namco's are known, see `jaxcxr.pose.formats.bvh_bodies`. For CMU's motion the ASF and AMC
-files (`cmu_mocap`) are the better source.
+Skeletons may have the names of MotionBuilder (CMU's clips by cgspeed, whose lost offsets are
+restored), Daz or Bandai-Namco, see `jaxcxr.pose.formats.bvh_bodies`. For CMU's motion the ASF and
+AMC files (`cmu_mocap`) are a better source.
 """
 
 import dataclasses
@@ -20,7 +20,6 @@ from jaxcxr.data import staging
 from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.pose.formats import bvh, bvh_bodies
 from jaxcxr.pose.keypoints.detector import Detector
-from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import virtual
 from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
 
@@ -34,15 +33,15 @@ class BvhMocapConfig(virtual.VirtualConfig):
     """Options of the BVH clips; those that change the records name the variant.
 
     Attributes:
-      subject: regular expression whose group in a file's path below `raw` is the subject; by
-        default the digits before `_` in CMU's names, NN_MM.bvh, or else the folder.
-      test_subjects: subjects for the test, e.g. "03,11"; empty: 15 % of the subjects, chosen by a
-        hash of their names, or of the clips where fewer than 3 subjects are told apart.
+      subject: regular expression with a group that matches the subject in a file's path below
+        `raw`; by default the digits before `_` in CMU's names, NN_MM.bvh, else the folder.
+      test_subjects: subjects for the test, e.g. "03,11"; empty for 15 % of the subjects by a hash
+        of their names, or 15 % of the clips with fewer than 3 subjects.
       validation_subjects: the same for validation.
-      unit: metres per unit of the files; 0: what the kind of skeleton has.
+      unit: metres per unit of the files; 0 for the unit of the kind of skeleton.
       raw: folder of the files, searched at any depth, or one file.
       workers: number of processes; 0 works in this one.
-      max_bad: how many malformed clips are tolerated.
+      max_bad: number of malformed clips to tolerate.
     """
 
     name: str = ""
@@ -79,10 +78,10 @@ class Clip:
     """One motion file.
 
     Attributes:
-      name: its path below `raw` without the ending, `/` replaced by `-`.
-      subject: who moves.
-      path: of the file.
-      bytes: its size, which tells a changed file from the one prepared before.
+      name: path below `raw` without extension, `-` instead of `/`.
+      subject: the person.
+      path: path of the file.
+      bytes: size of the file, which reveals changes.
     """
 
     name: str
@@ -92,10 +91,10 @@ class Clip:
 
 
 def find_clips(raw: str | pathlib.Path, subject: str = "") -> list[Clip]:
-    """All BVH files below a folder, in order of their names.
+    """Finds all BVH files below a folder, ordered by name.
 
     Raises:
-      UserError: none there, or a name in which `subject` finds nothing.
+      UserError: there are none, or `subject` does not match a name.
     """
     raw = pathlib.Path(raw).expanduser().absolute()
     paths = [raw] if raw.is_file() else sorted(raw.rglob("*.[bB][vV][hH]"))
@@ -114,10 +113,10 @@ def find_clips(raw: str | pathlib.Path, subject: str = "") -> list[Clip]:
 
 
 def split_clips(clips: list[Clip], config: BvhMocapConfig) -> dict[str, list[Clip]]:
-    """Clips of each split; no subject stands in two where subjects can be told apart.
+    """Assigns clips to splits, each subject to one if there are at least 3.
 
     Raises:
-      UserError: a subject that is absent or named twice, or an empty split.
+      UserError: a subject is absent or named twice, or a split is empty.
     """
     subjects = sorted({clip.subject for clip in clips})
     named = {
@@ -157,15 +156,15 @@ def split_clips(clips: list[Clip], config: BvhMocapConfig) -> dict[str, list[Cli
 
 
 def load_clip(path: str | pathlib.Path, unit: float = 0.0, fps: float = FPS) -> np.ndarray:
-    """World positions of one clip.
+    """Reads the world positions of one clip, without a first frame at rest.
 
     Arguments:
       path: the file.
-      unit: metres per unit; 0: what the kind of skeleton has.
+      unit: metres per unit; 0 for the unit of the kind of skeleton.
       fps: frames per second wanted.
 
     Returns:
-      `[frames, 17, 3]` in metres, z up. A first frame in the pose at rest is left out.
+      `[frames, 17, 3]` in metres, z up.
 
     Raises:
       UserError: the file is malformed or its skeleton unknown.
@@ -180,7 +179,7 @@ def load_clip(path: str | pathlib.Path, unit: float = 0.0, fps: float = FPS) -> 
 def encode(
     clip: Clip, rig: str, detector: Detector, seed: int, unit: float, fps: float = FPS
 ) -> staging.Records:
-    """Records of one clip, one per camera, by their ids.
+    """Makes the records of one clip, one per camera, by their ids.
 
     Raises:
       BadRecord: the clip is malformed.
@@ -189,11 +188,10 @@ def encode(
         world = load_clip(clip.path, unit, fps)
     except UserError as error:
         raise BadRecord(str(error).rstrip(".")) from error
-    key = int.from_bytes(hashlib.sha256(clip.name.encode()).digest()[:8], "big")
-    rng = np.random.default_rng([seed, key])
-    # The files do not say what is done in them.
+    rng = virtual.generator(seed, clip.name)
+    # The files do not name actions.
     action = f"subject {clip.subject}"
-    return capture.records(
+    return virtual.records(
         world, rig, detector, rng, name=clip.name, subject=clip.subject, action=action, fps=fps
     )
 

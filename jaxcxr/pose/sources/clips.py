@@ -1,7 +1,6 @@
-"""Random access to windows of motion sequences.
+"""Cuts windows of any length and stride from motion sequences held in memory.
 
-A whole data set of sequences fits in memory (Human3.6M with four cameras: 0.6 GB), so windows of
-any length and stride are cut from arrays, not from records.
+A whole data set fits in memory (Human3.6M with four cameras: 0.6 GB).
 """
 
 import dataclasses
@@ -20,17 +19,17 @@ TARGETS = ("sequence", "center")
 
 @dataclasses.dataclass(frozen=True)
 class Sequence:
-    """One motion seen by one camera.
+    """One motion from one camera.
 
     Attributes:
       sequence_id, subject, action, camera: names.
       inputs: float32 `[frames, joints, 3]`: screen-normalised x and y, and the confidence; a joint
         that was not seen is all zeros.
       joints: float32 `[frames, joints, 3]`, metres, relative to the first joint (the hip).
-      root: float32 `[frames, 3]`, where the first joint stands, metres in the camera frame (x
-        right, y down, z forward); None where that is not known.
+      root: float32 `[frames, 3]`, position of the first joint, metres in the camera frame (x
+        right, y down, z forward); None if unknown.
       fps: frames per second.
-      scale: float32 `[frames]`, metres per unit of the poses that a model is to give; None: 1.
+      scale: float32 `[frames]`, metres per unit of the model's poses; None for 1.
     """
 
     sequence_id: str
@@ -45,28 +44,31 @@ class Sequence:
 
     @property
     def take(self) -> str:
-        """What was recorded without a break, of which a camera shows one view."""
+        """The continuous recording, without the camera."""
         return self.sequence_id.removesuffix(f"_{self.camera}")
 
     @property
     def motion(self) -> str:
-        """The recording, of which a take may be a chunk."""
+        """The take without the number of its chunk."""
         return re.sub(r"_chunk\d+$", "", self.take)
 
     @classmethod
     def from_record(cls, record) -> "Sequence":
-        """From a record of `pose_set.pose_features`."""
+        """Converts a record of `pose_set.pose_features`."""
         width, height = record["image_size"]
         screen = cameras.normalize_screen(record["keypoints"], width, height)
         confidence = np.asarray(record["confidence"], np.float32)[..., None]
         inputs = np.concatenate([np.where(confidence > 0, screen, 0.0), confidence], -1)
         joints = np.asarray(record["joints"], np.float32)
-        names = (record[key] for key in ("sequence_id", "subject", "action", "camera"))
+        sequence_id, subject, action, camera = (
+            name.decode() if isinstance(name, bytes) else str(name)
+            for name in (record[key] for key in ("sequence_id", "subject", "action", "camera"))
+        )
         return cls(
-            *(name.decode() if isinstance(name, bytes) else str(name) for name in names),
+            sequence_id, subject, action, camera,
             inputs=inputs.astype(np.float32),
             joints=joints - joints[:, :1],
-            # Poses in the image say nothing of where the root stands.
+            # Poses in the image do not locate the root.
             root=None if "scale" in record else joints[:, 0],
             fps=float(record["fps"]),
             scale=record.get("scale"),
@@ -74,27 +76,26 @@ class Sequence:
 
 
 def read_sequences(directory: pathlib.Path, split: str) -> list[Sequence]:
-    """All sequences of a split of a prepared data set."""
+    """Reads all sequences of a split of a prepared data set."""
     records = tfds.builder_from_directory(directory).as_data_source(split)
     return [Sequence.from_record(record) for record in records]
 
 
 class Clips:
-    """Windows of fixed length over sequences.
+    """Gives random access to windows of fixed length over sequences.
 
     Arguments:
       sequences: the sequences of one split.
       frames: frames per window.
-      stride: frames between the starts of neighbouring windows; with `stride == frames` every
-        frame stands in exactly one window. The last window of a sequence is padded with zeros and
-        its `mask` is False there.
-      target: "sequence": all frames of a window are to be lifted. "center": only that in the
-        middle, number `frames // 2`; the windows stand about every `stride`-th frame from the
-        first to the last, and reach over the ends of a sequence by repeating its first and last
-        frame.
+      stride: frames between the starts of windows; with `stride == frames` every frame is in
+        exactly one window. The last window of a sequence is padded with zeros where its `mask` is
+        False.
+      target: "sequence" lifts all frames of a window, "center" only the middle one, number
+        `frames // 2`: windows are centred on every `stride`-th frame and repeat the first and last
+        frame of a sequence beyond its ends.
 
     Attributes:
-      windows: pairs of the number of a sequence and the first frame to be lifted.
+      windows: for each window the number of its sequence and the first frame to lift.
     """
 
     def __init__(
@@ -122,8 +123,8 @@ class Clips:
         targets = [s.joints if s.scale is None else s.joints / s.scale[:, None, None]
                    for s in self.sequences]
         self._joints = np.concatenate(targets or [_NO_FRAMES])
-        roots = [s.root for s in self.sequences]
-        known = roots and all(root is not None for root in roots)
+        roots = [s.root for s in self.sequences if s.root is not None]
+        known = roots and len(roots) == len(self.sequences)
         self._root = np.concatenate(roots).astype(np.float32) if known else None
 
     def __len__(self) -> int:
@@ -131,7 +132,7 @@ class Clips:
 
     @property
     def rate(self) -> float | None:
-        """Frames per second of the sequences; None where they have several."""
+        """Frames per second of the sequences; None if they differ."""
         rates = {sequence.fps for sequence in self.sequences}
         return rates.pop() if len(rates) == 1 else None
 
@@ -139,15 +140,15 @@ class Clips:
         return {name: value[0] for name, value in self.read(np.array([index])).items()}
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Several windows at once.
+        """Reads several windows.
 
         Arguments:
-          indices: `[n]` positions among the windows.
+          indices: `[n]` indices of windows.
 
         Returns:
-          `keypoints` and `joints` `[n, frames, joints, 3]`, the latter over the sequences' scale,
-          `mask` bool `[n, frames]`, `fps` float32 `[n]`, and where all sequences know it `root`
-          `[n, frames, 3]`; with the target "center" joints and root of one frame.
+          `keypoints` and `joints` `[n, frames, joints, 3]`, joints divided by the scale, `mask`
+          bool `[n, frames]`, `fps` float32 `[n]`, and `root` `[n, frames, 3]` if all sequences
+          have it. With the target "center", joints and root have one frame.
         """
         indices = np.asarray(indices)
         if self.center:
@@ -180,14 +181,14 @@ class Clips:
         return found
 
     def stitch(self, values: np.ndarray) -> list[np.ndarray]:
-        """Per-window values back to per-sequence ones, padding dropped.
+        """Joins the values of windows to sequences, dropping padding.
 
         Arguments:
-          values: lengths `[windows, frames, ...]` in the order of the windows; needs
-            `stride == frames`, or the target "center", one frame in each window and a stride of 1.
+          values: lengths `[windows, frames, ...]` in the order of the windows, with
+            `stride == frames`; or one frame per window with the target "center" and stride 1.
 
         Returns:
-          One `[sequence frames, ...]` array per sequence, times its scale: in metres.
+          `[sequence frames, ...]` for each sequence, times its scale: in metres.
         """
         parts: list[list[np.ndarray]] = [[] for _ in self.sequences]
         for (which, start), value in zip(self.windows, values, strict=True):

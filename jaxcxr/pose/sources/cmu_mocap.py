@@ -1,13 +1,12 @@
-"""CMU's motion capture (mocap.cs.cmu.edu, NSF EIA-0196217), seen by virtual cameras.
+"""Prepares CMU's motion capture (mocap.cs.cmu.edu, NSF EIA-0196217), seen by virtual cameras.
 
-Reads `allasfamc.zip` as it was downloaded, or its unpacked tree `subjects/NN/NN.asf, NN_MM.amc`.
-The 17 joints are Human3.6M's in order, not in shape (the CMU hip joints lie 0.08 m from the hip,
-Human3.6M's 0.13 m): errors of the two data sets do not belong in one column.
+It reads the downloaded `allasfamc.zip` or its unpacked tree `subjects/NN/NN.asf, NN_MM.amc`. The 17
+joints are Human3.6M's in order, not in shape (CMU's hip joints lie 0.08 m from the hip, Human3.6M's
+0.13 m), so never compare the errors of both data sets.
 """
 
 import dataclasses
 import functools
-import hashlib
 import os
 import pathlib
 import re
@@ -22,15 +21,14 @@ from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.pose.formats import asf_amc
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.keypoints.detector import Detector
-from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import subjects, virtual
 from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
 
 FPS = virtual.FPS
 RAW_FPS = 120.0
 
-# End of which bone each joint is. The hip is the middle of both hip joints, because CMU's root
-# lies 0.1 m above it; the spine, which CMU does not have, is halfway from the hip to the thorax.
+# Joint -> bone that ends there. The hip is the middle of both hip joints, because CMU's root lies
+# 0.1 m above it; the spine, which CMU lacks, is halfway from the hip to the thorax.
 _BONE_ENDS = {
     "right_hip": "rhipjoint",
     "right_knee": "rfemur",
@@ -59,15 +57,14 @@ class CmuMocapConfig(virtual.VirtualConfig):
     """Options of the CMU clips; those that change the records name the variant.
 
     Attributes:
-      train_subjects: subjects for training, e.g. ("01", "02"); empty: all that are in no other
-        split.
-      validation_subjects: subjects for validation; empty: 15 % of the training subjects' clips,
-        chosen by a hash of the clip's name.
-      test_subjects: subjects for the test; empty: those whose number leaves 3 when divided by 8
-        (03, 11, 19, ...). CMU gave some people several numbers, and does not say which.
-      raw: `allasfamc.zip`, or a folder that holds it or its unpacked tree.
+      train_subjects: subjects for training, e.g. ("01", "02"); empty for all others.
+      validation_subjects: subjects for validation; empty for 15 % of the training subjects' clips,
+        by a hash of their names.
+      test_subjects: subjects for the test; empty for numbers that are 3 modulo 8 (03, 11, 19,
+        ...). CMU gave some people several numbers and does not say which.
+      raw: `allasfamc.zip`, or a folder with it or its unpacked tree.
       workers: number of processes; 0 works in this one.
-      max_bad: how many malformed clips are tolerated.
+      max_bad: number of malformed clips to tolerate.
     """
 
     name: str = ""
@@ -90,7 +87,7 @@ class CmuMocapConfig(virtual.VirtualConfig):
 
 
 def _subjects(value: str | tuple) -> tuple[str, ...]:
-    """("1", "02") or "1,02" to ("01", "02"), the archive's names."""
+    """Converts ("1", "02") or "1,02" to ("01", "02"), the archive's names."""
     names = subjects.listed(value)
     wrong = [name for name in names if not name.isdigit()]
     if wrong:
@@ -112,7 +109,7 @@ class Clip:
       archive: the zip file, or the folder.
       asf: the skeleton's path within it.
       amc: the motion's path within it.
-      bytes: size of the motion file, which tells a changed file from the one prepared before.
+      bytes: size of the motion file, which reveals changes.
     """
 
     name: str
@@ -124,16 +121,13 @@ class Clip:
 
 
 def find_clips(raw: str | os.PathLike) -> list[Clip]:
-    """All clips of an archive or a tree, in order of their names.
+    """Finds all clips of an archive or a tree, ordered by name.
 
     Arguments:
-      raw: `allasfamc.zip`, or a folder that holds it or the unpacked tree at any depth.
-
-    Returns:
-      The clips.
+      raw: `allasfamc.zip`, or a folder with it or the unpacked tree at any depth.
 
     Raises:
-      UserError: nothing there, or a subject's skeleton is missing.
+      UserError: there are none, or a subject's skeleton is missing.
     """
     raw = pathlib.Path(raw).expanduser().absolute()
     if raw.is_dir() and (raw / "allasfamc.zip").is_file():
@@ -161,7 +155,7 @@ def find_clips(raw: str | os.PathLike) -> list[Clip]:
 
 
 def _members(raw: pathlib.Path) -> dict[str, int]:
-    """Path within the archive or the tree to size in bytes."""
+    """Lists the files of the archive or tree: path -> size in bytes."""
     if raw.is_dir():
         files = raw.rglob("*.[aA][sSmM][fFcC]")
         return {path.relative_to(raw).as_posix(): path.stat().st_size for path in files}
@@ -173,18 +167,11 @@ def _members(raw: pathlib.Path) -> dict[str, int]:
         with zipfile.ZipFile(raw) as archive:
             return {member.filename: member.file_size for member in archive.infolist()}
     except zipfile.BadZipFile as error:
-        raise UserError(f"{raw} is no whole zip file ({error}); fetch it anew.") from error
+        raise UserError(f"{raw} is no complete zip file ({error}); download it again.") from error
 
 
 def split_clips(clips: list[Clip], config: CmuMocapConfig) -> dict[str, list[Clip]]:
-    """Clips of each split; no subject stands in both training and test.
-
-    Arguments:
-      clips: all clips.
-      config: the subjects of the splits.
-
-    Returns:
-      "train", "validation" and "test" to their clips.
+    """Assigns clips to splits; no subject is in both training and test.
 
     Raises:
       UserError: a subject is named twice or absent, or a split is empty.
@@ -198,7 +185,7 @@ def split_clips(clips: list[Clip], config: CmuMocapConfig) -> dict[str, list[Cli
     train = train or present - test - validation
     splits: dict[str, list[Clip]] = {"train": [], "validation": [], "test": []}
     for clip in clips:
-        held_out = not validation and _share(clip.name) < _VALIDATION_SHARE
+        held_out = not validation and subjects.share(clip.name) < _VALIDATION_SHARE
         if clip.subject in test:
             splits["test"].append(clip)
         elif clip.subject in validation or (clip.subject in train and held_out):
@@ -229,20 +216,8 @@ def _check_subjects(present: set[str], splits: Mapping[str, set[str]]) -> None:
             )
 
 
-def _share(name: str) -> float:
-    """A number in [0, 1) that depends on the name alone."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
-
-
 def human36m_joints(ends: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The 17 joints from the bones' ends.
-
-    Arguments:
-      ends: bone name to `[frames, 3]`.
-
-    Returns:
-      `[frames, 17, 3]` in the same unit and frame, Human3.6M order.
-    """
+    """Computes the 17 joints `[frames, 17, 3]` from the bones' ends, name -> `[frames, 3]`."""
     joints = {joint: ends[bone] for joint, bone in _BONE_ENDS.items()}
     joints["hip"] = (joints["right_hip"] + joints["left_hip"]) / 2
     joints["spine"] = (joints["hip"] + joints["thorax"]) / 2
@@ -250,17 +225,17 @@ def human36m_joints(ends: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def load_clip(clip: Clip, fps: float = FPS) -> np.ndarray:
-    """World positions of one clip.
+    """Reads the world positions of one clip, resampled from 120 frames per second.
 
     Arguments:
       clip: the clip.
-      fps: frames per second wanted; the files' 120 are resampled by `asf_amc.resample`.
+      fps: frames per second wanted.
 
     Returns:
       `[frames, 17, 3]` in metres, z up.
 
     Raises:
-      UserError: a file is malformed; the message names it and the line.
+      UserError: a file is malformed; the message names file and line.
     """
     asf, amc = (_read(clip.archive, member) for member in (clip.asf, clip.amc))
     skeleton = asf_amc.parse_asf(asf, clip.asf)
@@ -283,7 +258,7 @@ def _read(archive: str, member: str) -> str:
 def encode(
     clip: Clip, rig: str, detector: Detector, seed: int, fps: float = FPS
 ) -> staging.Records:
-    """Records of one clip, one per camera, by their ids.
+    """Makes the records of one clip, one per camera, by their ids.
 
     Raises:
       BadRecord: the clip is malformed.
@@ -293,9 +268,9 @@ def encode(
     except UserError as error:
         raise BadRecord(str(error).rstrip(".")) from error
     rng = np.random.default_rng([seed, *(int(part) for part in clip.name.split("_"))])
-    # The archive does not say what is done in a clip.
+    # The archive does not name actions.
     action = f"subject {clip.subject}"
-    return capture.records(
+    return virtual.records(
         world, rig, detector, rng, name=clip.name, subject=clip.subject, action=action, fps=fps
     )
 

@@ -1,9 +1,9 @@
-"""Human3.6M (Ionescu et al. 2014, vision.imar.ro/human3.6m), with each of VideoPose3D's 2D files.
+"""Prepares Human3.6M (Ionescu et al. 2014, vision.imar.ro/human3.6m) with VideoPose3D's 2D files.
 
     jaxcxr prepare human36m --raw DIR --keypoints cpn_ft_h36m_dbb
 
-DIR holds the positions, `data_3d_h36m.npz` or the original CDF files or the h5 files of Martinez
-et al. 2017, and `data_2d_h36m_KEYPOINTS.npz`. The licence of the data is the user's to obtain.
+DIR holds the positions (`data_3d_h36m.npz`, the original CDF files, or the h5 files of Martinez
+et al. 2017) and `data_2d_h36m_KEYPOINTS.npz`. Users obtain the licence themselves.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from jaxcxr.pose.formats import human36m_files, videopose3d_files
 from jaxcxr.pose.geometry import joint_sets
 from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.keypoints.detector import Detector
-from jaxcxr.pose.sources import records, subjects
+from jaxcxr.pose.sources import subjects, virtual
 from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
 
 FPS = 50.0
@@ -31,10 +31,10 @@ class Human36mConfig(subjects.SubjectConfig):
     """Options of Human3.6M; those that change the records name the variant.
 
     Attributes:
-      keypoints: which 2D file: "cpn_ft_h36m_dbb", "detectron_ft_h36m", "sh_ft_h36m", "gt" or
-        any other NAME of a `data_2d_h36m_NAME.npz` in `raw`; "projected" needs no file: the true
-        joints as the four cameras see them.
-      train_subjects: the published protocol's five by default, but for the one that validates.
+      keypoints: the 2D file: "cpn_ft_h36m_dbb", "detectron_ft_h36m", "sh_ft_h36m", "gt" or
+        another NAME of a `data_2d_h36m_NAME.npz` in `raw`; "projected" projects the true joints to
+        the four cameras and needs no file.
+      train_subjects: by default the published five without the validation subject.
       raw: folder of the files, or `data_3d_h36m.npz` with the 2D files beside it.
     """
 
@@ -88,7 +88,7 @@ class Human36m(PoseSet):
         }
 
     def _generate_examples(self, takes: list, keypoints: "_Keypoints") -> Iterator:
-        """One record per camera of each take."""
+        """Yields one record per take and camera."""
         for subject, take, world in takes:
             cameras = human36m_files.cameras_of(subject)
             views = keypoints.of(subject, take, world)
@@ -106,7 +106,7 @@ class Human36m(PoseSet):
 
 
 class _Keypoints:
-    """Gives the keypoints of each take and camera in Human3.6M's 17 joints."""
+    """Reads the keypoints of each take and camera as Human3.6M's 17 joints."""
 
     def __init__(self, config: Human36mConfig):
         self._file = None
@@ -122,10 +122,10 @@ class _Keypoints:
         self._convert = joint_sets.to_human36m(layout or f"{self._file.joints} joints")
 
     def of(self, subject: str, take: str, world: np.ndarray) -> list[dict]:
-        """`keypoints`, `confidence`, `joints`, `image_size` and `intrinsics` for each camera."""
+        """Returns the arrays of each camera's record, see `virtual.capture`."""
         cameras = human36m_files.cameras_of(subject)
         exact = Detector()
-        found = [records.capture(world, camera, exact, np.random.default_rng(0))
+        found = [virtual.capture(world, camera, exact, np.random.default_rng(0))
                  for camera in cameras]
         if self._file is None:
             return found

@@ -1,10 +1,10 @@
-"""HumanEva-I (Sigal et al. 2010, humaneva.is.tue.mpg.de) in VideoPose3D's files.
+"""Prepares HumanEva-I (Sigal et al. 2010, humaneva.is.tue.mpg.de) from VideoPose3D's files.
 
     jaxcxr prepare humaneva --raw DIR --keypoints detectron_pt_coco
 
-DIR holds `data_3d_humaneva15.npz` and `data_2d_humaneva15_KEYPOINTS.npz`. The test is on other
-takes of the people trained on, as published; a model is chosen on a training subject held out. The
-files have no intrinsics: those of the records are estimated, without distortion.
+DIR holds `data_3d_humaneva15.npz` and `data_2d_humaneva15_KEYPOINTS.npz`. As published, the test
+uses other takes of the training people; a held-out training subject chooses models. The files have
+no intrinsics, so records have estimated ones without distortion.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from jaxcxr.pose.sources import subjects
 from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
 
 FPS = 60.0
-# Pixels between keypoints and projected joints, in the median of a view: a tenth of the width.
+# Largest median distance of a view's keypoints from projected joints, pixels; a tenth of the width.
 _TOLERANCE = 64.0
 _LAYOUTS = {15: "humaneva15", 17: "coco"}
 _RUN = {"variant": False}  # an option that does not change what is prepared
@@ -33,11 +33,11 @@ class HumanevaConfig(subjects.SubjectConfig):
     """Options of HumanEva; those that change the records name the variant.
 
     Attributes:
-      keypoints: which 2D file: "detectron_pt_coco", "gt", or any other NAME of a
+      keypoints: the 2D file: "detectron_pt_coco", "gt", or another NAME of a
         `data_2d_humaneva15_NAME.npz`.
-      actions: first words of the takes that are prepared; empty: all. The published protocol has
+      actions: first words of the takes to prepare; empty for all. The published protocol has
         Walking, Jog and Box.
-      train_subjects: two of the three, for the third validates.
+      train_subjects: two of the three; the third validates.
       raw: folder of the files, or `data_3d_humaneva15.npz` with the 2D files beside it.
     """
 
@@ -117,12 +117,13 @@ class Humaneva(PoseSet):
 
 
 def _views(takes: list, path: pathlib.Path, config: HumanevaConfig) -> dict[tuple, dict]:
-    """`joints`, `keypoints`, `confidence` and `intrinsics` by subject, chunk and camera."""
+    """Reads `joints`, `keypoints`, `confidence` and `intrinsics` by subject, chunk and camera."""
     flat = videopose3d_files.keypoint_path(path.parent, "data_2d_humaneva15", config.keypoints)
     file = videopose3d_files.read_keypoints(flat)
     layout = file.layout or _LAYOUTS.get(file.joints, f"{file.joints} joints")
     to_common, to_17 = joint_sets.to_human36m(layout), joint_sets.to_human36m("humaneva15")
-    found, groups = {}, {}
+    found: dict[tuple, dict] = {}
+    groups: dict[tuple[str, str], list[tuple]] = {}
     for subject, chunk, world in takes:
         views = videopose3d_files.views(
             file, flat, subject, chunk, humaneva_files.CAMERAS, len(world)
@@ -147,10 +148,10 @@ def _views(takes: list, path: pathlib.Path, config: HumanevaConfig) -> dict[tupl
 
 
 def _calibrate(views: list[dict], names: list[str]) -> None:
-    """Gives the views of one camera their intrinsics.
+    """Estimates the intrinsics of one camera's views.
 
     Raises:
-      UserError: the keypoints of a view are not where its joints appear.
+      UserError: a view's keypoints do not match its joints.
     """
     pixels = [np.where(v["confidence"][..., None] > 0, v["keypoints"], np.nan) for v in views]
     camera = pinhole.fit(
@@ -161,7 +162,7 @@ def _calibrate(views: list[dict], names: list[str]) -> None:
         off = pinhole.distances(camera, view["joints"], seen)
         off = off[~np.isnan(off)]
         if not len(off):
-            raise UserError(f"{name}: no keypoint was found in it; leave it out of both files.")
+            raise UserError(f"{name} has no keypoints; leave it out of both files.")
         if np.median(off) > _TOLERANCE or not pinhole.plausible(camera):
             raise UserError(
                 f"{name}: keypoints are {np.median(off):.0f} pixels from the projected joints in "

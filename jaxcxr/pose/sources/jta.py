@@ -1,15 +1,15 @@
-"""JTA (Fabbri et al. 2018, aimagelab.ing.unimore.it/jta): pedestrians in a video game, 30 fps.
+"""Prepares JTA (Fabbri et al. 2018, aimagelab.ing.unimore.it/jta).
 
     jaxcxr prepare jta --raw annotations
 
-DIR holds train/, val/ and test/ of `seq_N.json`, as published. The licence is the user's to obtain.
-Each person is one sequence for each run of frames without a gap. The authors' paper calls val/ and
-test/ together its test set; here val/ chooses models and test/ alone tests.
+The folder holds train/, val/ and test/ of `seq_N.json` as published: pedestrians in a video game at
+30 frames per second. Users obtain the licence themselves. Each run of consecutive frames of a
+person is a sequence. The authors' paper tests on val/ and test/ together; here val/ chooses models
+and test/ alone tests.
 """
 
 import dataclasses
 import functools
-import hashlib
 import pathlib
 import re
 
@@ -21,7 +21,6 @@ from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.pose.formats import jta_files
 from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.keypoints.detector import Detector
-from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import virtual
 from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
 
@@ -36,14 +35,14 @@ class JtaConfig(virtual.DetectedConfig):
     """Options of JTA; those that change the records name the variant.
 
     Attributes:
-      occluded: "hidden": a joint that something hides is not seen; "kept": it is, as if by a
-        detector that guesses right. What the own body hides is seen either way.
-      min_frames: shorter runs of frames of a person are left out.
-      max_distance: metres from the camera to the hip, beyond which a frame is left out; 0: any.
-      fps: frames per second; 0: the files', 30.
+      occluded: "hidden" leaves joints that something hides unseen; "kept" sees them, like a
+        detector that guesses right. Joints hidden by the person's own body are always seen.
+      min_frames: shortest run of frames to keep.
+      max_distance: largest distance from camera to hip in metres; 0 for any.
+      fps: frames per second; 0 for the files' 30.
       raw: folder with train/, val/ and test/.
       workers: number of processes; 0 works in this one.
-      max_bad: how many malformed files are tolerated.
+      max_bad: number of malformed files to tolerate.
     """
 
     name: str = ""
@@ -72,7 +71,7 @@ class JtaConfig(virtual.DetectedConfig):
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-    """One file: its split, its number, its path, and its size, which tells a changed file."""
+    """One file: its split, number, path, and size, which reveals changes."""
 
     split: str
     number: str
@@ -81,19 +80,19 @@ class Video:
 
 
 def find_videos(raw: str | pathlib.Path) -> dict[str, list[Video]]:
-    """The files of each split.
+    """Finds the files of each split.
 
     Raises:
-      UserError: a split without a file, or a file whose name has no number.
+      UserError: a split has no file, or a file name has no number.
     """
     raw = pathlib.Path(raw).expanduser()
-    splits = {}
+    splits: dict[str, list[Video]] = {}
     for split, folder in SPLITS.items():
         splits[split] = []
         for path in sorted((raw / folder).glob("*.json")):
             match = re.search(r"(\d+)$", path.stem)
             if match is None:
-                raise UserError(f"jta: {path} is not named as seq_42.json.")
+                raise UserError(f"jta: {path} is not named like seq_42.json.")
             splits[split].append(Video(folder, match[1], str(path), path.stat().st_size))
         if not splits[split]:
             raise UserError(
@@ -107,7 +106,7 @@ def encode(
     video: Video, occluded: str, min_frames: int, max_distance: float, detector: Detector,
     seed: int, fps: float,
 ) -> staging.Records:
-    """Records of one video, one for each run of frames of each person.
+    """Makes the records of one video, one per person and run of frames.
 
     Raises:
       BadRecord: the file is malformed.
@@ -116,8 +115,7 @@ def encode(
         tracks = jta_files.read(video.path)
     except UserError as error:
         raise BadRecord(str(error).rstrip(".")) from error
-    key = int.from_bytes(hashlib.sha256(f"{video.number}".encode()).digest()[:8], "big")
-    rng = np.random.default_rng([seed, key])
+    rng = virtual.generator(seed, video.number)
     lens = jta_files.LENS
     records = {}
     for track in tracks:
@@ -130,17 +128,17 @@ def encode(
         seen = inside & (track.joints[..., 2] > 0)
         if occluded == "hidden":
             seen &= ~track.hidden
-        for start, end in np.flatnonzero(np.diff(np.r_[False, near, False])).reshape(-1, 2):
+        for start, end in virtual.runs(near):
             if end - start < min_frames:
                 continue
             part = slice(start, end)
-            # The frame in the name keeps the runs of one person apart.
+            # The frame in the name distinguishes runs of one person.
             name = (f"{video.split}_pedestrian_{video.number}_{track.person}"
                     f"_chunk{track.start + start}_camera")
             record = {
                 "sequence_id": name, "subject": video.split, "action": "pedestrian",
                 "camera": "camera", "fps": FPS,
-                **capture.observed(track.joints[part], track.keypoints[part], seen[part], lens,
+                **virtual.observed(track.joints[part], track.keypoints[part], seen[part], lens,
                                    detector, rng, FPS),
             }
             records[name] = frame_rates.resample(record, fps)

@@ -1,4 +1,4 @@
-"""Drawn human motion seen by Human3.6M-like cameras: no raw data, made in seconds."""
+"""Generates synthetic human motion from virtual cameras, in seconds and without raw data."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,7 +8,6 @@ import tensorflow_datasets as tfds
 
 from jaxcxr.errors import UserError
 from jaxcxr.pose.phantom import actions, body
-from jaxcxr.pose.sources import records as capture
 from jaxcxr.pose.sources import virtual
 from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
 
@@ -21,11 +20,11 @@ class MotionPhantomConfig(virtual.VirtualConfig):
     """Options of the motion phantoms; together they name the variant.
 
     Attributes:
-      subjects: number of people S1, S2, ...; the last two are the test subjects, the one before
-        them is held out of the training subjects for validation.
+      subjects: number of people S1, S2, ...; the last two are for the test, the one before them
+        for validation.
       sequences: sequences per subject and action.
       seconds: length of a sequence.
-      seed: seed of the movements, the cameras' shifts, the noise and the misses.
+      seed: seed of the movements, the cameras, the noise and the misses.
     """
 
     name: str = ""
@@ -54,7 +53,7 @@ class MotionPhantomConfig(virtual.VirtualConfig):
 
 
 def subjects_of_splits(subjects: int) -> dict[str, range]:
-    """Numbers of the people in each split."""
+    """Assigns the numbers of people to splits."""
     test = subjects - _TEST_SUBJECTS + 1
     return {
         "train": range(1, test - 1),
@@ -93,13 +92,13 @@ class MotionPhantom(PoseSet):
 
 
 def _records(config, person, number, action, take) -> Iterator[tuple[str, dict]]:
-    """One record per camera of one sequence."""
+    """Yields one record per camera of one sequence."""
     rng = np.random.default_rng([config.seed, person, number, take])
     who = body.make_body(person)
     t = np.arange(round(config.seconds * config.fps)) / config.fps
     world = body.place(who, actions.ACTIONS[action](rng, who, t), config.fps)
     world[..., :2] += rng.uniform(-0.3, 0.3, 2)
-    records = capture.records(
+    records = virtual.records(
         world, config.rig, config.detector, rng,
         name=f"{who.name}_{action}_{take}", subject=who.name, action=action, fps=config.fps,
     )

@@ -1,12 +1,12 @@
-"""Human3.6M as MotionBERT prepared it: poses in the image, with the true scale of each frame.
+"""Prepares Human3.6M from MotionBERT's files: poses in the image with each frame's true scale.
 
     jaxcxr prepare motionbert --raw h36m_sh_conf_cam_source_final.pkl
 
-The network gives poses in half widths of the image. In evaluation they are multiplied by each
-frame's `2.5d_factor`, which is the truth's: results belong under the protocols motionbert-sh,
-motionbert-cpn and motionbert-gt, never beside those of VideoPose3D's. The training part has no
-factor, so that validation, on a training subject, is in nominal millimetres (a person of 1.75 m):
-good for choosing a model, not for a table.
+The network gives poses in half widths of the image. Evaluation multiplies them by each frame's true
+`2.5d_factor`, so results belong under the protocols motionbert-sh, motionbert-cpn and
+motionbert-gt; never compare them with VideoPose3D's. The training part has no factor; validation,
+on a training subject, is in nominal millimetres (a person of 1.75 m): good for choosing models, not
+for tables.
 """
 
 import dataclasses
@@ -35,12 +35,12 @@ class MotionbertConfig(subjects.SubjectConfig):
 
     Attributes:
       keypoints: "sh" (stacked hourglass, with confidences), "cpn" (cascaded pyramid network), or
-        "gt": the true x and y.
-      train_subjects: the published protocol's five by default, but for the one that validates.
-      test_subjects: of the file's test part, which alone has the scale.
-      clip: frames of a test clip; what is left at the end of a take is dropped, as MotionBERT does
-        with 243, unless the take is shorter than one clip. 0 keeps all frames.
-      raw: the pickle, or the folder that it is in.
+        "gt" (the true x and y).
+      train_subjects: by default the published five without the validation subject.
+      test_subjects: subjects of the file's test part, which alone has the scale.
+      clip: frames of a test clip; the rest of a take is dropped, as MotionBERT does with 243,
+        unless the take is shorter than one clip. 0 keeps all frames.
+      raw: the pickle, or its folder.
     """
 
     name: str = ""
@@ -88,9 +88,8 @@ class Motionbert(PoseSet):
                 split = config.split_of(view.subject, view.take)
                 if split == "test" and part != "test":
                     raise UserError(
-                        f"motionbert: {view.subject} stands in the file's training part, which "
-                        "has no 2.5d_factor, so that nothing can be tested on it; choose "
-                        "test_subjects of S9 and S11."
+                        f"motionbert: {view.subject} is in the file's training part, which has no "
+                        "2.5d_factor and cannot be tested on; choose test_subjects of S9 and S11."
                     )
                 if split:
                     splits[split].append(view)

@@ -1,14 +1,14 @@
-"""MPI-INF-3DHP (Mehta et al. 2017) in the npz files of P-STMO or D3DP, with true keypoints.
+"""Prepares MPI-INF-3DHP (Mehta et al. 2017) from npz files of P-STMO or D3DP, with true keypoints.
 
     jaxcxr prepare mpi_inf_3dhp --raw DIR
 
-DIR holds a training and a test file of one kind. D3DP's (`annot3`) belong under the protocol
-mpi-inf-3dhp, P-STMO's (`univ_annot3`, poses scaled to one height) under mpi-inf-3dhp-univ. Which
-kind a file is, is seen from its content. Test frames that are not valid are left out: a sequence is
-the runs between them, "test chunk0", "test chunk1", ...
+DIR holds a training and a test file of one kind, which is told by their content. D3DP's (`annot3`)
+belong under the protocol mpi-inf-3dhp, P-STMO's (`univ_annot3`, poses scaled to one height) under
+mpi-inf-3dhp-univ. Invalid test frames are left out; the runs between them are sequences "test
+chunk0", "test chunk1", ...
 
-Training sequences have 25 or 50 frames per second. By default all are brought to 25; with `--fps 0`
-each keeps its own, and windows of as many frames last half as long in some of them.
+Training sequences have 25 or 50 frames per second. By default all are resampled to 25; with
+`--fps 0` each keeps its own, so windows of equal frames last half as long in some.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from jaxcxr.errors import UserError
 from jaxcxr.pose.formats import mpi_inf_3dhp_files
 from jaxcxr.pose.formats.mpi_inf_3dhp_files import ANNOTATIONS, File, View
 from jaxcxr.pose.keypoints import frame_rates
-from jaxcxr.pose.sources import subjects
+from jaxcxr.pose.sources import subjects, virtual
 from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
 
 FPS = 25.0
@@ -34,11 +34,11 @@ class MpiInf3dhpConfig(subjects.SubjectConfig):
     """Options of MPI-INF-3DHP; those that change the records name the variant.
 
     Attributes:
-      annotations: "annot3" (poses as they were, D3DP's files) or "univ_annot3" (scaled to one
-        height, P-STMO's).
-      train_subjects: the published eight by default, but for the one that validates.
+      annotations: "annot3" (poses as recorded, D3DP's files) or "univ_annot3" (scaled to one
+        height, P-STMO's files).
+      train_subjects: by default the published eight without the validation subject.
       test_subjects: TS1 to TS6; the last two are outdoors.
-      fps: frames per second of the prepared sequences, see `jaxcxr.pose.keypoints.frame_rates`; 0: each
+      fps: frames per second of the prepared sequences, 0 for each
         sequence's own, 25 or 50.
       raw: folder of the two files.
     """
@@ -115,17 +115,16 @@ class MpiInf3dhp(PoseSet):
 
 
 def _runs(view: View) -> Iterator[tuple[str, slice]]:
-    """Names and frames of the runs of valid frames."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], view.valid, [0]])))
-    if len(edges) == 2 and view.valid.all():
+    """Yields the names and frames of the runs of valid frames."""
+    if view.valid.all():
         yield view.take, slice(None)
         return
-    for number, (start, end) in enumerate(edges.reshape(-1, 2)):
+    for number, (start, end) in enumerate(virtual.runs(view.valid)):
         yield f"{view.take} chunk{number}", slice(start, end)
 
 
 def _files(config: MpiInf3dhpConfig) -> list[File]:
-    """The training and the test file of the kind that is wanted."""
+    """Finds the training and the test file of the kind wanted."""
     if not config.raw:
         raise UserError(
             "mpi_inf_3dhp: where is the data? Give --raw DIR with a training and a test file."
@@ -140,8 +139,8 @@ def _files(config: MpiInf3dhpConfig) -> list[File]:
             there = "; ".join(f"{f.path.name}: {f.part}, {f.annotations}" for f in files)
             raise UserError(
                 f"mpi_inf_3dhp: {len(found) or 'no'} {part} file of {config.annotations} in "
-                f"{folder}, where one is needed; by their content there are: {there or 'none'}. "
-                "Choose with --annotations."
+                f"{folder}, expected one; files there: {there or 'none'}. Choose with "
+                "--annotations."
             )
         chosen += found
     return chosen

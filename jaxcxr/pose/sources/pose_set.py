@@ -1,4 +1,4 @@
-"""The base of the data sets of motion: their features, and what their overview counts."""
+"""Defines the base of motion data sets: their features and overview."""
 
 import pathlib
 
@@ -9,19 +9,19 @@ from jaxcxr.data.dataset import DataSet
 
 
 def pose_features(joints: int = 17, scaled: bool = False) -> tfds.features.FeaturesDict:
-    """Features of one motion sequence seen by one camera.
+    """Returns the features of one motion sequence from one camera.
 
     Arguments:
       joints: number of joints; 17 in Human3.6M order by default.
-      scaled: whether models give poses in a unit of the image, not in metres.
+      scaled: models give poses in a unit of the image instead of metres.
 
     Returns:
       `sequence_id`, `subject`, `action`, `camera`, `fps`, `keypoints` float32
       `[frames, joints, 2]` in pixels, `confidence` float32 `[frames, joints]` (0 = not seen),
       `joints` float32 `[frames, joints, 3]` in metres in the camera frame (x right, y down,
       z forward), `image_size` int32 `[2]` as (width, height), `intrinsics` float32 `[9]` as
-      (fx, fy, cx, cy, k1, k2, k3, p1, p2) in pixels. Where `scaled` also `scale` float32
-      `[frames]`: metres per unit; `joints` are in metres here too, about any origin.
+      (fx, fy, cx, cy, k1, k2, k3, p1, p2) in pixels. If `scaled` also `scale` float32 `[frames]`,
+      metres per unit; `joints` are still in metres, about any origin.
     """
     scale = {"scale": tfds.features.Tensor(shape=(None,), dtype=np.float32)} if scaled else {}
     return tfds.features.FeaturesDict({
@@ -40,7 +40,7 @@ def pose_features(joints: int = 17, scaled: bool = False) -> tfds.features.Featu
 
 
 class PoseSet(DataSet, skip_registration=True):
-    """Builder of a data set of motion; records of `pose_features`."""
+    """Builds a motion data set with records of `pose_features`."""
 
     @staticmethod
     def overview(directory: pathlib.Path, split: str) -> dict[str, int]:

@@ -1,8 +1,8 @@
-"""Splits by subject, common to the motion sources whose files name who moves."""
+"""Splits data sets by subject, for sources whose files name subjects."""
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import tensorflow_datasets as tfds
 
@@ -14,22 +14,27 @@ _VALIDATION_SHARE = 0.1
 
 
 def listed(value: str | Sequence[str]) -> tuple[str, ...]:
-    """The names in "S1,S5", in ("S1", "S5") or, as the command line gives it, in ("S1,S5",)."""
+    """Lists the names in "S1,S5", ("S1", "S5") or the command line's ("S1,S5",)."""
     text = value if isinstance(value, str) else ",".join(map(str, value))
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def share(name: str) -> float:
+    """Maps a name to a number in [0, 1) by its hash."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+
+
 @dataclasses.dataclass(eq=False)
 class SubjectConfig(tfds.core.BuilderConfig):
-    """Subjects of the splits and the frame rate.
+    """Options: the subjects of the splits, and the frame rate.
 
     Attributes:
-      train_subjects: for training.
-      validation_subjects: models are chosen on these, never on the test subjects. Empty: a tenth
-        of the training subjects' takes, chosen by a hash of their names, with all their cameras.
+      train_subjects: subjects to train on.
+      validation_subjects: subjects that choose models. Empty for a tenth of the training subjects'
+        takes with all their cameras, by a hash of their names.
       test_subjects: the published protocol's.
-      fps: frames per second of the prepared sequences; another than the files' is interpolated,
-        see `jaxcxr.pose.keypoints.frame_rates`.
+      fps: frames per second of the prepared sequences, resampled by
+        `jaxcxr.pose.keypoints.frame_rates` if the files have another rate.
     """
 
     train_subjects: tuple[str, ...] = ()
@@ -38,7 +43,7 @@ class SubjectConfig(tfds.core.BuilderConfig):
     fps: float = 50.0
 
     def settle(self, source: str, known: Sequence[str], native: bool = False) -> str:
-        """Puts the options in order.
+        """Normalises and checks the options.
 
         Arguments:
           source: name of the data set.
@@ -46,10 +51,11 @@ class SubjectConfig(tfds.core.BuilderConfig):
           native: see `frame_rates.check`.
 
         Returns:
-          What the name of the variant says of them.
+          Their part of the variant's name.
 
         Raises:
-          UserError: an unknown subject, one of two splits, an empty split, or no frame rate.
+          UserError: a subject is unknown or in two splits, a split is empty, or the frame rate is
+            impossible.
         """
         groups = {}
         for split in SPLITS:
@@ -67,7 +73,7 @@ class SubjectConfig(tfds.core.BuilderConfig):
             raise UserError(f"{source}: subject {twice[0]} is named for two splits; choose one.")
         if not groups["train"] or not groups["test"]:
             raise UserError(f"{source}: train_subjects and test_subjects must not be empty.")
-        default = next(f.default for f in dataclasses.fields(self) if f.name == "fps")
+        default = type(self).fps
         self.fps = frame_rates.check(source, self.fps, native)
         joined = "_".join(
             f"{short}-{'-'.join(groups[split]).replace('/', '') or 'takes'}"
@@ -76,7 +82,7 @@ class SubjectConfig(tfds.core.BuilderConfig):
         return joined + frame_rates.label(self.fps, default)
 
     def split_of(self, subject: str, take: str) -> str:
-        """The split of a take, "" for subjects in none."""
+        """Returns the split of a take, "" for none."""
         if subject in self.test_subjects:
             return "test"
         if subject in self.validation_subjects:
@@ -85,16 +91,14 @@ class SubjectConfig(tfds.core.BuilderConfig):
             return ""
         if self.validation_subjects:
             return "train"
-        digest = hashlib.sha256(f"{subject} {take}".encode()).digest()
-        share = int.from_bytes(digest[:8], "big") / 2**64
-        return "validation" if share < _VALIDATION_SHARE else "train"
+        return "validation" if share(f"{subject} {take}") < _VALIDATION_SHARE else "train"
 
 
-def check_splits(source: str, splits: Mapping[str, Sequence], present: Sequence[str]) -> None:
+def check_splits(source: str, splits: Mapping[str, Sequence], present: Collection[str]) -> None:
     """Refuses an empty split.
 
     Raises:
-      UserError: a split has nothing; the message names the subjects that the data hold.
+      UserError: a split is empty; the message names the subjects in the data.
     """
     empty = [split for split, chosen in splits.items() if not chosen]
     if empty:

@@ -1,11 +1,11 @@
-"""SURREAL (Varol et al. 2017, www.di.ens.fr/willow/research/surreal): rendered SMPL bodies, 30 fps.
+"""Prepares SURREAL (Varol et al. 2017, www.di.ens.fr/willow/research/surreal).
 
     jaxcxr prepare surreal --raw SURREAL/data/cmu
 
-DIR holds train/ and test/, as published, with run0/ to run2/ of `*_info.mat`. The licence is the
-user's to obtain. The motions are CMU's, so a model trained here has seen people on whom other
-sources of CMU's motion capture test. The published val/ is a part of test/ and is left aside;
-models are chosen on training subjects that are held out.
+The folder holds train/ and test/ as published, with run0/ to run2/ of `*_info.mat`: rendered SMPL
+bodies at 30 frames per second. Users obtain the licence themselves. The motions are CMU's, so
+models trained here have seen test subjects of other sources of CMU's motion capture. The published
+val/ is a part of test/ and is not used; held-out training subjects choose models.
 """
 
 import dataclasses
@@ -22,8 +22,7 @@ from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.pose.formats import surreal_files
 from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.keypoints.detector import Detector
-from jaxcxr.pose.sources import records as capture
-from jaxcxr.pose.sources import virtual
+from jaxcxr.pose.sources import subjects, virtual
 from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
 
 FPS = surreal_files.FPS
@@ -38,14 +37,14 @@ class SurrealConfig(virtual.DetectedConfig):
     """Options of SURREAL; those that change the records name the variant.
 
     Attributes:
-      keypoints: "joints2D", the file's whole pixels, or "projected", exactly where joints appear.
-      runs: which renderings, of run0, run1 and run2; clips of one overlap by 50, 30 or 70 %.
-      validation_subjects: CMU's numbers of subjects, as "01,35", who choose models instead of
-        training them; none: a tenth of the training subjects, by a hash of their numbers.
-      fps: frames per second; 0: the files', 30.
+      keypoints: "joints2D", the file's whole pixels, or "projected", the projected joints.
+      runs: renderings, of run0, run1 and run2; clips of a take overlap by 50, 30 or 70 %.
+      validation_subjects: CMU's numbers of training subjects that choose models, as "01,35";
+        empty for a tenth of the training subjects, by a hash of their numbers.
+      fps: frames per second; 0 for the files' 30.
       raw: folder with train/ and test/.
       workers: number of processes; 0 works in this one.
-      max_bad: how many malformed clips are tolerated.
+      max_bad: number of malformed clips to tolerate.
     """
 
     name: str = ""
@@ -65,9 +64,7 @@ class SurrealConfig(virtual.DetectedConfig):
                 f"surreal: keypoints is {self.keypoints!r}; allowed: {', '.join(KEYPOINTS)}."
             )
         for field in ("runs", "validation_subjects"):
-            value = getattr(self, field)
-            names = value.split(",") if isinstance(value, str) else value
-            setattr(self, field, tuple(str(name).strip() for name in names if str(name).strip()))
+            setattr(self, field, subjects.listed(getattr(self, field)))
         self.name = self.name or (
             f"{self.keypoints}_{'-'.join(self.runs)}_"
             f"val-{'-'.join(self.validation_subjects) or 'auto'}_{self.detector.label}"
@@ -80,10 +77,12 @@ class Clip:
     """One file of a clip.
 
     Attributes:
-      part: "train" or "test". subject: CMU's number. take: of the subject, "ung" before those of
-        the ungrouped clips. number: of the clip in all runs of the take.
-      path: of the file.
-      bytes: its size, which tells a changed file from the one prepared before.
+      part: "train" or "test".
+      subject: CMU's number.
+      take: the subject's take, with "ung" before ungrouped clips.
+      number: number of the clip in all runs of the take.
+      path: path of the file.
+      bytes: size of the file, which reveals changes.
     """
 
     part: str
@@ -95,10 +94,10 @@ class Clip:
 
 
 def find_clips(raw: str | pathlib.Path, runs: tuple[str, ...]) -> list[Clip]:
-    """The clips of the published parts and the runs wanted.
+    """Finds the clips of the published parts and the runs wanted.
 
     Raises:
-      UserError: none, or a subject of whom both parts have clips.
+      UserError: a part has no clips, or both parts share a subject.
     """
     raw = pathlib.Path(raw).expanduser()
     clips = []
@@ -107,7 +106,7 @@ def find_clips(raw: str | pathlib.Path, runs: tuple[str, ...]) -> list[Clip]:
             for path in sorted(raw.glob(f"{part}/{run}/*/*_info.mat")):
                 match = _NAME.match(path.name)
                 if match is None:
-                    raise UserError(f"surreal: {path} is not named as 104_46_c0021_info.mat.")
+                    raise UserError(f"surreal: {path} is not named like 104_46_c0021_info.mat.")
                 ungrouped, subject, take, clip = match.groups()
                 digits = re.sub(r"\D", "", run) or "0"
                 clips.append(Clip(part, subject, f"{'ung' if ungrouped else ''}{take}",
@@ -115,8 +114,8 @@ def find_clips(raw: str | pathlib.Path, runs: tuple[str, ...]) -> list[Clip]:
                                   path.stat().st_size))
     parts = {part: {clip.subject for clip in clips if clip.part == part}
              for part in ("train", "test")}
-    for part, subjects in parts.items():
-        if not subjects:
+    for part, people in parts.items():
+        if not people:
             raise UserError(
                 f"surreal: no clip in {raw}/{part}/{'|'.join(runs)}/*/*_info.mat; give the folder "
                 "that holds train and test."
@@ -124,26 +123,27 @@ def find_clips(raw: str | pathlib.Path, runs: tuple[str, ...]) -> list[Clip]:
     both = sorted(parts["train"] & parts["test"])
     if both:
         raise UserError(
-            f"surreal: subject {both[0]} is in train and in test, which no published copy has."
+            f"surreal: subject {both[0]} is in train and in test; no published copy has that."
         )
     return clips
 
 
 def split_clips(clips: list[Clip], wanted: tuple[str, ...]) -> dict[str, list[Clip]]:
-    """Clips of each split; no subject stands in two.
+    """Assigns clips to splits, each subject to one.
 
     Raises:
-      UserError: a subject for validation whom train does not have, or nobody left to train on.
+      UserError: a validation subject is not in train, or nobody is left to train on.
     """
-    subjects = sorted({clip.subject for clip in clips if clip.part == "train"})
-    unknown = [name for name in wanted if name not in subjects]
+    people = sorted({clip.subject for clip in clips if clip.part == "train"})
+    unknown = [name for name in wanted if name not in people]
     if unknown:
-        raise UserError(f"surreal: no subject {unknown[0]!r} in train: {', '.join(subjects)}.")
-    ranked = sorted(subjects, key=lambda name: hashlib.sha256(name.encode()).digest())
-    chosen = set(wanted or ranked[: max(1, round(_SHARE * len(subjects)))])
-    if len(chosen) == len(subjects):
+        raise UserError(f"surreal: no subject {unknown[0]!r} in train: {', '.join(people)}.")
+    ranked = sorted(people, key=lambda name: hashlib.sha256(name.encode()).digest())
+    chosen = set(wanted or ranked[: max(1, round(_SHARE * len(people)))])
+    if len(chosen) == len(people):
         raise UserError(
-            f"surreal: {len(subjects)} subjects in train, all for validation; nobody to train on."
+            f"surreal: all {len(people)} subjects in train are for validation; nobody is left to "
+            "train on."
         )
     splits: dict[str, list[Clip]] = {"train": [], "validation": [], "test": []}
     for clip in clips:
@@ -155,7 +155,7 @@ def split_clips(clips: list[Clip], wanted: tuple[str, ...]) -> dict[str, list[Cl
 def encode(
     clip: Clip, keypoints: str, detector: Detector, seed: int, fps: float
 ) -> staging.Records:
-    """Records of one clip, one for each run of frames that were rendered.
+    """Makes the records of one clip, one per run of rendered frames.
 
     Raises:
       BadRecord: the clip is malformed.
@@ -168,18 +168,16 @@ def encode(
     lens = surreal_files.LENS
     seen = np.all((pixels >= 0) & (pixels < (lens.width, lens.height)), axis=-1)
     name = f"{clip.subject}_motion_{clip.take}"
-    key = int.from_bytes(hashlib.sha256(f"{name} {clip.number}".encode()).digest()[:8], "big")
-    rng = np.random.default_rng([seed, key])
-    edges = np.flatnonzero(np.diff(np.r_[False, found.there, False]))
+    rng = virtual.generator(seed, f"{name} {clip.number}")
     records = {}
-    for part, (start, end) in enumerate(edges.reshape(-1, 2)):
+    for part, (start, end) in enumerate(virtual.runs(found.there)):
         chosen = slice(start, end)
-        # Overlapping clips and runs of one take are chunks of one motion for intervals.
+        # For confidence intervals, overlapping clips of one take are chunks of one motion.
         sequence = f"{name}_chunk{clip.number:05d}{part}_camera"
         record = {
             "sequence_id": sequence, "subject": clip.subject, "action": "motion",
             "camera": "camera", "fps": FPS,
-            **capture.observed(found.joints[chosen], pixels[chosen], seen[chosen], lens, detector,
+            **virtual.observed(found.joints[chosen], pixels[chosen], seen[chosen], lens, detector,
                                rng, FPS),
         }
         records[sequence] = frame_rates.resample(record, fps)

@@ -1,10 +1,10 @@
-"""TotalCapture (Trumble et al. 2017, cvssp.org/data/totalcapture): Vicon and eight cameras, 60 fps.
+"""Prepares TotalCapture (Trumble et al. 2017, cvssp.org/data/totalcapture).
 
     jaxcxr prepare totalcapture --raw DIR
 
-DIR holds `calibration.cal` and, for each subject and take at any depth, a folder named after the
-take with `gt_skel_gbl_pos.txt`, as S1/vicon/acting1/. The licence is the user's to obtain. The
-keypoints are the true joints as the cameras see them; noise can be added.
+DIR holds `calibration.cal` of eight cameras and, at any depth, a folder for each subject and take,
+such as S1/vicon/acting1/, with Vicon's `gt_skel_gbl_pos.txt` at 60 frames per second. Users obtain
+the licence themselves. The keypoints are the projected true joints, with optional noise.
 """
 
 import dataclasses
@@ -13,14 +13,13 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr.errors import UserError
 from jaxcxr.pose.formats import totalcapture_files
 from jaxcxr.pose.geometry.cameras import Camera
 from jaxcxr.pose.keypoints import frame_rates
-from jaxcxr.pose.sources import records, virtual
+from jaxcxr.pose.sources import subjects, virtual
 from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
 
 FPS = totalcapture_files.FPS
@@ -36,13 +35,13 @@ class TotalcaptureConfig(virtual.DetectedConfig):
     """Options of TotalCapture; those that change the records name the variant.
 
     Attributes:
-      train_subjects: the published protocol's; their takes but those of the test.
-      validation_subjects: their takes choose models instead of training them. None: see the next.
-      validation_takes: takes of the training subjects that choose models where no subject does.
-      test_subjects: the published protocol's, of which S4 and S5 are never seen before.
-      test_takes: the published protocol's; nothing of them is trained on.
-      cameras: "cam1" to "cam8"; none: all. Many works use cam1, cam3, cam5 and cam7.
-      fps: frames per second; 0: the files', 60.
+      train_subjects: the published protocol's, with all takes except the test's.
+      validation_subjects: subjects that choose models; empty for `validation_takes`.
+      validation_takes: takes of the training subjects that choose models.
+      test_subjects: the published protocol's; S4 and S5 are in the test only.
+      test_takes: the published protocol's, never trained on.
+      cameras: "cam1" to "cam8"; empty for all. Many papers use cam1, cam3, cam5 and cam7.
+      fps: frames per second; 0 for the files' 60.
       raw: folder of the files.
     """
 
@@ -60,9 +59,7 @@ class TotalcaptureConfig(virtual.DetectedConfig):
         super().__post_init__()
         self.fps = frame_rates.check("totalcapture", self.fps, native=True)
         for field in _LISTS:
-            value = getattr(self, field)
-            names = value.split(",") if isinstance(value, str) else value
-            setattr(self, field, tuple(str(name).strip() for name in names if str(name).strip()))
+            setattr(self, field, subjects.listed(getattr(self, field)))
         twice = set(self.train_subjects) & set(self.validation_subjects)
         twice |= set(self.test_takes) & set(self.validation_takes)
         if twice:
@@ -77,7 +74,7 @@ class TotalcaptureConfig(virtual.DetectedConfig):
 
 
 def split_of(subject: str, take: str, config: TotalcaptureConfig) -> str:
-    """The split of a take, "" for those in none."""
+    """Returns the split of a take, "" for none."""
     if take in config.test_takes:
         return "test" if subject in config.test_subjects else ""
     if subject in config.validation_subjects:
@@ -89,10 +86,10 @@ def split_of(subject: str, take: str, config: TotalcaptureConfig) -> str:
 
 
 def find_takes(raw: str | pathlib.Path) -> dict[tuple[str, str], pathlib.Path]:
-    """Files of positions by subject ("S1") and take ("acting1").
+    """Finds the files of positions by subject ("S1") and take ("acting1").
 
     Raises:
-      UserError: none there, one that is of no subject, or two of one take.
+      UserError: there are none, a file has no subject, or a take has two files.
     """
     raw = pathlib.Path(raw).expanduser()
     found: dict[tuple[str, str], pathlib.Path] = {}
@@ -101,7 +98,7 @@ def find_takes(raw: str | pathlib.Path) -> dict[tuple[str, str], pathlib.Path]:
         subject = next((f"S{match[1]}" for match in names if match), "")
         key = (subject, path.parent.name.lower())
         if not subject or key in found:
-            why = f"as {found[key]}" if key in found else "S1 to S5 is no folder above it"
+            why = f"as {found[key]}" if key in found else "no folder above it is S1 to S5"
             raise UserError(f"totalcapture: {path} is of no subject and take of its own: {why}.")
         found[key] = path
     if not found:
@@ -112,15 +109,15 @@ def find_takes(raw: str | pathlib.Path) -> dict[tuple[str, str], pathlib.Path]:
 
 
 def find_cameras(raw: str | pathlib.Path, wanted: tuple[str, ...]) -> tuple[Camera, ...]:
-    """The cameras of the one `calibration.cal` below a folder.
+    """Reads the cameras of the only `calibration.cal` below a folder.
 
     Raises:
-      UserError: there is none, or several, or a camera that is not in it.
+      UserError: there is no or more than one such file, or it lacks a wanted camera.
     """
     raw = pathlib.Path(raw).expanduser()
     paths = sorted(raw.rglob(CALIBRATION))
     if len(paths) != 1:
-        raise UserError(f"totalcapture: {len(paths)} files {CALIBRATION} in {raw}; one is needed.")
+        raise UserError(f"totalcapture: {len(paths)} files {CALIBRATION} in {raw}; expected one.")
     cameras = totalcapture_files.read_cameras(paths[0])
     names = [camera.name for camera in cameras]
     unknown = [name for name in wanted if name not in names]
@@ -166,19 +163,16 @@ class Totalcapture(PoseSet):
         return {split: self._generate_examples(chosen, cameras) for split, chosen in takes.items()}
 
     def _generate_examples(self, takes: list, cameras: tuple[Camera, ...]) -> Iterator:
-        """One record per camera of each take."""
+        """Yields one record per take and camera."""
         config = self.builder_config
         for subject, take, path in takes:
             world = totalcapture_files.read_positions(path)
-            key = int.from_bytes(hashlib.sha256(f"{subject} {take}".encode()).digest()[:8], "big")
-            rng = np.random.default_rng([config.seed, key])
+            rng = virtual.generator(config.seed, f"{subject} {take}")
             for camera in cameras:
                 name = f"{subject}_{take}_{camera.name}"
                 record = {
                     "sequence_id": name, "subject": subject, "action": take,
                     "camera": camera.name, "fps": FPS,
-                    **records.capture(
-                        world, camera, config.detector, rng, FPS
-                    ),
+                    **virtual.capture(world, camera, config.detector, rng, FPS),
                 }
                 yield name, frame_rates.resample(record, config.fps)

@@ -8,7 +8,7 @@ from jaxcxr.pose.geometry import cameras, joint_sets
 from jaxcxr.pose.geometry.cameras import Intrinsics
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.phantom import actions, body
-from jaxcxr.pose.sources import records
+from jaxcxr.pose.sources import virtual
 
 OWN = [HUMAN36M.index(joint) for joint in joint_sets.joint_set("mpi_inf_3dhp").joints]
 ROOT = 14
@@ -31,7 +31,7 @@ def camera_frame(subject: str, take: str, camera: int, frames: int) -> np.ndarra
     who = body.make_body(int(subject[-1]) + 10 * subject.startswith("T"))
     rng = np.random.default_rng([len(take), camera])
     world = body.place(who, actions.ACTIONS["walk"](rng, who, np.arange(frames) / 10), 10.0)
-    rig = records.make_rig("human36m", world, np.random.default_rng(0))
+    rig = virtual.make_rig("human36m", world, np.random.default_rng(0))
     placed: cameras.Camera = rig[camera]
     return placed.to_camera(world)
 

@@ -187,7 +187,7 @@ def test_wrong_places_say_what_to_give(tree, tmp_path):
     with pytest.raises(UserError, match="no clip"):
         cmu_mocap.find_clips(tmp_path / "empty")
     (tmp_path / "broken.zip").write_bytes(b"PK not a zip")
-    with pytest.raises(UserError, match="no whole zip file"):
+    with pytest.raises(UserError, match="no complete zip file"):
         cmu_mocap.find_clips(tmp_path / "broken.zip")
     (tree / "subjects" / "02" / "02.asf").unlink()
     with pytest.raises(UserError, match=r"02_01\.amc has no skeleton"):

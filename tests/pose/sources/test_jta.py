@@ -170,7 +170,7 @@ def test_folders_and_options_with_mistakes(raw, tmp_path):
     with pytest.raises(UserError, match="where is the data"):
         preparation.prepare("jta", tmp_path / "out", workers=0)
     (raw / "val" / "first.json").write_text("[]")
-    with pytest.raises(UserError, match=r"is not named as seq_42\.json"):
+    with pytest.raises(UserError, match=r"is not named like seq_42\.json"):
         jta.find_videos(raw)
     with pytest.raises(UserError, match="give the folder annotations"):
         jta.find_videos(raw / "train")

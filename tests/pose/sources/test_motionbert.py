@@ -183,7 +183,7 @@ def test_mistakes_are_sentences(tmp_path, values):
     refused("keypoints is 'hrnet'", keypoints="hrnet")
     refused("clip is -1", clip=-1)
     motionberts.save(tmp_path / SH, values)
-    refused("S8 stands in the file's training part", raw=str(tmp_path), test_subjects="S8",
+    refused("S8 is in the file's training part", raw=str(tmp_path), test_subjects="S8",
             validation_subjects="S5", train_subjects="S1")
     refused("no take for the train split; the data hold subjects S1, S11", raw=str(tmp_path),
             train_subjects="S6")

@@ -140,7 +140,7 @@ def test_mistakes_are_sentences(tmp_path, raw):
             preparation.prepare("mpi_inf_3dhp", tmp_path / "out", **options)
 
     refused("where is the data")
-    refused("by their content there are: none", raw=str(tmp_path))
+    refused("expected one; files there: none", raw=str(tmp_path))
     refused("annotations is 'annot2'", annotations="annot2")
     refused("'S9'; subjects are S1, S2", train_subjects="S9")
     refused("fps: -1 frames per second", fps=-1.0)

@@ -197,7 +197,7 @@ def test_folders_and_options_with_mistakes(raw, tmp_path):
     with pytest.raises(UserError, match="subject 01 is in train and in test"):
         surreal.find_clips(copy, ("run0",))
     save(copy / "train" / "run0" / "x" / "x_info.mat", content(2))
-    with pytest.raises(UserError, match="is not named as"):
+    with pytest.raises(UserError, match="is not named like"):
         surreal.find_clips(copy, ("run0",))
 
 
