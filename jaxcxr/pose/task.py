@@ -1,9 +1,10 @@
-"""Human pose: sequences of 2D keypoints to 3D joints, root-relative, Human3.6M order."""
+"""Lifts sequences of 2D keypoints to 3D joints, root-relative, in Human3.6M's order."""
 
 import csv
 import functools
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from jaxcxr.task import Evaluation
 
 MM = 1000.0  # models and losses are in metres, metrics in millimetres
 
-# Joints at the ends of limbs are harder and count more (MixSTE's published weighting).
+# Weights of MixSTE; joints at the ends of limbs are harder.
 LIMB_WEIGHTS = {"Knee": 1.5, "Ankle": 4.0, "Elbow": 1.5, "Wrist": 4.0}
 
 
@@ -34,8 +35,8 @@ class PoseTask:
 
     Arguments:
       config: the resolved config.
-      open_split: split name -> its windows: overlapping for training, each frame in exactly one
-        window for evaluation.
+      open_split: returns the windows of a split: overlapping for training, each frame in exactly
+        one window for evaluation.
     """
 
     def __init__(self, config, open_split: Callable[[str], clips.Clips]):
@@ -54,7 +55,7 @@ class PoseTask:
         )
         model = models.create(config.model.name, **config.model.options.to_dict())
         self._teaches = getattr(model, "teacher_forcing", False)
-        # The same function of a window as wide as the model sees, and nothing else computed.
+        # On windows as wide as the receptive field a strided model computes the middle frame alone.
         self._strided = (
             config.data.target == "center"
             and getattr(model, "receptive_field", None) == config.data.frames
@@ -63,7 +64,7 @@ class PoseTask:
 
     @classmethod
     def open(cls, config) -> "PoseTask":
-        """The task over the prepared data of its config."""
+        """Opens the task with the prepared data of its config."""
         directory, settings = preparation.find_or_generate(config), config.data
 
         def open_split(split: str) -> clips.Clips:
@@ -76,7 +77,7 @@ class PoseTask:
 
     @classmethod
     def without_data(cls, config) -> "PoseTask":
-        """The task over one window of zeros."""
+        """Opens the task with one window of zeros."""
         frames = config.data.frames
         zeros = np.zeros((frames, len(skeletons.HUMAN36M.joints), 3), np.float32)
         root = np.zeros((frames, 3), np.float32) if config.loss.root else None
@@ -85,16 +86,16 @@ class PoseTask:
         return cls(config, lambda split: blank)
 
     def sampling(self) -> None:
-        """Every window once an epoch."""
+        """Returns None: each epoch takes every window once."""
 
     def model_options(self) -> dict:
-        """Nothing: the models take the number of joints from their input."""
+        """Returns no options: models take the number of joints from their input."""
         return {}
 
     def inputs(self, batch, train=False):
-        """Keypoints `[batch, frames, joints, 3]` (x, y, confidence) and the frame mask.
+        """Returns keypoints `[batch, frames, joints, 3]` (x, y, confidence) and model options.
 
-        For models that learn from a teacher, in training the true joints too.
+        Options are the frame mask and, to train models with teacher forcing, the true joints.
         """
         options = {"mask": batch["mask"]}
         if train and self._teaches:
@@ -104,14 +105,14 @@ class PoseTask:
         return batch["keypoints"], options
 
     def augment(self, key, batch):
-        """Random mirroring, left and right joints swapped."""
+        """Mirrors random windows, left and right joints swapped."""
         keypoints, joints = augment.augment_pose(
             key, batch["keypoints"], batch["joints"], self._skeleton.swap, self._config.augment,
             batch["position"],
         )
         changed = {"keypoints": keypoints, "joints": joints}
         if "root" in batch:
-            # The same draws: the root is a joint that is its own mirror image.
+            # The same key draws the same mirroring; the root is its own mirror joint.
             root = batch["root"][:, :, None]
             _, root = augment.augment_pose(
                 key, root, root, (0,), self._config.augment, batch["position"]
@@ -120,28 +121,28 @@ class PoseTask:
         return {**batch, **changed}
 
     def divisors(self, batch):
-        """For each term how many joints, steps, bones or roots are known in the batch."""
+        """Counts the known joints, steps, bones or roots of each term in the batch."""
         return self._losses.counts(self._known(batch))
 
     def loss_sums(self, outputs, batch):
-        """The terms of `pose_losses` that have a weight.
+        """Sums the weighted terms of `pose_losses`.
 
         Raises:
-          UserError: the data do not know where roots stand, and the loss asks.
+          UserError: the loss needs roots, which the data lack.
         """
         if "root" in self.loss_weights and "root" not in batch:
             raise UserError(
                 f"config.loss.root is {self.loss_weights['root']}, but the sequences of "
-                f"{self._config.data.source!r} do not say where the root stands."
+                f"{self._config.data.source!r} have no root positions; set it to 0."
             )
         return self._losses.sums(self._lifted(outputs, batch), batch, self._known(batch))
 
     def predict(self, outputs, batch):
-        """Of each frame to be lifted, all float32.
+        """Returns the predictions for each lifted frame, all float32.
 
         Returns:
-          `joints` `[batch, frames, joints, 3]` in metres, and what the model gives beside them:
-          `sigma` `[batch, frames, joints]`, the standard deviation of each coordinate in metres,
+          `joints` `[batch, frames, joints, 3]` in metres, and if the model gives them `sigma`
+          `[batch, frames, joints]`, the standard deviation of each coordinate in metres, and
           `root` `[batch, frames, 3]` in metres in the camera frame.
         """
         found = dict(self._lifted(outputs, batch))
@@ -150,7 +151,7 @@ class PoseTask:
         return found
 
     def _lifted(self, outputs, batch) -> dict:
-        """Outputs by name, of the frames to be lifted: all, or the middle ones."""
+        """Returns outputs by name for the lifted frames: all, or the middle one."""
         outputs = outputs if isinstance(outputs, dict) else {"joints": outputs}
         given, wanted = outputs["joints"].shape[1], batch["joints"].shape[1]
 
@@ -161,19 +162,18 @@ class PoseTask:
         return jax.tree.map(cut, outputs)
 
     def evaluate(self, split: str, predictions) -> Evaluation:
-        """MPJPE and P-MPJPE in mm, MPJVE in mm/s beside both baselines, and MPJPE by action.
+        """Computes MPJPE and P-MPJPE in mm, MPJVE in mm/s and MPJPE by action, with baselines.
 
-        Where the model gives them, also how often intervals of its own uncertainty hold the truth,
-        and the mean distance of the root from its place (MRPE) in mm.
+        If the model gives them, also the coverage of its uncertainty intervals and the mean root
+        position error (MRPE) in mm.
         """
         source = self.source(split)
         methods = {"model": [p * MM for p in source.stitch(predictions["joints"])]}
         methods |= self._baseline_predictions(split)
         truth = np.concatenate([s.joints for s in source.sequences]) * MM
-        actions = np.repeat(
-            [s.action for s in source.sequences], [len(s.joints) for s in source.sequences]
-        )
-        rows, metrics = [], {}
+        actions = [s.action for s in source.sequences for _ in s.joints]
+        rows = []
+        metrics: dict[str, float] = {}
         for name, sequences in methods.items():
             values = np.concatenate(sequences)
             errors = metrics_pose.frame_errors(values, truth)
@@ -202,7 +202,7 @@ class PoseTask:
         return Evaluation(metrics, "\n".join(lines))
 
     def _coverage(self, split: str, predictions) -> dict[float, float]:
-        """Coverage over the coordinates of all joints but the root, which is always at 0."""
+        """Computes the coverage over all joints except the root, which is always at 0."""
         source = self.source(split)
         joints, sigma = (
             np.concatenate(source.stitch(predictions[name])) for name in ("joints", "sigma")
@@ -211,7 +211,7 @@ class PoseTask:
         return reliability.coverage(error[:, 1:], sigma[:, 1:, None])
 
     def ids(self, split: str, index) -> list[str]:
-        """Sequence and first frame of windows."""
+        """Names windows by sequence and first frame."""
         source = self.source(split)
         return [
             f"{source.sequences[which].sequence_id}@{start}"
@@ -219,9 +219,9 @@ class PoseTask:
         ]
 
     def write(self, split: str, predictions, workdir: pathlib.Path) -> None:
-        """`predictions/<split>.csv` (mm, one row per frame), skeletons, and where the errors are.
+        """Writes `predictions/<split>.csv` (mm, one row per frame) and the error report.
 
-        Also `<split>.npz` and `<split>_labels.npz` (m), as `jaxcxr score --task pose` reads them.
+        Also `<split>.npz` and `<split>_labels.npz` (m), which `jaxcxr score --task pose` reads.
         """
         source = self.source(split)
         stitched = source.stitch(predictions["joints"])
@@ -241,9 +241,9 @@ class PoseTask:
                                      *(f"{value:.1f}" for value in row)))
         keys = [_key(sequence) for sequence in source.sequences]
         truths = (sequence.joints for sequence in source.sequences)
-        rate = source.rate or 0.0  # 0 says: several
+        rate = source.rate or 0.0  # 0 means several rates
         for name, arrays in ((f"{split}_labels", truths), (split, stitched)):
-            named = dict(zip(keys, arrays, strict=True))
+            named: dict[str, Any] = dict(zip(keys, arrays, strict=True))
             np.savez(
                 path.with_name(f"{name}.npz"), unit="m", joint_set=self._skeleton.name, fps=rate,
                 **named,
@@ -251,7 +251,7 @@ class PoseTask:
         error_report.write(source, stitched, self._skeleton, split, workdir / "report")
 
     def _examples(self, split: str) -> np.ndarray:
-        """The fullest of a few windows; of equal ones the middle one."""
+        """Chooses the fullest of a few windows in the middle of a split."""
         source = self.source(split)
         middle = len(source) // 2
         near = np.unique(np.clip(np.arange(middle - 8, middle + 9), 0, len(source) - 1))
@@ -259,12 +259,12 @@ class PoseTask:
         return near[[np.argmax(source.read(near)["mask"].sum(1))]]
 
     def _attention_figure(self, split: str, index, stacks):
-        """Weights of each last block, and rollout where all blocks are over frames."""
+        """Draws the weights of each last block, and the rollout if all blocks are over frames."""
         maps, ticks = {}, {}
         for stack, blocks in stacks.items():
             *_, (name, last) = blocks.items()
             if "weights" in last:
-                # The batch is that of frames for joints, and of joints for frames.
+                # Attention over joints has frames in its batch, attention over frames joints.
                 maps[name] = last["weights"].mean(0)
                 if stack == "joints":
                     ticks[name] = self._skeleton.joints
@@ -279,7 +279,7 @@ class PoseTask:
         )
 
     def draw(self, split: str, model, variables, workdir: pathlib.Path) -> list[str]:
-        """Training curves, and what attention does."""
+        """Draws training curves and attention."""
         training_curves.write(workdir)
         if variables is None:
             return ["no figures of attention: they are drawn by runs of a single process"]
@@ -291,7 +291,7 @@ class PoseTask:
         return lambda index: self.inputs(self.source(split).read(index))
 
     def page(self, split: str, model, variables, workdir: pathlib.Path) -> pathlib.Path:
-        """The report page, for which the predictions are all that is needed."""
+        """Writes the report page, which needs the predictions alone."""
         del model, variables
         title = f"{self._config.data.source}, {self._config.model.name}"
         return run_sections.write(pose_page.build(self, split, workdir, title), workdir)
@@ -304,7 +304,7 @@ class PoseTask:
         return stress_poses
 
     def describe(self) -> dict[str, str]:
-        """Sequences, frames and subjects of each split."""
+        """Describes the windows, sequences, frames and subjects of each split."""
         lines = {}
         for split in ("train", "validation", "test"):
             source = self.source(split)
@@ -315,7 +315,7 @@ class PoseTask:
         return lines
 
     def _known(self, batch):
-        """Frames to be lifted whose target is known, bool `[batch, frames]`."""
+        """Marks lifted frames with a known target, bool `[batch, frames]`."""
         mask, wanted = batch["mask"], batch["joints"].shape[1]
         if mask.shape[1] != wanted:
             middle = mask.shape[1] // 2
@@ -324,7 +324,7 @@ class PoseTask:
 
     @functools.cached_property
     def _baselines(self):
-        """The mean pose and the ridge regression, fitted once on the training frames."""
+        """Fits the mean pose and the ridge regression once on the training frames."""
         train = self.source("train").sequences
         x = np.concatenate([s.inputs for s in train])
         y = np.concatenate([s.joints for s in train])
@@ -340,7 +340,7 @@ class PoseTask:
 
 
 def _velocity_error(predicted, sequences) -> float:
-    """MPJVE in mm/s, each sequence by its own frame rate; 0 where none has two frames."""
+    """Computes MPJVE in mm/s at each sequence's frame rate; 0 if none has two frames."""
     total = count = 0.0
     for values, sequence in zip(predicted, sequences, strict=True):
         errors, _ = metrics_pose.difference_errors(values, sequence.joints * MM)
@@ -349,7 +349,7 @@ def _velocity_error(predicted, sequences) -> float:
 
 
 def _key(sequence: clips.Sequence) -> str:
-    """SUBJECT/TAKE/CAMERA; the take of `S9_Walking_1_54138969` is "Walking 1"."""
+    """Names a sequence SUBJECT/TAKE/CAMERA; `S9_Walking_1_54138969` has the take "Walking 1"."""
     take = sequence.take.removeprefix(f"{sequence.subject}_").replace("_", " ")
     return f"{sequence.subject}/{take}/{sequence.camera}"
 
@@ -359,7 +359,7 @@ def _limb_weight(name: str) -> float:
 
 
 def _table(rows) -> str:
-    """One line per method: MPJPE, P-MPJPE, mean over actions, MPJVE in mm/s, MPJPE by action."""
+    """Formats a line per method: MPJPE, P-MPJPE, mean of actions, MPJVE in mm/s, by action."""
     actions = sorted(rows[0][2])
     widths = [max(9, len(action) + 2) for action in actions]
     lines = [f"{'mm':<12}{'MPJPE':>9}{'P-MPJPE':>9}{'actions':>9}{'MPJVE/s':>9}"

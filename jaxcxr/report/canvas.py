@@ -3,8 +3,7 @@
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -29,18 +28,15 @@ _STYLE = {
 }
 
 
-def styled(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
-    """Decorates a function that draws, so that it does so in the house style.
+_Arguments = ParamSpec("_Arguments")
+_Drawn = TypeVar("_Drawn")
 
-    Arguments:
-      draw: function that makes a figure.
 
-    Returns:
-      the same function; matplotlib's own settings are as before when it returns.
-    """
+def styled(draw: Callable[_Arguments, _Drawn]) -> Callable[_Arguments, _Drawn]:
+    """Makes a function draw in the house style; matplotlib's settings return to what they were."""
 
     @functools.wraps(draw)
-    def wrapped(*args, **kwargs) -> "Figure":
+    def wrapped(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Drawn:
         import matplotlib
 
         with matplotlib.rc_context(_STYLE):

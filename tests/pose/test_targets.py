@@ -202,7 +202,7 @@ def test_data_without_roots_cannot_teach_them():
         "sequence", "pose_temporal", roots=False, loss=(("root", 1.0),), trajectory=True
     )
     outputs = {"joints": jnp.zeros((4, 9, 17, 3)), "root": jnp.zeros((4, 9, 3))}
-    with pytest.raises(UserError, match="do not say where the root stands"):
+    with pytest.raises(UserError, match="have no root positions"):
         task.loss_sums(outputs, batch_of(task))
 
 

@@ -92,7 +92,10 @@ def write_mp4(take: Take, out: pathlib.Path) -> str:
 @styled
 def _drawer(take: Take) -> Callable[[int], np.ndarray]:
     """Returns a function that draws a frame by moving the lines of one figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     figure = new_figure(_WIDTH, _HEIGHT)
+    canvas = FigureCanvasAgg(figure)
     figure.set_dpi(_DPI)
     panels = figure.subplots(1, 3)
     moves = [_input_panel(panels[0], take)]
@@ -118,10 +121,10 @@ def _drawer(take: Take) -> Callable[[int], np.ndarray]:
         if errors is not None and np.isfinite(errors[frame]):
             text += f"   error {errors[frame]:4.0f} mm"
         heading.set_text(text)
-        figure.canvas.draw()
+        canvas.draw()
         if frame == 0:
             figure.set_layout_engine("none")  # one layout serves all frames
-        picture = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+        picture = np.asarray(canvas.buffer_rgba())[..., :3]
         return picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2].copy()
 
     return draw
