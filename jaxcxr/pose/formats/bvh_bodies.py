@@ -66,10 +66,6 @@ _HANDS = (("LeftFingerBase", "LeftHand"), ("RightFingerBase", "RightHand"))
 def body_of(motion: bvh.Motion, name: str) -> Body:
     """Recognises the kind of skeleton by the names of its joints.
 
-    Arguments:
-      motion: the motion.
-      name: name of the file, for messages.
-
     Raises:
       UserError: the skeleton is unknown; the message lists what the nearest kind lacks.
     """

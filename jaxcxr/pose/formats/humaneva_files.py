@@ -52,25 +52,13 @@ def _frames_of(who: str) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
 
 
 def to_camera(world: np.ndarray, subject: str, camera: str) -> np.ndarray:
-    """Transforms world positions to the frame of a camera.
-
-    Arguments:
-      world: `[..., 3]` in metres.
-      subject: one of `SUBJECTS`.
-      camera: one of `CAMERAS`.
-
-    Returns:
-      `[..., 3]` in metres: x right, y down, z forward.
-    """
+    """Transforms world positions `[..., 3]` in metres to a camera: x right, y down, z forward."""
     rotation, position = _frames_of(person(subject))[CAMERAS.index(camera)]
     return (world - position) @ rotation.T
 
 
 def read_positions(path: str | pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
-    """Reads the world positions of every subject and chunk, except S4, who has no cameras.
-
-    Arguments:
-      path: `data_3d_humaneva15.npz`.
+    """Reads `data_3d_humaneva15.npz`: positions of all subjects except S4, who has no cameras.
 
     Returns:
       subject -> chunk -> float32 `[frames, 15, 3]` in metres, z up.

@@ -46,10 +46,7 @@ class Track:
 
 
 def read(path: str | pathlib.Path) -> list[Track]:
-    """Reads the tracks in one video, ordered by person and time.
-
-    Arguments:
-      path: `seq_N.json`.
+    """Reads the tracks in a video's `seq_N.json`, ordered by person and time.
 
     Raises:
       UserError: the file is absent or malformed, a person lacks a joint, or pixels do not match

@@ -34,11 +34,9 @@ _ERRORS = (
 
 
 def read(path: str | pathlib.Path, names: Sequence[str] | None = None) -> dict[str, Any]:
-    """Reads a file's variables; structs have fields as attributes, axes of length 1 are squeezed.
+    """Reads a file's variables, or some of them by name.
 
-    Arguments:
-      path: the file.
-      names: variables to read; None for all.
+    Structs have their fields as attributes; axes of length 1 are squeezed.
 
     Raises:
       UserError: the file is absent, damaged, or of another version.

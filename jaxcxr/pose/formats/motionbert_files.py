@@ -73,10 +73,7 @@ def parse_source(name: str) -> tuple[str, str, str] | None:
 
 
 def nominal_scale(joints: np.ndarray) -> np.ndarray:
-    """Estimates metres per unit of poses of unknown scale, assuming a person of 1.75 m.
-
-    Arguments:
-      joints: `[frames, 17, 3]` in any unit.
+    """Estimates metres per unit of poses `[frames, 17, 3]`, assuming a person of 1.75 m.
 
     Returns:
       `[frames]`; infinite for a pose that has collapsed into a point.

@@ -49,13 +49,8 @@ def write_npz(
     It holds `poses` float32 `[N, 17, 3]` (mm), `sequence`, `frame` (of the video, from 0), the
     given `keypoints` float32 `[N, 17, 2]` (pixels) and `confidence` `[N, 17]`; `fps`, `unit`,
     `axes`, `joints` (names), `image_size`, `source` and `source_joints`; and `root` `[N, 3]` and
-    `sigma` `[N, 17]` (mm) if the model gives them.
-
-    Arguments:
-      out: the file to write.
-      video: the video.
-      people: its people.
-      about: further entries, such as the run that predicted.
+    `sigma` `[N, 17]` (mm) if the model gives them. `about` adds entries, such as the run that
+    predicted.
     """
     frames = [person.track.start + np.arange(len(person.joints)) for person in people]
     names = [sequence_id(out.stem, person.track.person) for person in people]
@@ -110,13 +105,8 @@ def write_bvh(
 ) -> tuple[pathlib.Path, bvh_export.Fit]:
     """Writes `STEM_PERSON.bvh` in centimetres, y up, and returns the fit.
 
-    The hip is at the origin; if the model gives the root, the camera is.
-
-    Arguments:
-      out: the file to write.
-      video: the video.
-      person: one of its people.
-      symmetric: gives left and right bones the same length.
+    The hip is at the origin; if the model gives the root, the camera is. Left and right bones have
+    the same length if `symmetric`.
     """
     joints = person.joints
     if person.root is not None:

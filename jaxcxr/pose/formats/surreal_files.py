@@ -55,10 +55,7 @@ def _exchanged() -> list[int]:
 
 
 def read(path: str | pathlib.Path) -> Clip:
-    """Reads one clip.
-
-    Arguments:
-      path: `*_info.mat`.
+    """Reads one clip from its `*_info.mat`.
 
     Raises:
       UserError: the file is absent, damaged or malformed, nothing was rendered, or pixels do not

@@ -28,10 +28,7 @@ _LONGEST = 1_000_000  # frames
 
 
 def read_positions(path: str | pathlib.Path) -> np.ndarray:
-    """Reads the world positions of one take.
-
-    Arguments:
-      path: `gt_skel_gbl_pos.txt`.
+    """Reads the world positions of one take from `gt_skel_gbl_pos.txt`.
 
     Returns:
       float64 `[frames, 17, 3]` in metres, y up.
@@ -89,10 +86,7 @@ def _numbers(path: pathlib.Path, rows: list[tuple[int, list[str]]]) -> np.ndarra
 
 
 def read_cameras(path: str | pathlib.Path) -> tuple[Camera, ...]:
-    """Reads the calibrated cameras, named "cam1", "cam2", ... like the videos.
-
-    Arguments:
-      path: `calibration.cal`.
+    """Reads the cameras of `calibration.cal`, named "cam1", "cam2", ... like the videos.
 
     Raises:
       UserError: the file is absent or malformed, or a camera is impossible.

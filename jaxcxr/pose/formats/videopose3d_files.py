@@ -43,10 +43,7 @@ def take_name(stem: str) -> str:
 
 
 def read_keypoints(path: str | pathlib.Path) -> Keypoints:
-    """Reads the keypoints of every subject, take and camera.
-
-    Arguments:
-      path: a file such as `data_2d_h36m_NAME.npz`.
+    """Reads the keypoints of every subject, take and camera in `data_2d_h36m_NAME.npz`.
 
     Raises:
       UserError: the file is absent, damaged or malformed.
@@ -95,8 +92,7 @@ def views(
     """Returns a take's keypoints from each camera, cut to the length of its positions.
 
     Arguments:
-      file: content of the 2D file.
-      path: its path, for messages.
+      file, path: the 2D file, and its path for messages.
       subject, take: names in the positions.
       cameras: names of the cameras.
       frames: number of frames of the positions.

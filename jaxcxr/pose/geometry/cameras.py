@@ -139,13 +139,7 @@ _HUMAN36M_POSITIONS = {
 
 
 def look_at(name: str, intrinsics: Intrinsics, position: Point, target: Point) -> Camera:
-    """Places a camera at `position`, looking at `target` with a level horizon.
-
-    Arguments:
-      name: name of the camera.
-      intrinsics: its lens.
-      position: world, metres, `[3]`.
-      target: world, metres, `[3]`; not straight above or below the camera.
+    """Places a camera in the world, looking at `target` with a level horizon; in metres.
 
     Raises:
       ValueError: the line of sight is vertical.

@@ -166,10 +166,7 @@ Convert = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
 def to_human36m(name: str) -> Convert:
-    """Returns a converter from a joint set to Human3.6M's 17 joints.
-
-    Arguments:
-      name: name of the set, see `joint_set`.
+    """Returns a converter from a joint set, see `joint_set`, to Human3.6M's 17 joints.
 
     Returns:
       A function of points `[..., joints, 2 or 3]` and optionally their confidence `[..., joints]`.

@@ -6,24 +6,14 @@ from jaxcxr.pose.keypoints import keypoint_files
 
 
 def times(seconds: float, fps: float) -> np.ndarray:
-    """Computes the times of a motion's frames at a rate, from 0 to the last within the motion.
-
-    Arguments:
-      seconds: time of the motion's last frame; the first is at 0.
-      fps: frames per second.
-    """
+    """Computes the times of a motion's frames at a rate, from 0 to its last frame at `seconds`."""
     # The last sample may fall beyond the end by a rounding error.
     found = np.arange(np.floor(seconds * fps + 1e-6) + 1) / fps
     return np.minimum(found, seconds)
 
 
 def check(source: str, fps: float, native: bool = False) -> float:
-    """Checks a source's option `fps` and returns it.
-
-    Arguments:
-      source: name of the source.
-      fps: value of the option.
-      native: allows 0, which keeps each sequence's own rate.
+    """Checks a source's option `fps`; if `native`, 0 keeps each sequence's own rate.
 
     Raises:
       UserError: the rate is impossible.
@@ -41,10 +31,7 @@ def label(fps: float, default: float) -> str:
 def training_times(frames: int, fps: float, training_fps: float) -> np.ndarray:
     """Computes the times in seconds of a lifter's frames, from 0 to the video's end or beyond.
 
-    Arguments:
-      frames: number of frames of the video.
-      fps: frames per second of the video.
-      training_fps: frames per second of the lifter's training data.
+    The video has `frames` at `fps`; the lifter was trained at `training_fps`.
     """
     steps = (frames - 1) * training_fps / fps
     return np.arange(int(np.ceil(steps - 1e-6)) + 1) / training_fps
@@ -61,8 +48,7 @@ def resample_keypoints(
     Arguments:
       keypoints: `[frames, joints, 2]`.
       confidence: `[frames, joints]`, 0 where unseen.
-      fps: their frames per second.
-      training_fps: frames per second wanted.
+      fps, training_fps: their frames per second, and those wanted.
 
     Returns:
       Keypoints and confidence at `training_times`; the last frame holds after the end.
@@ -91,9 +77,7 @@ def resample_positions(
 
     Arguments:
       positions: `[training frames, ...]`.
-      frames: number of frames of the video.
-      fps: frames per second of the video.
-      training_fps: frames per second of `positions`.
+      frames, fps, training_fps: as in `training_times`.
 
     Returns:
       `[frames, ...]`.
@@ -115,12 +99,8 @@ def resample(record: dict, fps: float) -> dict:
     frames bones shorten by up to (angle of a step)^2 / 8 of their length; whole ratios, such as 50
     to 25, keep the record's own frames.
 
-    Arguments:
-      record: the features.
-      fps: frames per second wanted; 0 keeps the record's.
-
-    Returns:
-      The features from the first frame to the last time within the sequence.
+    The result runs from the first frame to the last time within the sequence; 0 frames per second
+    keep the record's rate.
     """
     own = float(record["fps"])
     if fps in (0, own):

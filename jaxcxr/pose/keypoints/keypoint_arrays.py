@@ -15,11 +15,7 @@ _IN_ARRAYS = {25: "openpose25", 26: "halpe26", 24: "smpl24", 16: "mpii", 15: "hu
 
 
 def read_npz(path: pathlib.Path, joints: str) -> Found:
-    """Reads the people in an `.npz` file.
-
-    Arguments:
-      path: the file.
-      joints: name of the joint set; "" to take it from the file or the number of points.
+    """Reads the people in an `.npz` file; without `joints` it infers the joint set.
 
     Raises:
       UserError: the file is damaged, has neither form, or holds invalid points.

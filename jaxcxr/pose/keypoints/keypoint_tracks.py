@@ -68,11 +68,7 @@ def _continued(before: Mapping[str, np.ndarray], now: Sequence[np.ndarray]):
 
 
 def likeness(a: np.ndarray, b: np.ndarray) -> float:
-    """Scores how likely two detections are the same person.
-
-    Arguments:
-      a: points `[joints, 3]`, confidence last.
-      b: the same.
+    """Scores how likely two detections `[joints, 3]`, confidence last, are the same person.
 
     Returns:
       1 plus the intersection over union of the boxes around the common points, if that is at least

@@ -198,11 +198,6 @@ def place(body: Body, motion: Motion, fps: float) -> np.ndarray:
     The root moves so that the standing foot stays in place and the lower foot touches the floor;
     feet at the same height share the weight, which keeps the motion smooth.
 
-    Arguments:
-      body: the person.
-      motion: its angles, heading and lift.
-      fps: frames per second.
-
     Returns:
       `[frames, 17, 3]` in metres, z up, floor at z = 0.
     """

@@ -88,9 +88,7 @@ def read(path: str | pathlib.Path, fps: float | None = None) -> list[Take]:
 def with_labels(takes: list[Take], path: str | pathlib.Path) -> list[Take]:
     """Adds the true poses of a file in a form of `pose_arrays` to takes.
 
-    Arguments:
-      takes: the takes.
-      path: the file; sequences match takes by name, or both hold a single sequence.
+    Sequences match takes by name, unless there is one of each.
 
     Raises:
       UserError: a take has no sequence, or poses have other joints.

@@ -12,11 +12,6 @@ KINDS = (".html", ".gif", ".mp4")
 def choose(takes: Sequence[Take], names: Sequence[str], path: pathlib.Path) -> list[Take]:
     """Chooses sequences by name, or by a part of their names if none matches.
 
-    Arguments:
-      takes: all sequences.
-      names: names of the sequences wanted.
-      path: their file, for messages.
-
     Raises:
       UserError: there is no such sequence.
     """
@@ -33,12 +28,9 @@ def choose(takes: Sequence[Take], names: Sequence[str], path: pathlib.Path) -> l
 
 
 def write(takes: Sequence[Take], source: str, out: pathlib.Path) -> list[str]:
-    """Writes the poses in the format of the file's extension.
+    """Writes the poses of file `source` in the format of `out`'s extension, one of `KINDS`.
 
-    Arguments:
-      takes: the sequences; a film shows the first.
-      source: name of their file.
-      out: the file to write; its extension is one of `KINDS`.
+    A film shows the first sequence.
 
     Returns:
       Lines that describe its content.

@@ -158,10 +158,7 @@ def split_clips(clips: list[Clip], config: BvhMocapConfig) -> dict[str, list[Cli
 def load_clip(path: str | pathlib.Path, unit: float = 0.0, fps: float = FPS) -> np.ndarray:
     """Reads the world positions of one clip, without a first frame at rest.
 
-    Arguments:
-      path: the file.
-      unit: metres per unit; 0 for the unit of the kind of skeleton.
-      fps: frames per second wanted.
+    The unit in metres may be 0 for that of the kind of skeleton.
 
     Returns:
       `[frames, 17, 3]` in metres, z up.

@@ -121,10 +121,7 @@ class Clip:
 
 
 def find_clips(raw: str | os.PathLike) -> list[Clip]:
-    """Finds all clips of an archive or a tree, ordered by name.
-
-    Arguments:
-      raw: `allasfamc.zip`, or a folder with it or the unpacked tree at any depth.
+    """Finds all clips, ordered by name, in `allasfamc.zip` or a folder with it or its tree.
 
     Raises:
       UserError: there are none, or a subject's skeleton is missing.
@@ -226,10 +223,6 @@ def human36m_joints(ends: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def load_clip(clip: Clip, fps: float = FPS) -> np.ndarray:
     """Reads the world positions of one clip, resampled from 120 frames per second.
-
-    Arguments:
-      clip: the clip.
-      fps: frames per second wanted.
 
     Returns:
       `[frames, 17, 3]` in metres, z up.

@@ -84,7 +84,7 @@ def make_rig(
     """Places cameras with a whole motion in view.
 
     Arguments:
-      name: "human36m" (four corners of a hall, slightly shifted) or "random".
+      name: one of `RIGS`.
       points: `[..., 3]` world positions in metres that must be in view.
       rng: source of randomness.
       count: number of cameras of the random rig.
@@ -137,17 +137,13 @@ def observed(
     rng: np.random.Generator,
     fps: float,
 ) -> dict[str, np.ndarray]:
-    """Records joints whose pixels are known.
+    """Records joints whose pixels are known, see `capture`.
 
     Arguments:
       joints: `[frames, joints, 3]` in metres in the camera frame.
       pixels: `[frames, joints, 2]`.
       seen: bool `[frames, joints]`.
-      lens: lens of the camera.
-      detector, rng, fps: as in `capture`.
-
-    Returns:
-      The same as `capture`.
+      lens, detector, rng, fps: as in `capture`.
     """
     keypoints, confidence = detector.find(pixels, seen, fps, rng)
     return {
@@ -170,20 +166,15 @@ def records(
     action: str,
     fps: float,
 ) -> dict[str, dict]:
-    """Makes one record of `pose_set.pose_features` per camera of a rig.
+    """Makes one record of `pose_set.pose_features` per camera of a rig, see `make_rig`.
 
     Arguments:
       world: `[frames, joints, 3]` in metres, z up.
-      rig: see `make_rig`.
-      detector: noise and misses.
-      rng: source of randomness.
-      name: name of the motion; `sequence_id` is NAME_CAMERA.
-      subject: the person.
-      action: the action.
-      fps: frames per second.
+      rig, detector, rng, fps: as in `make_rig` and `capture`.
+      name, subject, action: of the motion.
 
     Returns:
-      `sequence_id` -> record.
+      `sequence_id`, NAME_CAMERA -> record.
     """
     found = {}
     for camera in make_rig(rig, world, rng):

@@ -184,7 +184,7 @@ def test_folders_and_options_with_mistakes(raw, tmp_path):
     for options, match in (
         ({"keypoints": "gt"}, "allowed: joints2D, projected"),
         ({"validation_subjects": "104"}, "no subject '104' in train: 01, 02"),
-        ({"validation_subjects": "01,02,05,139"}, "nobody to train on"),
+        ({"validation_subjects": "01,02,05,139"}, "nobody is left to train on"),
         ({"runs": "run7"}, "no clip in"),
     ):
         with pytest.raises(UserError, match=match):

@@ -134,7 +134,7 @@ def test_folders_with_mistakes(raw, tmp_path):
         totalcapture.find_takes(raw)
     (tmp_path / "x" / "walking1").mkdir(parents=True)
     (tmp_path / "x" / "walking1" / "gt_skel_gbl_pos.txt").write_text(text)
-    with pytest.raises(UserError, match="S1 to S5 is no folder"):
+    with pytest.raises(UserError, match="no folder above it is S1 to S5"):
         totalcapture.find_takes(tmp_path / "x")
     (raw / "S1" / "calibration.cal").write_text(calibration_text())
     with pytest.raises(UserError, match=r"2 files calibration\.cal"):
