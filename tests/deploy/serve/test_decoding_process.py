@@ -131,10 +131,10 @@ def test_keypoints_become_tracks():
 
 
 @pytest.mark.parametrize(("content", "options", "status", "message"), [
-    ([person(0, float("nan"))], {}, 422, "not at a place in an image"),
+    ([person(0, float("nan"))], {}, 422, "lies at no place in an image"),
     ({}, {}, 422, "neither a list"), ([], {}, 422, "neither a list"), ("x", {}, 422, "neither"),
     ([person(0)], {"size": None}, 422, "give width and height"),
-    ([{**person(0), "keypoints": [1.0] * 21}], {}, 422, "Name others by joints"),
+    ([{**person(0), "keypoints": [1.0] * 21}], {}, 422, "Name other joint sets with joints"),
     ([person(i) for i in range(700)], {}, 413, "1,167 poses at the 50 frames per second"),
 ])
 def test_keypoints_that_are_none(content, options, status, message):
@@ -148,7 +148,7 @@ def test_text_that_nests_too_deep_or_is_none():
     for content in (b"[" * 100_000, b"\xff\xfe\x00", b""):
         about, _ = decoding_process.answer({"kind": "keypoints", **KEYPOINTS}, content)
         assert about["status"] == 422
-        assert "is no JSON file" in about["error"]
+        assert "is no valid JSON" in about["error"]
 
 
 def with_decoders(check, seconds=60.0, count=1):

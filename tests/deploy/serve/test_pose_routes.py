@@ -55,15 +55,15 @@ def test_the_player_is_a_page_that_needs_nothing_else(client):
 
 
 @pytest.mark.parametrize(("content", "changed", "status", "message"), [
-    (b"", {}, 422, "the body is empty"), (b"\x89PNG", {}, 422, "is no JSON file"),
+    (b"", {}, 422, "the body is empty"), (b"\x89PNG", {}, 422, "is no valid JSON"),
     (b"{}", {}, 422, "neither a list"),
     (walk_json(), {"width": None}, 422, "give width and height"),
     (walk_json(), {"fps": None}, 422, "fps"), (walk_json(), {"fps": 0}, 422, "fps"),
     (walk_json(), {"fps": "nan"}, 422, "fps"), (walk_json(), {"joints": "cocoo"}, 422, "joints"),
     (walk_json(), {"fps": 1}, 413, "at most 200"),
-    (b"[" * 300_001, {}, 413, "0.3 MB"), (b"[" * 200_000, {}, 422, "no JSON"),
-    (b'[{"image_id": 1, "keypoints": [' + b"NaN," * 50 + b"1]}]", {}, 422, "not a number"),
-    (b'[{"image_id": 1, "keypoints": [1e999,1,1]}]', {}, 422, "not at a place"),
+    (b"[" * 300_001, {}, 413, "0.3 MB"), (b"[" * 200_000, {}, 422, "no valid JSON"),
+    (b'[{"image_id": 1, "keypoints": [' + b"NaN," * 50 + b"1]}]", {}, 422, "not finite"),
+    (b'[{"image_id": 1, "keypoints": [1e999,1,1]}]', {}, 422, "lies at no place"),
 ])
 def test_mistakes_are_told_in_words(client, content, changed, status, message):
     query = {k: v for k, v in {**QUERY, **changed}.items() if v is not None}
