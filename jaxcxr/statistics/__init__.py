@@ -1,1 +1,1 @@
-"""Intervals, paired tests, metrics of rankings and rates, calibration: NumPy and scikit-learn only."""
+"""Intervals, paired tests, metrics of rankings, rates, calibration: NumPy, SciPy, scikit-learn."""
