@@ -169,6 +169,8 @@ def test_result_files_say_where_numbers_come_from(tables):
         ), f"{path.name}: no command"
         assert all(len(row) == len(found["columns"]) for row in found["rows"]), path.name
         assert f"results:{path.stem}" in used, f"{path.name} stands in no page"
+        for key in found["values"]:
+            assert f"results:{path.stem}.{key} " in used, f"{path.name}: {key} stands in no page"
 
 
 @pytest.mark.slow
