@@ -88,10 +88,6 @@ class Camera:
         """Transforms world points `[..., 3]` in metres to the camera frame: `R (X - position)`."""
         return (points - self.position) @ self.rotation.T
 
-    def to_world(self, points: np.ndarray) -> np.ndarray:
-        """Transforms points `[..., 3]` in metres from the camera frame to the world."""
-        return points @ self.rotation + self.position
-
     def see(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Projects points and tells which are in the image.
 
@@ -219,8 +215,3 @@ def normalize_screen(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     Source: Pavllo et al., VideoPose3D, 2019.
     """
     return pixels / width * 2 - np.array([1.0, height / width], dtype=pixels.dtype)
-
-
-def denormalize_screen(screen: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Maps screen coordinates `[..., 2]` back to pixels."""
-    return (screen + np.array([1.0, height / width], dtype=screen.dtype)) * width / 2

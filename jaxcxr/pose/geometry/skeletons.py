@@ -110,5 +110,3 @@ HUMAN36M = Skeleton(
     left=(4, 5, 6, 11, 12, 13),
     right=(1, 2, 3, 14, 15, 16),
 )
-
-SKELETONS = {skeleton.name: skeleton for skeleton in (HUMAN36M,)}

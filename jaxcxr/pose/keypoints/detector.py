@@ -20,7 +20,7 @@ class Detector:
     """A simulated keypoint detector.
 
     Attributes:
-      noise: standard deviation of each coordinate in pixels, drawn anew in each frame.
+      noise: standard deviation of each coordinate in pixels, new in each frame.
       dropout: probability that a joint is missed in a frame.
       drift: standard deviation in pixels of an error that changes slowly (0.2 s).
       outliers: probability that a joint is found 50 pixels or more from its place.

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from jaxcxr.errors import UserError
-from jaxcxr.pose.geometry.skeletons import HUMAN36M, SKELETONS
+from jaxcxr.pose.geometry.skeletons import HUMAN36M
 
 
 def test_parents_are_those_of_videopose3d():
     assert HUMAN36M.parents == (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15)
-    assert SKELETONS["human36m"] is HUMAN36M
+    assert HUMAN36M.name == "human36m"
 
 
 def test_swap_exchanges_names_and_keeps_the_tree():
