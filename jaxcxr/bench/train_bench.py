@@ -77,7 +77,7 @@ def bench_train(
         with step_bench.loop_of(run_, run_.first_state(), feed) as looped:
             looped(2)  # fills the buffers; not counted
             feed.begin()
-            sides = {
+            sides: dict[str, Callable[[], float]] = {
                 "loop": lambda: feed.during(lambda: looped(count)) / count,
                 **{name: functools.partial(side, name) for name in runs},
             }

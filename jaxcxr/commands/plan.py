@@ -68,7 +68,7 @@ def parse_mesh(text: str) -> tuple[int, int, int]:
             )
         named.add(match[1])
         sizes[match[1]] = int(match[2])
-    return tuple(sizes.values())
+    return sizes["data"], sizes["fsdp"], sizes["tensor"]
 
 
 def _compile(argv: list[str]) -> None:

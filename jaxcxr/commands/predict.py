@@ -93,17 +93,17 @@ def run(args: argparse.Namespace) -> None:
       UserError: a mistake in the arguments, no model, or a model of another task.
       RunError: some of the files could not be used.
     """
-    source = pathlib.Path(args.workdir or args.model).expanduser()
+    path, bundle = pathlib.Path(args.workdir or args.model).expanduser(), None
     if args.model:
         from jaxcxr.deploy.bundle.bundled_model import Bundle
 
-        source = Bundle.load(source)
-        if source.task == "cxr":
+        bundle = Bundle.load(path)
+        if bundle.task == "cxr":
             _refuse(args, ("fps", "size", "joints", "person", "symmetric"), "radiographs")
-            _predict_xrays(args, source)
+            _predict_xrays(args, bundle)
             return
     _refuse(args, ("heatmaps", "refuse"), "poses")
-    _lift(args, source)
+    _lift(args, bundle or path)
 
 
 def _predict_xrays(args: argparse.Namespace, bundle) -> None:

@@ -85,7 +85,7 @@ def _listed(text: str) -> tuple[str, ...]:
 
 def _documented(config_class: type) -> dict[str, str]:
     """Texts of the sections "Attributes:" of a class and its bases, by their names."""
-    texts = {}
+    texts: dict[str, str] = {}
     for cls in reversed(config_class.__mro__):
         section = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2]
         entries = re.findall(r"^  (\w+): (.*(?:\n {4,}.*)*)", section, re.MULTILINE)

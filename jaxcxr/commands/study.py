@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--jobs is {args.jobs}; give at least 1.")
     study, config_of = grid.load(pathlib.Path(args.file))
     root = pathlib.Path(args.workdir).expanduser().absolute()
-    failed = {}
+    failed: dict[grid.Cell, str] | None = {}
     if not args.table:
         failed = runner.Runner(study, config_of, root, args.jobs).run(args.only)
         if failed is None:

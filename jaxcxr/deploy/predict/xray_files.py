@@ -46,13 +46,14 @@ def predict_files(
       UserError: a method that does not explain the model, or a package that is not installed.
       RunError: some of the files could not be read; all others were predicted and written.
     """
-    sinks = [_Reports(out, bundle)] if "sr" in formats else []
+    sinks: list[_Reports | _Heatmaps] = [_Reports(out, bundle)] if "sr" in formats else []
     if heatmaps:
         sinks.append(_Heatmaps(out, bundle, heatmaps, batch))
     say(bundle.description)
     for line in bundle.version_differences():
         say(f"another version than in training: {line}")
-    counts, begun = collections.Counter(), time.perf_counter()
+    counts: collections.Counter[str] = collections.Counter()
+    begun = time.perf_counter()
     with (
         xray_rows.Tables(out, bundle.classes, formats) as tables,
         Progress("predict", len(paths)) as progress,
@@ -100,7 +101,8 @@ class _Reports:
         self._write, self._bundle = structured_report.write, bundle
         self._folder, self._names = out / "sr", prediction_files.Names()
         self._folder.mkdir(exist_ok=True)
-        self._written, self._others, self._failed = 0, 0, []
+        self._written, self._others = 0, 0
+        self._failed: list[str] = []
 
     def add(self, part) -> None:
         model = {"name": self._bundle.model_name, "digest": self._bundle.digest}
