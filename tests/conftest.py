@@ -3,9 +3,13 @@
 import os
 import pathlib
 import shutil
+import tempfile
 
 # Programs that tests start keep nothing in the user's cache; read when JAX is imported.
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
+# Nor do they see or change what the user has prepared.
+_PREPARED = tempfile.TemporaryDirectory()
+os.environ["TFDS_DATA_DIR"] = _PREPARED.name
 
 import jax
 import pytest
