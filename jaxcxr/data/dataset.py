@@ -1,5 +1,6 @@
 """The base of all data sets: TFDS's builder, with shards written in TFDS's order from disk."""
 
+import abc
 import hashlib
 import itertools
 import math
@@ -31,9 +32,9 @@ class DataSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Writes `index_file` of a prepared data set."""
 
     @staticmethod
+    @abc.abstractmethod
     def overview(directory: pathlib.Path, split: str) -> dict[str, int]:
         """Counts of one split of a prepared data set by the name of the row in a table."""
-        raise NotImplementedError
 
     def staged(self, splits, encode, **options) -> dict[str, list[staging.Staged]]:
         """The splits' records as `staging.staged_splits` makes them, with this data set's options.

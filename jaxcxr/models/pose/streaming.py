@@ -11,6 +11,7 @@ The poses equal those of `model.apply` on the whole sequence, up to rounding. Th
 `stream.latency` of them belong to no frame.
 """
 
+import abc
 import dataclasses
 from typing import Any
 
@@ -23,7 +24,7 @@ from jaxcxr.models.sequence import scanned
 
 
 @dataclasses.dataclass(frozen=True)
-class Stream:
+class Stream(abc.ABC):
     """A model ready for a stream; a model's class declares its kind of stream as `stream`.
 
     Attributes:
@@ -37,6 +38,7 @@ class Stream:
     latency: int
 
     @classmethod
+    @abc.abstractmethod
     def start(cls, model: nn.Module, variables: Any, clip: jax.Array) -> tuple["Stream", Any]:
         """Returns the stream and its first carry; arguments as in `streaming.start`.
 
@@ -46,7 +48,6 @@ class Stream:
         Raises:
           UserError: the model needs whole sequences.
         """
-        raise NotImplementedError
 
     def step(self, carry: Any, frame: jax.Array, there: Any = True) -> tuple[Any, Any]:
         """Takes one frame.
@@ -65,9 +66,9 @@ class Stream:
         carry, outputs = self._advance(carry, frame, there)
         return carry, jax.tree.map(lambda x: x[:, 0], outputs)
 
+    @abc.abstractmethod
     def _advance(self, carry: Any, frame: jax.Array, there: jax.Array) -> tuple[Any, Any]:
         """The next carry and outputs of a clip of one frame."""
-        raise NotImplementedError
 
 
 class Cached(Stream):
