@@ -1,4 +1,4 @@
-"""What a run of poses says of its training data, and its config made fit for one video."""
+"""Tells rate and scale of the training data of a pose run, and adapts its config to one video."""
 
 import inspect
 from collections.abc import Callable
@@ -9,25 +9,17 @@ _MOST_WINDOWS = 64  # at once, where the run trained on more
 
 
 def training_fps(config) -> float:
-    """Frames per second of a run's training data: its option `fps`, or else its source's `FPS`.
-
-    Arguments:
-      config: the run's config.
-    """
+    """Returns the frame rate of the training data: the option `fps`, else `FPS` of the source."""
     return float(config.data.options.get("fps") or _module(config).FPS)
 
 
 def nominal_scale(config) -> Callable | None:
-    """What brings poses of a run to a nominal scale, where its source knows no true one."""
+    """Returns the function that scales poses to a nominal size, if the source has no true one."""
     return getattr(_module(config), "nominal_scale", None)
 
 
 def one_batch(config):
-    """A config with all devices on the batch, of as many windows as a video may need.
-
-    Arguments:
-      config: of a run of poses; it is changed.
-    """
+    """Puts all devices of a config on a batch of at most `_MOST_WINDOWS`; changes it in place."""
     import jax
 
     devices = jax.device_count()
@@ -39,5 +31,5 @@ def one_batch(config):
 
 
 def _module(config):
-    """That of a run's source."""
+    """Returns the module of the data source."""
     return inspect.getmodule(registry.builder_class(config.data.source))

@@ -1,8 +1,8 @@
-"""Makes a smaller run of one whose model has flexible heads.
+"""Prunes the flexible heads of a run's model and writes the smaller run.
 
-Heads whose static gates are closed go, the other static gates become part of the output weights.
-Learned spans that reach all tokens become global, and those that can be computed by windows
-`ramped`, which is no longer learned; heads of equal spans are a group.
+Heads with closed static gates are removed, the other static gates are folded into the output
+weights. Learned spans that reach all tokens become global, and those that windows can compute
+become `ramped`, which is no longer learned. Heads of equal spans form a group.
 """
 
 import contextlib
@@ -16,8 +16,7 @@ import numpy as np
 
 from jaxcxr.errors import RunError, UserError
 
-# Rounding may not differ by more, relative to outputs of 1; what is more is a mistake.
-WRONG = 1e-4
+WRONG = 1e-4  # difference beyond rounding, relative to outputs of 1
 
 _CONFIG_FILE = '''"""The config of this run, jaxcxr train --config=THIS --workdir=ITS_FOLDER."""
 
@@ -35,17 +34,17 @@ def get_config():
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What pruning did.
+    """The effect of pruning; pairs are before and after.
 
     Attributes:
-      layers: (name, heads before, heads after, the attention now) of each flexible layer.
-      parameters: before and after.
+      layers: (name, heads before, heads after, attention after) of each flexible layer.
+      parameters: their number.
       flops: of the compiled forward pass of one example, by XLA's cost analysis.
       seconds: of the forward pass of `examples`, median over rounds in which both take turns.
-      ratio: median over the rounds of the time after over the time before.
+      ratio: of the times, after over before, median over the rounds.
       difference: largest difference of an output, in float32.
       largest: largest absolute value of an output.
-      examples: so many at once.
+      examples: in a batch.
     """
 
     layers: tuple[tuple[str, int, int, str], ...]
@@ -58,7 +57,7 @@ class Result:
     examples: int
 
     def to_text(self) -> str:
-        """The tables that are printed."""
+        """Formats the result as tables."""
         rows = [("layer", "heads", "attention")]
         rows += [(name, f"{old} -> {new}", text) for name, old, new, text in self.layers]
         widths = [max(len(row[i]) for row in rows) for i in range(2)]
@@ -84,22 +83,19 @@ def prune(
     examples: int = 8,
     rounds: int = 30,
 ) -> Result:
-    """Makes a smaller run of a run; `out` is written only once both were seen to agree.
+    """Prunes a run; `out` is written only once the outputs of both models agree.
 
     Arguments:
       workdir: folder of the run.
       out: folder to make.
-      duration: of its training, or None for that of the last stage.
-      round_spans: learned spans become multiples of this; 0 leaves them.
+      duration: of its training; None: that of the last stage.
+      round_spans: rounds learned spans to multiples of this; 0 leaves them.
       examples: of the validation split to measure on.
-      rounds: in which both are timed.
-
-    Returns:
-      What it did.
+      rounds: of timing.
 
     Raises:
       UserError: no run, no checkpoint, no flexible heads, or `out` exists.
-      RunError: the smaller model computes something else.
+      RunError: the outputs differ by more than rounding.
     """
     import jax
 
@@ -149,10 +145,10 @@ def prune(
 
 @dataclasses.dataclass(frozen=True)
 class _Blocks:
-    """A stack of encoder blocks with what the config says of it.
+    """A stack of encoder blocks with its attention.
 
     Attributes:
-      stack: as the model declares it, see `attention.stacks.Stack`.
+      stack: declared by the model, see `attention.stacks.Stack`.
       kinds: attention of each block, as text.
       flexible: number of a block -> its groups of heads and their cost.
     """
@@ -189,7 +185,7 @@ def _stacks(config) -> list[_Blocks]:
 
 
 def _trained(config, workdir: pathlib.Path):
-    """The run and what its best checkpoint saved; a loop over layers is unrolled."""
+    """Loads the run and its best checkpoint; a loop over layers is unrolled."""
     import jax
 
     from jaxcxr.models.sequence import scanned
@@ -199,7 +195,7 @@ def _trained(config, workdir: pathlib.Path):
         saved = jax.device_get(run_.saved)
     if not config.model.options.get("scan", False):
         return run_.setup, saved
-    config.model.options.scan = False  # layers that are pruned are no longer equal
+    config.model.options.scan = False  # pruned layers are no longer equal
     unrolled = {
         name: scanned.unrolled(run_.model, {"params": saved[name]})[1]["params"]
         for name in ("params", "ema") if saved[name] is not None
@@ -212,7 +208,7 @@ def _attention(params, prefix: str, layer: int) -> dict[str, Any]:
 
 
 def _apply(plans, params):
-    """All parameters, those of flexible layers replaced."""
+    """Replaces the parameters of flexible layers."""
     from jaxcxr.models.attention import pruning as analysis
 
     backbone = dict(params["backbone"])
@@ -247,7 +243,7 @@ def _config(config, stacks, plans, duration: str | None):
 
 
 def _first_state(run_, params, batch_stats, ema):
-    """A state at step 0 with these parameters, in the shards of the run."""
+    """Makes a state at step 0 with these parameters, sharded as in the run."""
     import jax
     import jax.numpy as jnp
 
@@ -265,7 +261,7 @@ def _first_state(run_, params, batch_stats, ema):
 
 
 def _measure(before, after, variables, examples: int, rounds: int) -> dict[str, Any]:
-    """Fields of `Result`."""
+    """Measures the fields of `Result` other than `layers`."""
     import jax
 
     from jaxcxr.plan import timing
@@ -279,9 +275,9 @@ def _measure(before, after, variables, examples: int, rounds: int) -> dict[str, 
         exact = _forward(run_, "float32")
         with jax.default_matmul_precision("highest"):
             outputs.append(np.asarray(jax.jit(exact)(own, inputs, options), np.float64))
-        made = jax.jit(_forward(run_, run_.config.dtype)).lower(own, inputs, options)
-        compiled.append(made.compile())
-        flops.append(compiled[-1].cost_analysis()["flops"] / count)
+        made = jax.jit(_forward(run_, run_.config.dtype)).lower(own, inputs, options).compile()
+        compiled.append(made)
+        flops.append((made.cost_analysis() or {}).get("flops", float("nan")) / count)
     placed = [jax.device_put((own, inputs, options)) for own in variables]
 
     def seconds(side: int) -> float:

@@ -1,16 +1,17 @@
-"""Figures of attention: what heads have learned, and where they look.
+"""Draws what attention heads have learned and where they look.
 
-A stack is the blocks of a model of one direction, in order; of each block there is a dict of what
-its attention gave into the collection `attention`, see `jaxcxr.models.attention.capture`.
+A stack holds the blocks of a model of one direction, in order: block name -> the arrays that its
+attention stored in the collection `attention`, see `jaxcxr.models.attention.capture`.
 """
 
+import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxcxr.report.canvas import GRAY, new_figure, save, styled
+from jaxcxr.report.canvas import GRAY, draw_image, new_figure, save, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 Stacks = Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
 
-# Property -> (what it is, least and greatest of the colours, None for those of the data).
+# Property -> (title, range of the colours; None: up to the greatest value).
 _PROPERTIES = {
     "span": ("span ({unit})", 0.0, None),
     "alpha": ("order of entmax, 1 is softmax", 1.0, 2.0),
@@ -31,35 +32,31 @@ MOST_HEADS = 12
 
 
 def rollout(weights: Sequence[np.ndarray]) -> np.ndarray:
-    """Attention rollout (Abnar & Zuidema 2020, arXiv:2005.00928, section 3).
+    """Computes attention rollout (Abnar & Zuidema 2020, arXiv:2005.00928, section 3).
 
     Arguments:
-      weights: of the blocks in order, each `[..., heads, n, n]`, queries before keys.
+      weights: of the blocks in order, at least one, each `[..., heads, n, n]`, queries before keys.
 
     Returns:
-      `[..., n, n]`: how much each output token takes of each input token, when every block passes
-      on half of its input as it is. Rows add up to 1.
+      `[..., n, n]`: the share of each input token in each output token, if every block passes on
+      half of its input unchanged. Rows add up to 1.
     """
-    total = None
+    mixed = []
     for block in weights:
         mean = np.asarray(block, np.float64).mean(-3)
         mean = mean / np.maximum(mean.sum(-1, keepdims=True), 1e-12)
-        mixed = (mean + np.eye(mean.shape[-1])) / 2
-        mixed = mixed / mixed.sum(-1, keepdims=True)
-        total = mixed if total is None else mixed @ total
-    return total
+        half = (mean + np.eye(mean.shape[-1])) / 2
+        mixed.append(half / half.sum(-1, keepdims=True))
+    return functools.reduce(lambda total, block: block @ total, mixed)
 
 
-def patch_maps(
-    weights: np.ndarray, rows: int, columns: int, *, token: bool
-) -> np.ndarray:
-    """Where an image is looked at.
+def patch_maps(weights: np.ndarray, rows: int, columns: int, *, token: bool) -> np.ndarray:
+    """Arranges the weights of patches as maps over the image.
 
     Arguments:
-      weights: `[..., n, n]`, queries before keys; patches in row order are the last tokens.
-      rows: of patches.
-      columns: of patches.
-      token: what the first token sees; otherwise the mean over all queries.
+      weights: `[..., n, n]`, queries before keys; the last tokens are the patches in row order.
+      rows, columns: of patches.
+      token: takes the weights of the first query, else the mean over all queries.
 
     Returns:
       `[..., rows, columns]`.
@@ -72,16 +69,16 @@ def write(
     looks: Any, figure_of: Callable[[np.ndarray, Stacks], "Figure | None"],
     units: Mapping[str, str], folder: pathlib.Path,
 ) -> list[str]:
-    """Draws `heads.png` and `attention.png`, each where there is something to show.
+    """Draws `heads.png` and `attention.png`, as far as the model has gates and weights.
 
     Arguments:
       looks: `jaxcxr.models.sequence.look.Look`; None: the model has no attention.
-      figure_of: examples and stacks -> the maps; None where the last block has no weights.
-      units: unit of distances between tokens, by the name of a stack.
+      figure_of: draws the maps of the examples and stacks; None if the last block has no weights.
+      units: stack name -> unit of distances between tokens.
       folder: to write into.
 
     Returns:
-      Lines for the screen: why there are no maps.
+      Lines for the screen that say why there are no maps.
     """
     if looks is None:
         return []
@@ -102,16 +99,13 @@ def write(
 
 @styled
 def heads_figure(stacks: Stacks, units: Mapping[str, str]) -> "Figure":
-    """Span, order of entmax and gate of every head, one row of panels for each stack.
+    """Draws span, order of entmax and gate of every head, a row of panels for each stack.
 
     Arguments:
       stacks: stack name -> block name -> `span`, `alpha` and `gate`, each `[heads]`.
       units: stack name -> unit of its spans.
 
-    Returns:
-      the figure.
-
-    Errors:
+    Raises:
       ValueError: no block.
     """
     if not any(stacks.values()):
@@ -171,20 +165,17 @@ def image_attention_figure(
     titles: Sequence[str],
     caption: str,
 ) -> "Figure":
-    """Radiographs, and over each where every head looks.
+    """Draws the map of every head over its radiograph, a row for each.
 
     Arguments:
       images: `[n, H, W]`.
-      maps: `[n, heads, rows, columns]`, weights of patches; each map has its own scale of colours.
+      maps: `[n, heads, rows, columns]`, weights of patches; each has its own colour scale.
       rolled: `[n, rows, columns]`, attention rollout, or None.
       titles: n names.
-      caption: above all, says what the maps are.
+      caption: of the figure.
 
-    Returns:
-      the figure.
-
-    Errors:
-      ValueError: no image, or numbers that do not agree.
+    Raises:
+      ValueError: no image, or lengths that do not agree.
     """
     if not len(images) == len(maps) == len(titles) or not len(images):
         raise ValueError(
@@ -197,10 +188,10 @@ def image_attention_figure(
     panels = figure.subplots(len(images), columns, squeeze=False)
     for i, row in enumerate(panels):
         overlays = list(maps[i, :shown]) + ([rolled[i]] if rolled is not None else [])
-        _draw_image(row[0], images[i])
+        draw_image(row[0], images[i])
         row[0].set_ylabel(titles[i], fontsize=8)
         for axes, overlay in zip(row[1:], overlays, strict=True):
-            _draw_image(axes, images[i])
+            draw_image(axes, images[i])
             height, width = images[i].shape
             axes.imshow(
                 overlay, cmap="inferno", alpha=0.6, vmin=0, vmax=overlay.max() or 1.0,
@@ -214,31 +205,21 @@ def image_attention_figure(
     return figure
 
 
-def _draw_image(axes: "Axes", image: np.ndarray) -> None:
-    axes.imshow(image, cmap="gray", interpolation="nearest" if len(image) < 128 else "antialiased")
-    axes.set(xticks=(), yticks=())
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-
-
 @styled
 def pair_attention_figure(
     maps: Mapping[str, np.ndarray],
     ticks: Mapping[str, Sequence[str]],
     caption: str,
 ) -> "Figure":
-    """Weights of every key for every query, a row of panels for each stack.
+    """Draws the weights of all pairs of query and key, a row of panels for each stack.
 
     Arguments:
-      maps: name of a row -> `[heads, n, n]`, queries before keys; each map has its own scale of
-        colours, from 0 to the number in its title.
-      ticks: name of a row -> names of its n tokens; without, tokens are numbered.
-      caption: above all.
+      maps: stack name -> `[heads, n, n]`, queries before keys; each map has its own colour scale,
+        from 0 to the value in its title.
+      ticks: stack name -> names of its n tokens, which are numbered otherwise.
+      caption: of the figure.
 
-    Returns:
-      the figure.
-
-    Errors:
+    Raises:
       ValueError: no map.
     """
     if not maps:

@@ -1,19 +1,23 @@
-"""What all figures share: the palette, the style and the way to a PNG file."""
+"""Makes figures in one style and writes them as PNG."""
 
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-# Okabe & Ito's palette, told apart with any form of colour blindness.
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.typing import RcKeyType
+
+# Palette of Okabe & Ito, safe for any form of colour blindness.
 BLUE, ORANGE, GREEN, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7"
 GRAY, LIGHT, FAINT = "#595959", "#E8B48F", "#D9D9D9"
 
 DPI = 120
 
-_STYLE = {
+_STYLE: "dict[RcKeyType, Any]" = {
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.labelsize": 10,
@@ -33,7 +37,7 @@ _Drawn = TypeVar("_Drawn")
 
 
 def styled(draw: Callable[_Arguments, _Drawn]) -> Callable[_Arguments, _Drawn]:
-    """Makes a function draw in the house style; matplotlib's settings return to what they were."""
+    """Decorates a function that draws a figure; matplotlib's settings change only within it."""
 
     @functools.wraps(draw)
     def wrapped(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Drawn:
@@ -46,14 +50,11 @@ def styled(draw: Callable[_Arguments, _Drawn]) -> Callable[_Arguments, _Drawn]:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure.
+    """Makes an empty figure with constrained layout, unknown to pyplot.
 
     Arguments:
       width: inches.
       height: inches.
-
-    Returns:
-      figure with an Agg canvas and constrained layout, unknown to pyplot.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -63,16 +64,16 @@ def new_figure(width: float, height: float) -> "Figure":
     return figure
 
 
+def draw_image(axes: "Axes", image: "np.ndarray") -> None:
+    """Draws a gray image `[H, W]` without axes."""
+    axes.imshow(image, cmap="gray", interpolation="nearest" if len(image) < 128 else "antialiased")
+    axes.set(xticks=(), yticks=())
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+
+
 def save(figure: "Figure", out: pathlib.Path | str) -> pathlib.Path:
-    """Writes a figure as PNG, whole or not at all.
-
-    Arguments:
-      figure: figure of `new_figure`.
-      out: file to write; its folder is made.
-
-    Returns:
-      `out`.
-    """
+    """Writes a figure as PNG, whole or not at all, and makes its folder; returns `out`."""
     out = pathlib.Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")

@@ -1,18 +1,20 @@
-"""A report page: one file that opens offline and loads nothing.
+"""Renders a report page: one file that opens offline and loads nothing.
 
-The blocks of a page are plain data; `page.html` and `blocks.html` lay them out. Colours can be told
-apart with any form of colour blindness, pictures have alternative text, and tables sort with the
-keyboard too.
+The blocks of a page are plain data; `page.html` and `blocks.html` lay them out. Colours are safe
+for any form of colour blindness, pictures have alternative text, and tables sort by keyboard too.
 """
 
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from jaxcxr.report import templates
-from jaxcxr.report.charts import CurveChart
+from jaxcxr.statistics.ranking import Curve
 
 _BLUE = (0, 114, 178)  # of the palette
+_SIDE, _LEFT, _TOP, _BELOW = 150, 34, 8, 30  # of a chart, pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +23,8 @@ class Cell:
 
     Attributes:
       text: shown; an interval in brackets goes below the value.
-      value: the number, None last.
-      shade: 0 to 1, how dark its background is; None for none.
+      value: the number to sort by; None comes last.
+      shade: how dark the background is, 0 to 1; None for none.
     """
 
     text: str
@@ -49,7 +51,7 @@ class Block:
 
     @property
     def kind(self) -> str:
-        """Name of the class."""
+        """Name of the class, by which the template chooses."""
         return type(self).__name__
 
 
@@ -70,7 +72,7 @@ class Subtitle(Block):
 
 @dataclasses.dataclass(frozen=True)
 class Headline(Block):
-    """Large numbers, each (value, its name)."""
+    """Large values, each (value, its name)."""
 
     values: Sequence[tuple[str, str]]
 
@@ -94,6 +96,55 @@ class Picture(Block):
 
 
 @dataclasses.dataclass(frozen=True)
+class CurveChart:
+    """A curve with its band in the unit square, drawn as SVG by `blocks.html`.
+
+    Attributes:
+      title: of the chart.
+      names: of the axes, x first.
+      curve, band, chance: SVG paths, the last of the line of chance.
+    """
+
+    title: str
+    names: tuple[str, str]
+    curve: str
+    band: str
+    chance: str
+
+    side, left, top = _SIDE, _LEFT, _TOP
+    width, height = _LEFT + _SIDE + 8, _TOP + _SIDE + _BELOW
+    ticks = tuple((share, _LEFT + share * _SIDE, _TOP + (1 - share) * _SIDE)
+                  for share in (0, 0.5, 1))
+
+    @property
+    def alt(self) -> str:
+        """Alternative text."""
+        return f"{self.title}: {self.names[1]} over {self.names[0]}"
+
+
+def unit_chart(
+    title: str, curve: Curve, names: tuple[str, str], chance: tuple[float, float]
+) -> CurveChart:
+    """Places a curve with its band in the unit square.
+
+    Arguments:
+      title: of the chart.
+      curve: x and y in 0 to 1.
+      names: of the axes, x first.
+      chance: y of the line of chance at x = 0 and 1.
+    """
+    around = np.append(curve.x, curve.x[::-1]), np.append(curve.low, curve.high[::-1])
+    return CurveChart(
+        title, names, _path(curve.x, curve.y), _path(*around) + "Z", _path((0, 1), chance)
+    )
+
+
+def _path(x: Iterable[float], y: Iterable[float]) -> str:
+    points = ((_LEFT + a * _SIDE, _TOP + (1 - b) * _SIDE) for a, b in zip(x, y, strict=True))
+    return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in points)
+
+
+@dataclasses.dataclass(frozen=True)
 class Charts(Block):
     """Charts beside each other, under one caption."""
 
@@ -103,7 +154,7 @@ class Charts(Block):
 
 @dataclasses.dataclass(frozen=True)
 class BeforeAfter(Block):
-    """Two PNGs of one size and a slider between them, the second one to the right."""
+    """Two PNGs of one size with a slider between them, the second to the right."""
 
     before: bytes
     after: bytes
@@ -113,7 +164,7 @@ class BeforeAfter(Block):
 
 @dataclasses.dataclass(frozen=True)
 class SideBySide(Block):
-    """Blocks side by side, as many as the screen is wide."""
+    """Blocks side by side, as many as fit the screen."""
 
     blocks: Sequence[Block]
 
@@ -143,7 +194,7 @@ class EmbeddedPage(Block):
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A part of the page: the name of its anchor, its heading and its blocks."""
+    """A part of the page: the name of its anchor, its heading, its blocks."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""Sections that every report page has: training, provenance, model card."""
+"""Builds the sections that every report page has: training, provenance, model card."""
 
 import json
 import pathlib
@@ -17,15 +17,7 @@ _TRAINING = {
 
 
 def write(html: str, workdir: pathlib.Path) -> pathlib.Path:
-    """Writes `report/index.html`, whole or not at all.
-
-    Arguments:
-      html: the page.
-      workdir: folder of the run.
-
-    Returns:
-      The file.
-    """
+    """Writes a page as `report/index.html` of a run, whole or not at all; returns the file."""
     path = workdir / "report" / "index.html"
     path.parent.mkdir(exist_ok=True)
     partial = path.with_suffix(".partial")
@@ -34,12 +26,12 @@ def write(html: str, workdir: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def pictures(folder: pathlib.Path, texts: Mapping[str, str]) -> list[page.Picture]:
-    """Reads the figures that were drawn.
+def pictures(folder: pathlib.Path, texts: Mapping[str, str]) -> list[Block]:
+    """Reads the figures that exist in a folder.
 
     Arguments:
-      folder: where they are.
-      texts: file name -> alternative text, which is the caption too.
+      folder: of the figures.
+      texts: file name -> caption, also the alternative text.
     """
     return [
         page.Picture((folder / name).read_bytes(), text, text)
@@ -48,18 +40,12 @@ def pictures(folder: pathlib.Path, texts: Mapping[str, str]) -> list[page.Pictur
 
 
 def not_run(command: str) -> page.Paragraph:
-    """Says how to fill a section that a command has not filled yet."""
+    """Names the command that fills a section still empty."""
     return page.Paragraph(f"Not run yet: `jaxcxr {command} --workdir=RUN`, then `jaxcxr report`.")
 
 
 def about(workdir: pathlib.Path, task: Any, limits: Sequence[str]) -> list[Section]:
-    """Builds the sections on training, data and config, and the model card.
-
-    Arguments:
-      workdir: folder of the run.
-      task: its task.
-      limits: sentences for the model card.
-    """
+    """Builds training, data and config, and the model card with the `limits`, one sentence each."""
     record = json.loads((workdir / "config.json").read_text())
     config, packages = record["config"], record["packages"]
     data = [(key, value) for key, value in task.describe().items() if "\n" not in value]

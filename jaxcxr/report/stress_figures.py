@@ -1,4 +1,4 @@
-"""Figures of stress tests: error against how much worse the input is."""
+"""Draws stress tests: error against how much the input is degraded."""
 
 import math
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @styled
 def pose_figure(result: Mapping) -> "Figure":
-    """MPJPE at the levels of each kind, a panel each, harder to the right.
+    """Draws MPJPE at the levels of each corruption, a panel each, harder to the right.
 
     Arguments:
-      result: of `stress_pose.measure`.
+      result: of `stress_poses.measure`.
     """
     kinds = result["kinds"]
     columns = min(3, len(kinds))
@@ -63,10 +63,10 @@ def _curve(axes: "Axes", levels: list[Mapping], untouched: float, ratio: bool) -
 
 @styled
 def xray_figure(result: Mapping) -> "Figure":
-    """Macro AUROC of parts of the image and of attributes, and at the levels of corruptions.
+    """Draws macro AUROC of parts of the image, of attributes, and at the levels of corruptions.
 
     Arguments:
-      result: of `stress_xray.measure`.
+      result: of `stress_xrays.measure`.
     """
     bars = {"whole image": result}
     bars |= {name.replace("_", " "): entry for name, entry in result.get("regions", {}).items()}

@@ -1,16 +1,17 @@
-"""Tables of text: aligned for the screen, or as Markdown; and the files of a result."""
+"""Formats tables, for the screen or as Markdown, and writes the files of a result."""
 
 import csv
 import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jaxcxr.errors import UserError
 
 
-def flat(entry: Mapping) -> dict:
-    """An entry whose intervals `NAME_interval` are two columns, `_low` and `_high`."""
+def flat(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Splits each `NAME_interval` of an entry into `NAME_interval_low` and `_high`."""
     columns = {}
     for name, value in entry.items():
         if "_interval" in name:
@@ -21,7 +22,7 @@ def flat(entry: Mapping) -> dict:
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of cells as text, the first column to the left, the others to the right."""
+    """Formats lines of cells as text, the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join(
@@ -33,44 +34,44 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
 
 
 def markdown(lines: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """Lines of cells as a Markdown table, the first one its header; `left` columns are of text."""
+    """Formats a header and lines of cells as Markdown, `left` columns to the left."""
     rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
     rule = "|".join("---" if column < left else "---:" for column in range(len(lines[0])))
     return [rows[0], f"|{rule}|", *rows[1:]]
 
 
 def number(value: float | None, form: str = ".3f") -> str:
-    """A number as text; "n/a" for None and NaN."""
+    """Formats a number; None and NaN give "n/a"."""
     return "n/a" if value is None or math.isnan(value) else format(value, form)
 
 
 def span(interval: Sequence[float] | None, form: str = ".3f") -> str:
-    """An interval as text; "n/a" for None and NaN."""
+    """Formats an interval; None and NaN give "n/a"."""
     if interval is None or math.isnan(interval[0]):
         return "n/a"
     return f"[{interval[0]:{form}}, {interval[1]:{form}}]"
 
 
 def value_or_none(value: float) -> float | None:
-    """NaN as None, for JSON."""
+    """Turns NaN into None, for JSON."""
     return None if math.isnan(value) else float(value)
 
 
 def interval_or_none(interval: Sequence[float]) -> list[float] | None:
-    """An undefined interval as None, for JSON."""
+    """Turns an undefined interval into None, for JSON."""
     return None if math.isnan(interval[0]) else [float(bound) for bound in interval]
 
 
 def write_result(
     out: pathlib.Path, result: Mapping, rows: Sequence[Mapping], parts: Sequence[str]
 ) -> None:
-    """Writes metrics.json, metrics.csv and metrics.md.
+    """Writes `result` to metrics.json, `rows` to metrics.csv and `parts` to metrics.md.
 
     Arguments:
-      out: the folder, made where there is none.
-      result: the content of metrics.json.
-      rows: of metrics.csv; the first one has all columns.
-      parts: paragraphs of metrics.md.
+      out: folder, made if absent.
+      result: JSON types.
+      rows: the first has all columns.
+      parts: paragraphs.
 
     Raises:
       UserError: the folder cannot be written.

@@ -1,4 +1,4 @@
-"""The Jinja environment of all pages: it escapes every value and refuses unknown names."""
+"""Renders the package's Jinja templates; every value is escaped, unknown names are refused."""
 
 import base64
 import functools
@@ -9,12 +9,7 @@ if TYPE_CHECKING:
 
 
 def render(name: str, **values: Any) -> str:
-    """Renders a template.
-
-    Arguments:
-      name: path in the package, such as "report/page.html"; templates lie beside their code.
-      values: by name.
-    """
+    """Renders the template at a path in the package, such as "report/page.html"."""
     return _environment().get_template(name).render(values)
 
 
@@ -32,5 +27,5 @@ def _environment() -> "jinja2.Environment":
 
 
 def _png_url(png: bytes) -> str:
-    """An address that holds the picture itself."""
+    """Encodes a picture as a data URL."""
     return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -1,4 +1,4 @@
-"""Training curves of a run, and the reader of its metrics.jsonl."""
+"""Reads metrics.jsonl of a run and draws its training curves."""
 
 import json
 import math
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# What the validation panel shows if no metric is named: the first of these that was logged.
+# The validation panel shows the first of these that was logged.
 _METRICS = {"auroc": "macro AUROC", "mpjpe": "MPJPE (mm)", "loss": "loss"}
-_SMOOTH_ABOVE = 60  # points, from which on the loss is drawn faint under its running mean
+_SMOOTH_ABOVE = 60  # points, beyond which the loss is drawn faint under its running mean
 
 
 def write(workdir: pathlib.Path) -> None:
-    """Draws `report/curves.png` of a run that has trained a step."""
+    """Draws `report/curves.png` once the run has trained a step."""
     path = workdir / "metrics.jsonl"
     if path.is_file() and any(record["kind"] == "train" for record in read_metrics(path)):
         save(curves_figure(path), workdir / "report" / "curves.png")
@@ -32,8 +32,8 @@ def curves_figure(metrics_path: pathlib.Path | str, metric: str | None = None) -
     """Draws training loss, validation metric and learning rate over steps.
 
     Arguments:
-      metrics_path: metrics.jsonl, see `read_metrics`.
-      metric: validation metric to draw; the main one of the task if not given.
+      metrics_path: of a metrics.jsonl.
+      metric: validation metric to draw; None: the main one of the task.
 
     Raises:
       UserError: no file, no training record, a broken line, or a metric that was not logged.
@@ -65,14 +65,12 @@ def curves_figure(metrics_path: pathlib.Path | str, metric: str | None = None) -
 
 
 def read_metrics(path: pathlib.Path | str) -> list[dict]:
-    """Reads metrics.jsonl.
+    """Reads metrics.jsonl: a JSON object per line with `step` and `kind`.
 
-    Arguments:
-      path: one JSON object per line with `step` and `kind` ("train", "stage" or a split). A last
-        line cut off by a kill is skipped.
+    `kind` is "train", "stage" or a split. A last line cut off by a kill is skipped.
 
     Returns:
-      the records in the order written; of two with the same kind and step the later one.
+      The records in the order written; of two with the same kind and step, the later one.
 
     Raises:
       UserError: no file, or a line that is not a JSON object with `step` and `kind`.
@@ -97,7 +95,7 @@ def read_metrics(path: pathlib.Path | str) -> list[dict]:
 
 
 def _series(records: list[dict], kind: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and finite values of one number."""
+    """Collects the steps and finite values of one key."""
     points = [
         (record["step"], record[key])
         for record in records
@@ -158,7 +156,7 @@ def _mark_stages(panels: Sequence["Axes"], records: list[dict]) -> None:
     for record in (record for record in records if record["kind"] == "stage"):
         for axes in panels:
             axes.axvline(record["step"], color=GRAY, linestyle=":", linewidth=1)
-        # Names of stages that begin close to each other stand one above the other.
+        # Names of stages that begin close together are stacked.
         height = height + 1 if record["step"] - last < near else 0
         last = record["step"]
         panels[0].annotate(

@@ -135,7 +135,7 @@ class XrayTask:
             pictures, rows.labels[chosen], scores[chosen], self.classes
         )
         save(figure, folder / f"samples_{split}.png")
-        table = run_results.write_figures(rows, scores, workdir)
+        table = run_results.write_metrics(rows, scores, workdir)
         run_results.write_scores(rows, scores, workdir / "predictions" / f"{split}.csv")
         return table
 

@@ -5,14 +5,14 @@ import re
 import numpy as np
 import pytest
 
-from jaxcxr.report import charts, page, templates
+from jaxcxr.report import page, templates
 from jaxcxr.report.page import Cell, Section
 from jaxcxr.statistics.ranking import Curve
 
 
 def test_what_comes_from_data_is_escaped_and_absent_sections_are_left_out():
     evil = "<script>alert(1)</script>"
-    chart = charts.CurveChart(evil, (evil, evil), "M0 0", "M0 0Z")
+    chart = page.CurveChart(evil, (evil, evil), "M0 0", "M0 0Z", "M0 0")
     blocks = [
         page.Paragraph(evil, warning=True), page.Subtitle(evil), page.Headline([(evil, evil)]),
         page.SortableTable([evil], [[evil], [Cell(evil, 1.0)]], evil),
@@ -45,7 +45,7 @@ def test_a_cell_sorts_by_its_number_and_shows_the_interval_below():
 def test_a_chart_draws_the_curve_in_its_band():
     x = np.array([0.0, 0.5, 1.0])
     curve = Curve(x, x**2, x**2 - 0.1, x**2 + 0.1)
-    chart = charts.unit_chart("Mass", curve, ("recall", "precision"), level=0.2)
+    chart = page.unit_chart("Mass", curve, ("recall", "precision"), (0.2, 0.2))
     text = page.render("t", [page.Charts([chart], "Mass")], [])
     assert 'aria-label="Mass: precision over recall"' in text
 

@@ -1,17 +1,17 @@
-"""A trained model in one file, with all that its outputs need to mean something.
+"""Keeps a trained model in one file, with everything its outputs need to be interpreted.
 
-The file is a zip, without pickle, that any zip tool opens:
+The file is a plain zip, without pickle:
 
     bundle.json          format, version, classes, preprocessing, training data (with the SHA-256
                          of its manifest), versions, and the SHA-256 of every other file
     config.json          of the run
-    weights.safetensors  of the best checkpoint, the average where one was kept
-    calibration.json     probabilities and thresholds, fitted on validation
-    guard.safetensors    what tells images unlike the training's, see `jaxcxr.deploy.bundle.guard`
-    metrics.json         figures of the test split
+    weights.safetensors  of the best checkpoint, averaged where the run kept an average
+    calibration.json     of probabilities, and thresholds, fitted on validation
+    guard.safetensors    flags images unlike the training images, see `jaxcxr.deploy.bundle.guard`
+    metrics.json         of the test split
     LICENSE.txt          of the weights
 
-`jaxcxr predict`, `jaxcxr export` and `Bundle.load` need nothing else: neither run nor data.
+`jaxcxr predict`, `jaxcxr export` and `Bundle.load` need neither the run nor its data.
 """
 
 __all__ = ["Bundle"]

@@ -1,8 +1,7 @@
-"""The file of a bundle: a zip of named files, each with its SHA-256, in which nothing is code.
+"""Writes and reads the file of a bundle: a zip of named files with their SHA-256, without code.
 
-All members are stored, not compressed, so that reading takes no more memory than the file has
-bytes, whatever it claims. `bundle.json` names the format, its version, and the size and hash of
-every other member.
+All members are stored, not compressed, so that reading never takes more memory than the file has
+bytes. `bundle.json` names the format, its version, and the size and hash of every other member.
 """
 
 import dataclasses
@@ -18,7 +17,7 @@ from jaxcxr.errors import UserError
 
 FORMAT, VERSION = "jaxcxr bundle", 1
 FACTS = "bundle.json"
-# Bytes that a member may have; JSON becomes many times larger in memory than it is on disk.
+# Most bytes of a member; JSON takes many times more in memory than on disk.
 LIMITS = {
     FACTS: 2**22,
     "config.json": 2**22,
@@ -28,18 +27,17 @@ LIMITS = {
     "weights.safetensors": 2**34,
     "LICENSE.txt": 2**20,
 }
-# The same content gives the same file.
-_DATE = (1980, 1, 1, 0, 0, 0)
+_DATE = (1980, 1, 1, 0, 0, 0)  # so that equal contents give equal files
 
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """What a bundle's file holds.
+    """The contents of a bundle's file.
 
     Attributes:
       facts: of `bundle.json`.
       files: name -> bytes of the other members, their hashes checked.
-      digest: SHA-256 of `bundle.json`, which names the whole bundle.
+      digest: SHA-256 of `bundle.json`, which identifies the whole bundle.
     """
 
     facts: Mapping[str, Any]
@@ -47,10 +45,10 @@ class Archive:
     digest: str
 
     def json(self, name: str) -> Any:
-        """A member that holds JSON.
+        """Parses a member.
 
         Raises:
-          UserError: it is absent or no JSON.
+          UserError: it is absent or not JSON.
         """
         if name not in self.files:
             raise UserError(f"the bundle has no {name}; make it again by `jaxcxr bundle`")
@@ -61,15 +59,15 @@ def write(path: pathlib.Path, facts: Mapping[str, Any], files: Mapping[str, byte
     """Writes a bundle, whole or not at all.
 
     Arguments:
-      path: the file to write.
+      path: file to write.
       facts: of `bundle.json`, JSON types only; format, version and hashes are added.
-      files: name -> bytes, of `LIMITS`.
+      files: name, one of `LIMITS`, -> bytes.
 
     Returns:
-      its digest.
+      Its digest.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: a member is too large, or the file cannot be written.
     """
     for name, content in files.items():
         if len(content) > LIMITS[name]:
@@ -97,10 +95,7 @@ def write(path: pathlib.Path, facts: Mapping[str, Any], files: Mapping[str, byte
 
 
 def read(path: pathlib.Path) -> Archive:
-    """Reads a bundle and checks everything that can be checked without its model.
-
-    Arguments:
-      path: of a file that `write` wrote.
+    """Reads a bundle and checks all that can be checked without its model.
 
     Raises:
       UserError: the file is no bundle, of another version, damaged, or larger than allowed.
@@ -126,7 +121,7 @@ def read(path: pathlib.Path) -> Archive:
 
 
 def _members(file: zipfile.ZipFile, path: pathlib.Path) -> dict[str, bytes]:
-    """Every member; names, sizes and the form of storage are looked at before any is read."""
+    """Reads every member, once names, sizes and forms of storage are found valid."""
     entries = file.infolist()
     names = [entry.filename for entry in entries]
     if FACTS not in names:
@@ -135,7 +130,7 @@ def _members(file: zipfile.ZipFile, path: pathlib.Path) -> dict[str, bytes]:
         if entry.filename not in LIMITS or names.count(entry.filename) > 1:
             raise UserError(f"{path} is no bundle: {entry.filename[:80]!r} does not belong there")
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-            raise UserError(f"{path}: {entry.filename} is compressed, as in no bundle")
+            raise UserError(f"{path} is no bundle: {entry.filename} is compressed")
         if entry.file_size > LIMITS[entry.filename]:
             raise UserError(
                 f"{path}: {entry.filename} has {entry.file_size:,} bytes; at most "
@@ -153,11 +148,11 @@ def _check_hashes(path: pathlib.Path, listed: Any, files: Mapping[str, bytes]) -
         entry = listed[name]
         found = hashlib.sha256(content).hexdigest()
         if not isinstance(entry, dict) or entry.get("sha256") != found:
-            raise UserError(f"{path} is damaged: {name} has not the SHA-256 that {FACTS} says")
+            raise UserError(f"{path} is damaged: the SHA-256 of {name} is not the one in {FACTS}")
 
 
 def _json(content: bytes, where: str) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is no JSON ({error})") from error
+        raise UserError(f"{where} is not JSON ({error})") from error

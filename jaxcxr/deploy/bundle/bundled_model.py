@@ -1,4 +1,4 @@
-"""A trained model in one file, ready to use: no run, no prepared data, nothing executed."""
+"""Loads a bundle and computes with its model, without run, prepared data or executed files."""
 
 import dataclasses
 import functools
@@ -21,18 +21,18 @@ from jaxcxr.errors import UserError
 from jaxcxr.xray.evaluation.calibration import Calibration
 from jaxcxr.xray.images import image_files as images_lib
 
-BATCH = 32  # images at once, unless the caller says otherwise
+BATCH = 32  # images at once by default
 _SIDES = (8, 4096)
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """From a radiograph to the input of the model, as the training data were prepared.
+    """Turns a radiograph into the model's input, as the training data were prepared.
 
     Attributes:
-      stored_size: side in pixels to which the prepared data were resized.
-      equalize: what was done to their gray values there, of `images.EQUALIZE`.
-      image_size: side in pixels of the model's input.
+      stored_size: side of the prepared images, pixels.
+      equalize: how their gray values were equalised, one of `image_files.EQUALIZE`.
+      image_size: side of the model's input, pixels.
       mean, std: of gray values between 0 and 1; the model sees (x / 255 - mean) / std.
     """
 
@@ -43,39 +43,39 @@ class Preprocessing:
     std: float
 
     def pixels(self, image: np.ndarray) -> np.ndarray:
-        """Pixels uint8 `[image_size, image_size]` of a radiograph uint8 `[height, width]`."""
+        """Resizes a radiograph uint8 `[height, width]` to uint8 `[image_size, image_size]`."""
         stored = images_lib.equalize(images_lib.resize(image, self.stored_size), self.equalize)
         return images_lib.resize(stored, self.image_size)
 
     def normalized(self, pixels: Any) -> jax.Array:
-        """Input of the model, float32 `[n, S, S, 1]`, of pixels uint8 `[n, S, S]`; traceable."""
+        """Normalises pixels uint8 `[n, S, S]` to float32 `[n, S, S, 1]`; traceable."""
         unit = jnp.asarray(pixels)[..., None].astype(jnp.float32) / 255.0
         return (unit - self.mean) / self.std
 
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-    """A model with all that its outputs need to mean something.
+    """A model with everything its outputs need to be interpreted.
 
         bundle = Bundle.load("model.jaxcxr")
         pixels = np.stack([bundle.preprocess(images.read(path)) for path in paths])
         logits = bundle.logits(pixels)                   # [n, classes]
         probabilities = bundle.probabilities(logits)     # calibrated
-        found = bundle.findings(probabilities)           # at the thresholds shipped
+        found = bundle.findings(probabilities)           # at the shipped thresholds
 
-    Of a bundle of the task "pose", `deploy.predict.lifter.Lifter(path)` makes poses; the methods
-    for images are not for it.
+    A bundle of the task "pose" has no methods for images; `deploy.predict.lifter.Lifter` lifts
+    with it.
 
     Attributes:
-      path: the file.
-      facts: of its `bundle.json`: model, training data, preprocessing, licence, versions.
-      config: of the run, as `config.from_saved`.
+      path: of the file.
+      facts: of its `bundle.json`: model, training data, preprocessing, versions.
+      config: of the run, as `config.from_saved` gives it.
       variables: `params` and `batch_stats`, NumPy arrays.
-      metrics: of the test split: `scalars`, and with `report` the figures with intervals.
+      metrics: of the test split: `scalars`, and `report` with intervals where there is one.
       licence: text of the licence of the weights.
-      calibration: probabilities and thresholds; None of poses.
-      guard: tells what is no frontal chest radiograph; None of poses.
-      digest: SHA-256 that names this bundle.
+      calibration: of probabilities, with thresholds; None for poses.
+      guard: flags images that are no frontal chest radiograph; None for poses.
+      digest: SHA-256 that identifies this bundle.
     """
 
     path: pathlib.Path
@@ -92,11 +92,8 @@ class Bundle:
     def load(cls, path: str | pathlib.Path) -> "Bundle":
         """Reads a bundle; versions, hashes, sizes, names and shapes are checked.
 
-        Arguments:
-          path: of a file that `jaxcxr bundle` wrote.
-
         Raises:
-          UserError: it is no bundle, of another version, or damaged.
+          UserError: the file is no bundle, of another version, or damaged.
         """
         path = pathlib.Path(path).expanduser()
         found = archive.read(path)
@@ -126,7 +123,7 @@ class Bundle:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the model's outputs; none of poses."""
+        """Names of the model's outputs; none for poses."""
         return tuple(self.facts["classes"])
 
     @property
@@ -136,24 +133,31 @@ class Bundle:
 
     @functools.cached_property
     def preprocessing(self) -> Preprocessing:
-        """What is done to an image before the model sees it; of radiographs only."""
+        """Preprocessing of images, of a model of radiographs only."""
         if self.task != "cxr":
             raise UserError(f"{self.path} is a model of the task {self.task!r}, not of images")
         return Preprocessing(**self.facts["preprocessing"])
 
     @property
+    def fitted(self) -> tuple[Calibration, Guard]:
+        """Calibration and guard, of a model of radiographs only."""
+        if self.calibration is None or self.guard is None:
+            raise UserError(f"{self.path} is a model of the task {self.task!r}, not of images")
+        return self.calibration, self.guard
+
+    @property
     def image_size(self) -> int:
-        """Side in pixels of the model's input."""
+        """Side of the model's input, pixels."""
         return self.preprocessing.image_size
 
     @property
     def thresholds(self) -> np.ndarray:
-        """Probabilities from which a finding is said to be there, float64 `[classes]`."""
-        return self.calibration.thresholds
+        """Least probability of a predicted finding, float64 `[classes]`."""
+        return self.fitted[0].thresholds
 
     @property
     def description(self) -> str:
-        """The model in one line."""
+        """Describes the model in one line."""
         training = self.facts["training"]
         return (f"{self.model_name} of {training['run']}, step {training['step']}, trained on "
                 f"{training['source']} (bundle {self.digest[:12]})")
@@ -168,7 +172,7 @@ class Bundle:
         )
 
     def version_differences(self) -> list[str]:
-        """Packages whose version is not that of the training, as "jax 0.10.2 -> 0.11.0"."""
+        """Lists packages of another version than in training, such as "jax 0.10.2 -> 0.11.0"."""
         now = config_lib.provenance()["packages"]
         return [
             f"{name} {version} -> {now[name]}"
@@ -177,11 +181,11 @@ class Bundle:
         ]
 
     def preprocess(self, image: np.ndarray) -> np.ndarray:
-        """Pixels uint8 `[S, S]` for the model, of a radiograph uint8 `[height, width]`."""
+        """Turns a radiograph uint8 `[height, width]` into pixels uint8 `[S, S]` for the model."""
         return self.preprocessing.pixels(image)
 
     def apply(self, variables: Any, pixels: Any) -> tuple[jax.Array, jax.Array]:
-        """Logits and penultimate features of pixels uint8 `[n, S, S]`; traceable.
+        """Computes logits and penultimate features of pixels uint8 `[n, S, S]`; traceable.
 
         Returns:
           float32 `[n, classes]` and float32 `[n, channels]`.
@@ -196,18 +200,18 @@ class Bundle:
 
     @functools.cached_property
     def forward(self) -> Any:
-        """The compiled `pixels uint8 [n, S, S] -> (logits, features)` on the device, for one n."""
+        """Compiled `pixels uint8 [n, S, S] -> (logits, features)`; each n compiles once."""
         placed, compiled = jax.device_put(self.variables), jax.jit(self.apply)
         return lambda pixels: compiled(placed, pixels)
 
     def outputs(self, pixels: np.ndarray, batch: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
-        """Logits `[n, classes]` and features `[n, channels]`, float32, of preprocessed images.
+        """Computes logits `[n, classes]` and features `[n, channels]`, float32.
 
         Arguments:
           pixels: uint8 `[n, S, S]`, as `preprocess` returns them.
           batch: images at once; the last batch is padded, so that nothing is compiled again.
 
-        Errors:
+        Raises:
           ValueError: the images are of another type or size.
         """
         size = self.image_size
@@ -221,34 +225,35 @@ class Bundle:
         ]
         if not parts:
             shapes = jax.eval_shape(self.apply, self.variables, pixels)
-            return tuple(np.zeros(shape.shape, np.float32) for shape in shapes)
-        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+            parts = [[np.zeros(shape.shape, np.float32) for shape in shapes]]
+        logits, features = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return logits, features
 
     def logits(self, pixels: np.ndarray, batch: int = BATCH) -> np.ndarray:
-        """Logits float32 `[n, classes]`; see `outputs`."""
+        """Computes logits float32 `[n, classes]`; see `outputs`."""
         return self.outputs(pixels, batch)[0]
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities float64 `[n, classes]` of logits."""
-        return self.calibration.probabilities(logits)
+        """Turns logits into calibrated probabilities, float64 `[n, classes]`."""
+        return self.fitted[0].probabilities(logits)
 
     def findings(self, probabilities: np.ndarray) -> np.ndarray:
-        """Which findings are said to be there, bool `[n, classes]`."""
-        return self.calibration.findings(probabilities)
+        """Predicts findings by the thresholds, bool `[n, classes]`."""
+        return self.fitted[0].findings(probabilities)
 
     @functools.cached_property
     def explainer(self) -> Any:
-        """Heat maps of the model: `explainer.maps(method, inputs, classes)`."""
+        """Explainer of the model, for its heat maps."""
         from jaxcxr.xray.explain import saliency
 
         black = float(-self.preprocessing.mean / self.preprocessing.std)
         return saliency.Explainer(self.model, self.variables, black)
 
     def heatmaps(self, method: str, pixels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """Maps float32 `[n, S, S]` of preprocessed images for one class each.
+        """Explains preprocessed images by maps float32 `[n, S, S]`, for one class each.
 
         Arguments:
-          method: of `analysis.saliency.METHODS`, such as "grad_cam".
+          method: of `jaxcxr.xray.explain.saliency.METHODS`, such as "grad_cam".
           pixels: uint8 `[n, S, S]`.
           classes: int `[n]`.
 
@@ -258,7 +263,7 @@ class Bundle:
         return self.explainer.maps(method, self.preprocessing.normalized(pixels), classes)
 
     def _check(self) -> None:
-        """What a loaded file must agree on, before anything is computed."""
+        """Checks that the parts of a loaded file fit each other."""
         size = self.image_size
         if not isinstance(size, int) or not _SIDES[0] <= size <= _SIDES[1]:
             raise ValueError(f"image_size {size!r}")
@@ -281,10 +286,9 @@ def check_shapes(variables: Mapping[str, Any], wanted: Mapping[str, Any]) -> Non
 
     Arguments:
       variables: arrays.
-      wanted: what `model.init` gives, or its shapes; collections beside `params` and
-        `batch_stats` do not count.
+      wanted: variables of `model.init`, or their shapes; only `params` and `batch_stats` count.
 
-    Errors:
+    Raises:
       ValueError: a name is missing or unknown, or has another shape.
     """
     have = {k: v.shape for k, v in traverse_util.flatten_dict(dict(variables), sep="/").items()}
@@ -298,13 +302,13 @@ def check_shapes(variables: Mapping[str, Any], wanted: Mapping[str, Any]) -> Non
 
 
 def flat_weights(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Weights by name, such as "params/head/logits/kernel", as a bundle stores them."""
+    """Flattens weights to names such as "params/head/logits/kernel", as a bundle stores them."""
     flat = traverse_util.flatten_dict(jax.device_get(dict(variables)), sep="/")
     return {name: np.ascontiguousarray(value) for name, value in flat.items()}
 
 
 def _batches(pixels: np.ndarray, batch: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Parts of `batch` images each, and how many images of a part are not padding."""
+    """Yields padded parts of `batch` images, each after its number of real images."""
     for begin in range(0, len(pixels), batch):
         part = pixels[begin : begin + batch]
         count = len(part)
@@ -320,7 +324,7 @@ def _config(found: archive.Archive, path: pathlib.Path) -> Any:
     try:
         return config_lib.from_saved(found.json("config.json"))
     except AttributeError as error:
-        raise UserError(f"{path} is damaged: config.json is none ({error})") from error
+        raise UserError(f"{path} is damaged: config.json is no config ({error})") from error
 
 
 def _guard(found: archive.Archive) -> Guard | None:

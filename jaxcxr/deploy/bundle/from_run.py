@@ -1,4 +1,4 @@
-"""From the best checkpoint of a run to the file of a bundle."""
+"""Makes a bundle from the best checkpoint of a run."""
 
 import contextlib
 import hashlib
@@ -21,7 +21,7 @@ from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.xray.evaluation import calibration, calibration_fit
 from jaxcxr.xray.images import manifest
 
-TRAINING_IMAGES = 4000  # at most, on which the guard is fitted
+TRAINING_IMAGES = 4000  # at most, to fit the guard on
 NO_LICENCE = (
     "No licence is stated: ask who made this bundle. The licences of the training data apply.\n"
 )
@@ -34,12 +34,12 @@ def make(
 
     Arguments:
       workdir: folder of the run.
-      out: the file to write.
+      out: file to write.
       licence: text of the licence of the weights, "" if none is stated.
-      say: told in a line what was done.
+      say: gets a line for each step.
 
     Raises:
-      UserError: no run, no checkpoint, no figures of the test split, or data that are not there.
+      UserError: no run, no checkpoint, no metrics of the test split, or absent data.
     """
     from jaxcxr.train import finished
 
@@ -66,7 +66,7 @@ def make(
 
 
 def _radiographs(config, workdir, say) -> tuple[dict, dict[str, bytes]]:
-    """Facts and files of a run of radiographs."""
+    """Collects facts and files of a run of radiographs."""
     from jaxcxr.data import preparation
     from jaxcxr.train import finished
     from jaxcxr.xray import task as xray_task
@@ -79,13 +79,13 @@ def _radiographs(config, workdir, say) -> tuple[dict, dict[str, bytes]]:
         "equalize": options.get("equalize", "none"), "image_size": config.data.image_size,
         "mean": xray_task.GRAY_MEAN, "std": xray_task.GRAY_STD,
     }
+    listed = preparation.find_or_generate(config) / manifest.NAME
     facts = {
         "classes": list(run.task.classes), "preprocessing": preprocessing,
-        "training": {"step": step, **_data(run.task)},
-    }
-    directory = preparation.find_or_generate(config)
-    facts["training"]["manifest"] = {
-        "file": manifest.NAME, "sha256": _sha256(directory / manifest.NAME),
+        "training": {
+            "step": step, **_data(run.task),
+            "manifest": {"file": listed.name, "sha256": _sha256(listed)},
+        },
     }
     fitted, guard = _fitted(run, variables, facts, workdir, say)
     return facts, {
@@ -104,7 +104,7 @@ def _data(task) -> dict[str, dict[str, int]]:
 
 
 def _fitted(run, variables, facts, workdir, say) -> tuple[calibration.Calibration, Guard]:
-    """Calibration (that of the run where it has one) and guard."""
+    """Fits the guard, and takes the calibration of the run or fits one."""
     unfinished = Bundle(
         path=workdir, facts=facts, config=run.config, variables=variables, metrics={}, licence="",
         calibration=None, guard=None, digest="",
@@ -143,33 +143,34 @@ def _fitted(run, variables, facts, workdir, say) -> tuple[calibration.Calibratio
 
 
 def _poses(config, workdir, say) -> tuple[dict, dict[str, bytes]]:
-    """Facts and files of a run of poses; its prepared data may be absent."""
+    """Collects facts and files of a run of poses; its prepared data may be absent."""
     from jaxcxr.data import preparation
     from jaxcxr.train import finished
 
     fps = pose_runs.training_fps(config)
     with finished.open_best(workdir, config=pose_runs.one_batch(config), data=False) as run:
         step, variables = run.step, jax.device_get(run.variables)
+    listed = None
+    try:
+        info = preparation.find(
+            config.data.source, dict(config.data.options), config.data.dir or None
+        ) / "dataset_info.json"
+        listed = {"file": info.name, "sha256": _sha256(info)}
+    except UserError:
+        say("prepared data not found: the bundle names the data without a hash")
     facts = {
         "classes": [],
         "pose": {
             "joints": list(HUMAN36M.joints), "frames": config.data.frames,
             "fps": fps, "nominal_scale": pose_runs.nominal_scale(config) is not None,
         },
-        "training": {"step": step, "manifest": None},
+        "training": {"step": step, "manifest": listed},
     }
-    try:
-        info = preparation.find(
-            config.data.source, dict(config.data.options), config.data.dir or None
-        ) / "dataset_info.json"
-        facts["training"]["manifest"] = {"file": info.name, "sha256": _sha256(info)}
-    except UserError:
-        say("the prepared data are not here: the bundle names them, without a hash")
     return facts, {"weights.safetensors": safetensors.numpy.save(flat_weights(variables))}
 
 
 def _metrics(workdir: pathlib.Path, step: int) -> dict[str, Any]:
-    """Figures of the test split at a step."""
+    """Reads the metrics of the test split at a step."""
     path, found = workdir / "metrics.jsonl", None
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):  # an interruption may have cut the last
@@ -178,7 +179,7 @@ def _metrics(workdir: pathlib.Path, step: int) -> dict[str, Any]:
                 found = {k: v for k, v in record.items() if k not in ("kind", "step")}
     if found is None:
         raise UserError(
-            f"{path} has no figures of the test split at step {step}; run `jaxcxr evaluate "
+            f"{path} has no metrics of the test split at step {step}; run `jaxcxr evaluate "
             f"--workdir={workdir}` first."
         )
     result = {"split": "test", "step": step, "scalars": found}

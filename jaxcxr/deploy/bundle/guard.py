@@ -1,17 +1,15 @@
-"""How unlike the training images an image is: what is no frontal chest radiograph is flagged.
+"""Flags images unlike the training images, such as those that are no frontal chest radiograph.
 
-Two distances are looked at, each from a Gaussian fitted on the training split (probabilistic
-principal components, so that it has few numbers):
+The guard measures two distances from Gaussians fitted on the training split (probabilistic
+principal components, to store few numbers):
 
-- appearance: of the image at 16 x 16 pixels, mean and contrast taken out. It sees what is turned,
-  inverted, blank, noise, or another thing altogether, whatever the network makes of it.
+- appearance: of the image at 16 x 16 pixels without mean and contrast. It detects images that are
+  rotated, inverted, blank, noise or of other objects, independently of the network.
 - content: of the penultimate features of the network (Lee et al., "A simple unified framework for
-  detecting out-of-distribution samples", 2018, without classes, for findings are not exclusive).
+  detecting out-of-distribution samples", 2018, without classes, as findings are not exclusive).
 
-Each is measured in the spread of the validation split, the score is the larger, and the threshold
-keeps 99 % of the validation images.
-
-What it catches and what it lets pass: docs/deployment.md.
+Each is scaled by its spread on the validation split. The score is the larger one, and the threshold
+keeps 99 % of the validation images. docs/deployment.md tells what the guard detects and misses.
 """
 
 import dataclasses
@@ -22,9 +20,9 @@ import safetensors.numpy
 
 KEPT = 0.99  # share of the validation images below the threshold
 SIDE = 16
-EXPLAINED, MOST = 0.95, 128  # variance that components explain, and how many there are at most
+EXPLAINED, MOST = 0.95, 128  # share of variance that components explain; most components
 PARTS = ("appearance", "content")
-_FLAT = 1.0  # gray levels of standard deviation below which an image is blank
+_FLAT = 1.0  # standard deviation below which an image is blank, gray levels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Gaussian:
 
     @classmethod
     def fit(cls, values: np.ndarray) -> "Gaussian":
-        """The maximum of the likelihood (eq. 7 and 8) of values `[n, d]`, n at least 2."""
+        """Maximises the likelihood (eq. 7 and 8) of values `[n, d]`, n at least 2."""
         values = np.asarray(values, np.float64)
         mean = values.mean(0)
         _, deviations, directions = np.linalg.svd(values - mean, full_matrices=False)
@@ -52,7 +50,7 @@ class Gaussian:
         count = min(1 + int(np.searchsorted(share, EXPLAINED)), MOST, len(values) // 5 or 1)
         left = values.shape[1] - count
         rest = variances[count:].sum() / left if left else 0.0
-        # A direction in which the training images do not differ says nothing of how much is much.
+        # A direction in which the training images agree gives no scale.
         least = max(variances[0] * 1e-6, 1e-12)
         return cls(
             mean.astype(np.float32), directions[:count].astype(np.float32),
@@ -61,9 +59,9 @@ class Gaussian:
         )
 
     def distance(self, values: np.ndarray) -> np.ndarray:
-        """Mahalanobis distance over the root of the dimension, float64 `[n]`, of `[n, d]`."""
+        """Computes the Mahalanobis distance over the root of d, float64 `[n]`, of `[n, d]`."""
         away = np.asarray(values, np.float32) - self.mean
-        # Not by BLAS, whose threads take more time from the model than so small a product.
+        # BLAS threads would slow the model more than so small a product takes.
         along = np.einsum("nd,kd->nk", away, self.basis)
         outside = np.maximum((away**2).sum(1) - (along**2).sum(1), 0)
         squared = ((along / self.scale) ** 2).sum(1) + outside / self.rest[0] ** 2
@@ -72,12 +70,12 @@ class Gaussian:
 
 @dataclasses.dataclass(frozen=True)
 class Guard:
-    """What flags images unlike those of the training.
+    """Scores how unlike the training images an image is.
 
     Attributes:
       models: part -> its distribution.
       spread: part -> (median, 99 % quantile) of the distance on validation, float64 `[2]`.
-      threshold: of the score, above which an image is flagged.
+      threshold: score above which an image is flagged.
     """
 
     models: dict[str, Gaussian]
@@ -88,11 +86,11 @@ class Guard:
     def fit(
         cls, train: tuple[np.ndarray, np.ndarray], validation: tuple[np.ndarray, np.ndarray]
     ) -> "Guard":
-        """Distributions of the training split, scale and threshold of the validation split.
+        """Fits distributions on the training split, scale and threshold on the validation split.
 
         Arguments:
           train, validation: preprocessed images uint8 `[n, S, S]` and penultimate features
-            `[n, channels]` of each.
+            `[n, channels]`.
         """
         models = {part: Gaussian.fit(v) for part, v in _values(*train).items()}
         distances = {part: models[part].distance(v) for part, v in _values(*validation).items()}
@@ -102,21 +100,24 @@ class Guard:
         return dataclasses.replace(unfinished, threshold=float(np.quantile(score, KEPT)))
 
     def parts(self, pixels: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """Scores of each of `PARTS`, float64 `[n, 2]`: 0 at the median of validation, 1 at 99 %.
+        """Scores images by each of `PARTS`: 0 at the median of validation, 1 at 99 %.
 
         Arguments:
           pixels: preprocessed images uint8 `[n, S, S]`.
           features: penultimate features `[n, channels]`.
+
+        Returns:
+          float64 `[n, 2]`.
         """
         found = _values(pixels, features)
         return np.stack([self._scaled(part, found[part]) for part in PARTS], 1)
 
     def score(self, pixels: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """How unlike the training images `[n]` are; above `threshold` they are flagged."""
+        """Scores images by the larger of `parts`, `[n]`; above `threshold` they are flagged."""
         return self.parts(pixels, features).max(1)
 
     def reason(self, pixels: np.ndarray, parts: np.ndarray) -> str:
-        """Why an image is flagged, in words; "" where it is not.
+        """Says in words why an image is flagged; "" if it is not.
 
         Arguments:
           pixels: one preprocessed image uint8 `[S, S]`.
@@ -138,7 +139,7 @@ class Guard:
         return f"unlike the training images in {PARTS[int(np.argmax(parts))]}"
 
     def to_bytes(self) -> bytes:
-        """The content of `guard.safetensors`."""
+        """Serialises the guard for `guard.safetensors`."""
         arrays = {"threshold": np.array([self.threshold])}
         for part in PARTS:
             arrays |= {f"{part}/{k}": v for k, v in vars(self.models[part]).items()}
@@ -147,9 +148,9 @@ class Guard:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Guard":
-        """What `to_bytes` wrote.
+        """Reads what `to_bytes` wrote.
 
-        Errors:
+        Raises:
           KeyError, ValueError, safetensors.SafetensorError: it is something else.
         """
         arrays = safetensors.numpy.load(content)
@@ -170,7 +171,7 @@ class Guard:
 
     @property
     def channels(self) -> int:
-        """How many penultimate features it knows."""
+        """Number of penultimate features."""
         return len(self.models["content"].mean)
 
     def _scaled(self, part: str, values: np.ndarray) -> np.ndarray:
@@ -179,7 +180,11 @@ class Guard:
 
 
 def thumbnails(pixels: np.ndarray) -> np.ndarray:
-    """Images `[n, S, S]` at 16 x 16, of mean 0 and deviation 1: float32 `[n, 256]`; 0 if blank."""
+    """Shrinks images `[n, S, S]` to 16 x 16 of mean 0 and deviation 1 (0 if blank).
+
+    Returns:
+      float32 `[n, 256]`.
+    """
     small = np.stack([
         cv2.resize(np.ascontiguousarray(one), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
         for one in pixels

@@ -1,4 +1,4 @@
-"""Writes the model of a bundle in one of the formats, and beside it what its outputs mean."""
+"""Writes the model of a bundle in one of the formats, with a description of its outputs."""
 
 import json
 import pathlib
@@ -19,10 +19,10 @@ def write(
       bundle: with the model.
       format_: of `FORMATS`.
       out: file, or folder of a savedmodel, to write.
-      python: interpreter of an environment with TensorFlow, for a savedmodel.
+      python: interpreter that has TensorFlow, for a savedmodel.
 
     Returns:
-      what is to say of the file, such as the difference that was measured; and the JSON beside it.
+      Facts about the file, such as the measured difference; and the path of the description.
 
     Raises:
       UserError: the format cannot hold the model.

@@ -1,4 +1,4 @@
-"""The function of a bundle that is exported, its inputs, and the description of its outputs."""
+"""Makes the function to export of a bundle, its inputs, and the description of its outputs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,11 +15,11 @@ def exported(bundle: Bundle, dtype: Any = None) -> tuple[Callable, dict[str, tup
 
     Arguments:
       bundle: of either task.
-      dtype: of the computation; None: that of the training.
+      dtype: of the computation; None: as in training.
 
     Returns:
-      A function of the inputs in order, which returns a dict of outputs; and for each input its
-      shape, without the batch, and dtype.
+      A function of the inputs in order that returns a dict of outputs; and the shape, without the
+      batch, and dtype of each input.
     """
     model = bundle.model if dtype is None else bundle.model.clone(dtype=dtype)
     variables = bundle.variables
@@ -40,7 +40,7 @@ def exported(bundle: Bundle, dtype: Any = None) -> tuple[Callable, dict[str, tup
 
 
 def symbolic(shapes: dict[str, tuple]) -> list[jax.ShapeDtypeStruct]:
-    """The inputs with a batch of any size, `b`."""
+    """Makes the inputs with a batch of any size, `b`."""
     (batch,) = jax.export.symbolic_shape("b")
     return [
         jax.ShapeDtypeStruct((batch, *shape), jnp.dtype(dtype)) for shape, dtype in shapes.values()
@@ -48,7 +48,7 @@ def symbolic(shapes: dict[str, tuple]) -> list[jax.ShapeDtypeStruct]:
 
 
 def examples(shapes: dict[str, tuple], batch: int, seed: int = 0) -> list[np.ndarray]:
-    """Draws random inputs, to compare a file with its bundle."""
+    """Draws random inputs to compare a file with its bundle."""
     rng = np.random.default_rng(seed)
     made = []
     for shape, dtype in shapes.values():
@@ -62,19 +62,19 @@ def examples(shapes: dict[str, tuple], batch: int, seed: int = 0) -> list[np.nda
 
 
 def difference(left: dict, right: dict) -> float:
-    """The largest absolute difference of outputs of the same names."""
+    """Computes the largest absolute difference of outputs of the same names."""
     pairs = [[np.asarray(side[name], np.float64) for side in (left, right)] for name in left]
     return max(float(np.abs(one - other).max()) for one, other in pairs)
 
 
 def relative_difference(wanted: dict, given: dict) -> float:
-    """The largest difference, over the largest value where that is above 1."""
+    """Computes the largest difference, relative to the largest value if that is above 1."""
     largest = max(float(np.abs(value).max()) for value in wanted.values())
     return difference(wanted, given) / max(1.0, largest)
 
 
 def described(bundle: Bundle) -> dict[str, Any]:
-    """Describes the outputs, with JSON types only: classes, preprocessing, calibration."""
+    """Describes the outputs in JSON types: classes, preprocessing, calibration."""
     facts = bundle.facts
     return {
         "bundle": bundle.digest, "task": bundle.task, "model": bundle.model_name,

@@ -12,22 +12,15 @@ from jaxcxr.deploy.bundle.bundled_model import Bundle
 from jaxcxr.deploy.export import function
 from jaxcxr.errors import RunError, UserError
 
-TOLERANCE = 1e-4  # largest difference from the bundle's outputs, relative to the largest of them
+TOLERANCE = 1e-4  # most difference from the bundle's outputs, relative to the largest of them
 
 
 def write(bundle: Bundle, out: pathlib.Path) -> dict[str, Any]:
-    """Writes the file and compares what onnxruntime makes of it with the bundle.
-
-    Arguments:
-      bundle: of either task.
-      out: the file.
-
-    Returns:
-      facts about the file.
+    """Writes the file if its outputs in onnxruntime agree with the bundle; returns facts about it.
 
     Raises:
-      UserError: onnx is not installed, or the model computes what has no translation.
-      RunError: the file does not compute what the bundle does; it is not written.
+      UserError: onnx is not installed, or a computation of the model has no translation.
+      RunError: the outputs differ; nothing is written.
     """
     for name in ("onnx", "onnxruntime"):
         if importlib.util.find_spec(name) is None:
@@ -47,7 +40,7 @@ def write(bundle: Bundle, out: pathlib.Path) -> dict[str, Any]:
     found = {batch: _difference(content, compute, shapes, batch) for batch in (1, 3)}
     if not max(found.values()) <= TOLERANCE:
         raise RunError(
-            f"onnxruntime computes other outputs than the bundle (relative difference "
+            f"the outputs of onnxruntime differ from those of the bundle (relative difference "
             f"{max(found.values()):.2g}); nothing was written."
         )
     out.write_bytes(content)

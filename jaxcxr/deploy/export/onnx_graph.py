@@ -1,8 +1,8 @@
 """Translates a JAX function into an ONNX graph, equation by equation of its jaxpr.
 
 The function is traced with a symbolic batch, so that the graph accepts any. Equations of constants
-alone are computed here (weights are folded with their BatchNorm scales, for instance). Broadcasts
-are left to ONNX's elementwise operators where these do the same.
+are folded (such as weights with BatchNorm scales). Broadcasts are left to ONNX's elementwise
+operators where these do the same.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from jaxcxr.errors import UserError
 
 OPSET = 18
 IR_VERSION = 9
-_FOLDED = 2**16  # elements up to which a broadcast of constants is computed here
+_FOLDED = 2**16  # most elements of a broadcast of constants that is folded
 
 
 @dataclasses.dataclass(eq=False)
@@ -27,10 +27,10 @@ class Value:
     """A tensor of the graph, or a constant that may become one.
 
     Attributes:
-      shape: as JAX has it; dimensions may be symbolic.
-      dtype: NumPy's.
-      name: in the graph; "" of a constant that nothing has needed yet.
-      constant: its value where it is known.
+      shape: in JAX; dimensions may be symbolic.
+      dtype: of NumPy.
+      name: in the graph; "" for a constant not used yet.
+      constant: the value if known.
       have: shape of the tensor called `name`, which broadcasts to `shape`.
     """
 
@@ -42,19 +42,19 @@ class Value:
 
     @property
     def whole(self) -> bool:
-        """Whether the tensor in the graph has the shape that JAX says."""
+        """Whether the tensor in the graph has the shape it has in JAX."""
         return self.constant is not None or tuple(self.have) == tuple(self.shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class Primitives:
-    """How each primitive of JAX is translated, by its name.
+    """Translations of the primitives of JAX, by name.
 
-    A translation is called as `(graph, equation, values)` and returns the values of the equation.
+    A translation takes `(graph, equation, values)` and returns the values of the equation.
 
     Attributes:
-      inlined: primitives that hold a function, or leave their values as they are.
-      operators: all others; computed here where their values are constants.
+      inlined: of primitives that hold a function or pass their values on.
+      operators: of all others, which are folded if their values are constants.
     """
 
     inlined: Mapping[str, Callable]
@@ -62,11 +62,7 @@ class Primitives:
 
 
 class Graph:
-    """Collects nodes and constants.
-
-    Arguments:
-      primitives: the translations to use.
-    """
+    """Collects nodes and constants, translated by `primitives`."""
 
     def __init__(self, primitives: Primitives):
         self._primitives = primitives
@@ -102,20 +98,20 @@ class Graph:
         self._source = name
 
     def batch(self) -> str:
-        """Name of the size of the batch, int64 `[1]`."""
+        """Returns the name of the size of the batch, int64 `[1]`."""
         if not self._batch:
             shape = self.node("Shape", self._source)
             self._batch = self.node("Gather", shape, self.integers([0]), axis=0)
         return self._batch
 
     def ref(self, value: Value) -> str:
-        """Name of a value as it is in the graph, perhaps not yet broadcast."""
+        """Returns the name of a value as it is in the graph, perhaps not yet broadcast."""
         if not value.name:
             value.name = self.constant(value.constant)
         return value.name
 
     def full(self, value: Value) -> str:
-        """Name of a value in its own shape."""
+        """Returns the name of a value in its own shape."""
         if value.whole:
             return self.ref(value)
         value.name = self.node("Expand", value.name, self.sizes(value.shape))
@@ -123,7 +119,7 @@ class Graph:
         return value.name
 
     def sizes(self, shape: Sequence) -> str:
-        """Name of a shape, int64 `[rank]`, in which the batch may stand as it is."""
+        """Returns the name of a shape, int64 `[rank]`, which may contain the batch."""
         if all(isinstance(size, int) for size in shape):
             return self.integers(shape)
         parts = []
@@ -134,29 +130,25 @@ class Graph:
         return self.node("Concat", *parts, axis=0)
 
     def value(self, name: str, var: Any) -> Value:
-        """A value that a node computed, of the shape and type of a variable of the jaxpr."""
+        """Makes the value of a node from its variable in the jaxpr."""
         return Value(tuple(var.aval.shape), var.aval.dtype, name, None, tuple(var.aval.shape))
 
     def evaluate(self, jaxpr: Any, consts: Sequence, inputs: Sequence[Value]) -> list[Value]:
-        """Adds the equations of a jaxpr.
+        """Adds the equations of an open jaxpr and returns its outputs.
 
         Arguments:
-          jaxpr: an open one.
-          consts: its constants, arrays or values.
-          inputs: its inputs.
-
-        Returns:
-          its outputs.
+          jaxpr: without constants bound.
+          consts: arrays or values.
+          inputs: of the jaxpr.
 
         Raises:
           UserError: a primitive has no translation.
         """
         known = dict(zip(jaxpr.invars, inputs, strict=True))
 
-        def read(atom) -> Value:
-            if isinstance(atom, core.Literal):
-                return constant(np.asarray(atom.val, atom.aval.dtype))
-            return known[atom]
+        def read(atom: Any) -> Value:
+            literal = isinstance(atom, core.Literal)
+            return constant(np.asarray(atom.val, atom.aval.dtype)) if literal else known[atom]
 
         known |= {
             var: value if isinstance(value, Value) else constant(np.asarray(value))
@@ -185,19 +177,16 @@ def model(
     function: Callable, inputs: Sequence[jax.ShapeDtypeStruct], names: Sequence[str],
     primitives: Primitives,
 ) -> onnx.ModelProto:
-    """Translates a function.
+    """Translates a function into a model whose outputs are sorted by name.
 
     Arguments:
       function: of the inputs, returns a dict of arrays.
       inputs: shapes and dtypes; the first axis of each is the batch, `b`.
       names: of the inputs.
-      primitives: the translations to use.
-
-    Returns:
-      The model, its outputs in the order of their names.
+      primitives: translations to use.
 
     Raises:
-      UserError: the function computes what ONNX or `primitives` cannot.
+      UserError: a computation has no translation.
     """
     traced = jax.jit(function).trace(*inputs)
     closed, tree = traced.jaxpr, traced.out_info
@@ -222,7 +211,7 @@ def model(
 
 
 def constant(array: np.ndarray) -> Value:
-    """A known value."""
+    """Makes a known value."""
     return Value(tuple(array.shape), array.dtype, "", array, tuple(array.shape))
 
 

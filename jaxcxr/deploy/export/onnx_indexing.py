@@ -1,4 +1,4 @@
-"""Translates slices, gathers and scatters at constant places into operators of ONNX."""
+"""Translates slices, gathers and scatters at constant indices into operators of ONNX."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ def sliced(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
 
 
 def _cut(graph: Graph, name: str, shape, starts, ends, steps) -> str:
-    """Slices along the axes that a slice shortens."""
+    """Slices along the axes that become shorter."""
     axes = [
         axis for axis, size in enumerate(shape)
         if not (str(ends[axis]) == str(size) and str(starts[axis]) == "0" and steps[axis] == 1)
@@ -27,17 +27,17 @@ def _cut(graph: Graph, name: str, shape, starts, ends, steps) -> str:
         return name
     numbers = [[each[axis] for axis in axes] for each in (starts, ends)]
     if not all(isinstance(number, int | np.integer) for each in numbers for number in each):
-        raise UserError("ONNX export: the model takes a part of the batch.")
+        raise UserError("ONNX export: the model slices the batch.")
     return graph.node("Slice", name, *map(graph.integers, numbers), graph.integers(axes),
                       graph.integers([steps[axis] for axis in axes]))
 
 
 def gathered(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
-    """Translates gathers at constant places, as indexing by numbers and by steps makes them."""
+    """Translates gathers at constant indices, such as of `x[:, 3]` and `x[:, ::2]`."""
     p, value = equation.params, values[0]
     numbers, where = p["dimension_numbers"], values[1].constant
     if where is None or numbers.operand_batching_dims:
-        raise UserError("ONNX export: the model gathers at places that it computes.")
+        raise UserError("ONNX export: the model gathers at computed indices.")
     if where.ndim > 1:
         return [graph.value(_grid(graph, value, p, where), equation.outvars[0])]
     starts = [0] * len(value.shape)
@@ -66,7 +66,7 @@ def _grid(graph: Graph, value: Value, p: Any, where: np.ndarray) -> str:
         axis: [j for j in free if np.ptp(where[..., d], axis=j).any()]
         for d, axis in enumerate(axes)
     }
-    # Those that vary choose their axis of the grid first; for the others any is right.
+    # Axes whose indices vary take their axis of the grid first; the others may take any.
     for d, axis in sorted(enumerate(axes), key=lambda pair: not varying[pair[1]]):
         place = (varying[axis] or free)[0]
         if len(varying[axis]) > 1 or place not in free:
@@ -82,11 +82,11 @@ def _grid(graph: Graph, value: Value, p: Any, where: np.ndarray) -> str:
 
 
 def scatter_added(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
-    """Adds a block at a constant place, as `x.at[:, 1:].add(y)` does."""
+    """Translates adding a block at constant indices, such as `x.at[:, 1:].add(y)`."""
     numbers, (whole, index, block) = equation.params["dimension_numbers"], values
     rank, where = len(whole.shape), index.constant
     if where is None or where.ndim != 1 or numbers.update_window_dims != tuple(range(rank)):
-        raise UserError("ONNX export: the model adds at places that it computes.")
+        raise UserError("ONNX export: the model adds at computed indices.")
     low = [0] * rank
     for axis, place in zip(numbers.scatter_dims_to_operand_dims, where.tolist(), strict=True):
         low[axis] = int(place)

@@ -18,7 +18,7 @@ def _elementwise(operator: str, graph: Graph, equation: Any, values: Sequence[Va
 
 
 def _of_elements(graph: Graph, equation: Any, values: Sequence[Value], name: str) -> Value:
-    """The output of an elementwise node: as large as its inputs are together, not yet broadcast."""
+    """Makes the output of an elementwise node, broadcast as far as its inputs are."""
     (var,) = equation.outvars
     shape = tuple(var.aval.shape)
     marks = np.broadcast_shapes(*(_marked(value.have) for value in values))
@@ -27,7 +27,7 @@ def _of_elements(graph: Graph, equation: Any, values: Sequence[Value], name: str
 
 
 def _marked(have: tuple) -> tuple[int, ...]:
-    """1 where an axis is still to be broadcast, 2 elsewhere: symbolic sizes broadcast too."""
+    """Marks axes still to be broadcast by 1 and others by 2, so that symbolic sizes broadcast."""
     return tuple(1 if isinstance(size, int) and size == 1 else 2 for size in have)
 
 
@@ -51,7 +51,7 @@ def _cast(graph: Graph, names: list[str], equation: Any) -> str:
 
 def _select(graph: Graph, names: list[str], equation: Any) -> str:
     if equation.invars[0].aval.dtype != np.bool_ or len(names) != 3:
-        raise UserError("ONNX export: the model selects among several cases by a number.")
+        raise UserError("ONNX export: the model selects among more than two cases.")
     return graph.node("Where", names[0], names[2], names[1])
 
 
@@ -71,8 +71,8 @@ def _inlined(key: str) -> Callable:
 def _scan(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
     """Unrolls a loop."""
     p, body = equation.params, equation.params["jaxpr"]
-    # A loop takes constants, what it carries and rows, and gives what it carries and rows. Rows
-    # have one axis more outside; the numbers of each have other names in other versions of JAX.
+    # A loop takes constants, a carry and rows, and returns a carry and rows. Rows are counted by
+    # their additional axis outside: JAX's own counts change names between versions.
     carry = len(equation.outvars) - _rows(equation.outvars, body.jaxpr.outvars)
     first = len(values) - _rows(equation.invars, body.jaxpr.invars)
     fixed, carried, rows = values[: first - carry], values[first - carry : first], values[first:]
@@ -93,7 +93,7 @@ def _scan(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
 
 
 def _rows(outside: Sequence[Any], inside: Sequence[Any]) -> int:
-    """Number of variables of a loop that have one axis more than those of its body."""
+    """Counts the variables of a loop that have one more axis than those of its body."""
     return sum(
         len(one.aval.shape) > len(other.aval.shape)
         for one, other in zip(outside, inside, strict=True)
@@ -101,7 +101,7 @@ def _rows(outside: Sequence[Any], inside: Sequence[Any]) -> int:
 
 
 def _row(graph: Graph, value: Value, index: int) -> Value:
-    """Row `index` of a value that a loop goes through."""
+    """Takes row `index` of a value that a loop scans."""
     if value.constant is not None:
         return constant(value.constant[index])
     name = graph.node("Gather", graph.full(value), graph.constant(index, np.int64), axis=0)
@@ -127,7 +127,7 @@ def _broadcast(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Val
 def _reshape(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
     (var,) = equation.outvars
     if equation.params.get("dimensions") is not None:
-        raise UserError("ONNX export: the model reshapes in another order than that of memory.")
+        raise UserError("ONNX export: the model reshapes in another order than row-major.")
     sizes = [size if isinstance(size, int) else -1 for size in var.aval.shape]
     if sizes.count(-1) > 1:
         raise UserError("ONNX export: the model spreads the batch over several axes.")
@@ -251,7 +251,7 @@ def _pooled(operator: str) -> Callable:
             raise UserError("ONNX export: the model pools over the batch or the channels.")
         inner = range(1, rank - 1)
         image = graph.node("Transpose", graph.full(values[0]), perm=[0, rank - 1, *inner])
-        options = {
+        options: dict[str, Any] = {
             "kernel_shape": [window[a] for a in inner], "strides": [steps[a] for a in inner],
             "pads": [sides[a][0] for a in inner] + [sides[a][1] for a in inner],
         }

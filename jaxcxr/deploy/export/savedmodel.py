@@ -1,7 +1,7 @@
 """Writes the StableHLO of a bundle as a SavedModel, by a Python that has TensorFlow.
 
-Nothing of jaxcxr imports TensorFlow: `tensorflow_program.py` runs in a process of its own, with
-the Python given, which need not have JAX.
+jaxcxr never imports TensorFlow: `tensorflow_program.py` runs in another process, whose Python need
+not have JAX.
 """
 
 import json
@@ -25,19 +25,16 @@ _SECONDS = 600
 
 
 def write(bundle: Bundle, out: pathlib.Path, python: str) -> dict[str, Any]:
-    """Writes the folder and compares what TensorFlow makes of it with the bundle.
+    """Writes the folder if its outputs agree with the bundle; returns facts about it.
 
     Arguments:
       bundle: of either task.
-      out: the folder, which does not exist.
-      python: an interpreter that has TensorFlow.
-
-    Returns:
-      facts about it.
+      out: new folder.
+      python: interpreter that has TensorFlow.
 
     Raises:
-      UserError: the Python has no TensorFlow, or the folder is there already.
-      RunError: TensorFlow failed, or computes something else.
+      UserError: the Python has no TensorFlow, or the folder exists.
+      RunError: TensorFlow failed, or its outputs differ; nothing is written.
     """
     if out.exists():
         raise UserError(f"{out} exists; a SavedModel is a new folder, give another --out.")
@@ -50,7 +47,7 @@ def write(bundle: Bundle, out: pathlib.Path, python: str) -> dict[str, Any]:
         difference = function.relative_difference(wanted, given)
         if not difference <= TOLERANCE:
             raise RunError(
-                f"TensorFlow computes other outputs than the bundle (relative difference "
+                f"the outputs of TensorFlow differ from those of the bundle (relative difference "
                 f"{difference:.2g}); nothing was written."
             )
     except RunError:
@@ -64,7 +61,7 @@ def write(bundle: Bundle, out: pathlib.Path, python: str) -> dict[str, Any]:
 
 
 def _made(python: str, out, made, shapes, inputs, wanted) -> dict[str, np.ndarray]:
-    """Has the folder written; returns what it gives for the inputs."""
+    """Writes the folder in another process and returns its outputs for the inputs."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         (folder / "module.bin").write_bytes(made.mlir_module_serialized)

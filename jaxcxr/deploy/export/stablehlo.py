@@ -1,4 +1,4 @@
-"""Writes StableHLO with a symbolic batch, by jax.export; the file holds the weights too."""
+"""Writes StableHLO with a symbolic batch, by jax.export; the file includes the weights."""
 
 import pathlib
 from collections.abc import Callable
@@ -35,14 +35,7 @@ def lowered(bundle: Bundle) -> tuple[Any, Callable, dict[str, tuple]]:
 
 
 def write(bundle: Bundle, out: pathlib.Path) -> dict[str, Any]:
-    """Writes the file and compares what it computes with the bundle.
-
-    Arguments:
-      bundle: of either task.
-      out: the file.
-
-    Returns:
-      facts about the file.
+    """Writes the file, compares its outputs with the bundle and returns facts about it.
 
     Raises:
       UserError: the model cannot be written for a batch of any size.

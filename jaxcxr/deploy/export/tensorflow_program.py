@@ -2,9 +2,9 @@
 
     python -P jaxcxr/deploy/export/tensorflow_program.py FOLDER OUT
 
-Imports nothing of jaxcxr or JAX, so that any Python that has TensorFlow can run it. FOLDER holds
-`module.bin`, what to do in `spec.json`, and example inputs in `inputs.npz`; the outputs that the
-loaded OUT gives for them go into `outputs.npz`.
+Imports neither jaxcxr nor JAX, so that any Python that has TensorFlow can run it. FOLDER holds
+`module.bin`, its signature in `spec.json`, and example inputs in `inputs.npz`; the outputs of the
+loaded OUT for them are written to `outputs.npz`.
 """
 
 import json

@@ -1,9 +1,9 @@
-"""Writes the weights of a model in the names and layouts of another library.
+"""Writes the weights of a model in the names and layouts of torchvision or timm.
 
-What `torch.load_state_dict(strict=True)` takes: torchvision's `resnet*` and `densenet121`, timm's
-`vit_*` with `num_classes` as many as the classes. The first convolution of one channel becomes
-three equal thirds, which on three identical channels is the same function. A head with a hidden
-layer becomes `fc.0` and `fc.3`, those of `nn.Sequential(Linear, ReLU, Dropout, Linear)`.
+`load_state_dict(strict=True)` of torchvision's `resnet*` and `densenet121` and of timm's `vit_*`
+accepts them, with `num_classes` the number of classes. The first convolution of one channel becomes
+three equal thirds, the same function of three identical channels. A head with a hidden layer
+becomes `fc.0` and `fc.3` of `nn.Sequential(Linear, ReLU, Dropout, Linear)`.
 """
 
 import pathlib
@@ -23,10 +23,10 @@ from jaxcxr.models.weights.layouts import Layout
 def state_dict(
     variables: Mapping[str, Any], model_name: str, hidden_head: bool = False
 ) -> dict[str, np.ndarray]:
-    """Converts weights to torch's names and layouts.
+    """Converts weights to the names and layouts of torch.
 
     Arguments:
-      variables: of the model, blocks by number.
+      variables: of the model, its loop over layers unrolled.
       model_name: of `registry.MODELS`.
       hidden_head: whether the head has a hidden layer.
 
@@ -35,11 +35,11 @@ def state_dict(
 
     Raises:
       UserError: the model has no layout of torch.
-      ValueError: a weight has no place there.
+      ValueError: the layout has no place for a weight.
     """
     found = {}
     for name, array in _layout(model_name).tensors(flat_weights(variables), hidden_head).items():
-        # safetensors writes memory as it lies.
+        # safetensors ignores strides.
         found[name] = np.ascontiguousarray(array.astype(np.float32))
         if name.endswith("running_mean"):
             found[name.replace("running_mean", "num_batches_tracked")] = np.zeros((), np.int64)
@@ -47,14 +47,7 @@ def state_dict(
 
 
 def write(bundle: Bundle, out: pathlib.Path) -> dict[str, Any]:
-    """Writes the weights of a bundle.
-
-    Arguments:
-      bundle: of radiographs.
-      out: the file.
-
-    Returns:
-      facts about the file.
+    """Writes the weights of a bundle of radiographs and returns facts about the file.
 
     Raises:
       UserError: no library has the model.
@@ -76,7 +69,7 @@ def write(bundle: Bundle, out: pathlib.Path) -> dict[str, Any]:
 
 
 def _advice(layout: Layout, bundle: Bundle, options: Any) -> dict[str, str]:
-    """Python that makes the model there, and its head where that is not the library's."""
+    """Writes Python that makes the model, and its head if that is not the library's."""
     classes = len(bundle.classes)
     facts = {
         **options.to_dict(), "name": bundle.model_name, "classes": classes,
@@ -88,7 +81,7 @@ def _advice(layout: Layout, bundle: Bundle, options: Any) -> dict[str, str]:
 
 
 def _layout(model_name: str) -> Layout:
-    """The layout for export that the model's class declares."""
+    """Returns the export layout that the class of the model declares."""
     layout = _exported(model_name)
     if layout is None:
         known = ", ".join(name for name in registry.MODELS if _exported(name))

@@ -1,4 +1,4 @@
-"""Trained models of poses at work: 3D poses of people of a video, from a run or a bundle.
+"""Lifts 2D keypoints of people in a video to 3D poses, by a run or a bundle.
 
 The prepared data of the run are not needed.
 """
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class Lifter:
-    """A trained model of poses: the best checkpoint of a run, or a bundle.
+    """A trained model of poses.
 
     Arguments:
-      source: folder of the run; or the bundle, or its file.
+      source: folder of a run, whose best checkpoint is taken; or a bundle, or its file.
 
     Raises:
       UserError: no run, no checkpoint, a damaged bundle, or a model of another task.
@@ -73,17 +73,12 @@ class Lifter:
 
     @property
     def description(self) -> str:
-        """The run in one line."""
+        """Describes the model in one line."""
         return (f"{self.about['model']} of {self.about['run']}, checkpoint of step {self._step}, "
                 f"windows of {self._frames} frames at {self._fps:g} fps")
 
     def lift(self, video: Video, tracks: Sequence[Track]) -> list[Person]:
-        """3D poses of people of a video.
-
-        Arguments:
-          video: their video.
-          tracks: which of its people.
-        """
+        """Lifts the `tracks` of a video to 3D poses."""
         from jaxcxr.train import loop
 
         sequences = [
@@ -117,7 +112,7 @@ def _of_another_task(path: pathlib.Path, task: str) -> str:
 
 
 def _windows(sequences, config):
-    """Windows that overlap by half; of models that lift the middle frame, one for each frame."""
+    """Cuts windows that overlap by half; for models of the middle frame, one around each frame."""
     from jaxcxr.pose.sources import clips
 
     frames = config.data.frames
@@ -127,7 +122,7 @@ def _windows(sequences, config):
 
 
 def _enlarged(lifted, nominal_scale) -> dict[str, list[np.ndarray]]:
-    """Poses in a unit of the image, and their uncertainty, in nominal metres; no root."""
+    """Scales poses and their uncertainty from units of the image to nominal metres; drops root."""
     scales = [nominal_scale(joints) for joints in lifted["joints"]]
     return {
         name: [part * scale.reshape(-1, *[1] * (part.ndim - 1))
@@ -137,14 +132,14 @@ def _enlarged(lifted, nominal_scale) -> dict[str, list[np.ndarray]]:
 
 
 def _joined(values: np.ndarray, source) -> list[np.ndarray]:
-    """Values of windows as one array for each sequence."""
+    """Joins values of windows into one array for each sequence."""
     if values.shape[1] == 1 < source.frames:
         return source.stitch(values)
     return source.cross_fade(values)
 
 
 def _inputs(track: Track, video: Video, training_fps: float) -> np.ndarray:
-    """Screen coordinates and confidence `[training frames, 17, 3]`."""
+    """Makes screen coordinates with confidence, `[training frames, 17, 3]`."""
     keypoints, confidence = frame_rates.resample_keypoints(
         track.keypoints, track.confidence, video.fps, training_fps
     )
@@ -164,7 +159,7 @@ def _sequence(number: int, inputs: np.ndarray, fps: float):
 
 
 def _placed(run_, bundle):
-    """Variables of a bundle, whole on every device."""
+    """Copies the variables of a bundle to every device."""
     import jax
 
     from jaxcxr.deploy.bundle.bundled_model import check_shapes

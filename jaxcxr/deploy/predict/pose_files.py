@@ -1,4 +1,4 @@
-"""Lifts files of 2D keypoints and writes the poses."""
+"""Lifts files of 2D keypoints and writes the 3D poses."""
 
 import pathlib
 import time
@@ -25,20 +25,20 @@ def lift_files(
     people: Sequence[str] | None = None,
     symmetric: bool = False,
 ) -> None:
-    """Lifts every file, writes its poses and says a line for each.
+    """Lifts every file and writes its poses.
 
     Arguments:
       lifter: the model.
-      paths: files and folders that `keypoint_files.read` reads.
-      out: the folder to write to, which exists.
+      paths: files and folders for `keypoint_files.read`.
+      out: existing folder to write to.
       formats: of `prediction_files.FORMATS`.
       say: gets a line for each file.
       fps, size, joints: as in `keypoint_files.read`.
-      people: only these; None: all.
-      symmetric: left and right bones of a `.bvh` of equal length.
+      people: names of those to lift; None: all.
+      symmetric: gives left and right bones of a `.bvh` equal lengths.
 
     Raises:
-      RunError: some of the files could not be used; all others were lifted and written.
+      RunError: some files could not be used; all others were lifted and written.
     """
     names, failed = prediction_files.Names(), 0
     say(lifter.description)
@@ -73,7 +73,7 @@ def _write(
     out: pathlib.Path, stem: str, video: Video, people: Sequence[Person], formats: Sequence[str],
     symmetric: bool, lifter: Lifter,
 ) -> list[str]:
-    """Writes the files of a video; a line for each."""
+    """Writes the files of a video; returns a line for each."""
     lines = []
     if "npz" in formats:
         path = out / f"{stem}.npz"

@@ -1,8 +1,8 @@
-"""Findings in a radiograph as a DICOM Structured Report (TID 1500), through highdicom.
+"""Writes the findings in a radiograph as a DICOM Structured Report (TID 1500), by highdicom.
 
-Each class is a group of its own: its probability, and whether it is said to be there. Findings have
-SNOMED CT codes where pydicom's tables of the standard hold one that means the same, else codes of
-the private scheme `SCHEME`. Patient, study and the image are those of the DICOM file.
+Each class is a group with its probability and whether it is present or absent. Findings have
+SNOMED CT codes where pydicom's tables of the standard hold an equivalent, else codes of the private
+scheme `SCHEME`. Patient, study and image are those of the DICOM file.
 """
 
 import importlib.util
@@ -43,20 +43,20 @@ def write(
     """Writes the report of one radiograph.
 
     Arguments:
-      path: the file to write.
-      image: its DICOM file.
+      path: file to write.
+      image: DICOM file of the radiograph.
       values: class -> (probability, threshold).
       model: `name` and `digest` of the model.
 
     Raises:
-      UserError: the file's header lacks what a report must refer to, or cannot be written.
+      UserError: the header lacks what a report must refer to, or the report cannot be written.
     """
     from highdicom import UID, sr
 
     dataset = pydicom.dcmread(image, stop_before_pixels=True, force=True)
     try:
         with warnings.catch_warnings():
-            # Names of patients are taken as the file has them, odd ones too.
+            # Names of patients are kept as the file has them, even malformed.
             warnings.filterwarnings("ignore", module=r"highdicom|pydicom")
             report = sr.ComprehensiveSR(
                 evidence=[dataset], content=_content(sr, UID, dataset, values, model),

@@ -1,4 +1,4 @@
-"""Writes what a bundle finds in files of radiographs: rows, structured reports, heatmaps."""
+"""Writes the predictions for files of radiographs: rows, structured reports, heat maps."""
 
 import collections
 import json
@@ -12,6 +12,8 @@ import numpy as np
 from jaxcxr.data.progress import Progress
 from jaxcxr.deploy.bundle.bundled_model import Bundle
 from jaxcxr.deploy.predict import xray_predictor, xray_rows
+from jaxcxr.deploy.predict.xray_predictor import Reading
+from jaxcxr.deploy.predict.xray_rows import XrayPrediction
 from jaxcxr.errors import RunError, UserError
 from jaxcxr.pose.formats import prediction_files
 from jaxcxr.xray.explain import cases as case_pictures
@@ -34,17 +36,17 @@ def predict_files(
     Arguments:
       bundle: of radiographs.
       paths: as `xray_predictor.find` returns them.
-      out: the folder to write to, which exists.
+      out: existing folder to write to.
       formats: of `xray_rows.FORMATS`.
-      say: gets a line for each thing to know.
-      heatmaps: method that draws where the model looks, "auto", or "" for none.
-      refuse: no findings for what is flagged as no frontal chest radiograph.
+      say: gets lines of progress.
+      heatmaps: method of heat maps, "auto", or "" for none.
+      refuse: gives no findings for flagged images.
       batch: images at once.
       threads: that read; 0: one per core.
 
     Raises:
       UserError: a method that does not explain the model, or a package that is not installed.
-      RunError: some of the files could not be read; all others were predicted and written.
+      RunError: some files could not be read; all others were predicted and written.
     """
     sinks: list[_Reports | _Heatmaps] = [_Reports(out, bundle)] if "sr" in formats else []
     if heatmaps:
@@ -84,7 +86,7 @@ def _write_summary(out: pathlib.Path, bundle: Bundle, counts, seconds: float) ->
     record = {
         "bundle": bundle.digest, "model": bundle.model_name, "training": bundle.facts["training"],
         "thresholds": dict(zip(bundle.classes, bundle.thresholds.tolist(), strict=True)),
-        "unusual_threshold": bundle.guard.threshold,
+        "unusual_threshold": bundle.fitted[1].threshold,
         "images": {state: counts[state] for state in xray_rows.STATES},
         "seconds": round(seconds, 3),
     }
@@ -92,7 +94,7 @@ def _write_summary(out: pathlib.Path, bundle: Bundle, counts, seconds: float) ->
 
 
 class _Reports:
-    """DICOM structured reports, one for each DICOM file that was not refused."""
+    """Writes a DICOM structured report for each DICOM file that was not refused."""
 
     def __init__(self, out: pathlib.Path, bundle: Bundle):
         from jaxcxr.deploy.predict import structured_report
@@ -104,7 +106,7 @@ class _Reports:
         self._written, self._others = 0, 0
         self._failed: list[str] = []
 
-    def add(self, part) -> None:
+    def add(self, part: Sequence[tuple[XrayPrediction, Reading]]) -> None:
         model = {"name": self._bundle.model_name, "digest": self._bundle.digest}
         for row, reading in part:
             if row.probabilities is None:
@@ -122,13 +124,13 @@ class _Reports:
                 self._failed.append(str(error))
 
     def summary(self) -> str:
-        others = f"; {self._others} files are no DICOM and have none" if self._others else ""
+        others = f"; none for {self._others} files that are not DICOM" if self._others else ""
         failed = "".join(f"\n    {text}" for text in self._failed)
         return f"{self._folder}: {self._written} structured reports{others}{failed}"
 
 
 class _Heatmaps:
-    """Pictures of where the model looks, one for each finding said to be there."""
+    """Draws a heat map for each predicted finding."""
 
     def __init__(self, out: pathlib.Path, bundle: Bundle, method: str, batch: int):
         self._bundle, self._batch = bundle, batch
@@ -146,7 +148,7 @@ class _Heatmaps:
         self._folder, self._names, self._written = out / "heatmaps", prediction_files.Names(), 0
         self._folder.mkdir(exist_ok=True)
 
-    def add(self, part) -> None:
+    def add(self, part: Sequence[tuple[XrayPrediction, Reading]]) -> None:
         cases = [
             (self._names.new(row.image), reading.pixels, np.flatnonzero(row.findings))
             for row, reading in part if row.findings is not None

@@ -1,9 +1,7 @@
 """Predicts findings in files of chest radiographs by a bundle, in one pass.
 
-Files are read and decoded by threads while the model computes; batches have one size, the last is
-padded, so that one compilation serves all. From PNG files to rows takes 1.08 times as long as the
-bare compiled model (`python -m tests.bench.predict_bench --rounds 15`, 512 files of 64 px on
-two cores: 0.922 times its images/s, 0.916 to 0.951).
+Threads read and decode files while the model computes. All batches have one size, the last is
+padded, so that the model compiles once.
 """
 
 import collections
@@ -12,9 +10,10 @@ import dataclasses
 import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import cv2
+import jax
 import numpy as np
 
 from jaxcxr.data.cores import usable_cores
@@ -24,11 +23,18 @@ from jaxcxr.deploy.predict.xray_rows import XrayPrediction
 from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.xray.images import image_files
 
+if TYPE_CHECKING:
+    from jaxcxr.xray.images.dicom import Header
+
 ENDINGS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp")
-_AHEAD = 3  # batches that are read ahead
+_AHEAD = 3  # batches to read ahead
 _XRAY = ("", "CR", "DX", "DR", "RG", "RF")
 _CHEST = ("", "CHEST", "THORAX", "LUNG", "CHESTABDOMEN", "RIB", "TSPINE")
 _GRAY = ("", "MONOCHROME1", "MONOCHROME2")
+
+
+# Pixels, and the outputs that the device computes for them.
+_Launched: TypeAlias = tuple[np.ndarray, tuple[jax.Array, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,26 +43,26 @@ class Reading:
 
     Attributes:
       path: of the file.
-      pixels: as the model wants them, uint8 `[S, S]`; None where it could not be read.
-      header: of a DICOM file, `data.dicom.Dicom`.
-      error: why it could not be read.
+      pixels: preprocessed for the model, uint8 `[S, S]`; None if the file could not be read.
+      header: of a DICOM file.
+      error: why the file could not be read.
     """
 
     path: str
     pixels: np.ndarray | None
-    header: Any = None
+    header: "Header | None" = None
     error: str = ""
 
 
 def find(inputs: Iterable[str]) -> list[str]:
-    """Image files of folders, patterns and files, in order, each once.
+    """Finds image files, in order, each once.
 
     Arguments:
-      inputs: files of any name; folders, of whose files, at any depth, those with an ending of
-        `ENDINGS` and DICOM files without one count; patterns such as `scans/**/*.dcm`.
+      inputs: files of any name; folders, searched at any depth for files with an ending of
+        `ENDINGS` and DICOM files without ending; patterns such as `scans/**/*.dcm`.
 
     Raises:
-      UserError: one does not exist, matches nothing or holds no image.
+      UserError: an input does not exist, matches nothing or holds no image.
     """
     found: dict[str, None] = {}
     for given in map(os.path.expanduser, inputs):
@@ -77,7 +83,7 @@ def find(inputs: Iterable[str]) -> list[str]:
 
 
 def read(path: str, bundle: Bundle) -> Reading:
-    """Reads a file; what is wrong with it becomes `error`."""
+    """Reads and preprocesses a file; a failure is told in `error`."""
     try:
         with open(path, "rb") as file:
             content = file.read()
@@ -85,9 +91,8 @@ def read(path: str, bundle: Bundle) -> Reading:
             return Reading(path, bundle.preprocess(image_files.decode_any(content)))
         from jaxcxr.xray.images import dicom
 
-        header = dicom.read(path)
-        pixels = bundle.preprocess(header.pixels)
-        return Reading(path, pixels, dataclasses.replace(header, pixels=None))
+        found = dicom.read(path)
+        return Reading(path, bundle.preprocess(found.pixels), found.header)
     except BadRecord as error:
         return Reading(path, None, error=str(error).removeprefix(f"{path}: "))
     except OSError as error:
@@ -100,27 +105,27 @@ def predicted(
     bundle: Bundle, paths: Sequence[str], batch: int = 32, threads: int = 0, *,
     refuse: bool = False,
 ) -> Iterator[list[tuple[XrayPrediction, Reading]]]:
-    """Rows of files in their order, about `batch` at a time.
+    """Predicts files in their order, about `batch` at a time.
 
     Arguments:
       bundle: of radiographs.
       paths: as `find` returns them.
       batch: images at once.
       threads: that read; 0: one per core.
-      refuse: no findings for what is flagged.
+      refuse: gives no findings for flagged images.
     """
-    waiting: collections.deque = collections.deque()
+    waiting: collections.deque[tuple[list[Reading], _Launched | None]] = collections.deque()
     for chunk in _chunks(_readings(bundle, paths, batch, threads), batch):
         # The device works on this chunk while the rows of the one before are made.
         waiting.append((chunk, _launched(bundle, chunk, batch)))
         if len(waiting) > 1:
-            yield rows(bundle, *waiting.popleft(), refuse)
+            yield rows(bundle, *waiting.popleft(), refuse=refuse)
     while waiting:
-        yield rows(bundle, *waiting.popleft(), refuse)
+        yield rows(bundle, *waiting.popleft(), refuse=refuse)
 
 
-def tag_remarks(header: Any) -> list[str]:
-    """What a DICOM header says against a frontal chest radiograph."""
+def tag_remarks(header: "Header | None") -> list[str]:
+    """Lists the tags of a DICOM header that contradict a frontal chest radiograph."""
     if header is None:
         return []
     part = "".join(filter(str.isalpha, header.body_part.upper()))
@@ -137,20 +142,21 @@ def _is_image(path: str) -> bool:
     if ending in ENDINGS:
         return True
     try:
-        # The last part of a DICOM identifier, which many files are called by, is no ending.
+        # DICOM files are often named by their identifier, whose last part is no ending.
         if not ending or ending[1:].isdigit():
             with open(path, "rb") as file:
                 return image_files.is_dicom(path, file.read(132))
     except OSError:
-        return True  # said in its row, when it is read
+        return True  # reading it will tell why in its row
     return False
 
 
 def _readings(bundle: Bundle, paths: Sequence[str], batch: int, threads: int) -> Iterator[Reading]:
-    """Readings in order; at most `_AHEAD` batches are kept in memory."""
+    """Reads files in order, at most `_AHEAD` batches ahead."""
     workers = threads or usable_cores()
+    pending: collections.deque[concurrent.futures.Future[Reading]] = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        rest, pending = iter(paths), collections.deque()
+        rest = iter(paths)
         try:
             while True:
                 while len(pending) < _AHEAD * batch and (path := next(rest, None)) is not None:
@@ -163,7 +169,7 @@ def _readings(bundle: Bundle, paths: Sequence[str], batch: int, threads: int) ->
 
 
 def _chunks(readings: Iterable[Reading], batch: int) -> Iterator[list[Reading]]:
-    """Readings in parts, each with up to `batch` that could be read, and as many that could not."""
+    """Groups readings: up to `batch` good ones in each part, and as many failed ones."""
     chunk: list[Reading] = []
     good = 0
     for reading in readings:
@@ -176,8 +182,8 @@ def _chunks(readings: Iterable[Reading], batch: int) -> Iterator[list[Reading]]:
         yield chunk
 
 
-def _launched(bundle: Bundle, chunk: Sequence[Reading], batch: int) -> tuple | None:
-    """Pixels of those that could be read, and the outputs that are being computed."""
+def _launched(bundle: Bundle, chunk: Sequence[Reading], batch: int) -> _Launched | None:
+    """Starts the model on the good readings of a part."""
     good = [reading.pixels for reading in chunk if reading.pixels is not None]
     if not good:
         return None
@@ -187,32 +193,32 @@ def _launched(bundle: Bundle, chunk: Sequence[Reading], batch: int) -> tuple | N
 
 
 def rows(
-    bundle: Bundle, chunk: Sequence[Reading], launched: tuple | None, refuse: bool
+    bundle: Bundle, chunk: Sequence[Reading], launched: _Launched | None, *, refuse: bool
 ) -> list[tuple[XrayPrediction, Reading]]:
-    """Each reading with its row.
+    """Makes the row of each reading.
 
     Arguments:
       bundle: of radiographs.
       chunk: readings.
-      launched: pixels uint8 `[n, S, S]` of the n that could be read, and what `bundle.forward`
-        gives for them, padded or not; None if n is 0.
-      refuse: no findings for what is flagged.
+      launched: pixels uint8 `[n, S, S]` of the n good readings, and the outputs of
+        `bundle.forward` for them, padded or not; None if n is 0.
+      refuse: gives no findings for flagged images.
     """
-    good = iter(())
+    _, guard = bundle.fitted
+    good: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]] = iter(())
     if launched:
         pixels, outputs = launched
         logits, features = (np.asarray(value)[: len(pixels)] for value in outputs)
         probabilities = bundle.probabilities(logits)
         findings = bundle.findings(probabilities)
-        parts = bundle.guard.parts(pixels, features)
-        good = zip(parts, probabilities, findings, strict=True)
+        good = zip(guard.parts(pixels, features), probabilities, findings, strict=True)
     found = []
     for reading in chunk:
         if reading.pixels is None:
             found.append((XrayPrediction(reading.path, "failed", reading.error), reading))
             continue
         part, probability, finding = next(good)
-        unlike = bundle.guard.reason(reading.pixels, part)
+        unlike = guard.reason(reading.pixels, part)
         reasons = [*tag_remarks(reading.header), *filter(None, [unlike])]
         refused = refuse and reasons
         status = "ok" if not reasons else "refused" if refused else "flagged"

@@ -1,34 +1,37 @@
-"""What `jaxcxr predict` writes of radiographs: `predictions.csv` and `.jsonl`, row by row."""
+"""Writes the rows of `predictions.csv` and `.jsonl`, and draws heat maps over radiographs."""
 
 import csv
 import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
+if TYPE_CHECKING:
+    from jaxcxr.xray.images.dicom import Header
+
 FORMATS = ("csv", "jsonl", "sr")
 STATES = ("ok", "flagged", "refused", "failed")
-_SHOWN = 384  # least side in pixels of a drawn heat map
+_SHOWN = 384  # least side of a drawn heat map, pixels
 _TEXTS = ("view", "modality", "body_part", "photometric", "patient_id", "study_id", "image_id")
 
 
 @dataclasses.dataclass(frozen=True)
 class XrayPrediction:
-    """One radiograph, or what was thought to be one.
+    """The prediction for one file.
 
     Attributes:
-      image: its path, as found.
-      status: of `STATES`: "flagged" is unlike a frontal chest radiograph of the training, and
-        "refused" the same where findings were not wanted then; "failed" could not be read.
-      reason: why it is not ok.
-      unusual: score of the guard, NaN where there is none.
-      probabilities: `[classes]`, calibrated; None where refused or failed.
+      image: path as found.
+      status: of `STATES`: "flagged" is unlike the frontal chest radiographs of the training,
+        "refused" is flagged and left without findings on request, "failed" could not be read.
+      reason: why the status is not "ok".
+      unusual: score of the guard, NaN if failed.
+      probabilities: `[classes]`, calibrated; None if refused or failed.
       findings: bool `[classes]`, or None.
-      header: of a DICOM file, texts only.
+      header: texts of the header of a DICOM file.
     """
 
     image: str
@@ -40,7 +43,7 @@ class XrayPrediction:
     header: Mapping[str, str] | None = None
 
     def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
-        """JSON types: numbers of 6 digits, null where there is none."""
+        """Turns the prediction into JSON types, numbers with 6 digits."""
         found = None if self.findings is None else [
             name for name, there in zip(classes, self.findings, strict=True) if there
         ]
@@ -55,25 +58,25 @@ class XrayPrediction:
         }
 
 
-def header_texts(header: Any) -> dict[str, str] | None:
-    """What a row keeps of a `data.dicom.Dicom`."""
+def header_texts(header: "Header | None") -> dict[str, str] | None:
+    """Selects the texts of a DICOM header that a row keeps."""
     return None if header is None else {name: getattr(header, name) for name in _TEXTS}
 
 
 class Tables:
-    """`predictions.csv` and `predictions.jsonl` of a folder, written as rows come.
+    """Writes `predictions.csv` and `predictions.jsonl` row by row, so that rows survive a crash.
 
-    Whatever ends the program, the rows that were written stay. The csv has a column `prob_CLASS`
-    and `finding_CLASS` for each class, so that `jaxcxr score` reads it.
+    The csv has the columns `prob_CLASS` and `finding_CLASS`, which `jaxcxr score` reads.
 
     Arguments:
-      folder: it exists.
+      folder: existing folder to write to.
       classes: names of the outputs.
       formats: of `FORMATS`.
     """
 
     def __init__(self, folder: pathlib.Path, classes: Sequence[str], formats: Sequence[str]):
-        self._classes, self.paths = tuple(classes), []
+        self._classes = tuple(classes)
+        self.paths: list[pathlib.Path] = []
         self._csv = self._jsonl = None
         if "csv" in formats:
             self._csv = self._open(folder / "predictions.csv")
@@ -88,7 +91,7 @@ class Tables:
     def __enter__(self) -> "Tables":
         return self
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *_) -> None:
         for file in filter(None, (self._csv, self._jsonl)):
             file.close()
 
@@ -108,25 +111,25 @@ class Tables:
             self._jsonl.write(f"{record}\n")
 
     def flush(self) -> None:
-        """Hands what was written to the system."""
+        """Flushes the files."""
         for file in filter(None, (self._csv, self._jsonl)):
             file.flush()
 
     def _open(self, path: pathlib.Path):
         self.paths.append(path)
-        # Paths on Linux are bytes, of which not all are text.
+        # Linux paths are bytes and may not be valid text.
         return path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
 
 
 def overlay(pixels: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
-    """A heat map over its image, for people to look at.
+    """Draws a heat map over its image.
 
     Arguments:
       pixels: uint8 `[S, S]`.
       heatmap: float `[S, S]`, in any unit.
 
     Returns:
-      uint8 `[side, side, 3]`, BGR; the least value of the map leaves the image as it is.
+      uint8 `[side, side, 3]`, BGR; the least value of the map leaves the image unchanged.
     """
     side = len(pixels) * -(-_SHOWN // len(pixels))
     low, high = float(heatmap.min()), float(heatmap.max())

@@ -1,4 +1,4 @@
-"""The web application: routes, answers to errors, headers, start and end."""
+"""Builds the web application: routes, error responses, headers, start and shutdown."""
 
 import base64
 import contextlib
@@ -7,7 +7,7 @@ import importlib.resources
 import math
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import fastapi
 import pydantic
@@ -44,30 +44,44 @@ class Model(pydantic.BaseModel):
     model: str = pydantic.Field(description="SHA-256 of the bundle")
     licence: str
     training: dict[str, Any]
-    test: dict[str, float | None] = pydantic.Field(description="figures of the test split")
-    service: dict[str, Any] = pydantic.Field(description="what is particular to the task")
-    upload: int = pydantic.Field(description="bytes that a file may have")
+    test: dict[str, float | None] = pydantic.Field(description="metrics of the test split")
+    service: dict[str, Any] = pydantic.Field(description="facts particular to the task")
+    upload: int = pydantic.Field(description="most bytes of a file")
 
 
 class Health(pydantic.BaseModel):
-    """Whether it works."""
+    """State of the server."""
 
     status: Literal["ok"] = "ok"
-    requests: int = pydantic.Field(description="being worked on", ge=0)
+    requests: int = pydantic.Field(description="being processed", ge=0)
+
+
+class Service(Protocol):
+    """The part of the server particular to a task."""
+
+    def warm(self) -> None:
+        """Compiles everything."""
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what the page and clients need to know beside the bundle."""
+        ...
+
+    def add_routes(self, app: fastapi.FastAPI) -> None:
+        """Adds the routes of the task."""
 
 
 def create(
     bundle: Bundle, limits: Limits, *, batch: int = 8, hosts: list[str] | None = None,
     ready: Callable[[], None] = lambda: None,
 ) -> fastapi.FastAPI:
-    """The application of a bundle; nothing is compiled before it starts.
+    """Makes the application of a bundle; nothing is compiled before it starts.
 
     Arguments:
       bundle: of radiographs or of poses.
       limits: of requests.
-      batch: radiographs that the model sees at once.
-      hosts: names by which it may be asked for; None: any.
-      ready: called when it can answer.
+      batch: radiographs at once in the model.
+      hosts: names it answers to; None: any.
+      ready: called once it can answer.
     """
     resources = ServerResources.of(limits)
     service = _service(bundle, resources, batch)
@@ -85,19 +99,19 @@ def create(
 
     app = fastapi.FastAPI(
         title="jaxcxr", version=__version__, description=f"{bundle.description}. {NOTICE}",
-        docs_url=None, redoc_url=None, lifespan=lifespan,  # their pages load scripts from elsewhere
+        docs_url=None, redoc_url=None, lifespan=lifespan,  # those pages load remote scripts
     )
     _add_errors(app)
     _add_common(app, bundle, resources, service)
     service.add_routes(app)
     _add_page(app)
-    if hosts is not None:  # a name that an attacker's DNS points here is no name of ours
+    if hosts is not None:  # against DNS rebinding
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     app.add_middleware(_Headers)
     return app
 
 
-def _service(bundle: Bundle, resources: ServerResources, batch: int):
+def _service(bundle: Bundle, resources: ServerResources, batch: int) -> Service:
     if bundle.task == "pose":
         from jaxcxr.deploy.serve.pose_routes import Lifting
 
@@ -107,10 +121,12 @@ def _service(bundle: Bundle, resources: ServerResources, batch: int):
     return Radiographs(bundle, resources, batch)
 
 
-def _add_common(app: fastapi.FastAPI, bundle: Bundle, resources: ServerResources, service) -> None:
+def _add_common(
+    app: fastapi.FastAPI, bundle: Bundle, resources: ServerResources, service: Service
+) -> None:
     @app.get("/api/model", response_model=Model)
     async def model():
-        """What the model is, was trained on and is licensed as."""
+        """The model, its training data and its licence."""
         numbers = {
             name: value if value is not None and math.isfinite(value) else None
             for name, value in bundle.metrics["scalars"].items()
@@ -124,7 +140,7 @@ def _add_common(app: fastapi.FastAPI, bundle: Bundle, resources: ServerResources
 
     @app.get("/api/health", response_model=Health)
     async def health():
-        """Whether the server works."""
+        """State of the server."""
         return Health(requests=resources.gate.inside)
 
 
@@ -149,7 +165,7 @@ def _add_page(app: fastapi.FastAPI) -> None:
 
 
 def _policy() -> str:
-    """Allows scripts and styles of this server alone, and those inside the page of the player."""
+    """Allows only the scripts and styles of this server and those inlined in the player."""
 
     def digest(name: str) -> str:
         content = templates.render(f"pose/player/{name}").encode()
@@ -163,7 +179,7 @@ def _policy() -> str:
 
 
 class _Headers:
-    """Adds headers that every answer has, unless it has its own."""
+    """Adds default headers to every response."""
 
     def __init__(self, app: ASGIApp):
         self._app = app
@@ -197,7 +213,7 @@ def _add_errors(app: fastapi.FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(*_):
-        return _problem(500, "failed", "a fault of the server, which its own output describes.")
+        return _problem(500, "failed", "internal error; see the output of the server.")
 
 
 def _problem(status: int, title: str, detail: str, retry: int = 0) -> JSONResponse:

@@ -1,11 +1,11 @@
-"""A process that decodes what others sent: a crash or a flood of memory ends it and nothing else.
+"""Decodes uploaded files in a process of its own, which contains crashes and floods of memory.
 
     python -m jaxcxr.deploy.serve.decoding_process MEMORY
 
-It reads requests from its standard input, a line of JSON with the number of `bytes` that follow,
-and answers each on its standard output by eight bytes with the length of a safetensors file, in
-which the array `json` holds the text and others the pixels or points. Neither end unpickles.
-`MEMORY` bounds its address space in bytes. It loads no JAX.
+A request on standard input is a line of JSON with the number of `bytes` that follow. The answer on
+standard output is the length, eight bytes, of a safetensors file, in which the array `json` holds
+text and the others hold pixels or points. Neither side unpickles. `MEMORY` limits the address
+space, bytes. JAX is not loaded.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.xray.images import image_files
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-# Deflated Explicit VR Little Endian: pydicom would inflate the whole, however large, at once.
+# Deflated Explicit VR Little Endian: pydicom would inflate it at once, however large.
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
-# What the command line calls by other names than the API.
+# Names on the command line -> names in the API.
 _PARAMETERS = {
     "--size, such as 1920x1080": "width and height, such as 1920 and 1080", "--joints": "joints",
 }
@@ -36,14 +36,14 @@ Reply = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
 class TooLarge(UserError):
-    """What a file declares is more than is decoded."""
+    """A file declares more than the limit."""
 
 
 def main() -> None:
     """Answers requests until the input ends."""
     _bound_memory(int(sys.argv[1]))
     source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not stand between answers
+    os.dup2(2, 1)  # prints of libraries must not corrupt the answers
     _send(sink, {}, {})
     while line := source.readline():
         options = json.loads(line)
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def answer(options: dict[str, Any], content: bytes) -> Reply:
-    """What is sent back: the result, or `error` with the `status` that HTTP has for it."""
+    """Decodes a file; a failure is answered by `error` and its HTTP `status`."""
     try:
         if options["kind"] == "keypoints":
             return _keypoints(content, options)
@@ -62,15 +62,15 @@ def answer(options: dict[str, Any], content: bytes) -> Reply:
     except UserError as error:
         return {"status": 422, "error": str(error)}, {}
     except MemoryError:
-        return {"status": 413, "error": "decoding it takes more memory than is given to it."}, {}
+        return {"status": 413, "error": "decoding it takes more memory than the limit."}, {}
 
 
 def kind_of(content: bytes, media_type: str) -> str:
-    """The kind of an image by its first bytes; "" if none is known.
+    """Recognises an image by its first bytes; "" if unknown.
 
     Arguments:
       content: of the file.
-      media_type: what the client calls it; only DICOM without preamble is known by that.
+      media_type: stated by the client; it decides only for DICOM without preamble.
     """
     if content.startswith(PNG):
         return "png"
@@ -95,24 +95,23 @@ def _dicom(content: bytes, most: int) -> Reply:
     from jaxcxr.xray.images import dicom
 
     if _DEFLATED in content:
-        raise BadRecord("a deflated DICOM file, which is not read; save it uncompressed.")
+        raise BadRecord("deflated DICOM files are not supported; save it uncompressed.")
     try:
         declared = pydicom.dcmread(io.BytesIO(content), force=True)
-        size = [int(declared.get(name) or 0) for name in ("Columns", "Rows")]
-    except Exception as error:  # any there is, as parsers of broken bytes have it
+        width, height = (int(declared.get(name) or 0) for name in ("Columns", "Rows"))
+    except Exception as error:  # parsers of broken bytes raise anything
         raise BadRecord("the DICOM file is broken: its header cannot be read.") from error
-    _check_size(*size, most)
+    _check_size(width, height, most)
     file = io.BytesIO(content)
     try:
         found = dicom.read(file)
     except BadRecord as error:
         raise BadRecord(str(error).removeprefix(f"{file}: ")) from error
-    header = dataclasses.asdict(dataclasses.replace(found, pixels=None))
-    return {"header": header}, {"image": found.pixels}
+    return {"header": dataclasses.asdict(found.header)}, {"image": found.pixels}
 
 
 def _png_size(content: bytes) -> tuple[int, int]:
-    """Width and height; the header is the first part of every PNG."""
+    """Reads width and height from the header, the first chunk of every PNG."""
     if len(content) < 24 or content[12:16] != b"IHDR":
         raise BadRecord("the PNG file is broken: it does not begin with its header.")
     return struct.unpack(">II", content[16:24])
@@ -121,19 +120,19 @@ def _png_size(content: bytes) -> tuple[int, int]:
 def _jpeg_size(content: bytes) -> tuple[int, int]:
     from PIL import Image
 
-    # The size is compared with a limit of our own, which is lower than Pillow's.
+    # Our own limit is lower than Pillow's.
     Image.MAX_IMAGE_PIXELS = None
     try:
         return Image.open(io.BytesIO(content), formats=("JPEG",)).size
-    except Exception as error:  # any there is, as parsers of broken bytes have it
+    except Exception as error:  # parsers of broken bytes raise anything
         raise BadRecord("the JPEG file is broken: its header cannot be read.") from error
 
 
 def _check_size(width: int, height: int, most: int) -> None:
     if width * height > most:
         raise TooLarge(
-            f"an image of {width:,} x {height:,} pixels; at most {most / 1e6:g} million are read. "
-            "Make it smaller; the model sees it smaller still."
+            f"the image has {width:,} x {height:,} pixels, the limit is {most / 1e6:g} million. "
+            "Make it smaller; the model shrinks it anyway."
         )
 
 

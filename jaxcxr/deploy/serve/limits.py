@@ -1,4 +1,4 @@
-"""What a client may ask for, and how it is told that it asked for too much."""
+"""Limits requests and refuses those beyond the limits."""
 
 import asyncio
 import contextlib
@@ -12,11 +12,11 @@ MEGA = 1_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Bounds of a server.
+    """Limits of a server.
 
     Attributes:
       upload: bytes of a request's body.
-      pixels: that an image may declare; looked at before anything is decoded.
+      pixels: that an image may declare, checked before it is decoded.
       seconds: from a request's first byte to its answer.
       waiting: requests being handled or waiting at once.
       frames: of all people of a video together, at the frame rate of the training data.
@@ -30,13 +30,13 @@ class Limits:
 
 
 class Problem(Exception):
-    """An answer that is an error, in the form of RFC 9457.
+    """An error response in the form of RFC 9457.
 
     Arguments:
       status: of HTTP.
-      title: the kind of error in a few words.
+      title: kind of error in a few words.
       detail: what is wrong, and what to do.
-      retry: seconds after which to try again; 0: no use in that.
+      retry: seconds after which to try again; 0: never.
     """
 
     def __init__(self, status: int, title: str, detail: str, retry: int = 0):
@@ -45,38 +45,34 @@ class Problem(Exception):
 
 
 def too_large(detail: str) -> Problem:
-    """413."""
+    """Makes a 413."""
     return Problem(413, "too large", detail)
 
 
 def unsupported(detail: str) -> Problem:
-    """415."""
-    return Problem(415, "not of a type that is read", detail)
+    """Makes a 415."""
+    return Problem(415, "unsupported type", detail)
 
 
 def unusable(detail: str) -> Problem:
-    """422."""
+    """Makes a 422."""
     return Problem(422, "cannot be used", detail)
 
 
 def busy(detail: str) -> Problem:
-    """503, with the advice to try again."""
+    """Makes a 503 that advises to try again."""
     return Problem(503, "busy", detail, retry=1)
 
 
 class Gate:
-    """Lets in so many requests at once, each for so long; the others are refused at once.
-
-    Arguments:
-      limits: its `waiting` and `seconds`.
-    """
+    """Admits at most `waiting` requests at once, each for `seconds`, and refuses the others."""
 
     def __init__(self, limits: Limits):
         self._limits, self.inside = limits, 0
 
     @contextlib.asynccontextmanager
     async def enter(self) -> AsyncIterator[None]:
-        """A place for one request, until the block ends or its time is up.
+        """Holds a place for one request while the block runs.
 
         Raises:
           Problem: 503, no place is free or the time is up.
@@ -94,16 +90,12 @@ class Gate:
 
 
 async def read_body(request: Request, most: int) -> bytes:
-    """The body of a request, in memory alone.
-
-    Arguments:
-      request: its body is not read yet.
-      most: bytes.
+    """Reads the body of a request, in memory alone.
 
     Raises:
-      Problem: 413, longer than that; 422, empty or cut short.
+      Problem: 413, longer than `most` bytes; 422, empty or cut short.
     """
-    refused = too_large(f"the file is larger than {most / MEGA:g} MB, the most that is taken.")
+    refused = too_large(f"the file is larger than the limit of {most / MEGA:g} MB.")
     if int(request.headers.get("content-length", 0)) > most:
         raise refused
     body = bytearray()

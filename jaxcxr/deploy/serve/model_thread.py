@@ -1,4 +1,4 @@
-"""The one thread that calls the model: what waits is bounded, what waits together is one batch."""
+"""Calls the model in one thread: the queue is bounded, and waiting items form batches."""
 
 import asyncio
 import collections
@@ -12,11 +12,11 @@ from jaxcxr.deploy.serve.limits import busy
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What the thread does.
+    """Work for the thread.
 
     Attributes:
-      function: of a list of items, returns as many results.
-      together: items at once.
+      function: maps a list of items to as many results.
+      together: most items of a call.
     """
 
     function: Callable[[list], list]
@@ -24,11 +24,7 @@ class Job:
 
 
 class Worker:
-    """A thread with a queue.
-
-    Arguments:
-      waiting: items that may wait.
-    """
+    """A thread with a queue of at most `waiting` items."""
 
     def __init__(self, waiting: int):
         self._most = waiting
@@ -37,11 +33,11 @@ class Worker:
         self._task: asyncio.Task | None = None
 
     async def call(self, job: Job, item: Any) -> Any:
-        """The result of an item.
+        """Computes the result of an item.
 
         Raises:
           Problem: 503, the queue is full.
-          Exception: what the function raised, for all items of its batch.
+          Exception: raised by the function, for all items of its batch.
         """
         if len(self._waiting) >= self._most:
             raise busy(f"{len(self._waiting)} requests wait for the model; try again.")
@@ -56,7 +52,7 @@ class Worker:
         await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     def close(self) -> None:
-        """Waits for what is being computed."""
+        """Waits for the running call."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     async def _work(self) -> None:
@@ -66,7 +62,7 @@ class Worker:
             try:
                 results = await loop.run_in_executor(self._thread, job.function, items)
             except Exception as error:
-                # Whose waiter is gone, because its time was up, is done already.
+                # Futures of requests that timed out are done already.
                 for future in futures:
                     if not future.done():
                         future.set_exception(error)
@@ -76,7 +72,7 @@ class Worker:
                     future.set_result(result)
 
     def _batch(self) -> tuple[Job, list, list] | None:
-        """The longest waiting item, and others of the same job."""
+        """Takes the longest waiting item and others of the same job."""
         left = [entry for entry in self._waiting if not entry[2].done()]
         if not left:
             self._waiting.clear()

@@ -1,6 +1,7 @@
-"""3D poses of 2D keypoints, as numbers and as a page to turn and play."""
+"""Serves 3D poses of 2D keypoints, as numbers and as a page of the 3D viewer."""
 
 import asyncio
+import pathlib
 from typing import Annotated, Literal
 
 import fastapi
@@ -31,8 +32,8 @@ Side = Annotated[
     int | None, Query(ge=1, le=_LARGEST, description="of the image, pixels, if the file has none")
 ]
 Joints = Annotated[
-    Literal["", *joint_sets.JOINT_SETS],
-    Query(description="joint set of the points; told by their number if left out"),
+    Literal["", *joint_sets.JOINT_SETS],  # type: ignore[valid-type]  # known at run time
+    Query(description="joint set of the points; by default derived from their number"),
 ]
 
 
@@ -45,7 +46,7 @@ class Pose(pydantic.BaseModel):
 
 
 class Poses(pydantic.BaseModel):
-    """What the model makes of a video."""
+    """The poses of a video."""
 
     notice: str = NOTICE
     model: str = pydantic.Field(description="SHA-256 of the bundle")
@@ -72,10 +73,10 @@ class Lifting:
     def warm(self) -> None:
         """Compiles the model."""
         blank = Track("0", 0, np.zeros((1, 17, 2)), np.zeros((1, 17), np.float32))
-        self._lift([Video("", self._fps, (1, 1), "human36m", (blank,))])
+        self._lift([Video(pathlib.Path(), self._fps, (1, 1), "human36m", (blank,))])
 
     def facts(self) -> dict:
-        """What the page and clients need to know beside the bundle."""
+        """Returns what the page and clients need to know beside the bundle."""
         return {"frames": self._lifter.about["training_frames"], "fps": self._fps,
                 "joint_sets": list(joint_sets.JOINT_SETS)}
 
@@ -91,7 +92,7 @@ class Lifting:
             request: Request, fps: Fps, width: Side = None, height: Side = None,
             joints: Joints = "",
         ):
-            """3D poses of every person, in millimetres about the hip."""
+            """3D poses of every person, in millimetres relative to the hip."""
             async with self._resources.gate.enter():
                 video = await self._read(request, fps, width, height, joints)
                 people = await self._resources.worker.call(self._job, video)
@@ -108,7 +109,7 @@ class Lifting:
             request: Request, fps: Fps, width: Side = None, height: Side = None,
             joints: Joints = "",
         ):
-            """The same as a page that shows and plays them."""
+            """The same poses as a page of the 3D viewer."""
             async with self._resources.gate.enter():
                 video = await self._read(request, fps, width, height, joints)
                 people = await self._resources.worker.call(self._job, video)
@@ -124,7 +125,8 @@ class Lifting:
             Track(person, start, arrays[f"keypoints{i}"], arrays[f"confidence{i}"])
             for i, (person, start) in enumerate(about["tracks"])
         )
-        return Video("", fps, tuple(about["size"]), about["joint_set"], tracks)
+        width, height = about["size"]
+        return Video(pathlib.Path(), fps, (width, height), about["joint_set"], tracks)
 
     def _lift(self, videos: list[Video]) -> list[list[Person]]:
         return [self._lifter.lift(video, video.tracks) for video in videos]

@@ -1,4 +1,4 @@
-"""The processes that decode, seen from the server: one that fails or is late is replaced."""
+"""Runs the decoding processes for the server and replaces those that fail or are late."""
 
 import asyncio
 import contextlib
@@ -8,72 +8,76 @@ import struct
 import sys
 from typing import Any
 
-import numpy as np
 import safetensors.numpy
 
+from jaxcxr.deploy.serve.decoding_process import Reply
 from jaxcxr.deploy.serve.limits import Problem, unusable
 from jaxcxr.errors import RunError
 
-MEMORY = 3 * 2**30  # bytes of address space of one; 2.5 for 40 million pixels of DICOM
-_STARTING = 120.0  # seconds that one may take to load its libraries
+MEMORY = 3 * 2**30  # bytes of address space of a process; 40 million pixels of DICOM take 2.5 GiB
+_STARTING = 120.0  # most seconds for a process to load its libraries
 
 
 class Decoders:
-    """Processes of `jaxcxr.deploy.serve.decoding_process`.
+    """A pool of `jaxcxr.deploy.serve.decoding_process`.
 
     Arguments:
-      count: of them, which is how many files are decoded at once.
+      count: of processes, each decodes one file at a time.
       seconds: that a file may take.
     """
 
     def __init__(self, count: int, seconds: float):
         self._count, self._seconds = count, seconds
-        self._idle: asyncio.Queue = asyncio.Queue()
+        # None stands for a process that was ended and is to be started again.
+        self._idle: asyncio.Queue[asyncio.subprocess.Process | None] = asyncio.Queue()
 
     async def start(self) -> None:
-        """Starts them.
+        """Starts the processes.
 
         Raises:
-          RunError: they do not start.
+          RunError: one does not start.
         """
         for process in await asyncio.gather(*(_launched() for _ in range(self._count))):
             self._idle.put_nowait(process)
 
     async def stop(self) -> None:
-        """Ends them; none may be at work."""
+        """Ends the processes, which must be idle."""
         while not self._idle.empty():
-            await _end(self._idle.get_nowait())
+            if process := self._idle.get_nowait():
+                await _end(process)
 
-    async def decode(
-        self, content: bytes, **options: Any
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """What a process makes of a file: text and arrays, see `jaxcxr.deploy.serve.decoding_process`.
+    async def decode(self, content: bytes, **options: Any) -> Reply:
+        """Decodes a file into text and arrays, as `decoding_process` answers.
 
         Raises:
           Problem: 413 or 422, the file cannot be used.
         """
+        try:
+            about, arrays = await self._answered(content, options)
+        except TimeoutError:
+            raise unusable(
+                f"decoding took longer than {self._seconds:g} s; save the file in another form."
+            ) from None
+        except (asyncio.IncompleteReadError, ConnectionError):
+            raise unusable("the file made the decoder fail; save it in another form.") from None
+        if "error" in about:
+            raise Problem(about["status"], "cannot be used", about["error"])
+        return about, arrays
+
+    async def _answered(self, content: bytes, options: dict[str, Any]) -> Reply:
         process = await self._idle.get()
         try:
             if process is None or process.returncode is not None:
                 process = await _launched()
             async with asyncio.timeout(self._seconds):
-                about, arrays = await _asked(process, content, options)
-        except TimeoutError:
-            process = await _end(process)
-            raise unusable(
-                f"decoding took longer than {self._seconds:g} s; save the file in another form."
-            ) from None
-        except (asyncio.IncompleteReadError, ConnectionError):
-            process = await _end(process)
-            raise unusable("the file made the decoder fail; save it in another form.") from None
+                return await _asked(process, content, options)
         except BaseException:
-            process = await _end(process)
+            if process is not None:
+                await _end(process)
+            process = None
             raise
         finally:
             self._idle.put_nowait(process)
-        if "error" in about:
-            raise Problem(about["status"], "cannot be used", about["error"])
-        return about, arrays
 
 
 async def _launched() -> asyncio.subprocess.Process:
@@ -81,9 +85,9 @@ async def _launched() -> asyncio.subprocess.Process:
         sys.executable, "-m", "jaxcxr.deploy.serve.decoding_process", str(MEMORY),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
-        # Threads of BLAS would fill the address space and have nothing to do.
+        # BLAS threads would fill the address space without use.
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        start_new_session=True,  # Ctrl+C is for the server, which ends it
+        start_new_session=True,  # Ctrl+C reaches the server alone
     )
     try:
         async with asyncio.timeout(_STARTING):
@@ -94,7 +98,7 @@ async def _launched() -> asyncio.subprocess.Process:
     return process
 
 
-async def _asked(process, content: bytes, options: dict[str, Any]):
+async def _asked(process, content: bytes, options: dict[str, Any]) -> Reply:
     head = json.dumps({**options, "bytes": len(content)})
     process.stdin.write(f"{head}\n".encode())
     process.stdin.write(content)
@@ -102,15 +106,14 @@ async def _asked(process, content: bytes, options: dict[str, Any]):
     return await _answer(process)
 
 
-async def _answer(process) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+async def _answer(process) -> Reply:
     (length,) = struct.unpack("<Q", await process.stdout.readexactly(8))
     arrays = safetensors.numpy.load(await process.stdout.readexactly(length))
     return json.loads(arrays.pop("json").tobytes()), arrays
 
 
-async def _end(process: asyncio.subprocess.Process | None) -> None:
-    """Kills a process and waits for it; the None that stands in its place starts another."""
-    if process is not None:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kills a process and waits for it."""
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()

@@ -1,18 +1,18 @@
-"""What every request shares, and the way of a file through it."""
+"""Holds the resources that requests share, and the parts of the API that both tasks share."""
 
 import dataclasses
 from typing import Annotated, Any
 
-import numpy as np
 import pydantic
 from fastapi import Request
 
 from jaxcxr.data.cores import usable_cores
+from jaxcxr.deploy.serve.decoding_process import Reply
 from jaxcxr.deploy.serve.limits import Gate, Limits, read_body
 from jaxcxr.deploy.serve.model_thread import Worker
 from jaxcxr.deploy.serve.process_pool import Decoders
 
-NOTICE = "For research only; not a medical device, and no figure is a clinical claim."
+NOTICE = "For research only; not a medical device. No number is a clinical claim."
 _DECODING = 2 / 3  # of the time of a request
 _MOST_DECODERS = 4
 
@@ -29,8 +29,8 @@ class Problem(pydantic.BaseModel):
 
 
 _WRONG = {
-    413: "the file, or what it declares, is larger than is read",
-    415: "the file is of a type that is not read",
+    413: "the file, or the size it declares, is beyond the limit",
+    415: "the type of the file is not supported",
     422: "the file or a parameter cannot be used",
     503: "busy; try again after the seconds of Retry-After",
 }
@@ -48,13 +48,13 @@ RESPONSES[503]["headers"] = {
 
 @dataclasses.dataclass
 class ServerResources:
-    """What requests share.
+    """Resources that requests share.
 
     Attributes:
-      limits: of each.
-      gate: that lets them in.
-      decoders: of their files.
-      worker: that calls the model.
+      limits: of requests.
+      gate: admits requests.
+      decoders: decode files.
+      worker: calls the model.
     """
 
     limits: Limits
@@ -64,7 +64,7 @@ class ServerResources:
 
     @classmethod
     def of(cls, limits: Limits) -> "ServerResources":
-        """One with nobody in it."""
+        """Makes unused resources."""
         count = min(_MOST_DECODERS, usable_cores())
         return cls(
             limits, Gate(limits), Decoders(count, limits.seconds * _DECODING),
@@ -72,19 +72,17 @@ class ServerResources:
         )
 
     async def body(self, request: Request) -> bytes:
-        """The body of a request, see `read_body`."""
+        """Reads the body of a request, see `read_body`."""
         return await read_body(request, self.limits.upload)
 
-    async def decoded(
-        self, content: bytes, **options: Any
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """What a decoder makes of a file, within the limits; see `jaxcxr.deploy.serve.decoding_process`."""
+    async def decoded(self, content: bytes, **options: Any) -> Reply:
+        """Decodes a file within the limits, see `decoding_process`."""
         limits = {"pixels": self.limits.pixels, "frames": self.limits.frames}
         return await self.decoders.decode(content, **limits, **options)
 
 
 def body_of(description: str, *media_types: str) -> dict[str, Any]:
-    """Part of an OpenAPI description: a file as the body."""
+    """Describes a file as the body, in terms of OpenAPI."""
     schema = {"type": "string", "format": "binary"}
     return {"requestBody": {
         "required": True, "description": description,

@@ -1,4 +1,4 @@
-"""Serves a bundle on an address until SIGTERM or Ctrl+C."""
+"""Runs the web server of a bundle until SIGTERM or Ctrl+C."""
 
 import contextlib
 import ipaddress
@@ -13,7 +13,7 @@ from jaxcxr.deploy.serve import app as app_lib
 from jaxcxr.deploy.serve.limits import Limits
 from jaxcxr.errors import RunError, UserError
 
-_GRACE = 10  # seconds that requests have to end after SIGTERM
+_GRACE = 10  # seconds for requests to finish after SIGTERM
 _CONNECTIONS = 1000
 
 
@@ -25,13 +25,13 @@ def serve(
     Arguments:
       bundle: the model.
       host: address to listen on.
-      port: 0: any that is free.
-      limits: of a request.
+      port: to listen on; 0: any free one.
+      limits: of requests.
       batch: radiographs at once in the model.
-      say: gets a line for each thing to know, at once.
+      say: gets lines of progress.
 
     Raises:
-      UserError: an address that is taken.
+      UserError: the address is taken.
       RunError: the server could not start.
     """
     with _listening(host, port) as listener:
@@ -56,7 +56,7 @@ def _serve(bundle: Bundle, host: str, listener: socket.socket, limits, batch: in
         log_level="warning", access_log=False, server_header=False,
         limit_concurrency=_CONNECTIONS, timeout_graceful_shutdown=_GRACE,
     )
-    # uvicorn raises the signal that ended it once more, which is not for us.
+    # uvicorn raises the signal that ended it again, which would kill this process.
     before = {number: signal.signal(number, lambda *_: None)
               for number in (signal.SIGTERM, signal.SIGINT)}
     server = uvicorn.Server(config)

@@ -1,4 +1,4 @@
-"""Findings and heat maps of a radiograph."""
+"""Serves findings and heat maps of a radiograph."""
 
 import asyncio
 import base64
@@ -24,10 +24,9 @@ from jaxcxr.deploy.serve.request_context import (
     body_of,
 )
 from jaxcxr.xray.explain import cases
-from jaxcxr.xray.images import image_files
-from jaxcxr.xray.images.dicom import Dicom
+from jaxcxr.xray.images import dicom, image_files
 
-_SHOWN = 1024  # greatest side in pixels of a picture that is sent back
+_SHOWN = 1024  # greatest side of a picture sent back, pixels
 _BODY = body_of(
     "the content of a PNG, JPEG or DICOM file",
     "image/png", "image/jpeg", "application/dicom", "application/octet-stream",
@@ -40,14 +39,14 @@ class Finding(pydantic.BaseModel):
     name: str
     probability: Probability
     calibrated: bool = pydantic.Field(
-        description="whether validation images were enough to calibrate the probability"
+        description="whether there were enough validation images to calibrate the probability"
     )
-    threshold: float = pydantic.Field(description="from which the finding is said to be there")
+    threshold: float = pydantic.Field(description="least probability of a predicted finding")
     found: bool
 
 
 class Header(pydantic.BaseModel):
-    """What a DICOM header says; who the patient is is not repeated."""
+    """Facts of a DICOM header that do not identify the patient."""
 
     view: str
     modality: str
@@ -56,12 +55,12 @@ class Header(pydantic.BaseModel):
 
 
 class Radiograph(pydantic.BaseModel):
-    """What the model says of an image."""
+    """The prediction for an image."""
 
     notice: str = NOTICE
     model: str = pydantic.Field(description="SHA-256 of the bundle")
     status: Literal["ok", "flagged"] = pydantic.Field(
-        description="flagged: unlike the frontal chest radiographs of the training"
+        description="flagged: unlike the frontal chest radiographs of the training data"
     )
     reason: str = pydantic.Field(description="why it is flagged")
     unusual: float = pydantic.Field(description="how unlike the training images it is")
@@ -75,9 +74,9 @@ class Radiographs:
 
     Arguments:
       bundle: the model.
-      resources: what requests share.
-      batch: images at once. One alone goes as it is, more are padded to the batch, so that nothing
-        compiles again.
+      resources: that requests share.
+      batch: images at once. One image runs alone, more are padded to the batch, so that the model
+        compiles twice only.
     """
 
     def __init__(self, bundle: Bundle, resources: ServerResources, batch: int):
@@ -95,14 +94,14 @@ class Radiographs:
         self._draw([(blank, 0)])
 
     def facts(self) -> dict:
-        """What the page and clients need to know beside the bundle."""
+        """Returns what the page and clients need to know beside the bundle."""
         return {"heatmap": self._method, "thresholds": dict(
             zip(self._bundle.classes, self._bundle.thresholds.tolist(), strict=True)
         )}
 
     def add_routes(self, app: fastapi.FastAPI) -> None:
         """Adds `/api/findings` and `/api/heatmap`."""
-        classes = Literal[self._bundle.classes]
+        classes = Literal[self._bundle.classes]  # type: ignore[name-defined]  # known at run time
 
         @app.post(
             "/api/findings", response_model=Radiograph, responses=RESPONSES, openapi_extra=_BODY,
@@ -127,9 +126,9 @@ class Radiographs:
         )
         async def heatmap(
             request: Request,
-            finding: Annotated[classes, Query(description="class that is explained")],
+            finding: Annotated[classes, Query(description="class to explain")],
         ):
-            """Where the model looks for a finding."""
+            """Heat map of where the model looks for a finding."""
             async with self._resources.gate.enter():
                 reading, _ = await self._read(request)
                 item = reading.pixels, self._bundle.classes.index(finding)
@@ -137,32 +136,34 @@ class Radiographs:
                 return Response(await asyncio.to_thread(_colours, one), media_type="image/png")
 
     async def _read(self, request: Request) -> tuple[xray_predictor.Reading, np.ndarray]:
-        """A file as the model wants it, and as it is."""
+        """Reads a file; returns it preprocessed and as it is."""
         content = await self._resources.body(request)
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         kind = kind_of(content, media_type)
         if not kind:
             raise unsupported(
-                "the body is no PNG, JPEG or DICOM file. Send the content of the file itself, as "
+                "the body is no PNG, JPEG or DICOM file. Send the bytes of the file, as "
                 "`curl --data-binary @FILE` does, not a form."
             )
         about, arrays = await self._resources.decoded(content, kind=kind)
-        header = Dicom(**about["header"]) if about["header"] else None
+        header = dicom.Header(**about["header"]) if about["header"] else None
         pixels = await asyncio.to_thread(self._bundle.preprocess, arrays["image"])
         return xray_predictor.Reading("", pixels, header), arrays["image"]
 
     def _answer(self, row: XrayPrediction, picture: str | None) -> Radiograph:
-        calibrated = [one.method != "identity" for one in self._bundle.calibration.classes]
+        assert row.probabilities is not None  # as the file was read and nothing is refused
+        assert row.findings is not None
+        calibrated = [one.method != "identity" for one in self._bundle.fitted[0].classes]
         values = zip(
             self._bundle.classes, row.probabilities, calibrated, self._bundle.thresholds,
             row.findings, strict=True,
         )
         return Radiograph(
-            model=self._bundle.digest, status=row.status, reason=row.reason, unusual=row.unusual,
+            model=self._bundle.digest, status="flagged" if row.reason else "ok", reason=row.reason,
+            unusual=row.unusual, picture=picture,
             findings=[Finding(name=n, probability=p, calibrated=c, threshold=t, found=f)
                       for n, p, c, t, f in values],
-            dicom=row.header and Header(**{k: row.header[k] for k in Header.model_fields}),
-            picture=picture,
+            dicom=None if row.header is None else Header.model_validate(row.header),
         )
 
     def _blank(self, count: int) -> np.ndarray:
@@ -173,7 +174,8 @@ class Radiographs:
         pixels = self._blank(1 if len(readings) == 1 else self._batch)
         pixels[: len(readings)] = [reading.pixels for reading in readings]
         launched = pixels[: len(readings)], self._bundle.forward(pixels)
-        return [row for row, _ in xray_predictor.rows(self._bundle, readings, launched, False)]
+        found = xray_predictor.rows(self._bundle, readings, launched, refuse=False)
+        return [row for row, _ in found]
 
     def _draw(self, items: list[tuple[np.ndarray, int]]) -> list[np.ndarray]:
         pixels, classes = zip(*items, strict=True)
@@ -181,7 +183,7 @@ class Radiographs:
 
 
 def _picture(image: np.ndarray) -> str:
-    """A data URL."""
+    """Encodes an image as a data URL, shrunk if large."""
     scale = min(1.0, _SHOWN / max(image.shape))
     if scale < 1:
         size = [max(1, round(side * scale)) for side in image.shape[::-1]]
@@ -190,7 +192,7 @@ def _picture(image: np.ndarray) -> str:
 
 
 def _colours(heatmap: np.ndarray) -> bytes:
-    """PNG, as opaque as the map is high."""
+    """Encodes a map as PNG, more opaque where it is higher."""
     low, high = float(heatmap.min()), float(heatmap.max())
     share = (heatmap - low) / (high - low) if high > low else np.zeros_like(heatmap)
     gray = np.round(255 * share).astype(np.uint8)

@@ -1,1 +1,1 @@
-"""The report of a pose run: its page and its figures."""
+"""Page, tables and figures of a pose run."""

@@ -1,4 +1,4 @@
-"""Figures of where and when a pose model errs: by action and joint, over time, worst sequences."""
+"""Draws the errors of a pose model: by action and joint, over time, and of the worst sequences."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 _COLORS = "YlGnBu"
 _MISSING = "#F2F2F2"
-_DARK = 0.55  # of the range of colours, from which on text is white
+_DARK = 0.55  # of the range of colours, beyond which text is white
 
 
 @styled
 def actions_figure(rows: Sequence[ActionErrors], joints: Sequence[str]) -> "Figure":
-    """Mean error of each action and joint, as colours and numbers.
+    """Draws the mean error of each action and joint as colours and values.
 
     Arguments:
       rows: of `error_breakdown.by_action`, the last one of all frames.
       joints: names of the joints.
     """
-    # One row and one column apart: means over what the others show.
+    # A gap sets off the last row and column, which are means over the others.
     values = np.full((len(rows) + 1, len(joints) + 2), np.nan)
     shown = [*range(len(rows) - 1), len(rows)]
     values[shown, : len(joints)] = [row.joints for row in rows]
@@ -55,17 +55,17 @@ def actions_figure(rows: Sequence[ActionErrors], joints: Sequence[str]) -> "Figu
 
 @styled
 def time_figure(time: ErrorsOverTime, names: Sequence[str], most: int) -> "Figure":
-    """Errors by place in the window, by time in the sequence, and of each sequence over time.
+    """Draws errors by place in the window, by time in the sequence, and of each sequence over time.
 
     Arguments:
       time: of `error_breakdown.over_time`.
       names: of the sequences.
-      most: sequences of which each is shown.
+      most: sequences shown one by one.
     """
     order = np.argsort(-time.means, kind="stable")[:most]
     height = 0.17 * len(order) + 1.3
     figure = new_figure(10.5, 3.4 + height)
-    top, bottom = figure.subfigures(2, 1, height_ratios=(3.4, height))
+    top, bottom = figure.subfigures(2, 1, height_ratios=(3.4, height), squeeze=False)[:, 0]
     panels = top.subplots(1, 1 if time.window is None else 2, sharey=True, squeeze=False)[0]
     if time.window is not None:
         places = np.arange(1, time.window.shape[1] + 1)
@@ -86,13 +86,7 @@ def time_figure(time: ErrorsOverTime, names: Sequence[str], most: int) -> "Figur
 
 @styled
 def worst_figure(worst: Sequence[WorstSequence], skeleton: Skeleton, mean: float) -> "Figure":
-    """The worst frame of each sequence, a row each.
-
-    Arguments:
-      worst: the sequences.
-      skeleton: of the joints.
-      mean: MPJPE of the split, mm, for comparison.
-    """
+    """Draws the worst frame of each sequence, a row each; `mean` is the MPJPE of the split, mm."""
     figure = new_figure(11.5, 2.9 * len(worst) + 0.3)
     rows = figure.subfigures(len(worst), 1, squeeze=False)[:, 0]
     for rank, (row, one) in enumerate(zip(rows, worst, strict=True), start=1):
@@ -129,7 +123,7 @@ def _carpet(
 ) -> None:
     axes = figure.subplots()
     values = time.sequences[order]
-    # A single frame far off must not take the colours from all others.
+    # A single outlier must not compress the colours of all others.
     top = float(np.nanquantile(values, 0.99)) or 1.0
     end = values.shape[1] * time.bin
     axes.set_facecolor(_MISSING)
@@ -146,7 +140,7 @@ def _carpet(
 
 
 def _draw_input(axes: "Axes", keypoints: np.ndarray, skeleton: Skeleton) -> None:
-    """`[joints, 3]`; what is not seen is not drawn."""
+    """Draws keypoints `[joints, 3]` whose confidence is above 0."""
     x, y, seen = keypoints[:, 0], keypoints[:, 1], keypoints[:, 2] > 0
     for parent, child in skeleton.bones:
         if seen[parent] and seen[child]:
@@ -171,7 +165,7 @@ def _draw_input(axes: "Axes", keypoints: np.ndarray, skeleton: Skeleton) -> None
 def _draw_views(
     panels: "Sequence[Axes]", predicted: np.ndarray, truth: np.ndarray, skeleton: Skeleton
 ) -> None:
-    """From the camera (right, up) and from its right (away, up), in mm."""
+    """Draws poses in mm from the camera (right, up) and from its right (away, up)."""
     for axes, across, title in zip(panels, (0, 2), ("from the camera", "from the side"),
                                    strict=True):
         for joints, color, line, label in (
@@ -193,7 +187,7 @@ def _reach(points: np.ndarray) -> float:
 
 
 def _square(axes: "Axes", points: np.ndarray, reach: float | None = None) -> None:
-    """Equal scales, and the same room on all sides."""
+    """Gives both axes one scale and equal margins."""
     if len(points):
         middle = (points.max(0) + points.min(0)) / 2
         half = 0.55 * (_reach(points) if reach is None else reach) or 1.0

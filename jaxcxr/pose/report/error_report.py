@@ -1,4 +1,4 @@
-"""Writes where and when a pose model errs: tables and figures in the report of a run."""
+"""Writes the errors of a pose model, as tables and figures, into the report of a run."""
 
 import csv
 import pathlib
@@ -33,16 +33,16 @@ def write(
 ) -> None:
     """Writes the tables and the figures.
 
-    `errors.md` and `errors.csv` (action x joint); `errors_actions.png`, `errors_time.png` and
-    `errors_worst.png`, each described in `errors.md`; `skeletons_SPLIT.png` and
+    They are `errors.md` and `errors.csv` (action x joint); `errors_actions.png`, `errors_time.png`
+    and `errors_worst.png`, each described in `errors.md`; `skeletons_SPLIT.png` and
     `joint_errors_SPLIT.png`.
 
     Arguments:
-      source: the windows of the split, each frame lifted once.
-      predicted: of each of its sequences, metres, `[frames, joints, 3]`.
+      source: windows of the split, each frame lifted once.
+      predicted: of each sequence, metres, `[frames, joints, 3]`.
       skeleton: of the joints.
-      split: its name.
-      folder: to write into; made where there is none.
+      split: name of the split.
+      folder: to write into; made if absent.
     """
     predicted = [values * _MM for values in predicted]
     truth = [sequence.joints * _MM for sequence in source.sequences]
@@ -140,7 +140,7 @@ def _figures(
     rows: Sequence[ActionErrors], time: ErrorsOverTime, listed: Sequence[WorstSequence],
     joints: Sequence[str],
 ) -> list[tuple[str, ...]]:
-    """What each figure shows, for those who do not see it."""
+    """Describes each figure in words, for readers who cannot see it."""
     *actions, every = rows
     hard, easy = (pick(actions, key=lambda row: row.mean) for pick in (max, min))
     joint = int(every.joints.argmax())

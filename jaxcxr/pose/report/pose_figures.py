@@ -1,4 +1,4 @@
-"""Figures of the pose task: skeletons in 3D, and error per joint."""
+"""Draws skeletons in 3D and the error of each joint."""
 
 import math
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def skeletons_figure(
       pred: `[n, J, 3]`, mm in the camera frame (x right, y down, z forward).
       truth: `[n, J, 3]`, likewise.
       parents: index of each joint's parent, -1 for the root.
-      titles: n names, such as the action and frame; numbers if not given.
+      titles: n names, such as action and frame; None: numbers.
 
     Raises:
       ValueError: no pose, or shapes that do not agree.
@@ -77,7 +77,7 @@ def joint_errors_figure(per_joint: np.ndarray, names: Sequence[str]) -> "Figure"
     places = np.arange(len(names))
     axes.barh(places, np.nan_to_num(errors), color=BLUE, height=0.7)
     longest = np.nanmax(errors) or 1.0
-    for place, error in zip(places, errors, strict=True):
+    for place, error in enumerate(errors):
         text = f"{error:.1f}" if np.isfinite(error) else "n/a"
         axes.text(1.13 * longest, place, text, ha="right", va="center", fontsize=9)
     mean = np.nanmean(errors)
@@ -103,7 +103,7 @@ def _draw_skeleton(
 
 
 def _frame(axes: "Axes3D", joints: np.ndarray) -> None:
-    """One cube around all joints, so that every direction has the same scale."""
+    """Frames all joints in a cube, so that every direction has the same scale."""
     shown = _upright(joints)
     shown = shown[np.isfinite(shown).all(axis=1)]
     middle = (shown.max(axis=0) + shown.min(axis=0)) / 2
@@ -118,5 +118,5 @@ def _frame(axes: "Axes3D", joints: np.ndarray) -> None:
 
 
 def _upright(joints: np.ndarray) -> np.ndarray:
-    """Camera frame (right, down, forward) to the plot's (right, away, up)."""
+    """Turns the camera frame (right, down, forward) into the plot's (right, away, up)."""
     return joints[..., [0, 2, 1]] * np.array([1, 1, -1])

@@ -1,4 +1,4 @@
-"""The report page of a run on poses, from what the run and later commands wrote."""
+"""Builds the report page of a run on poses from the files of the run and later commands."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from jaxcxr.report.run_sections import about, not_run, pictures
 from jaxcxr.report.training_curves import read_metrics
 
 PLAYED = 4  # sequences in the player, the worst ones
-_MOST_FRAMES = 3000  # in the player, of all of them
+_MOST_FRAMES = 3000  # in the player, over all sequences
 _METRICS = {
     "mpjpe": "MPJPE, mm", "p_mpjpe": "P-MPJPE, mm", "mpjve_per_second": "MPJVE, mm/s",
     "mpjpe_action_mean": "MPJPE, mean of actions, mm",
@@ -60,7 +60,7 @@ def build(task: Any, split: str, workdir: pathlib.Path, title: str) -> str:
 
 
 def _with_intervals(workdir: pathlib.Path, split: str) -> dict[str, np.ndarray]:
-    """MPJPE and P-MPJPE of the predictions with their intervals; {} where none were written."""
+    """Computes MPJPE and P-MPJPE of the predictions with intervals; {} without predictions."""
     if not (workdir / "predictions" / f"{split}_labels.npz").exists():
         return {}
     found = run_errors.overall(run_errors.sequence_sums(workdir, split))
@@ -68,13 +68,13 @@ def _with_intervals(workdir: pathlib.Path, split: str) -> dict[str, np.ndarray]:
 
 
 def _metrics(path: pathlib.Path, split: str) -> dict:
-    """The last evaluation of a split."""
+    """Reads the last evaluation of a split."""
     found = [record for record in read_metrics(path) if record["kind"] == split]
     return found[-1] if found else {}
 
 
 def _table(record: Mapping) -> SortableTable:
-    rows = []
+    rows: list[list[str | Cell]] = []
     for method in ("", "mean_pose/", "ridge/"):
         if f"{method}mpjpe" in record:
             cells = [Cell(f"{record[method + key]:.1f}", record[method + key])
@@ -110,7 +110,7 @@ def _errors(folder: pathlib.Path, split: str) -> Iterable[Block]:
     if path.exists():
         with path.open(newline="", encoding="utf-8") as file:
             header, *lines = csv.reader(file)
-        rows = [
+        rows: list[list[str | Cell]] = [
             [line[0], *(Cell(f"{int(x):,}", int(x)) for x in line[1:3]),
              *(Cell(f"{float(x):.1f}", float(x)) for x in line[3:])] for line in lines
         ]

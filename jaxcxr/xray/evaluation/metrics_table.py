@@ -41,7 +41,7 @@ def score(
     labels: np.ndarray,
     scores: np.ndarray,
     classes: Sequence[str],
-    patients: Sequence[str] | None,
+    patients: Sequence[str] | np.ndarray | None,
     resamples: int = 1000,
     seed: int = 0,
     calibration: Calibration | None = None,

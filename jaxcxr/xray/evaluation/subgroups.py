@@ -54,7 +54,7 @@ def rows(
     labels: np.ndarray,
     scores: np.ndarray,
     classes: Sequence[str],
-    patients: Sequence[str] | None,
+    patients: Sequence[str] | np.ndarray | None,
     attributes: Mapping[str, np.ndarray],
     found: np.ndarray | None = None,
     resamples: int = 1000,

@@ -3,6 +3,7 @@
 import dataclasses
 
 import cv2
+import jax
 import numpy as np
 
 from jaxcxr.data.labels import NEGATIVE, POSITIVE
@@ -94,7 +95,7 @@ def _png(image: np.ndarray) -> bytes:
     return content.tobytes()
 
 
-def method_for(explainer: saliency.Explainer, images: np.ndarray) -> str:
+def method_for(explainer: saliency.Explainer, images: jax.Array) -> str:
     """The method of `saliency` that a report draws: of the class, and soon done."""
     possible = explainer.methods(images)
     for name in ("grad_cam", "attention_gradient"):

@@ -44,8 +44,8 @@ _LOGGERS = ("pydicom", "pylibjpeg", "libjpeg", "openjpeg")
 
 
 @dataclasses.dataclass(frozen=True)
-class Dicom:
-    """One radiograph and what its header says; two compare by the header alone.
+class Header:
+    """The header of a radiograph; two compare without the photometric interpretation.
 
     Attributes:
       patient_id: "" where absent, as all texts here.
@@ -53,8 +53,7 @@ class Dicom:
       view: "PA", "AP", "L" (either lateral) or "".
       modality: "CR", "DX" ... body_part: as written, e.g. "CHEST".
       study_id, series_id, image_id: the instance UIDs of study, series and image (SOP).
-      pixels: uint8 `[height, width]`, air black and bone white; None from `read_header`.
-      photometric: Photometric Interpretation as written; `pixels` are MONOCHROME2 whatever it is.
+      photometric: Photometric Interpretation as written.
     """
 
     patient_id: str
@@ -66,8 +65,15 @@ class Dicom:
     study_id: str
     series_id: str
     image_id: str
-    pixels: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
     photometric: str = dataclasses.field(default="", compare=False)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dicom:
+    """A radiograph with its header; pixels are MONOCHROME2: air black and bone white."""
+
+    header: Header
+    pixels: np.ndarray
 
 
 def read(path: str | os.PathLike | BinaryIO) -> Dicom:
@@ -84,7 +90,7 @@ def read(path: str | os.PathLike | BinaryIO) -> Dicom:
         meta information. Without a transfer syntax the encoding of the header counts.
 
     Returns:
-      Header and pixels, uint8 `[height, width]`.
+      Header, and pixels uint8 `[height, width]`.
 
     Raises:
       BadRecord: the file is absent, truncated or no DICOM; it lacks a tag without which the pixels
@@ -93,17 +99,14 @@ def read(path: str | os.PathLike | BinaryIO) -> Dicom:
     """
     with _naming(path):
         dataset = _dataset(path)
-        return _described(dataset, _gray8(dataset))
+        return Dicom(_header(dataset), _gray8(dataset))
 
 
-def read_header(path: str | os.PathLike) -> Dicom:
+def read_header(path: str | os.PathLike) -> Header:
     """Reads the header alone, in a time that does not grow with the image.
 
     Arguments:
       path: as for `read`.
-
-    Returns:
-      What `read` returns, with `pixels=None`.
 
     Raises:
       BadRecord: the file is absent, no DICOM, or ends before the size of the image, so that the
@@ -111,7 +114,7 @@ def read_header(path: str | os.PathLike) -> Dicom:
     """
     with _naming(path):
         dataset = _dataset(path, stop_before_pixels=True, specific_tags=list(_DESCRIBING))
-        return _described(dataset, None)
+        return _header(dataset)
 
 
 @contextlib.contextmanager
@@ -159,9 +162,9 @@ def _dataset(path, **options) -> pydicom.Dataset:
     return dataset
 
 
-def _described(dataset: pydicom.Dataset, pixels: np.ndarray | None) -> Dicom:
+def _header(dataset: pydicom.Dataset) -> Header:
     sex = _text(dataset, "PatientSex").upper()
-    return Dicom(
+    return Header(
         patient_id=_text(dataset, "PatientID"),
         sex=sex if sex in ("M", "F") else "",
         age=_age(dataset),
@@ -171,7 +174,6 @@ def _described(dataset: pydicom.Dataset, pixels: np.ndarray | None) -> Dicom:
         study_id=_text(dataset, "StudyInstanceUID"),
         series_id=_text(dataset, "SeriesInstanceUID"),
         image_id=_text(dataset, "SOPInstanceUID"),
-        pixels=pixels,
         photometric=_text(dataset, "PhotometricInterpretation"),
     )
 

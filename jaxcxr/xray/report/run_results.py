@@ -1,4 +1,4 @@
-"""What a chest X-ray run writes at its end: predictions, calibration, figures with intervals."""
+"""Writes the results of a chest X-ray run: predictions, calibration, metrics with intervals."""
 
 import csv
 import pathlib
@@ -17,7 +17,7 @@ from jaxcxr.xray.report import xray_figures
 def write_calibration(
     rows: Manifest, scores: np.ndarray, settings, about: Mapping, workdir: pathlib.Path
 ) -> Calibration:
-    """Fits and writes `calibration.json`, and the predictions that it was fitted on.
+    """Fits and writes `calibration.json`, and writes the predictions that it was fitted on.
 
     Arguments:
       rows: of the validation split.
@@ -35,13 +35,13 @@ def write_calibration(
     return calibration
 
 
-def write_figures(rows: Manifest, scores: np.ndarray, workdir: pathlib.Path) -> str:
+def write_metrics(rows: Manifest, scores: np.ndarray, workdir: pathlib.Path) -> str:
     """Writes `report/metrics.*`, `reliability.png`, `subgroups.csv` and `subgroups.md`.
 
-    With the `calibration.json` of the workdir they hold what is true at its thresholds too.
+    Where the workdir has a `calibration.json`, they include the metrics at its thresholds.
 
     Arguments:
-      rows: of the split that is evaluated.
+      rows: of the evaluated split.
       scores: `[n, classes]`, sigmoids of the model's outputs.
       workdir: folder of the run.
 
@@ -71,7 +71,7 @@ def write_figures(rows: Manifest, scores: np.ndarray, workdir: pathlib.Path) -> 
 
 
 def attributes(rows: Manifest) -> dict[str, np.ndarray]:
-    """Sex, age band, view and source of each image, as `subgroups.rows` takes them."""
+    """Collects sex, age band, view and source of each image for `subgroups.rows`."""
     return {
         "sex": rows.sex, "age": subgroups.age_bands(rows.age), "view": rows.view,
         "source": rows.source,
@@ -79,7 +79,7 @@ def attributes(rows: Manifest) -> dict[str, np.ndarray]:
 
 
 def write_scores(rows: Manifest, scores: np.ndarray, path: pathlib.Path) -> None:
-    """`predictions/SPLIT.csv`, complete or not at all: that it is there shows that it is done."""
+    """Writes `predictions/SPLIT.csv`, whole or not at all: an existing file is complete."""
     path.parent.mkdir(exist_ok=True)
     partial = path.with_suffix(".partial")
     with partial.open("w", newline="", encoding="utf-8") as file:

@@ -1,13 +1,13 @@
-"""Figures of the chest X-ray task: ROC and reliability curves, radiographs with scores."""
+"""Draws ROC and reliability curves, and radiographs with their scores."""
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn import metrics as sk
 
-from jaxcxr.report.canvas import BLUE, FAINT, GRAY, ORANGE, new_figure, styled
+from jaxcxr.report.canvas import BLUE, FAINT, GRAY, ORANGE, draw_image, new_figure, styled
 from jaxcxr.statistics import classification, reliability
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHOWN_SCORES = 6
-_LABELS = {
+_LABELS: dict[int, tuple[str, dict[str, Any]]] = {
     classification.POSITIVE: ("label positive", {"color": ORANGE}),
     classification.NEGATIVE: ("label negative", {"color": BLUE}),
     classification.UNKNOWN: (
@@ -32,7 +32,7 @@ def roc_figure(labels: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -
     Arguments:
       labels: integers `[N, C]` in {1, 0, -1 unknown}; unknown labels are left out per class.
       scores: `[N, C]`, larger is more positive.
-      classes: the C names; one with a single label value has a panel that says why it is n/a.
+      classes: the C names; the panel of a class with a single label value says why it is n/a.
 
     Raises:
       ValueError: as in `jaxcxr.statistics.classification.evaluate`.
@@ -66,19 +66,19 @@ def reliability_figure(
     classes: Sequence[str],
     probabilities: np.ndarray | None = None,
 ) -> "Figure":
-    """Draws the observed frequency over the predicted probability, a panel for each class.
+    """Draws observed frequency over predicted probability, a panel for each class.
 
     Arguments:
       labels: integers `[N, C]` in {1, 0, -1 unknown}; unknown labels are left out per class.
       scores: `[N, C]` in [0, 1], before calibration.
       classes: the C names.
-      probabilities: `[N, C]`, calibrated; none: the scores alone are drawn.
+      probabilities: `[N, C]`, calibrated; None draws the scores alone.
 
     Raises:
       ValueError: as in `jaxcxr.statistics.classification.evaluate`.
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
-    classification.evaluate(labels, scores, classes)  # refuses what is no score
+    classification.evaluate(labels, scores, classes)  # refuses invalid labels and scores
     columns = min(5, math.ceil(math.sqrt(len(classes))))
     rows = math.ceil(len(classes) / columns)
     # The legend is as wide as two panels, or as high as half of one.
@@ -131,7 +131,7 @@ def samples_figure(
     ).reshape(-1, 2)
     for i, (picture, bars) in enumerate(panels):
         if i < len(images):
-            _draw_radiograph(picture, images[i])
+            draw_image(picture, images[i])
             _draw_scores(bars, labels[i], scores[i], classes)
         else:
             picture.remove()
@@ -167,7 +167,7 @@ def _draw_roc(
 def _draw_reliability(
     axes: "Axes", name: str, labels: np.ndarray, scores: np.ndarray, calibrated: np.ndarray | None
 ) -> None:
-    """Bins of equal mass with Wilson's intervals; the axes end where the bins do."""
+    """Draws bins of equal mass with Wilson's intervals; the axes end where the bins do."""
     series = [("scores", GRAY if calibrated is not None else BLUE, "s", scores)]
     if calibrated is not None:
         series.append(("calibrated (95 % intervals)", BLUE, "o", calibrated))
@@ -194,17 +194,10 @@ def _draw_reliability(
               transform=axes.transAxes)
 
 
-def _draw_radiograph(axes: "Axes", image: np.ndarray) -> None:
-    axes.imshow(image, cmap="gray", interpolation="nearest" if len(image) < 128 else "antialiased")
-    axes.set(xticks=(), yticks=())
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-
-
 def _draw_scores(
     axes: "Axes", labels: np.ndarray, scores: np.ndarray, classes: Sequence[str]
 ) -> None:
-    """Bars of the true findings and of the highest other scores, highest on top."""
+    """Draws bars of the positive findings and of the highest other scores, highest on top."""
     positive = labels == classification.POSITIVE
     wanted = np.lexsort((-scores, ~positive))[: max(_SHOWN_SCORES, int(positive.sum()))]
     shown = wanted[np.argsort(scores[wanted], kind="stable")]

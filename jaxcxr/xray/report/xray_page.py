@@ -1,4 +1,4 @@
-"""The report page of a run on radiographs, from what the run and later commands wrote."""
+"""Builds the report page of a run on radiographs from the files of the run and later commands."""
 
 import csv
 import json
@@ -6,10 +6,11 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcxr.data.labels import POSITIVE
-from jaxcxr.report import charts, page
+from jaxcxr.report import page
 from jaxcxr.report.page import Block, Cell, Section, SortableTable
 from jaxcxr.report.run_sections import about, not_run, pictures
 from jaxcxr.statistics import ranking
@@ -17,6 +18,7 @@ from jaxcxr.xray.evaluation import metrics_table, stress_xrays, subgroups
 from jaxcxr.xray.evaluation.calibration import NAME, Calibration
 from jaxcxr.xray.evaluation.xray_metrics import METRICS
 from jaxcxr.xray.explain import cases, faithfulness, saliency
+from jaxcxr.xray.images.manifest import Manifest
 
 CASES = 6  # in a group
 
@@ -28,7 +30,7 @@ def build(
 
     Arguments:
       task: the `XrayTask`.
-      model, variables: that made the predictions.
+      model, variables: made the predictions.
       split: that was evaluated.
       workdir: folder of the run, with its predictions and report.
       title: of the page.
@@ -61,7 +63,7 @@ def build(
 
 
 def read_scores(path: pathlib.Path, classes: Sequence[str]) -> np.ndarray:
-    """Scores `[n, classes]` of `predictions/<split>.csv`."""
+    """Reads the scores `[n, classes]` of `predictions/SPLIT.csv`."""
     with path.open(newline="", encoding="utf-8") as file:
         lines = csv.DictReader(file)
         return np.array([[float(line[f"score_{c}"]) for c in classes] for line in lines])
@@ -95,7 +97,7 @@ def _findings(metrics: Mapping) -> Iterable[Block]:
     heads = {m.name: m.page for m in METRICS if m.page}
     names = [name for name in heads if any(name in e for e in metrics["per_class"].values())]
     header = ["class", "n+", "n\u2212", *(heads[name] for name in names)]
-    lines = [
+    lines: list[list[str | Cell]] = [
         [name, _count(entry["n_positive"]), _count(entry["n_negative"]),
          *(_metric(entry, metric) for metric in names)]
         for name, entry in metrics["per_class"].items()
@@ -111,7 +113,7 @@ def _findings(metrics: Mapping) -> Iterable[Block]:
     ])
 
 
-def _curves(rows, scores: np.ndarray) -> Iterable[Block]:
+def _curves(rows: Manifest, scores: np.ndarray) -> Iterable[Block]:
     drawn = []
     for column, name in enumerate(rows.classes):
         found = ranking.roc_and_pr(rows.labels[:, column], scores[:, column], rows.patient_id)
@@ -121,9 +123,8 @@ def _curves(rows, scores: np.ndarray) -> Iterable[Block]:
                       (rows.labels[:, column] >= 0).sum())
         title = name.replace("_", " ")
         drawn.append(page.Charts((
-            charts.unit_chart(title, found[0], ("false positive rate", "sensitivity"),
-                              diagonal=True),
-            charts.unit_chart(title, found[1], ("recall", "precision"), level=share),
+            page.unit_chart(title, found[0], ("false positive rate", "sensitivity"), (0, 1)),
+            page.unit_chart(title, found[1], ("recall", "precision"), (share, share)),
         ), title))
     if drawn:
         yield page.Paragraph("Band: 95 % interval over patients. Dashed line: chance.")
@@ -137,7 +138,7 @@ def _calibration(folder: pathlib.Path, calibration: Calibration | None) -> list[
     })
     if calibration is None:
         return found
-    lines = [
+    lines: list[list[str | Cell]] = [
         [entry.name, entry.method, Cell(f"{entry.threshold:.3f}", entry.threshold),
          Cell(f"{entry.prevalence:.3f}", entry.prevalence), _count(entry.positives),
          _count(entry.negatives), entry.note]
@@ -147,12 +148,14 @@ def _calibration(folder: pathlib.Path, calibration: Calibration | None) -> list[
     return [SortableTable(header, lines, "Fitted on the validation split only."), *found]
 
 
-def _together(rows, scores: np.ndarray, calibration: Calibration | None) -> list[Block]:
-    """Which findings are predicted on images that have one: the mistakes are off the diagonal."""
+def _together(
+    rows: Manifest, scores: np.ndarray, calibration: Calibration | None
+) -> list[Block]:
+    """Shows the findings predicted on images of each finding: mistakes are off the diagonal."""
     if calibration is None:
         return []
     predicted = calibration.findings(calibration.from_scores(scores)) == POSITIVE
-    lines = []
+    lines: list[list[str | Cell]] = []
     for i, name in enumerate(rows.classes):
         present = rows.labels[:, i] == POSITIVE
         if present.any():
@@ -174,7 +177,7 @@ def _cases(task, model, variables, split: str, scores: np.ndarray) -> Iterable[B
     if not chosen:
         return
     pixels = source.read(np.array([case.index for case in chosen]))["image"]
-    inputs = np.asarray(task.inputs({"image": pixels})[0])
+    inputs = jnp.asarray(task.inputs({"image": pixels})[0])
     black = np.asarray(task.inputs({"image": np.zeros_like(pixels[:1])})[0])
     explainer = saliency.Explainer(model, variables, float(black.ravel()[0]))
     method = cases.method_for(explainer, inputs[:1])
@@ -226,7 +229,8 @@ def _subgroups(path: pathlib.Path) -> Iterable[Block]:
 def _from_csv(entry: Mapping[str, str], name: str) -> Cell:
     numbers = (entry.get(f"{name}{end}") for end in ("", "_interval_low", "_interval_high"))
     value, low, high = (float(number) if number else None for number in numbers)
-    return Cell(faithfulness.cell(value, None if None in (low, high) else (low, high)), value)
+    interval = None if low is None or high is None else (low, high)
+    return Cell(faithfulness.cell(value, interval), value)
 
 
 def _stress(stress: Mapping | None, folder: pathlib.Path) -> Iterable[Block]:
@@ -255,8 +259,8 @@ def _explanations(explained: Mapping | None, folder: pathlib.Path) -> list[Block
     ]
 
 
-def _limits(rows, stress: Mapping | None) -> list[str]:
-    """Limits for the model card, from the data."""
+def _limits(rows: Manifest, stress: Mapping | None) -> list[str]:
+    """States the limits of the data for the model card."""
     unknown = [n for i, n in enumerate(rows.classes) if not (rows.labels[:, i] >= 0).any()]
     few = [n for i, n in enumerate(rows.classes) if 0 < (rows.labels[:, i] == POSITIVE).sum() < 20]
     sources = sorted(set(rows.source) - {""})

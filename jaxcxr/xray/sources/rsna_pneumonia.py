@@ -100,7 +100,7 @@ class RsnaPneumonia(builder.XrayBuilder):
         return builder.Collection.of(paths, (*content.notes, *left_out))
 
 
-def read_headers(label: str, files: Mapping[Any, pathlib.Path]) -> dict[Any, dicom.Dicom]:
+def read_headers(label: str, files: Mapping[Any, pathlib.Path]) -> dict[Any, dicom.Header]:
     """Reads the headers of those files that are DICOM.
 
     Arguments:
@@ -120,6 +120,6 @@ def read_headers(label: str, files: Mapping[Any, pathlib.Path]) -> dict[Any, dic
     return headers
 
 
-def described(header: dicom.Dicom | None) -> dict[str, Any]:
+def described(header: dicom.Header | None) -> dict[str, Any]:
     """The fields of a `ImageRecord` that a DICOM header fills; none without a header."""
     return {"view": header.view, "sex": header.sex, "age": header.age} if header else {}

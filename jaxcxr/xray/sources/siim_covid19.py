@@ -100,7 +100,7 @@ def read_table(
     raw: pathlib.Path,
     val_fraction: float,
     test_fraction: float,
-    headers: Mapping[str, dicom.Dicom] = types.MappingProxyType({}),
+    headers: Mapping[str, dicom.Header] = types.MappingProxyType({}),
 ) -> builder.ImageListing:
     """Reads the study csv, the image csv and, where there is one, train_meta.csv.
 
@@ -250,7 +250,7 @@ def _corners(text: str, where: str) -> list[tuple[float, ...]]:
 
 
 def _patients(
-    path: pathlib.Path, films: Mapping[str, _Film], headers: Mapping[str, dicom.Dicom]
+    path: pathlib.Path, films: Mapping[str, _Film], headers: Mapping[str, dicom.Header]
 ) -> dict[str, str]:
     """Patient by study id, from the headers and, for studies without, train_meta.csv."""
     patients: dict[str, str] = {}

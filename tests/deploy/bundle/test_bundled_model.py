@@ -168,7 +168,7 @@ def test_runs_that_are_not_finished_are_refused(xray_run, tmp_path, capsys):
     content = json.loads((copy / "calibration.json").read_text())
     content["about"]["step"] = 1
     (copy / "calibration.json").write_text(json.dumps(content))
-    for message in ("was fitted on the checkpoint of step 1", "no figures of the test split"):
+    for message in ("was fitted on the checkpoint of step 1", "no metrics of the test split"):
         with pytest.raises(SystemExit) as stopped:
             command.run(["bundle", f"--workdir={copy}", f"--out={tmp_path / 'x'}"])
         assert stopped.value.code == 2

@@ -116,9 +116,9 @@ def test_json_lines_say_the_same(written, bundle):
 def test_tags_flag_what_is_no_frontal_chest_radiograph(written):
     reason = rows_of(written)["g.dcm"]["reason"]
     assert reason.startswith("ViewPosition says lateral; BodyPartExamined is HAND")
-    header = dicom.Dicom("", "", -1, "PA", "DX", "CHEST", "", "", "", photometric="MONOCHROME1")
+    header = dicom.Header("", "", -1, "PA", "DX", "CHEST", "", "", "", photometric="MONOCHROME1")
     assert xray_predictor.tag_remarks(header) == []
-    other = dicom.Dicom("", "", -1, "", "CT", "", "", "", "", photometric="RGB")
+    other = dicom.Header("", "", -1, "", "CT", "", "", "", "", photometric="RGB")
     assert xray_predictor.tag_remarks(other) == ["Modality is CT", "stored in colour, RGB"]
     assert xray_predictor.tag_remarks(None) == []
 

@@ -74,7 +74,7 @@ def test_dicom_with_and_without_preamble(tmp_path):
     for part, media_type in ((content, ""), (content[132:], "application/dicom")):
         about, arrays = asked(part, media_type)
         np.testing.assert_array_equal(arrays["image"], expected.pixels)
-        assert dicom.Dicom(**about["header"]) == expected
+        assert dicom.Header(**about["header"]) == expected.header
     assert decoding_process.kind_of(content[132:], "") == ""
 
 
@@ -100,7 +100,8 @@ def test_a_png_below_the_limit_whose_pixels_are_not_there():
 
 @pytest.mark.parametrize(("content", "message"), [
     (encoded(".png")[:-30], "truncated"), (encoded(".jpg")[:200], "broken|truncated"),
-    (decoding_process.PNG + bytes(30), "does not begin with its header"), (decoding_process.PNG, "header"),
+    (decoding_process.PNG + bytes(30), "does not begin with its header"),
+    (decoding_process.PNG, "header"),
     (b"\xff\xd8\xff" + bytes(50), "header cannot be read"),
     (bytes(128) + b"DICM" + bytes(20), "DICOM"), (dicom_bytes()[:-600], "DICOM|bytes"),
     (dicom_bytes(NumberOfFrames=2), "2 frames"),
