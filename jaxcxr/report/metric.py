@@ -41,7 +41,7 @@ class Metric:
 
     def entry(self, value: float, interval: Sequence[float] | None = None) -> dict:
         """Value and, where given, interval under their keys; None where undefined."""
-        found = {self.name: tables.value_or_none(value)}
+        found: dict[str, float | list[float] | None] = {self.name: tables.value_or_none(value)}
         if interval is not None:
             found[self.interval] = tables.interval_or_none(interval)
         return found

@@ -67,7 +67,7 @@ def test_changed_files_are_refused(path, change, message):
 
 def test_nothing_grows_while_it_is_read(path, monkeypatch):
     bomb = bytes(10**7)
-    with pytest.raises(UserError, match=r"is no bundle: metrics\.json is compressed"):
+    with pytest.raises(UserError, match=r"is no bundle: bundle\.json is compressed"):
         archive.read(rewritten(path, lambda m: m.update({"metrics.json": bomb}),
                                compression=zipfile.ZIP_DEFLATED))
     monkeypatch.setitem(archive.LIMITS, "weights.safetensors", 1000)

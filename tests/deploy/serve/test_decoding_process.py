@@ -90,7 +90,7 @@ def test_sizes_are_refused_before_anything_is_decoded(monkeypatch):
     for content in (png_header(100_000, 100_000), large, file.getvalue()):
         about, arrays = asked(content)
         assert about["status"] == 413
-        assert "at most 0.01 million" in about["error"]
+        assert "the limit is 0.01 million" in about["error"]
         assert arrays == {}
 
 

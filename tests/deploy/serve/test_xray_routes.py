@@ -11,10 +11,10 @@ import httpx
 import numpy as np
 import pytest
 
-from jaxcxr import __main__ as command
 from jaxcxr.deploy.serve import app
 from jaxcxr.deploy.serve.limits import Limits
 from jaxcxr.xray.images import image_files
+from tests.bench import program, serve_bench
 from tests.deploy.serve.conftest import serving
 from tests.deploy.serve.test_decoding_process import png_header
 from tests.xray.images import dicoms
@@ -200,15 +200,15 @@ def test_fifty_clients_are_answered_or_refused_and_the_server_is_well(client, ra
 def test_the_load_is_measured_by_the_bench(client, radiograph, tmp_path, capsys):
     path = tmp_path / "chest.png"
     path.write_bytes(radiograph)
-    ask = ["bench", "serve", f"--url={client.base_url}", "--clients=1,9", "--seconds=0.1"]
-    command.run([*ask, f"--file={path}"])
+    words = [f"--file={path}", f"--url={client.base_url}", "--clients=1,9", "--seconds=0.1"]
+    program.main(serve_bench.add_arguments, serve_bench.run, "", words)
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert [row[0] for row in rows] == ["1", "9"]
     assert all(float(row[1]) > 0 and 0 < float(row[2]) <= float(row[3]) for row in rows)
     assert rows[0][4] == "0"
     path.write_bytes(b"hello")
     with pytest.raises(SystemExit):
-        command.run([*ask, f"--file={path}"])
+        program.main(serve_bench.add_arguments, serve_bench.run, "", words)
     assert "/api/findings answers 415" in capsys.readouterr().err
 
 
@@ -235,6 +235,6 @@ def test_a_fault_of_the_server_says_nothing_of_its_insides(xray_bundle, radiogra
     with serving(xray_bundle, LIMITS) as address:
         monkeypatch.setattr(xray_routes, "_picture", lambda _: 1 / 0)
         answer = httpx.post(f"{address}/api/findings?picture=true", content=radiograph)
-        assert "fault of the server" in problem(answer, 500)
+        assert "internal error" in problem(answer, 500)
         assert "division" not in answer.text
         assert httpx.get(f"{address}/api/health").json()["requests"] == 0
