@@ -55,21 +55,24 @@ class AnnotatedPeople:
     def limbs(self) -> dict[str, tuple[int, int]]:
         """Name of each limb of PCP -> its two joints; those of which both are in the set."""
         found = {}
+        place = {joint: index for index, joint in enumerate(self.joints)}
         for side in _SIDES:
             for upper, lower in _LIMBS:
-                ends = (f"{side}_{upper}", f"{side}_{lower}")
-                if set(ends) <= set(self.joints):
-                    found[f"{side} {upper}-{lower}"] = tuple(map(self.joints.index, ends))
-        for name, ends in (("torso", ("hip", "thorax")), ("head", ("neck", "head"))):
-            if set(ends) <= set(self.joints):
-                found[name] = tuple(map(self.joints.index, ends))
+                first, last = f"{side}_{upper}", f"{side}_{lower}"
+                if first in place and last in place:
+                    found[f"{side} {upper}-{lower}"] = (place[first], place[last])
+        for name, first, last in (("torso", "hip", "thorax"), ("head", "neck", "head")):
+            if first in place and last in place:
+                found[name] = (place[first], place[last])
         return found
 
     @property
     def torso(self) -> tuple[int, int] | None:
         """PDJ's two joints, a shoulder and the hip of the other side."""
-        ends = ("left_shoulder", "right_hip")
-        return tuple(map(self.joints.index, ends)) if set(ends) <= set(self.joints) else None
+        shoulder, hip = "left_shoulder", "right_hip"
+        if shoulder not in self.joints or hip not in self.joints:
+            return None
+        return self.joints.index(shoulder), self.joints.index(hip)
 
 
 def read_json(path: pathlib.Path) -> Any:

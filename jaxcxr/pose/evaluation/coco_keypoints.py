@@ -85,7 +85,7 @@ def read(
 
 
 def _annotated(
-    truth: Labels, results: list[dict], sigmas: Sequence[float], remarks: list[str]
+    truth: Labels, results: list[dict], sigmas: tuple[float, ...], remarks: list[str]
 ) -> AnnotatedPeople:
     counted = [item for item in truth.annotations if _counts(item)]
     if not counted:
@@ -98,8 +98,8 @@ def _annotated(
     annotated = {item["image_id"] for item in counted}
     empty = annotated - {item["image_id"] for item in results}
     if empty:
-        remarks = [f"{len(empty)} of {len(annotated)} images with figures have no detection: all "
-                   "of them are missed", *remarks]
+        remarks = [f"{len(empty)} of {len(annotated)} images with people have no detection: all "
+                   "their people are missed", *remarks]
     return AnnotatedPeople(
         "coco", truth.joints, np.array([str(item["image_id"]) for item in counted]),
         np.stack(found), points[..., :2], points[..., 2] > 0,
@@ -109,8 +109,8 @@ def _annotated(
             truth.annotations, results, sigmas=sigmas, max_detections=MAX_DETECTIONS
         ),
         counts={
-            "images": len(truth.scored), "figures": len(counted), "detections": len(results),
-            "figures_missed": sum(found is None for found in pairs),
+            "images": len(truth.scored), "people": len(counted), "detections": len(results),
+            "people_missed": sum(found is None for found in pairs),
             "annotations_ignored": len(truth.annotations) - len(counted),
         },
         settings={"categories": list(truth.categories), "sigmas": list(sigmas),
@@ -127,21 +127,21 @@ def read_labels(path: str | pathlib.Path, category: str = "") -> Labels:
     """Annotations, checked; arguments and errors as in `read`."""
     path = pathlib.Path(path)
     content = read_json(path)
-    parts = [content.get(name) if isinstance(content, dict) else None
-             for name in ("images", "annotations")]
-    if not all(isinstance(part, list) for part in parts):
+    entries, people = (content.get(name) if isinstance(content, dict) else None
+                       for name in ("images", "annotations"))
+    if not isinstance(entries, list) or not isinstance(people, list):
         raise UserError(f"{path}: no lists images and annotations, which COCO's labels have.")
-    images = _ids(path, "image", parts[0])
+    images = _ids(path, "image", entries)
     categories = content.get("categories", [{"id": 1, "name": "person"}])
     if not isinstance(categories, list) or not categories:
         raise UserError(f"{path}: categories is no list of categories.")
     known = _ids(path, "category", categories)
     chosen = _chosen(path, categories, category)
-    _ids(path, "annotation", [entry for entry in parts[1]
+    _ids(path, "annotation", [entry for entry in people
                               if not isinstance(entry, dict) or "id" in entry])
-    joints = _joints(path, [c for c in categories if c["id"] in chosen], parts[1])
+    joints = _joints(path, [c for c in categories if c["id"] in chosen], people)
     annotations = []
-    for number, entry in enumerate(parts[1]):
+    for number, entry in enumerate(people):
         where = f"{path}, annotation {number}"
         item = _annotation(where, entry, images, known, len(joints), chosen)
         if item is not None:
@@ -150,10 +150,10 @@ def read_labels(path: str | pathlib.Path, category: str = "") -> Labels:
 
 
 def _ids(path, what: str, entries: list) -> frozenset:
-    seen = set()
+    seen: set[int | str] = set()
     for number, entry in enumerate(entries):
         name = entry.get("id") if isinstance(entry, dict) else None
-        if type(name) not in (int, str):
+        if not isinstance(name, (int, str)) or isinstance(name, bool):
             raise UserError(f"{path}, {what} {number}: without an id, a number or a name.")
         if name in seen:
             raise UserError(f"{path}, {what} {number}: the id {name!r} stands twice; remove one.")

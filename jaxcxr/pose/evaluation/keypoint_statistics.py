@@ -7,6 +7,7 @@ COCO's by OKS; who has no box of the head, no torso or no area does not count th
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -64,26 +65,28 @@ class People:
             inclusive=inclusive,
         )
 
-    def pckh_area(self) -> tuple[np.ndarray, np.ndarray]:
+    def pckh_area(self, heads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Area under the PCKh curve of each joint, and which count."""
-        curve = [self.pck(self.heads, alpha) for alpha in AUC_ALPHAS]
+        curve = [self.pck(heads, alpha) for alpha in AUC_ALPHAS]
         return _area(np.array([correct for correct, _ in curve])), curve[0][1]
 
-    def pdj(self) -> tuple[np.ndarray, np.ndarray]:
+    def pdj(self, torso: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """Which joints are detected, and which count."""
-        sizes = keypoint_errors.torso_size(self.target, self.torso, self.visible)
+        sizes = keypoint_errors.torso_size(self.target, torso, self.visible)
         return self.pck(sizes, 0.2, inclusive=False)
 
-    def pcp(self, strict: bool) -> tuple[np.ndarray, np.ndarray]:
+    def pcp(
+        self, limbs: Sequence[tuple[int, int]], strict: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Which limbs are correct, and which count; bool `[people, limbs]` each."""
         return keypoint_errors.pcp_outcomes(
-            self.prediction, self.target, self.limbs, self.visible, alpha=0.5, strict=strict
+            self.prediction, self.target, limbs, self.visible, alpha=0.5, strict=strict
         )
 
-    def oks(self) -> tuple[np.ndarray, np.ndarray]:
+    def oks(self, areas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """OKS of each person, and who counts, `[people, 1]` each."""
         values = keypoint_errors.oks(
-            self.prediction, self.target, self.areas, self.visible, sigmas=self.sigmas
+            self.prediction, self.target, areas, self.visible, sigmas=self.sigmas
         )[:, None]
         return values, ~np.isnan(values)
 
@@ -93,14 +96,14 @@ class KeypointMetric(Metric):
     """A metric of 2D keypoints: a share of what counts.
 
     Attributes:
-      measure: what is correct and what counts, `[people, parts]` each.
-      needs: attribute of `People` without which it is left out.
+      measure: people and what it needs -> what is correct and what counts, `[people, parts]` each.
+      needs: the attribute of `People` that it takes; people without it have no such metric.
       parts: "joint", "limb", or "" for whole people.
       excluding: whether the mean leaves out the joints that MPII leaves out.
       note: what it is.
     """
 
-    measure: Callable[[People], tuple[np.ndarray, np.ndarray]]
+    measure: Callable[[People, Any], tuple[np.ndarray, np.ndarray]]
     needs: str
     parts: str = ""
     excluding: bool = False
@@ -110,38 +113,38 @@ class KeypointMetric(Metric):
 METRICS = (
     KeypointMetric(
         name="pckh", title="PCKh@0.5", parts="joint", needs="heads", excluding=True,
-        measure=lambda people: people.pck(people.heads, 0.5), undefined="no joint counts",
+        measure=lambda people, heads: people.pck(heads, 0.5), undefined="no joint counts",
         note="within 0.5 heads, a head being 0.6 times the diagonal of its box; pelvis and thorax "
              "are not in the mean (MPII)",
     ),
     KeypointMetric(
         name="pckh_auc", title="PCKh AUC", parts="joint", needs="heads", excluding=True,
-        measure=lambda people: people.pckh_area(), undefined="no joint counts",
+        measure=People.pckh_area, undefined="no joint counts",
         note="area under PCKh over 0 to 0.5 heads, divided by 0.5",
     ),
     KeypointMetric(
         name="pck", title="PCK@0.2", parts="joint", needs="boxes",
-        measure=lambda people: people.pck(people.boxes, 0.2), undefined="no joint counts",
+        measure=lambda people, boxes: people.pck(boxes, 0.2), undefined="no joint counts",
         note="within 0.2 times the longer side of the person's box (MPII: 200 times scale)",
     ),
     KeypointMetric(
         name="pdj", title="PDJ@0.2", parts="joint", needs="torso",
-        measure=lambda people: people.pdj(), undefined="no joint counts",
+        measure=People.pdj, undefined="no joint counts",
         note="within less than 0.2 times the distance of the left shoulder from the right hip",
     ),
     KeypointMetric(
         name="pcp", title="PCP", parts="limb", needs="limbs",
-        measure=lambda people: people.pcp(strict=True), undefined="no limb counts",
+        measure=People.pcp, undefined="no limb counts",
         note="both ends of a limb within half its length; loose: the mean of both distances",
     ),
     KeypointMetric(
         name="pcp_loose", title="PCP loose", parts="limb", needs="limbs",
-        measure=lambda people: people.pcp(strict=False), undefined="no limb counts",
+        measure=lambda people, limbs: people.pcp(limbs, strict=False), undefined="no limb counts",
     ),
     KeypointMetric(
-        name="oks", title="OKS", needs="areas", measure=lambda people: people.oks(),
+        name="oks", title="OKS", needs="areas", measure=People.oks,
         undefined="nobody has a labelled joint and an area",
-        note="mean over annotated figures, 0 for those that were missed",
+        note="mean over annotated people, 0 for those that were missed",
     ),
 )
 
@@ -152,7 +155,7 @@ def outcomes(people: People) -> dict[KeypointMetric, Outcomes]:
     for metric in METRICS:
         needed = getattr(people, metric.needs)
         if needed is not None and len(needed):
-            values, counted = metric.measure(people)
+            values, counted = metric.measure(people, needed)
             found[metric] = Outcomes(np.where(counted, values, 0.0), counted.astype(np.float64))
     return found
 
@@ -164,9 +167,9 @@ def _area(curve: np.ndarray) -> np.ndarray:
 
 def share(of: Outcomes, parts: Sequence[int] | None = None) -> float:
     """The share over all people and the parts named; NaN where nothing counts."""
-    parts = slice(None) if parts is None else list(parts)
-    total = of.counts[:, parts].sum()
-    return float(of.sums[:, parts].sum() / total) if total else math.nan
+    chosen = slice(None) if parts is None else list(parts)
+    total = of.counts[:, chosen].sum()
+    return float(of.sums[:, chosen].sum() / total) if total else math.nan
 
 
 def bootstrap(

@@ -78,7 +78,7 @@ def read(
         people.visible[chosen],
         boxes=None if np.isnan(boxes).all() else boxes,
         heads=None if np.isnan(heads).all() else heads, excluded=EXCLUDED,
-        counts={"figures": len(names), "figures_missed": missed, "images": len(set(names))},
+        counts={"people": len(names), "people_missed": missed, "images": len(set(names))},
         settings={"origin_of_predictions": origin, "head_factor": keypoint_errors.MPII_HEAD_FACTOR,
                   "excluded_from_pckh": [files.JOINTS[j] for j in EXCLUDED]},
         remarks=tuple(_remarks(heads, missed, bool(people.names))),

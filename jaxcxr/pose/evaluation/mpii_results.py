@@ -23,11 +23,11 @@ def read(path: str | pathlib.Path, people: People) -> np.ndarray:
     """
     path = pathlib.Path(path)
     if path.suffix == ".json":
-        content = files.read_people(path)
+        entries = files.read_people(path)
         points = [files.pairs(entry["joints"], f"{path}, person {number}")
-                  for number, entry in enumerate(content)]
+                  for number, entry in enumerate(entries)]
         numbered = [_rectangle(entry, f"{path}, person {number}")
-                    for number, entry in enumerate(content)]
+                    for number, entry in enumerate(entries)]
         return _by_name(path, list(zip(numbered, points, strict=True)), people)
     if path.suffix == ".npy":
         return _in_order(path, _npy(path), people)

@@ -94,7 +94,7 @@ def pairs(values: Any, where: str, wanted: np.ndarray | None = None) -> np.ndarr
             f"{where}: joints have the shape {list(points.shape)}; give {len(JOINTS)} pairs."
         )
     points = points[:, :2]
-    known = np.isfinite(points).all(-1)
+    known = np.asarray(np.isfinite(points).all(-1))
     if wanted is not None and not known[wanted].all():
         raise UserError(f"{where}: a joint that is annotated is not finite.")
     return np.where(known[:, None], points, 0.0 if wanted is not None else np.nan)

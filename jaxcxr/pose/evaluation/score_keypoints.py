@@ -181,13 +181,13 @@ def _columns(
 def _title(result: Mapping) -> str:
     counts = result["counts"]
     kind = {"coco": "COCO", "mpii": "MPII"}[result["form"]]
-    return (f"{kind}: {counts['figures']:,} figures with {counts['joints']:,} joints in "
+    return (f"{kind}: {counts['people']:,} people with {counts['joints']:,} joints in "
             f"{counts['images']:,} images")
 
 
 def _tables(result: Mapping) -> list[list[tuple[str, ...]]]:
     """The whole, joint by joint, and limb by limb."""
-    lines = [("metric", "value", "95% interval")]
+    lines: list[tuple[str, ...]] = [("metric", "value", "95% interval")]
     titles = {name: name for name in keypoint_ap.METRICS}
     titles |= {metric.name: metric.title for metric in statistics.METRICS}
     for name, title in titles.items():
@@ -200,9 +200,11 @@ def _tables(result: Mapping) -> list[list[tuple[str, ...]]]:
         shown = [metric for metric in statistics.METRICS
                  if any(metric.name in entry for entry in entries.values())]
         if shown:
-            header = (group, *(metric.title for metric in shown))
-            found.append([header, *((name, *(_cell(entry, metric) for metric in shown))
-                                    for name, entry in entries.items())])
+            found.append([
+                (group, *(metric.title for metric in shown)),
+                *((name, *(_cell(entry, metric) for metric in shown))
+                  for name, entry in entries.items()),
+            ])
     return found
 
 
@@ -216,10 +218,10 @@ def _range(interval: Sequence[float] | None) -> str:
 
 def _remarks(result: Mapping) -> list[str]:
     remarks = []
-    if result["form"] == "coco" and result["counts"]["figures_missed"]:
+    missed = result["counts"]["people_missed"]
+    if result["form"] == "coco" and missed:
         remarks.append(
-            f"{result['counts']['figures_missed']:,} figures have no detection left for them: "
-            "their joints count as wrong"
+            f"{missed:,} people have no detection left for them: their joints count as wrong"
         )
     if result["counts"]["images"] < 2:
         remarks.append("No intervals: they take two images.")

@@ -17,7 +17,7 @@ def outcomes(*args, **options):
 
 
 @pytest.fixture
-def figures():
+def people():
     rng = np.random.default_rng(0)
     target = rng.uniform(0, 200, (40, 17, 2))
     prediction = target + rng.normal(0, 12, target.shape)
@@ -26,8 +26,8 @@ def figures():
     return prediction, target, visible, rng.uniform(20, 60, 40)
 
 
-def test_shares_are_those_of_the_metrics(figures):
-    prediction, target, visible, size = figures
+def test_shares_are_those_of_the_metrics(people):
+    prediction, target, visible, size = people
     head = np.where(np.arange(40) < 3, np.nan, size)
     found = outcomes(
         prediction, target, visible, boxes=2 * size, heads=head, areas=size**2, torso=(5, 12),
@@ -53,8 +53,8 @@ def test_shares_are_those_of_the_metrics(figures):
     assert shares["pckh_auc"] == pytest.approx(sk.auc(np.arange(51) / 50, curve), abs=1e-9)
 
 
-def test_a_perfect_prediction_has_the_area_1_and_one_half_a_head_off_none(figures):
-    _, target, visible, size = figures
+def test_a_perfect_prediction_has_the_area_1_and_one_half_a_head_off_none(people):
+    _, target, visible, size = people
     for offset, area in ((0.0, 1.0), (0.6, 0.0), (0.25, 0.5)):
         moved = target + np.array([offset, 0.0]) * size[:, None, None]
         found = outcomes(moved, target, visible, heads=size)

@@ -1,4 +1,4 @@
-"""2D keypoints: hand-computed figures, and COCO's own evaluation of generated detections."""
+"""2D keypoints: values computed by hand, and COCO's own evaluation of generated detections."""
 
 import contextlib
 import io
@@ -10,14 +10,14 @@ from jaxcxr.pose.evaluation import keypoint_errors, pose_errors
 
 
 @pytest.fixture
-def figures():
+def people():
     rng = np.random.default_rng(0)
     target = rng.uniform(0, 200, (30, 17, 2))
     return target + rng.normal(0, 8, target.shape), target
 
 
-def test_a_perfect_prediction_scores_perfectly(figures):
-    _, target = figures
+def test_a_perfect_prediction_scores_perfectly(people):
+    _, target = people
     boxes = np.concatenate([target.min(1), target.max(1)], 1)
     limbs = ((0, 1), (1, 2), (3, 4))
     assert pose_errors.pck(target, target, keypoint_errors.box_size(boxes)) == 1
@@ -88,8 +88,8 @@ def test_pcp_wants_both_ends_or_their_mean():
     assert np.isnan(pose_errors.pcp(prediction, target, ((0, 1),), np.array([[1, 0, 1]])))
 
 
-def test_a_joint_that_was_not_found_is_wrong_and_one_not_annotated_does_not_count(figures):
-    prediction, target = figures
+def test_a_joint_that_was_not_found_is_wrong_and_one_not_annotated_does_not_count(people):
+    prediction, target = people
     lost = prediction.copy()
     lost[:, 3] = np.nan
     assert pose_errors.pck(lost, target, 1e9) == pytest.approx(16 / 17)
@@ -106,8 +106,8 @@ def test_a_joint_that_was_not_found_is_wrong_and_one_not_annotated_does_not_coun
     assert (pose_errors.oks(lost, target, 1e12) < 1).all()
 
 
-def test_wrong_shapes_are_refused(figures):
-    prediction, target = figures
+def test_wrong_shapes_are_refused(people):
+    prediction, target = people
     with pytest.raises(ValueError, match="must have one shape"):
         pose_errors.pck(prediction[:2], target, 1.0)
     with pytest.raises(ValueError, match="does not fit the joints"):
@@ -123,7 +123,7 @@ def _flat(points, flags):
 
 
 def generated(seed, images=40, crowd=0.1, noise=1.0, categories=(1,)):
-    """Annotations and detections of several people, sizes, crowds and figures without keypoints."""
+    """Annotations and detections of several people, sizes, crowds and people without keypoints."""
     rng = np.random.default_rng(seed)
     annotations, results = [], []
     for image in range(1, images + 1):

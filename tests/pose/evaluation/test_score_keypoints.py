@@ -49,7 +49,7 @@ def files(tmp_path):
     return Files(tmp_path, dataset(annotations), results)
 
 
-def test_the_ten_figures_are_pycocotools(files, capsys):
+def test_the_ten_metrics_are_pycocotools(files, capsys):
     result = files.run()
     theirs = pycocotools_stats(files.labels["annotations"], files.results, 40)
     ours = [result["overall"][name] for name in keypoint_ap.METRICS]
@@ -111,18 +111,18 @@ def test_pck_is_of_the_longer_side_and_pdj_and_pcp_of_the_body(files):
     assert files.run(labels=dataset([annotation]), results=[far])["overall"]["pcp"] == 0
 
 
-def test_crowds_figures_without_joints_and_missed_ones(files, capsys):
+def test_crowds_people_without_joints_and_missed_ones(files, capsys):
     seen, result = one(np.full(17, 2))
     crowd, _ = one(np.full(17, 2), number=2, iscrowd=1)
     empty, _ = one(np.zeros(17), number=3)
     missed, _ = one(np.full(17, 2), image=2, number=4)
     found = files.run(labels=dataset([seen, crowd, empty, missed], 3), results=[result])
     counts = found["counts"]
-    assert (counts["figures"], counts["figures_missed"], counts["annotations_ignored"]) == (2, 1, 2)
+    assert (counts["people"], counts["people_missed"], counts["annotations_ignored"]) == (2, 1, 2)
     assert found["overall"]["pck"] == 0.5
     assert found["overall"]["AR"] == pytest.approx(0.5)
     assert found["overall"]["oks"] == 0.5
-    assert "1 of 2 images with figures have no detection" in capsys.readouterr().out
+    assert "1 of 2 images with people have no detection" in capsys.readouterr().out
 
 
 def test_each_figure_takes_the_detection_of_it_whatever_the_scores():

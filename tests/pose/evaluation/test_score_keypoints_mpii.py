@@ -189,13 +189,13 @@ def test_limbs(folder):
 def test_people_that_are_not_predicted_are_missed(folder, capsys):
     write_named(folder.path / "named.json", folder.people.points[:3], NAMES[:3])
     found = folder.run("mpii.mat", "named.json")
-    assert (found["counts"]["figures"], found["counts"]["figures_missed"]) == (4, 1)
+    assert (found["counts"]["people"], found["counts"]["people_missed"]) == (4, 1)
     counted = folder.people.seen[:, [j for j in range(16) if j not in (6, 7)]].sum(1)
     assert found["overall"]["pckh"] == pytest.approx(counted[:3].sum() / counted.sum())
     assert "1 of 4 people are not predicted: missed" in capsys.readouterr().out
     (folder.path / "list.txt").write_text("001.jpg\n002.jpg\n")
     found = folder.run("mpii.mat", "named.json", "--split-list", folder.path / "list.txt")
-    assert (found["counts"]["figures"], found["overall"]["pckh"]) == (3, 1.0)
+    assert (found["counts"]["people"], found["overall"]["pckh"]) == (3, 1.0)
 
 
 def test_a_point_that_is_not_finite_was_not_found(folder):
@@ -240,7 +240,7 @@ def test_predictions_without_person_where_an_image_has_one(folder, capsys):
     assert "002.jpg is not one labelled person" in refused(
         capsys, lambda: folder.run("mpii.mat", "named.json"))
     path.write_text(json.dumps([content[3], content[0]]))
-    assert folder.run("mpii.mat", "named.json")["counts"]["figures_missed"] == 2
+    assert folder.run("mpii.mat", "named.json")["counts"]["people_missed"] == 2
 
 
 def _mat(**content):
