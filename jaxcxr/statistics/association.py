@@ -4,6 +4,7 @@ A model that scores no better than an attribute alone may have learnt nothing bu
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from sklearn import linear_model, pipeline, preprocessing
@@ -136,7 +137,7 @@ def probe_scores(
     return found
 
 
-def indicators(values: np.ndarray, groups: np.ndarray | None = None) -> tuple[np.ndarray, list]:
+def indicators(values: np.ndarray, groups: Sequence[str] | None = None) -> tuple[np.ndarray, list]:
     """Categories as labels, one column each.
 
     Arguments:

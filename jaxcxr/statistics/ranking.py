@@ -6,7 +6,7 @@ ROC and precision-recall curves with their bands are here too.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from scipy import sparse
@@ -166,7 +166,7 @@ class Bootstrap:
         """Percentile interval (low, high) of one class; NaN if too few resamples define it."""
         return percentile_interval(self.values[name][index], level)
 
-    def macro(self, name: str, classes: np.ndarray) -> np.ndarray:
+    def macro(self, name: str, classes: Sequence[int]) -> np.ndarray:
         """Unweighted mean over classes in each resample.
 
         A resample that leaves one of the classes undefined is NaN: the mean over the other classes

@@ -124,7 +124,7 @@ class XrayTask:
         )
 
     def write(self, split: str, predictions, workdir: pathlib.Path) -> str:
-        """`predictions/<split>.csv`, ROC curves, sample radiographs, figures with intervals."""
+        """`predictions/<split>.csv`, ROC curves, sample radiographs, metrics with intervals."""
         rows, scores = self.source(split).manifest, predictions["scores"]
         folder = workdir / "report"
         figure = xray_figures.roc_figure(rows.labels, scores, self.classes)

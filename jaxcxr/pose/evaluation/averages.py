@@ -46,12 +46,12 @@ def by_action(
       Action to mean error, in alphabetic order. `action_mean` of it is the number that papers
       report for Human3.6M; `weighted_mean(errors, weights)` is the frame mean.
     """
-    actions = np.asarray(actions)
+    names = np.asarray(actions)
     errors = np.asarray(errors)
     weights = np.ones(errors.shape) if weights is None else np.asarray(weights)
     return {
-        str(name): weighted_mean(errors[actions == name], weights[actions == name])
-        for name in np.unique(actions)
+        str(name): weighted_mean(errors[names == name], weights[names == name])
+        for name in np.unique(names)
     }
 
 

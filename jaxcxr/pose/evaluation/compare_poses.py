@@ -36,11 +36,11 @@ def compare(
     Raises:
       UserError: a run is of other sequences or labels than the first.
     """
-    truth, first_path, columns = None, None, []
+    columns: list[list[float]] = []
     for paths in models.values():
         for path, files in paths.items():
             labels, predictions = (pose_arrays.read(file).sequences for file in files)
-            if truth is None:
+            if not columns:
                 truth, first_path = labels, path
             _check_same(labels, truth, path, first_path)
             columns.append([
@@ -66,7 +66,7 @@ def compare(
 
 def lines(result: Mapping) -> dict[str, list[tuple[str, ...]]]:
     """The table by its title, as cells."""
-    found = [("model", "seeds", "MPJPE mm [95 %]", "- A [95 %]", "p")]
+    found: list[tuple[str, ...]] = [("model", "seeds", "MPJPE mm [95 %]", "- A [95 %]", "p")]
     for name, entry in result["of_models"].items():
         one = result["differences"].get(name)
         mean = number(entry["mean"], ".2f")

@@ -9,8 +9,8 @@
    must be said.
 
 Both kinds of `.npz` may say `unit` ("m" or "mm"), `protocol`, `joint_set` (of
-`jaxcxr.pose.geometry.joint_sets`; by default the joints are the protocol's) and `fps` (0: several rates). A
-joint that is not finite in the labels is missing. Nothing is unpickled.
+`jaxcxr.pose.geometry.joint_sets`; by default the joints are the protocol's) and `fps` (0: several
+rates). A joint that is not finite in the labels is missing. Nothing is unpickled.
 """
 
 import dataclasses
@@ -131,7 +131,7 @@ def _read(file: BinaryIO, path: pathlib.Path, fingerprint, sequence: str | None)
     return PoseFile(path, fingerprint, sequences, about, numbered)
 
 
-def parse_key(name: str, path: pathlib.Path) -> Key:
+def parse_key(name: str, path: pathlib.Path | str) -> Key:
     """A sequence's key from its name, "subject/action/camera" or MotionBERT's source.
 
     Raises:

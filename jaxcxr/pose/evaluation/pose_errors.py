@@ -211,7 +211,7 @@ def difference_errors(
     prediction: np.ndarray,
     target: np.ndarray,
     weights: np.ndarray | None = None,
-    sequences: np.ndarray | None = None,
+    sequences: np.ndarray | Sequence[str] | None = None,
     order: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distances between differences along time.

@@ -223,10 +223,11 @@ def every(
     for number, one in enumerate(sequences):
         for phase in range(min(step, len(one.joints))):
             chosen = slice(phase, None, step)
-            arrays = {name: getattr(one, name) for name in ("inputs", "joints", "root", "scale")}
             parts.append(dataclasses.replace(
                 one, sequence_id=f"{number:08d}.{phase:08d}", fps=one.fps / step,
-                **{name: x if x is None else x[chosen] for name, x in arrays.items()},
+                inputs=one.inputs[chosen], joints=one.joints[chosen],
+                root=None if one.root is None else one.root[chosen],
+                scale=None if one.scale is None else one.scale[chosen],
             ))
             origins.append((number, chosen))
 

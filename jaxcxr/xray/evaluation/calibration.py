@@ -284,7 +284,7 @@ def logit(scores: np.ndarray) -> np.ndarray:
     return np.log(scores) - np.log1p(-scores)
 
 
-def shift(probabilities: np.ndarray, prevalence: float, target: float) -> np.ndarray:
+def shift(probabilities: np.ndarray | float, prevalence: float, target: float) -> np.ndarray:
     """Probabilities `[...]` where `prevalence` was true, for where `target` is (Saerens 2002)."""
     positive = np.asarray(probabilities, np.float64) * (target / prevalence)
     negative = (1.0 - np.asarray(probabilities, np.float64)) * ((1 - target) / (1 - prevalence))
@@ -321,8 +321,8 @@ def _entry(item: Mapping[str, Any]) -> ClassCalibration:
     if entry.method not in METHODS:
         raise ValueError(f"method {entry.method!r}; known: {', '.join(METHODS)}")
     numbers = [np.asarray(entry.parameters[name], np.float64) for name in METHODS[entry.method]]
-    numbers += [np.asarray(list(entry.thresholds.values()), np.float64)]
-    if not all(np.isfinite(n).all() for n in (*numbers, np.float64(entry.threshold))):
+    thresholds = np.array([entry.threshold, *entry.thresholds.values()], np.float64)
+    if not all(np.isfinite(values).all() for values in (*numbers, thresholds)):
         raise ValueError(f"{entry.name} has a number that is not finite")
     if entry.method == "temperature" and not entry.parameters["temperature"] > 0:
         raise ValueError(f"temperature of {entry.name} is not positive")

@@ -97,12 +97,12 @@ def _measured(model: Model, labels, clusters, used, resamples: int, seed: int) -
         for metric in ranked:
             found = [metric.value(*of) for of in zip(labels.T, scores.T, strict=True)]
             add(metric.name, np.array(found), bootstrap.values[metric.name])
-        if model.probabilities is not None:
+        if model.probabilities is not None and model.found is not None:
             terms = operating.terms(labels, model.probabilities[seed_], model.found[seed_])
             rates = operating.rates(terms.sum(axis=0), wanted)
             drawn = operating.resampled_sums(terms, clusters, resamples, seed)
-            for metric, of_draws in operating.rates(drawn, wanted).items():
-                add(metric, rates[metric], of_draws.T)
+            for name, of_draws in operating.rates(drawn, wanted).items():
+                add(name, rates[name], of_draws.T)
     return {m: (np.array(values[m]), np.mean(draws[m], axis=0)) for m in values}
 
 

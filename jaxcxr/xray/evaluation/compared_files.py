@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -66,19 +66,17 @@ def read(
     Raises:
       UserError: as `scored_files.join`; images, labels or classes differ; a file has no labels.
     """
-    found, inputs, first = [], {}, None
+    joined = {
+        path: scored_files.join(labels or _with_labels(file), file, split_list)
+        for files in models.values() for path, file in files.items()
+    }
+    first_path, first = next(iter(joined.items()))
+    found = []
     for name, files in models.items():
-        parts = []
-        for path, file in files.items():
-            joined = scored_files.join(labels or _with_labels(file), file, split_list)
-            inputs[path] = joined.inputs
-            first = first or (path, joined)
-            parts.append(_aligned(joined, path, *first))
-        scores = np.stack(parts)
-        calibrated = _calibrated(files, scores, first[1])
-        found.append(Model(name, tuple(files), scores, *calibrated))
-    joined = first[1]
-    return Compared(joined.labels, joined.classes, joined.patients, tuple(found), inputs)
+        scores = np.stack([_aligned(joined[path], path, first_path, first) for path in files])
+        found.append(Model(name, tuple(files), scores, *_calibrated(tuple(files), scores, first)))
+    inputs = {path: of.inputs for path, of in joined.items()}
+    return Compared(first.labels, first.classes, first.patients, tuple(found), inputs)
 
 
 def _with_labels(file: pathlib.Path) -> pathlib.Path:
@@ -118,7 +116,9 @@ def _aligned(
     return joined.scores[place][:, order]
 
 
-def _calibrated(paths, scores, joined) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _calibrated(
+    paths: Sequence[str], scores: np.ndarray, joined: scored_files.Joined
+) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Probabilities and findings, if every run is a workdir with a calibration."""
     files = [pathlib.Path(path) / NAME for path in paths]
     if not all(file.is_file() for file in files):

@@ -6,6 +6,7 @@
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -163,7 +164,7 @@ def _undefined(calibrated: bool) -> str:
 def _class_entry(
     row: classification.ClassMetrics, labels, scores, drawn: ranking.Bootstrap, index: int
 ) -> dict:
-    entry = {}
+    entry: dict[str, Any] = {}
     for metric in of_basis(RANKING):
         value, interval = metric.value(labels, scores), drawn.interval(metric.name, index)
         if metric.analytic is None:
@@ -182,7 +183,7 @@ def _macro_entry(
 ) -> dict:
     used = [i for i, row in enumerate(table.rows) if row.defined]
     names = [table.rows[i].name for i in used]
-    entry = {}
+    entry: dict[str, Any] = {}
     for metric in of_basis(RANKING):
         if metric.macro:
             interval = intervals.percentile_interval(drawn.macro(metric.name, used))
@@ -210,7 +211,7 @@ def _add_probabilities(
     """Adds what needs probabilities, and thresholds if there is a calibration."""
     names, calibrated = tuple(per_class), calibration is not None
     probabilities, thresholds = scores, np.full(len(names), math.inf)
-    if calibrated:
+    if calibration is not None:
         calibration = calibration.select(names)
         probabilities, thresholds = calibration.from_scores(scores), calibration.thresholds
     rates = of_basis(RATES, calibrated)
@@ -221,7 +222,7 @@ def _add_probabilities(
         zip(names, operating.with_intervals(sums, drawn, wanted), strict=True)
     ):
         entry = per_class[name]
-        if calibrated:
+        if calibration is not None:
             entry["shipped_threshold"] = float(thresholds[i])
             entry["calibration"] = calibration.classes[i].method
         for metric in rates:
@@ -236,8 +237,8 @@ def _add_probabilities(
     for metric in rates:
         if metric.macro:
             means = of_draws[metric.name][:, used].mean(axis=1) if used else np.full(1, math.nan)
-            interval = intervals.percentile_interval(means)
-            macro |= metric.entry(_mean(metric, per_class, macro["classes"]), interval)
+            value = _mean(metric, per_class, macro["classes"])
+            macro |= metric.entry(value, intervals.percentile_interval(means))
 
 
 def _table(result: Mapping, shipped: bool) -> str:

@@ -262,7 +262,8 @@ def _sources(known, rows, seen, scored, scores) -> dict:
 
 def _warnings(result: Mapping) -> list[str]:
     """What a reader of the headline has to know."""
-    lines, auroc = [], result["auroc"]
+    lines: list[str] = []
+    auroc = result["auroc"]
     if auroc is None:
         return lines
     for name in ("lungs_out", "border_only"):

@@ -121,7 +121,7 @@ def age_bands(ages: np.ndarray) -> np.ndarray:
 
 
 def read(
-    path: pathlib.Path, ids: Sequence[str], labels_path: str | pathlib.Path
+    path: str | pathlib.Path, ids: Sequence[str], labels_path: str | pathlib.Path
 ) -> dict[str, np.ndarray]:
     """Attributes of images from a csv file.
 
@@ -196,8 +196,8 @@ def to_text(entries: Sequence[Mapping], brief: bool = False) -> str:
 
 def _chosen(table: CsvFile) -> dict[str, int]:
     """Attribute -> column."""
-    known = {name: table.column(COLUMNS[name]) for name in _ATTRIBUTES}
-    known = {name: column for name, column in known.items() if column is not None}
+    columns = {name: table.column(COLUMNS[name]) for name in _ATTRIBUTES}
+    known = {name: column for name, column in columns.items() if column is not None}
     if known:
         return known
     skipped = ("", *COLUMNS["image_id"], *COLUMNS["patient_id"])
@@ -306,6 +306,7 @@ def _lines(entries: Sequence[Mapping], *, of_groups: bool) -> list[tuple[str, ..
     """Cells of the whole groups, or of their classes."""
     kept = [entry for entry in entries if (entry["class"] == ALL) == of_groups]
     shown = [m for m in SHOWN if any(entry.get(m.name) is not None for entry in kept)]
+    texts: tuple[str, ...]
     if of_groups:
         texts, names = ("attribute", "group"), {
             "images": "images", "patients": "patients", "positives": "with finding",

@@ -1,4 +1,4 @@
-"""`jaxcxr score --task pose`: every form of file, hand-computed figures."""
+"""`jaxcxr score --task pose`: every form of file, values computed by hand."""
 
 import csv
 
@@ -28,7 +28,7 @@ def assert_same(result, expected):
     assert tables.flat(result["overall"]) == pytest.approx(tables.flat(expected["overall"]))
 
 
-def test_the_figures_are_those_of_the_metrics(folder, capsys):
+def test_the_values_are_those_of_the_metrics(folder, capsys):
     result = folder.run()
     walking = folder.errors(lambda key: "Walking" in key).mean()
     sitting = folder.errors(lambda key: "Sitting" in key).mean()

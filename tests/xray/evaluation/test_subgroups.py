@@ -1,4 +1,4 @@
-"""Figures of subgroups against counting by hand, and the attributes of images in files."""
+"""Metrics of subgroups against counting by hand, and the attributes of images in files."""
 
 import csv
 
@@ -110,7 +110,7 @@ def test_without_thresholds_there_is_auroc_alone(tmp_path):
     assert subgroups.write([], tmp_path) == ()
 
 
-def test_few_patients_have_figures_without_intervals():
+def test_few_patients_have_metrics_without_intervals():
     labels, scores, patients, _ = example()
     few = np.where(patients < 5, "few", "many")
     rows = subgroups.rows(
