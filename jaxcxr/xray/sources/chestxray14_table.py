@@ -8,6 +8,7 @@ and Kaggle's sample (other names of the size columns, ages such as 060Y).
 import math
 import pathlib
 import re
+from collections.abc import Iterable
 
 from jaxcxr.data.label_tables import ALIASES, findings_of, years
 from jaxcxr.data.labels import FINDINGS
@@ -63,7 +64,7 @@ def read(raw: pathlib.Path, val_fraction: float) -> ImageListing:
             repeated.append(row.image_id)
         else:
             raise UserError(f"{where}: a second row for {row.image_id} contradicts the first")
-    _check_patients(rows.values(), raw)
+    _check_patients(rows.values(), path, raw)
     if not rows:
         raise UserError(f"chestxray14: no image of {path} stands in the split lists in {raw}")
     notes = (
@@ -143,15 +144,19 @@ def _boxes(raw: pathlib.Path) -> dict[str, list[tuple[float, ...]]]:
     return boxes
 
 
-def _check_patients(rows, raw: pathlib.Path) -> None:
+def _check_patients(
+    rows: Iterable[ImageRecord], path: pathlib.Path, raw: pathlib.Path
+) -> None:
+    """Refuses patients of the csv at `path` whose images stand in both lists."""
     splits: dict[str, set[str]] = {}
     for row in rows:
         splits.setdefault(row.patient_id, set()).add(row.split)
     both = sorted(patient for patient, names in splits.items() if len(names) > 1)
     if both:
+        lists = " and ".join(str(_find(raw, names)) for names in _LISTS.values())
         raise UserError(
-            f"chestxray14: {len(both)} patients stand in both split lists in {raw}: "
-            f"{some(both)}; take the official train_val_list.txt and test_list.txt"
+            f"{path}: {len(both)} patients stand in both split lists, {lists}: {some(both)}; take "
+            "the official csv, train_val_list.txt and test_list.txt"
         )
 
 

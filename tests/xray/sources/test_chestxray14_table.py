@@ -181,8 +181,10 @@ def test_an_image_or_a_patient_in_both_lists_is_refused(raw_data):
     with pytest.raises(UserError, match=r"00000003_000\.png stands in the train_val list too"):
         _read(raw_data)
     raw_data.lists(["00000001_000.png"], ["00000001_001.png"])
-    with pytest.raises(UserError, match=r"1 patients stand in both split lists in .*: 00000001"):
+    with pytest.raises(UserError, match=r"1 patients stand in both split lists.*: 00000001") as e:
         _read(raw_data)
+    for name in ("Data_Entry_2017_v2020.csv", "train_val_list.txt", "test_list.txt"):
+        assert str(raw_data.folder / name) in str(e.value)
 
 
 @pytest.mark.parametrize(
