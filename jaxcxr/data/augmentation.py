@@ -1,4 +1,4 @@
-"""Randomness of augmentation, which follows the examples and not the batches."""
+"""Derives the randomness of augmentation from the examples, not from their batches."""
 
 import jax
 import jax.numpy as jnp
@@ -7,15 +7,15 @@ import jax.numpy as jnp
 def position_keys(key: jax.Array, count: int, positions: jax.Array | None) -> jax.Array:
     """Derives one PRNG key per example of a step, from the example's position.
 
-    What happens to an example depends neither on the batch it is in nor on how the batch is laid
-    out over devices, hosts and micro-batches.
+    The augmentation of an example then does not depend on its batch, nor on how that is laid out
+    over devices, hosts and micro-batches.
 
     Arguments:
       key: PRNG key of the step.
       count: number of examples, B.
-      positions: integers `[B]`, what distinguishes the examples of a step: their position in the
-        global batch or in the stream. None: 0 to B-1, which is right for a whole global batch
-        under jit only.
+      positions: integers `[B]` that tell the examples of a step apart: their position in the
+        global batch or in the stream. None: 0 to B-1, right only for a whole global batch under
+        jit.
 
     Returns:
       PRNG keys `[B]`.

@@ -1,14 +1,13 @@
-"""Records made by Apache Beam, on a cluster: `jaxcxr prepare SOURCE --beam="--runner=..."`.
+"""Makes records with Apache Beam, on a cluster: `jaxcxr prepare SOURCE --beam="--runner=..."`.
 
     pip install 'jaxcxr[beam]'
     jaxcxr prepare chestxray14 --raw /nfs/raw --out /nfs/prepared \\
         --beam="--runner=FlinkRunner --flink_master=HOST:8081 --environment_type=LOOPBACK"
 
-Beam does the costly part alone: its workers make the chunks of `jaxcxr.data.staging` and
-put them into the staging folder, from which one process writes the shards, as ever. So there is
-one order of records, one budget of bad images, and a failed run goes on with the chunks it left,
-none of which TFDS's own Beam writer offers; and no image travels through the runner's shuffle.
-Every worker has to see the raw data and the prepared data's root under the same paths.
+Beam's workers only make the chunks of `jaxcxr.data.staging`; one process writes the shards from
+them. So the order of records and the budget of bad images stay the same, a failed run goes on with
+the chunks it left (TFDS's own Beam writer offers none of this), and no image travels through the
+runner's shuffle. Every worker must see the raw and the prepared data under the same paths.
 """
 
 import concurrent.futures
@@ -35,11 +34,11 @@ _SECONDS_TO_STOP = 60.0
 
 
 def maker(options: str) -> staging.Make:
-    """What makes chunks by Apache Beam, for `staging.made_by`.
+    """Returns the function that makes chunks with Apache Beam, for `staging.made_by`.
 
     Arguments:
-      options: command-line options of the runner, in one string; the runner is Beam's default,
-        on this machine, unless --runner is among them.
+      options: command-line options of the runner, in one string; without --runner, Beam's default
+        runner works on this machine.
 
     Raises:
       UserError: Beam does not know an option, or refuses its value.
@@ -79,7 +78,7 @@ def _parsed(options: str) -> pipeline_options.PipelineOptions:
 
 
 def _make(options, encode: staging.Encode, tasks: list[staging.Task]) -> Iterator[tuple[int, dict]]:
-    """Runs a pipeline over the tasks; tells of each chunk when its summary appears on disk."""
+    """Runs a pipeline over the tasks; yields each chunk when its summary appears on disk."""
     if not tasks:
         return
     stop = tasks[0][1].parent / "stop"
@@ -87,21 +86,26 @@ def _make(options, encode: staging.Encode, tasks: list[staging.Task]) -> Iterato
     for _, path in tasks:
         path.with_suffix(".json").unlink(missing_ok=True)  # of a chunk with bad records
     waiting = {path.with_suffix(".json").name: i for i, (_, path) in enumerate(tasks)}
-    pipeline = concurrent.futures.Future()
-    # A daemon, because a runner that waits for its cluster for ever must not hold up the end.
+    pipeline: concurrent.futures.Future = concurrent.futures.Future()
+    # A daemon: a runner that waits for its cluster for ever must not keep this process alive.
     work = functools.partial(_run, options, encode, tasks, stop)
     threading.Thread(target=_finish, args=(pipeline, work), daemon=True).start()
     try:
         for name in _appearing(waiting.keys(), stop.parent, pipeline):
             index = waiting[name]
-            yield index, staging.read_summary(tasks[index][1])
+            summary = staging.read_summary(tasks[index][1])
+            if summary is None:
+                raise RunError(
+                    f"{tasks[index][1]} is not what its summary tells; run the same command again"
+                )
+            yield index, summary
     finally:
         if not pipeline.done():
             _stop(pipeline, stop)
 
 
 def _stop(pipeline: concurrent.futures.Future, stop: pathlib.Path) -> None:
-    """Ends a pipeline early: not every runner can cancel one, but all workers see the file."""
+    """Ends a pipeline early by a file that all workers see: not every runner can cancel."""
     stop.touch()
     progress.say("waiting for Beam's workers to finish the chunks at hand")
     if concurrent.futures.wait([pipeline], timeout=_SECONDS_TO_STOP).done:
@@ -116,11 +120,11 @@ def _finish(future: concurrent.futures.Future, work) -> None:
 
 
 def _appearing(names, folder: pathlib.Path, pipeline: concurrent.futures.Future) -> Iterator[str]:
-    """Names of files as they appear in a folder, until all are there.
+    """Yields the names of files as they appear in a folder, until all are there.
 
     Raises:
       RunError: the pipeline failed.
-      UserError: it ended, and files are not there.
+      UserError: it ended, but files are missing.
     """
     waiting, deadline = set(names), None
     while waiting:
@@ -157,7 +161,7 @@ def _run(options, encode: staging.Encode, tasks: list[staging.Task], stop: pathl
 
 
 class _MakeChunk(beam.DoFn):
-    """Makes one chunk; only its summary on disk tells of it."""
+    """Makes one chunk; only its summary on disk reports it."""
 
     def __init__(self, encode: staging.Encode, stop: pathlib.Path):
         self._encode, self._stop = encode, stop
@@ -171,6 +175,6 @@ class _MakeChunk(beam.DoFn):
 
 
 def _sentence(error: Exception) -> str:
-    """The last line of a message; before it Beam puts the traceback of a worker."""
+    """Returns the last line of a message; before it Beam puts a worker's traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""The base of all data sets: TFDS's builder, with shards written in TFDS's order from disk."""
+"""Builds data sets with TFDS, writing its shards straight from staged records."""
 
 import abc
 import hashlib
@@ -19,8 +19,10 @@ from jaxcxr.errors import UserError
 _SHARD_BYTES = 2**28
 
 
-class DataSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Builder whose splits are staged records, or else generators of (key, record).
+class DataSet(  # type: ignore[call-arg]  # TFDS has no types
+    tfds.core.GeneratorBasedBuilder, skip_registration=True
+):
+    """Base of all builders; a split is a list of staged records or a generator of (key, record).
 
     TFDS would shuffle a large split through files that it opens by TensorFlow, and keep it on disk
     twice meanwhile. Here the staged records are read in the shuffled order straight into shards.
@@ -34,10 +36,10 @@ class DataSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     @staticmethod
     @abc.abstractmethod
     def overview(directory: pathlib.Path, split: str) -> dict[str, int]:
-        """Counts of one split of a prepared data set by the name of the row in a table."""
+        """Counts what one split of a prepared data set holds: name of the row -> count."""
 
     def staged(self, splits, encode, **options) -> dict[str, list[staging.Staged]]:
-        """The splits' records as `staging.staged_splits` makes them, with this data set's options.
+        """Makes the records of all splits by `staging.staged_splits` with this data set's options.
 
         Arguments:
           splits, encode, **options: as for `staging.staged_splits`.
@@ -60,11 +62,11 @@ class DataSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.info.set_splits(tfds.core.SplitDict(found))
 
     def _generate_examples(self, *args) -> Iterable[tuple[str, dict]]:
-        raise NotImplementedError  # of staged splits there is nothing left to generate
+        raise NotImplementedError  # staged splits leave nothing to generate
 
 
 def open_builder(cls: type[DataSet], root: str | os.PathLike, **options) -> DataSet:
-    """Makes a builder without TFDS's warning of every config that is not on a fixed list.
+    """Makes a builder without TFDS's warning about configs that its fixed list lacks.
 
     Arguments:
       cls: the builder's class.
@@ -108,5 +110,5 @@ def _write_split(builder, split: str, records: list[staging.Staged]) -> tfds.cor
 
 
 def _place(split: str, key: str) -> bytes:
-    """What TFDS sorts a split by; on it depends the order of all data prepared so far."""
+    """Hashes a key as TFDS does; changing it would reorder all data prepared so far."""
     return hashlib.md5(f"{split}{key}".replace("\\", "/").encode()).digest()

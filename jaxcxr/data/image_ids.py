@@ -46,8 +46,8 @@ def match(wanted: Sequence[str], available: Sequence[str], asked, given) -> np.n
     """Finds each image in another file: by its whole id, else without folders, else without ending.
 
     Arguments:
-      wanted, available: ids, each without repetition.
-      asked, given: names of their files, for messages.
+      wanted, available: ids, each without repetitions.
+      asked, given: their files, for messages.
 
     Returns:
       Indices into `available`, -1 where there is none, int64 `[wanted]`.

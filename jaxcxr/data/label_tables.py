@@ -14,8 +14,7 @@ from jaxcxr.data.labels import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.data.text_files import CsvFile, fold, read_csv
 from jaxcxr.errors import UserError
 
-# What is told of an image beside its labels -> names of its column as `text_files.fold` leaves
-# them; of several, the first that is there counts.
+# Column of a label table -> its names as `text_files.fold` leaves them; the first present counts.
 COLUMNS = {
     "image_id": image_ids.COLUMNS,
     "patient_id": ("patientid", "patient", "subjectid", "subject"),
@@ -63,7 +62,7 @@ class LabelTable:
     finding_labels: bool = False
 
     def labels(self, classes: Sequence[str]) -> np.ndarray:
-        """Labels of some of the classes, int8 `[rows, classes]` in {1, 0, -1 unknown}.
+        """Returns the labels of some classes, int8 `[rows, classes]` in {1, 0, -1 unknown}.
 
         Raises:
           UserError: a cell is no label.
@@ -74,7 +73,7 @@ class LabelTable:
         return self._values(classes, label_of, np.int8)
 
     def scores(self, classes: Sequence[str]) -> np.ndarray:
-        """Scores of some of the classes, float64 `[rows, classes]`.
+        """Returns the scores of some classes, float64 `[rows, classes]`.
 
         Raises:
           UserError: a cell is no finite number.
@@ -86,7 +85,7 @@ class LabelTable:
         return np.array(values, dtype).reshape(len(values), len(self.ids)).T
 
     def patients(self) -> tuple[str, ...] | None:
-        """Patient of each row; none if the file has no such column.
+        """Returns the patient of each row; None if the file has no such column.
 
         Raises:
           UserError: a cell is empty.
@@ -109,15 +108,14 @@ def read(path: str | pathlib.Path, repeated: bool = False) -> LabelTable:
 
     The second form has an image column (such as image_id, Image Index, image, filename, id) and may
     have others of `COLUMNS`. If any column is called `label_CLASS`, only these are classes; else
-    all others are that are not called `prob_CLASS` or `score_CLASS`.
+    all others except `prob_CLASS` and `score_CLASS` are.
 
     Arguments:
       path: csv file, see `text_files.read_csv`.
       repeated: an image may have several rows.
 
     Raises:
-      UserError: the file is not in one of these forms; the cells of a class are looked at when its
-        labels are asked for.
+      UserError: the file is in neither form. The cells are checked when `labels` reads them.
     """
     file = read_csv(path)
     ids = image_ids.read(file, repeated)
@@ -131,9 +129,8 @@ def read_scores(path: str | pathlib.Path) -> LabelTable:
     """Reads scores, one column per class, beside an image column as of labels.
 
     If any column is called `prob_CLASS` or `score_CLASS`, only these are classes; else all others
-    are that are not called `label_CLASS`. Any finite number is a score, larger is more positive.
-    A row without any score, as `jaxcxr predict` writes for a file that it could not read, is no
-    prediction.
+    except `label_CLASS` are. Any finite number is a score; larger is more positive. Rows without
+    any score, as `jaxcxr predict` writes for files that it could not read, are left out.
 
     Raises:
       UserError: as `read`; no row has a score.
@@ -170,9 +167,9 @@ def _class_columns(file: CsvFile, prefix: re.Pattern, other: re.Pattern) -> dict
 
 
 def match_classes(wanted: Iterable[str], available: Iterable[str]) -> dict[str, str]:
-    """Those of the classes wanted that are available -> their name there.
+    """Maps each wanted class that is available to its name there.
 
-    Names match whatever their case, spaces and underscores.
+    Case, spaces and underscores of the names do not matter.
     """
     by_name = {fold(name): name for name in available}
     return {name: by_name[fold(name)] for name in wanted if fold(name) in by_name}

@@ -1,4 +1,4 @@
-"""The findings of a radiograph and the values of a label."""
+"""Names the findings of a radiograph and the values of a label."""
 
 # Thesis table 4.1, in its order: the 14 findings of ChestX-ray14 and COVID-19.
 FINDINGS = (

@@ -1,4 +1,4 @@
-"""Tables of what a prepared data set holds."""
+"""Prints a table of what a prepared data set holds."""
 
 import pathlib
 from collections.abc import Callable
@@ -16,7 +16,7 @@ def show(directory: pathlib.Path, overview: Callable[[pathlib.Path, str], dict[s
 
     Arguments:
       directory: the prepared data set.
-      overview: counts of one split by the name of the row, as `DataSet.overview`.
+      overview: see `DataSet.overview`.
     """
     info = tfds.builder_from_directory(directory).info
     splits = [name for name in _NAMES if name in info.splits]

@@ -1,4 +1,4 @@
-"""The one grain graph: batch number -> indices -> read and decode -> prefetch.
+"""Feeds batches with grain: batch number -> indices -> read and decode -> prefetch.
 
 The order of the stream is a function of the seed alone: element k of the endless stream belongs to
 global batch k // batch_size, whatever the number of processes. NumPy draws the order of a whole
@@ -27,22 +27,21 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> dict[str, np.ndarray]: ...
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Several examples, stacked."""
+        """Reads several examples, stacked."""
 
 
 def train_iterator(source: Source, config, probabilities: np.ndarray | None = None):
-    """Endless shuffled batches of this process's share.
+    """Yields endless shuffled batches: this process's share of them.
 
     Arguments:
       source: the training split.
       config: `seed`, `batch_size` (global), `data.threads`, `data.prefetch` (batches).
-      probabilities: `[n]`, how often each example is drawn, with replacement; None: every example
+      probabilities: `[n]`, with which examples are drawn, with replacement; None: every example
         once an epoch.
 
     Returns:
-      A grain iterator of dicts of arrays `[batch / processes, ...]`. Its state can be saved and
-      restored, also with another number of processes, and is that of the last batch handed out
-      whatever lies in its buffers.
+      A grain iterator of dicts of arrays `[batch / processes, ...]`. Its state is that of the last
+      batch handed out, and can be restored with another number of processes.
 
     Raises:
       UserError: the source is empty.
@@ -78,7 +77,7 @@ def train_iterator(source: Source, config, probabilities: np.ndarray | None = No
 
 
 def eval_batches(source: Source, config) -> Iterator[dict[str, np.ndarray]]:
-    """Every example of a split once, in order, the last batch padded with `valid` False.
+    """Yields every example of a split once, in order; the last batch is padded, `valid` False.
 
     Every process yields the same number of batches.
     """

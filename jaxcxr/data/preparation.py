@@ -24,13 +24,13 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def prepare(source: str, data_dir: str | os.PathLike | None = None, *, beam: str = "", **options):
-    """Prepares a data set unless it is there; an interrupted preparation goes on.
+    """Prepares a data set unless it is prepared; resumes an interrupted preparation.
 
     Arguments:
       source: a key of `registry.SOURCES`.
       data_dir: root of the prepared data; $TFDS_DATA_DIR or ~/tensorflow_datasets by default.
-      beam: options of an Apache Beam runner that makes the records, see `jaxcxr.data.beam`; by
-        default processes of this machine make them.
+      beam: options of an Apache Beam runner that makes the records, see `jaxcxr.data.beam`;
+        without, processes of this machine make them.
       **options: fields of the builder's config. `workers` is the number of cores by default.
 
     Returns:
@@ -53,13 +53,13 @@ def prepare(source: str, data_dir: str | os.PathLike | None = None, *, beam: str
 def locate(
     source: str, options: dict, data_dir: str | os.PathLike | None = None
 ) -> tuple[pathlib.Path, bool]:
-    """Folder of a data set, and whether it is prepared; arguments as in `find`."""
+    """Returns the folder of a data set and whether it is prepared; arguments as in `find`."""
     directory = pathlib.Path(_builder(source, data_dir, options).data_dir)
     return directory, _is_complete(source, directory)
 
 
 def find(source: str, options: dict, data_dir: str | os.PathLike | None = None) -> pathlib.Path:
-    """Folder of a prepared data set.
+    """Returns the folder of a prepared data set.
 
     Arguments:
       source: a key of `registry.SOURCES`.
@@ -84,7 +84,7 @@ def find(source: str, options: dict, data_dir: str | os.PathLike | None = None) 
 
 
 def find_or_generate(config) -> pathlib.Path:
-    """Folder of the data set that a training config names; a generated source is made if absent.
+    """Finds the data set that a training config names; generates it if it has no raw files.
 
     Arguments:
       config: `data.source`, `data.options`, `data.dir`, `data.workers` (0: one per core).
@@ -102,12 +102,12 @@ def find_or_generate(config) -> pathlib.Path:
 
 
 def shown(value: Any) -> str:
-    """The value of an option as it is written on the command line."""
+    """Writes the value of an option as on the command line."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def option_names(source: str) -> list[str]:
-    """Names of the options of a source."""
+    """Returns the names of the options of a source."""
     return [field.name for field in registry.source_fields(source)]
 
 
@@ -123,7 +123,7 @@ def _builder(source: str, data_dir, options: dict):
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     try:
         root = pathlib.Path(root).expanduser().absolute()
-        root.exists()  # fails for a path that cannot be, as one of too long a name
+        root.exists()  # fails for impossible paths, such as too long a name
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or "no such home folder"
         raise UserError(
@@ -159,7 +159,7 @@ def _write(source: str, builder, directory: pathlib.Path) -> None:
         shutil.rmtree(left_over)
     staged = staging.directory_of(builder)
     tfds.disable_progress_bar()
-    announced = io.StringIO()  # a download that is none
+    announced = io.StringIO()  # TFDS announces a download although there is none
     with contextlib.redirect_stdout(announced):
         builder.download_and_prepare(
             download_dir=staged / "downloads",
@@ -171,7 +171,7 @@ def _write(source: str, builder, directory: pathlib.Path) -> None:
 
 
 def _beam(source: str, options: str) -> contextlib.AbstractContextManager:
-    """Context in which Beam makes the chunks; none does without options."""
+    """Context in which Beam makes the chunks; without options, this machine does."""
     if not options:
         return contextlib.nullcontext()
     if "workers" not in option_names(source):

@@ -1,4 +1,4 @@
-"""Progress of a long preparation: a bar at a terminal, a plain line now and then elsewhere."""
+"""Shows the progress of a preparation: a bar in a terminal, a line now and then elsewhere."""
 
 import time
 
@@ -17,17 +17,16 @@ class Progress:
     """Counts finished items and shows speed and time left; a context manager.
 
     Arguments:
-      label: what is being done.
-      total: number of items in all.
-      done: items that were finished before, and do not count towards the speed.
-      brief: no line at the end of work that took only seconds.
+      label: name of the work.
+      total: number of items.
+      done: items finished earlier, which do not count towards the speed.
+      brief: print no last line for work that took only seconds.
     """
 
     def __init__(self, label: str, total: int, done: int = 0, brief: bool = False):
         self._label, self._total, self._before, self._done = label, total, done, done
         self._bad, self._brief, self._said = 0, brief, done
-        self._bar = None
-        self._task = None
+        self._bar: rich.progress.Progress | None = None
 
     def __enter__(self) -> "Progress":
         self._start = self._spoken = time.monotonic()
@@ -42,11 +41,11 @@ class Progress:
                 rich.progress.TextColumn("{task.fields[speed]}"),
                 rich.progress.TimeRemainingColumn(elapsed_when_finished=True),
             )
-            self._bar = rich.progress.Progress(*columns, console=console)
-            self._task = self._bar.add_task(
+            self._bar = bar = rich.progress.Progress(*columns, console=console)
+            self._task = bar.add_task(
                 self._label, total=self._total, completed=self._before, speed=""
             )
-            self._bar.start()
+            bar.start()
         return self
 
     def __exit__(self, *exc_info) -> None:
@@ -56,7 +55,7 @@ class Progress:
             self._speak()
 
     def advance(self, items: int, bad: int = 0) -> None:
-        """Counts `items` more as finished; `bad` is the number of bad ones so far."""
+        """Counts `items` more as finished; `bad` is the number of bad items so far."""
         self._done += items
         self._bad = bad
         if self._bar is not None:

@@ -1,8 +1,8 @@
-"""Records made by several processes and kept on disk until the shards are written.
+"""Makes records in several processes and keeps them on disk until the shards are written.
 
 Decoding, resizing and equalising a hundred thousand radiographs takes hours. So each chunk of
-finished records is put on disk, serialized, under a name that is the hash of what went into it: an
-interrupted preparation finds its chunks again, and only those of the same items and options.
+finished records goes to disk, serialized, under the hash of its items, options and code: an
+interrupted preparation finds exactly the chunks that are still right.
 """
 
 import concurrent.futures
@@ -30,20 +30,20 @@ import jaxcxr
 from jaxcxr.data import progress
 from jaxcxr.errors import BadRecord, UserError
 
-Records = dict[str, dict[str, Any]]  # those of one item by key, which is unique in the split
+Records = dict[str, dict[str, Any]]  # of one item, by a key that is unique in the split
 Encode = Callable[[Any], Iterable[tuple[str, bytes]]]  # an item's records, serialized
 Task = tuple[list, pathlib.Path]  # the items of a chunk and the file for its records
 Make = Callable[[Encode, list[Task]], Iterator[tuple[int, dict]]]
 
 _SCALARS = (str, bytes, bool, int, float, os.PathLike, np.generic)
 _NAMED = 10  # bad records written out in a message
-_PATIENCE = 100  # bad records beyond the allowed number after which going on tells nothing new
-_PACKAGE = pathlib.Path(__file__).parents[1]  # all code that can have a part in a record
+_PATIENCE = 100  # bad records beyond the allowed number before the work stops
+_PACKAGE = pathlib.Path(__file__).parents[1]  # any of its code can shape a record
 _elsewhere: contextvars.ContextVar[Make | None] = contextvars.ContextVar("elsewhere", default=None)
 
 
 def directory_of(builder) -> pathlib.Path:
-    """Folder for the staged chunks of one builder, beside the versions of its variant.
+    """Returns the folder for the chunks of a builder, beside the versions of its variant.
 
     It survives a failed or killed preparation; `prepare` removes it at the end.
     """
@@ -53,11 +53,11 @@ def directory_of(builder) -> pathlib.Path:
 
 @contextlib.contextmanager
 def made_by(make: Make) -> Iterator[None]:
-    """Lets `make` make the chunks of this context, in place of processes on this machine.
+    """Lets `make` make the chunks inside this context, in place of processes of this machine.
 
     Arguments:
-      make: from `encode` and the tasks to (number of the task, summary), as they get finished; it
-        has `encode_chunk` called for each task, wherever it likes.
+      make: function of `encode` and the tasks that calls `encode_chunk` for each task, anywhere,
+        and yields (number of the task, summary) as they finish.
     """
     token = _elsewhere.set(make)
     try:
@@ -68,7 +68,7 @@ def made_by(make: Make) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Staged:
-    """A finished record: its key, and the bytes of a file that hold it."""
+    """A finished record: its key and its place in a file."""
 
     key: str
     path: pathlib.Path
@@ -76,14 +76,14 @@ class Staged:
     size: int
 
     def read(self) -> bytes:
-        """The serialized record."""
+        """Reads the serialized record."""
         with self.path.open("rb") as file:
             file.seek(self.start)
             return file.read(self.size)
 
 
 def spooled(records: Iterable[tuple[str, bytes]], directory: pathlib.Path) -> list[Staged]:
-    """Keeps records on disk that are quickly made, in one go, by this process.
+    """Writes records that are quick to make to disk, in this process.
 
     Arguments:
       records: (key, serialized record).
@@ -105,7 +105,7 @@ def staged_splits(
     label: str = "",
     max_bad: int = 0,
 ) -> dict[str, list[Staged]]:
-    """Makes the records of all splits now, with one progress bar and one budget of bad records.
+    """Makes the records of all splits, with one progress bar and one budget of bad records.
 
     Arguments:
       splits: for each split its items: dataclasses, tuples, numbers, strings, paths or arrays.
@@ -114,9 +114,9 @@ def staged_splits(
       serialize: the bytes of a record, such as `tfds.features.FeaturesDict.serialize_example`.
       directory: folder for the finished chunks; the caller removes it when all is written.
       workers: number of processes; 0 works in this process.
-      chunk: items per chunk, the unit of progress, of work handed out and of what a kill loses.
-      label: what the progress bar calls the work.
-      max_bad: how many bad items are tolerated, over all splits together.
+      chunk: items per chunk, the unit of work, of progress and of what a kill loses.
+      label: name of the work in the progress bar.
+      max_bad: bad items that are tolerated in all splits together.
 
     Returns:
       The finished records of each split in the order of its items, without the bad ones.
@@ -153,15 +153,15 @@ def _staged(path: pathlib.Path, summary: dict) -> list[Staged]:
 
 
 def _run(encode, tasks, *, workers, label, max_bad) -> list[dict]:
-    """Makes what is not on disk yet; returns each chunk's summary in order."""
-    summaries = [_summary(path) for _, path in tasks]
-    missing = [index for index, summary in enumerate(summaries) if summary is None]
+    """Makes the chunks that are not on disk; returns the summary of each chunk in order."""
+    found = {i: summary for i, (_, path) in enumerate(tasks) if (summary := _summary(path))}
+    missing = [index for index in range(len(tasks)) if index not in found]
     total = sum(len(part) for part, _ in tasks)
     done = total - sum(len(tasks[index][0]) for index in missing)
-    bad = [line for summary in summaries if summary for line in summary["bad"]]
+    bad: list[str] = []  # a chunk with bad records is always missing
     with progress.Progress(label, total, done) as bar:
         for index, summary in _made(encode, tasks, missing, workers):
-            summaries[index] = summary
+            found[index] = summary
             bad += summary["bad"]
             bar.advance(len(tasks[index][0]), bad=len(bad))
             if len(bad) > max_bad + _PATIENCE:
@@ -170,11 +170,11 @@ def _run(encode, tasks, *, workers, label, max_bad) -> list[dict]:
         raise UserError(_too_many(label, bad, max_bad))
     if bad:
         progress.say(f"{label}: left out {len(bad)} bad records: {_named(bad)}")
-    return summaries
+    return [found[index] for index in range(len(tasks))]
 
 
 def _made(encode, tasks, missing, workers) -> Iterator[tuple[int, dict]]:
-    """Chunks as they get finished, as (index, summary)."""
+    """Yields (index, summary) of each chunk as it is finished."""
     make = _elsewhere.get()
     if make is not None:
         for number, summary in make(encode, [tasks[index] for index in missing]):
@@ -210,14 +210,15 @@ def _start_worker() -> None:
 
 def _die_with_parent() -> None:
     # A parent killed by SIGKILL cannot stop its pool, whose processes would then wait for ever.
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def encode_chunk(encode: Encode, items: list, path: pathlib.Path) -> dict:
-    """Makes one chunk and puts it on disk: the records first, then the summary that vouches.
+    """Makes one chunk and writes it to disk: the records first, then the summary.
 
-    Whoever makes the same chunk a second time, even at the same time, does no harm.
+    Two processes may make the same chunk, even at the same time.
 
     Arguments:
       encode: from an item to its serialized records.
@@ -256,7 +257,7 @@ def _write(path: pathlib.Path, records: Iterable[tuple[str, bytes]]) -> dict:
 
 @contextlib.contextmanager
 def _replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of another when it is complete."""
+    """Opens a file that replaces `path` when it is complete."""
     part = path.with_name(f"{path.name}.part-{uuid.uuid4().hex}")
     try:
         with part.open("wb") as file:
@@ -268,14 +269,14 @@ def _replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
 
 
 def _summary(path: pathlib.Path) -> dict | None:
-    """Summary of a chunk that can be used again, else None."""
+    """Returns the summary of a chunk that can be used again, else None."""
     summary = read_summary(path)
-    # What was bad is tried again: the user may have mended the file since.
+    # Bad items are tried again: the user may have mended their files.
     return summary if summary and not summary["bad"] else None
 
 
 def read_summary(path: pathlib.Path) -> dict | None:
-    """Summary of the chunk at `path`, as `encode_chunk` returned it; None unless it is whole."""
+    """Reads the summary that `encode_chunk` wrote for `path`; None unless the chunk is whole."""
     try:
         summary = json.loads(path.with_suffix(".json").read_bytes())
         return summary if path.stat().st_size == sum(summary["sizes"]) else None
@@ -283,7 +284,7 @@ def read_summary(path: pathlib.Path) -> dict | None:
         return None
 
 
-def _fingerprint(encode: Encode, items: Iterable) -> str:
+def _fingerprint(encode: Callable, items: Iterable) -> str:
     digest = hashlib.sha256(jaxcxr.__version__.encode() + _code(_PACKAGE))
     for part in (encode, *items):
         _update(digest, part)
@@ -315,7 +316,7 @@ def _update(digest, value) -> None:
 
 @functools.cache
 def _code(package: pathlib.Path) -> bytes:
-    """Digest of a package's sources: changed code must not reuse the old code's records."""
+    """Hashes a package's sources: changed code must not reuse old records."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         _update(digest, (str(path.relative_to(package)), path.read_bytes()))
@@ -324,7 +325,7 @@ def _code(package: pathlib.Path) -> bytes:
 
 @functools.cache
 def _source(function) -> bytes:
-    """Text of the function's own module, which can lie outside the package."""
+    """Reads the source of a function's module, which can lie outside the package."""
     return pathlib.Path(inspect.getfile(function)).read_bytes()
 
 

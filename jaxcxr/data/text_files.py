@@ -19,7 +19,7 @@ _GZIP, _UTF16 = b"\x1f\x8b", (b"\xff\xfe", b"\xfe\xff")
 
 @dataclasses.dataclass(frozen=True)
 class CsvFile:
-    """A csv file with a header: cells without spaces around them, blank lines left out.
+    """A csv file with a header; cells are stripped, blank lines left out.
 
     Attributes:
       path: the file.
@@ -42,7 +42,7 @@ class CsvFile:
         return f"{self.path}:{self.lines[row]}"
 
     def column(self, names: Sequence[str]) -> int | None:
-        """Index of the first of the columns named, folded, in the order of the names.
+        """Returns the index of the first of `names`, folded, that is a column; None if none is.
 
         Raises:
           UserError: two columns have that name.
@@ -65,7 +65,7 @@ class CsvFile:
           dtype: of the result, `[rows, ...]`.
 
         Raises:
-          UserError: a cell is wrong; names its place, the cell and the column.
+          UserError: a cell is wrong; the message names its place, text and column.
         """
         values: dict[str, object] = {}
         for i, row in enumerate(self.rows):
@@ -87,12 +87,12 @@ def read_csv(
 
     Arguments:
       path: the file.
-      needed: columns that must be there, in any order and case; they are called so in the result.
+      needed: columns that must be there, in any order and case; the result spells them like this.
       ragged: a row may be shorter or longer than the header, as long as it reaches the last of the
         needed columns.
 
     Raises:
-      UserError: the file is absent, no csv, lacks a column or has no row; or a row's length.
+      UserError: the file is absent, is no csv, lacks a column, has no row or a row of wrong length.
     """
     path = pathlib.Path(path)
     content = _content(path)
@@ -133,7 +133,7 @@ def csv_rows(
 
 
 def _separator(text: str) -> str:
-    """The separator that occurs most often in the first line, outside of quotes."""
+    """Returns the separator that is most frequent in the first line, outside of quotes."""
     head = next((line for line in io.StringIO(text) if line.strip()), "")
     return max(",;\t", key=re.sub(r'"[^"]*"', "", head).count)
 
@@ -157,7 +157,7 @@ def read_list(path: str | pathlib.Path) -> tuple[list[str], dict[str, str]]:
     """Reads a list of images, one name per line, each once; adds the list's name and SHA-256.
 
     Raises:
-      UserError: as `read_text`; it is empty.
+      UserError: as `read_text`, or the list is empty.
     """
     path = pathlib.Path(path)
     content = _content(path)
@@ -168,7 +168,7 @@ def read_list(path: str | pathlib.Path) -> tuple[list[str], dict[str, str]]:
 
 
 def read_text(path: pathlib.Path) -> str:
-    """Reads a file in UTF-8, in UTF-16 with its mark, or else in Latin-1; also gzipped.
+    """Reads a file in UTF-8, UTF-16 with a byte order mark, or else Latin-1; also gzipped.
 
     Raises:
       UserError: the file is absent, holds NUL bytes, or is in none of these encodings.
@@ -207,5 +207,5 @@ def _fingerprint(path: pathlib.Path, content: bytes) -> dict[str, str]:
 
 
 def fold(name: str) -> str:
-    """The name of a column or class without case, spaces and underscores."""
+    """Strips case, spaces and underscores from the name of a column or class."""
     return re.sub(r"[\s_]+", "", name).casefold()

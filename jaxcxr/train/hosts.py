@@ -17,7 +17,7 @@ FACTOR, SHARE = 1.5, 0.1
 class HostTimes:
     """Gathers without waiting: the times of an interval are read after the next one."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         mesh = jax.make_mesh((jax.device_count(),), ("device",), axis_types=(AxisType.Auto,))
         self._split = NamedSharding(mesh, P("device"))
         self._first = {device.process_index: i for i, device in

@@ -168,7 +168,7 @@ def decay_factors(rules: Sequence[tuple[str, float | str]], params: Any) -> Any:
             rules_lib.paths(params), jax.tree.leaves(params), values, strict=True
         )
     ]
-    return jax.tree.structure(params).unflatten(factors)
+    return jax.tree.unflatten(jax.tree.structure(params), factors)
 
 
 def add_decay(

@@ -94,10 +94,12 @@ def quiet_orbax() -> None:
 
 def _not_from_orbax(record: logging.LogRecord) -> bool:
     spec = importlib.util.find_spec("orbax")
-    folders = [str(pathlib.Path(folder)) for folder in spec.submodule_search_locations]
+    folders = spec.submodule_search_locations if spec else None
     files = [record.pathname]
     trace = record.exc_info[2] if record.exc_info else None
     while trace is not None:
         files.append(trace.tb_frame.f_code.co_filename)
         trace = trace.tb_next
-    return not any(file.startswith(folder) for file in files for folder in folders)
+    return not any(
+        file.startswith(str(pathlib.Path(folder))) for file in files for folder in folders or ()
+    )

@@ -169,7 +169,8 @@ def test_the_best_and_the_newest_checkpoints_are_kept_and_the_best_is_tested(who
     with toy_run():
         run = setup.make(config)
         with run.mesh_context():
-            predictions = loop.predict_split(run, saved_state(tmp_path, best, config).eval_variables, "test")
+            variables = saved_state(tmp_path, best, config).eval_variables
+            predictions = loop.predict_split(run, variables, "test")
             again = run.task.evaluate("test", predictions).metrics
     assert again == pytest.approx(metrics, rel=1e-6)
 
