@@ -7,7 +7,7 @@ _NAMED = 5  # of many names, in a message
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: the message says what, where, and what to do.
+    """A mistake that the user can fix: the message says what, where, and what to do.
 
     The command line prints the message and exits with code 2; `--debug` adds the traceback.
     """
@@ -18,39 +18,36 @@ class BadRecord(UserError):
 
 
 class RunError(Exception):
-    """A run that cannot go on, through nobody's typing: the loss is not finite, the disk is full.
+    """A failure that is no mistake of the user: the loss is not finite, the disk is full.
 
     The command line prints the message and exits with code 1; `--debug` adds the traceback.
     """
 
 
 def nearest(word: str, known: Iterable, cutoff: float = 0.6) -> str:
-    """The known word most like this one; "" if none is alike.
+    """Finds the known word most like this one; "" if none is similar.
 
     Arguments:
       word: as the user wrote it.
-      known: the words that exist, or what `str` makes words of.
+      known: the words that exist, or objects that `str` turns into words.
       cutoff: least similarity, from 0 to 1, see `difflib.get_close_matches`.
     """
     return next(iter(difflib.get_close_matches(word, map(str, known), n=1, cutoff=cutoff)), "")
 
 
 def did_you_mean(word: str, known: Iterable, cutoff: float = 0.6) -> str:
-    """The end of a message about a word that does not exist; "" if none is alike.
-
-    Arguments: as `nearest`.
-    """
+    """Ends a message about an unknown word with the nearest known one, or with nothing."""
     close = nearest(word, known, cutoff)
     return f" Did you mean {close!r}?" if close else ""
 
 
 def nearest_or_known(word: str, known: Iterable) -> str:
-    """The end of a message about a word that does not exist: the nearest word, or all of them."""
+    """Ends a message about an unknown word with the nearest known one, or with all of them."""
     known = [str(k) for k in known]
     return did_you_mean(word, known, 0.5) or f" Known: {', '.join(known)}."
 
 
 def some(names: Iterable[str]) -> str:
-    """The first of many names, for messages."""
+    """Joins the first of many names, for messages."""
     names = list(names)
     return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

@@ -27,10 +27,10 @@ _DEBUG = flags.DEFINE_bool("debug", False, "show tracebacks")
 
 
 def main(argv) -> None:
-    """Train or evaluate as the flags say.
+    """Trains or evaluates, as the flags say.
 
     Arguments:
-      argv: what absl left over; nothing is expected.
+      argv: program name and arguments that are no flags; more than the name is an error.
 
     Raises:
       UserError: a mistake in the flags or what they name.
@@ -67,7 +67,7 @@ def _config(workdir):
 
 
 def load_config(argv: list[str]):
-    """The validated config of `--config=FILE[:ARG] --config.a.b=VALUE ...`.
+    """Returns the validated config of `--config=FILE[:ARG] --config.a.b=VALUE ...`.
 
     Arguments:
       argv: such arguments, without a program name.
@@ -87,7 +87,7 @@ def load_config(argv: list[str]):
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parse the command line; a mistake ends the program with one line and exit code 2."""
+    """Parses the command line; a mistake ends the program with one line and exit code 2."""
     if {"--help", "-h"} & set(argv[1:]):
         print(usage())
         sys.exit(0)
@@ -105,14 +105,14 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def usage() -> str:
-    """The text of `--help`."""
+    """Returns the text of `--help`."""
     names = ("config", "workdir", "mode", "distributed", "start_timeout", "lost_timeout", "debug")
     rows = "\n".join(f"  --{name:<15}{flags.FLAGS[name].help}" for name in names)
     return f"{__doc__}\n\n{rows}\n\nEvery key of the config is a flag: --config.batch_size=16."
 
 
 def _one_line(error: Exception) -> str:
-    """The message of a flag or config file error, without the file's traceback."""
+    """Returns the message of a flag or config file error, without the file's traceback."""
     while error.args and isinstance(error.args[0], Exception):
         error = error.args[0]
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
@@ -141,7 +141,7 @@ def _nearest_key(key: str, hint: str) -> str:
 
 
 def run(argv: list[str] | None = None) -> None:
-    """Run `main` and turn errors into one clear message and an exit code.
+    """Runs `main`; turns errors into one clear message and an exit code.
 
     Exit codes: 0 done or stopped by SIGTERM after saving; 1 the run failed; 2 a user's mistake.
 

@@ -1,7 +1,7 @@
-"""What a config can name, and where it lives: tasks, data sources and models.
+"""Registers the tasks, data sources and models that a config can name.
 
-Modules are imported only when they are asked for, so that `config` and `train` know every name and
-none of the rooms behind them. To add one of your own, add its line here.
+Modules are imported only when asked for: `config` and `train` know every name and nothing of the
+packages behind them. To add your own, add a line here.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ class Source:
 
     Attributes:
       builder: module:class of its TFDS builder.
-      task: that it serves.
-      generated: it draws its own data and needs no raw files.
+      task: the task it serves.
+      generated: whether it draws its own data and needs no raw files.
     """
 
     builder: str
@@ -65,9 +65,8 @@ class Model:
     """A model.
 
     Attributes:
-      module: module:attribute, a Linen class or a `functools.partial` of one, whose keywords
-        replace the class's own defaults.
-      task: that it serves.
+      module: module:attribute, a Linen class or a `functools.partial` of one with other defaults.
+      task: the task it serves.
     """
 
     module: str
@@ -97,13 +96,13 @@ MODELS = {
     ),
 }
 
-# Fields of a model that are not choices of an experiment: Linen's own, what the trainer decides,
-# and `decode`, with which `streaming` runs a trained model.
+# Fields of a model that no experiment chooses: Linen's own, those that the trainer sets, and
+# `decode`, with which `streaming` runs a trained model.
 _NOT_OPTIONS = {"parent", "name", "dtype", "axis_name", "decode"}
 
 
 def task(name: str) -> Any:
-    """Class of a task.
+    """Returns the class of a task.
 
     Raises:
       UserError: no such task.
@@ -114,7 +113,7 @@ def task(name: str) -> Any:
 
 
 def source(name: str) -> Source:
-    """The entry of a data source.
+    """Returns the entry of a data source.
 
     Raises:
       UserError: no such source; the message names the nearest.
@@ -128,7 +127,7 @@ def source(name: str) -> Source:
 
 
 def builder_class(name: str) -> Any:
-    """TFDS builder class of a source.
+    """Returns the TFDS builder class of a source.
 
     Returns:
       A `tfds.core.GeneratorBasedBuilder` subclass with `Config`, the dataclass of its options, as
@@ -141,10 +140,10 @@ def builder_class(name: str) -> Any:
 
 
 def source_fields(name: str) -> tuple[dataclasses.Field, ...]:
-    """Options of a source: the fields which its config adds to TFDS's own.
+    """Returns the options of a source: the fields that its config adds to TFDS's own.
 
-    A field with `metadata={"variant": False}` does not change what is prepared (where the raw
-    files lie, how many processes work); all others name the variant.
+    A field with `metadata={"variant": False}` does not change the prepared data (the folder of raw
+    files, the number of processes); all others name the variant.
     """
     config = builder_class(name).builder_config_class
     base = next(cls for cls in config.__mro__ if cls.__module__.startswith("tensorflow_datasets"))
@@ -153,13 +152,13 @@ def source_fields(name: str) -> tuple[dataclasses.Field, ...]:
 
 
 def source_options(name: str) -> dict[str, Any]:
-    """Options that name a prepared variant of a source, with their defaults."""
+    """Returns the options that name a prepared variant of a source, with their defaults."""
     fields = source_fields(name)
     return {field.name: field.default for field in fields if field.metadata.get("variant", True)}
 
 
 def model(name: str) -> functools.partial:
-    """The Linen class of a model with its own defaults.
+    """Returns the Linen class of a model with the model's own defaults.
 
     Raises:
       UserError: no such model; the message names the nearest.
@@ -173,10 +172,7 @@ def model(name: str) -> functools.partial:
 
 
 def model_options(name: str) -> dict[str, Any]:
-    """Every option of a model with its default.
-
-    Returns:
-      Option name -> default; numbers, booleans, strings and tuples only.
+    """Returns every option of a model with its default: a number, boolean, string or tuple.
 
     Raises:
       UserError: no such model; the message names the nearest.

@@ -1,7 +1,7 @@
-"""The Task protocol: all that the trainer knows about what it trains.
+"""Defines the Task protocol: all that the trainer knows about its tasks.
 
 A task has two halves. The step needs the `Objective`: pure functions of batches, compiled. The end
-of a run needs the `Report`: metrics, files and pages from the predictions of a whole split.
+of a run needs the `Report`: metrics, files and pages made from the predictions of a split.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxcxr import registry
 
-# Name under which the training images of the folds left out are opened, as if they were a split.
+# Opens the training images of the folds left out as if they were a split.
 LEFT_OUT = "left_out"
 
 
@@ -23,7 +23,7 @@ class Evaluation:
 
     Attributes:
       metrics: scalars by name, e.g. {"auroc": 0.91}; undefined ones are left out.
-      table: the same for people, as text, one row per class, action or baseline.
+      table: the same as text for the screen, one row per class, action or baseline.
     """
 
     metrics: dict[str, float]
@@ -31,11 +31,11 @@ class Evaluation:
 
 
 class Objective(Protocol):
-    """What a training step needs of a task; everything but `loss_weights` runs inside the step.
+    """The part of a task that a training step runs, compiled.
 
-    A batch is a dict of arrays with a leading example axis. Three keys are always there: `index`
-    (int32, position in the split's source), `position` (uint32, position in the endless shuffled
-    stream, from which augmentation draws its randomness) and `valid` (bool, False for padding).
+    A batch is a dict of arrays with a leading example axis. It always has the keys `index` (int32,
+    position in the split's source), `position` (uint32, position in the endless shuffled stream,
+    the seed of augmentation) and `valid` (bool, False for padding).
 
     Attributes:
       loss_weights: weight of each term of `loss_sums`.
@@ -44,62 +44,62 @@ class Objective(Protocol):
     loss_weights: dict[str, float]
 
     def inputs(self, batch, train: bool = False) -> tuple[Any, dict]:
-        """Model input and keyword arguments from a batch.
+        """Returns the model's input and keyword arguments for a batch.
 
-        Only with `train` may they hold targets, for models that learn from a teacher.
+        They may hold targets only with `train`, for models taught by teacher forcing.
         """
 
     def augment(self, key, batch):
-        """Random changes of a training batch."""
+        """Changes a training batch at random."""
 
     def divisors(self, batch) -> dict[str, Any]:
-        """For each loss term, how many known targets the batch holds."""
+        """Counts the known targets of the batch for each loss term."""
 
     def loss_sums(self, outputs, batch) -> dict[str, Any]:
-        """For each loss term, its sum over known targets."""
+        """Sums each loss term over known targets."""
 
     def predict(self, outputs, batch) -> dict[str, Any]:
-        """Outputs that evaluation keeps, with the batch axis first."""
+        """Returns the outputs that evaluation keeps, with the batch axis first."""
 
 
 class Report(Protocol):
-    """What the end of a run needs of a task."""
+    """The part of a task that the end of a run calls."""
 
     def evaluate(self, split: str, predictions: dict[str, np.ndarray]) -> Evaluation:
-        """Metrics from the predictions of a whole split, in the order of its source."""
+        """Computes metrics from the predictions of a split, in the order of its source."""
 
     def calibrate(
         self, predictions: dict[str, np.ndarray], step: int, workdir: pathlib.Path
     ) -> None:
-        """Fit what turns outputs into probabilities, on the predictions of validation.
+        """Fits the calibration of probabilities to the predictions of validation.
 
-        It is called, before `write`, only of tasks whose config has the group `calibration`.
+        Called before `write`, and only if the config has the group `calibration`.
         """
 
     def write(
         self, split: str, predictions: dict[str, np.ndarray], workdir: pathlib.Path
     ) -> str | None:
-        """Write `predictions/<split>.csv` and the task's tables and figures under `report/`.
+        """Writes `predictions/<split>.csv` and the task's tables and figures under `report/`.
 
         Returns:
-          A table for the screen that says more than the evaluation's; None: that one is shown.
+          A table for the screen in place of the evaluation's; None to show that one.
         """
 
     def draw(
         self, split: str, model, variables: Mapping | None, workdir: pathlib.Path
     ) -> list[str]:
-        """Draw curves and attention maps under `report/`; without variables, the curves alone.
+        """Draws curves and attention maps under `report/`; without variables, the curves alone.
 
         Returns:
-          Lines for the screen: why a figure is missing.
+          Lines for the screen that say why a figure is missing.
         """
 
     def page(self, split: str, model, variables: Mapping, workdir: pathlib.Path) -> pathlib.Path:
-        """Write `report/index.html`, from what the run wrote and the model does."""
+        """Writes `report/index.html` from the files of the run and outputs of the model."""
 
 
 class StressTest(Protocol):
-    """How much worse a trained model gets as its input does; a module for each task.
+    """Measures how a trained model degrades with its input; a module for each task.
 
     Attributes:
       KINDS: ways of making the input worse.
@@ -112,29 +112,30 @@ class StressTest(Protocol):
         kinds: Sequence[str], resamples: int, seed: int, say: Callable[[str], None], *,
         features: Callable[[Any], np.ndarray],
     ) -> dict:
-        """Measures on a split.
+        """Measures the degradation on a split.
 
         Arguments:
           task: with the data.
           split: which of its splits.
           predict: predictions of the model for every example of a source, in order.
           kinds: of `KINDS`.
-          resamples, seed: of the bootstrap; the seed also of what is drawn.
-          say: gets a line for each result.
-          features: what the head of the model gets, `[n, dim]`, for every example of a source.
+          resamples: of the bootstrap.
+          seed: of the bootstrap and of random inputs.
+          say: called with a line for each result.
+          features: inputs of the model's head, `[n, dim]`, for every example of a source.
 
         Returns:
-          the content of stress.json.
+          The content of stress.json.
         """
 
     def to_text(self, result: Mapping) -> str:
-        """The result for the screen."""
+        """Formats the result for the screen."""
 
     def to_markdown(self, result: Mapping) -> str:
-        """The result as a page of Markdown."""
+        """Formats the result as a page of Markdown."""
 
     def figure(self, result: Mapping) -> Any:
-        """The result as a matplotlib figure."""
+        """Draws the result as a matplotlib figure."""
 
 
 class Task(Objective, Report, Protocol):
@@ -142,7 +143,7 @@ class Task(Objective, Report, Protocol):
 
     @classmethod
     def open(cls, config) -> "Task":
-        """The task of a config, with its prepared data opened.
+        """Opens the prepared data of a config's task.
 
         Raises:
           UserError: the data is not prepared; the message holds the command to run.
@@ -150,34 +151,34 @@ class Task(Objective, Report, Protocol):
 
     @classmethod
     def without_data(cls, config) -> "Task":
-        """The task of a config over one blank example, where shapes are all that is needed.
+        """Makes the task of a config over one blank example, for shapes alone.
 
         Raises:
-          UserError: a source that only its files tell the classes of.
+          UserError: the classes of the source are known from its files only.
         """
 
     def source(self, split: str) -> Any:
-        """Random-access source of examples (dicts of NumPy arrays) of a split, or `LEFT_OUT`."""
+        """Returns the random-access examples (dicts of NumPy arrays) of a split or `LEFT_OUT`."""
 
     def sampling(self) -> np.ndarray | None:
-        """Probability of each training example; None for every one once an epoch."""
+        """Returns the probability of each training example; None: each once an epoch."""
 
     def model_options(self) -> dict:
-        """Options of the model that the data decides, e.g. the number of classes."""
+        """Returns the model options that the data decides, e.g. the number of classes."""
 
     def ids(self, split: str, index) -> list[str]:
-        """Names of examples, for messages."""
+        """Names examples, for messages."""
 
     @staticmethod
     def stress_test() -> StressTest:
-        """The stress test of the task; a task need not have one."""
+        """Returns the stress test of the task, if it has one."""
 
     def describe(self) -> dict[str, str]:
-        """Lines for the screen at the start: data sizes and what is in them."""
+        """Describes the data on the screen at the start: sizes and contents."""
 
 
 def create(config) -> Task:
-    """The task of a config, with its prepared data opened.
+    """Opens the task of a config with its prepared data.
 
     Raises:
       UserError: the data is not prepared; the message holds the command to run.

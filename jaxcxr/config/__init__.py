@@ -1,7 +1,7 @@
-"""Configuration: the defaults of every key, their validation, and durations.
+"""Defines every key of a config with its default, validates configs and parses durations.
 
-A config file starts from `default(task)` and changes what its experiment needs; the tree is locked,
-so that a misspelt key fails at once. `validate` checks values before any device is touched.
+A config file starts from `default(task)` and changes what its experiment needs; a misspelt key
+fails at once, because the tree is locked. `validate` checks values before any device is touched.
 """
 
 from jaxcxr.config.checks import validate

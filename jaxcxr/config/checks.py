@@ -25,13 +25,13 @@ _MONITORS = {
 
 _REMAT = ("none", "full", "dots", "weight_dots", True, False)
 
-# Terms of the pose loss: what they need of the model, and those that compare neighbouring frames.
+# Terms of the pose loss -> the model option they need; terms that compare neighbouring frames.
 _TERM_NEEDS = {"likelihood": "uncertainty", "root": "trajectory"}
 _OVER_TIME = ("velocity", "acceleration")
 
 
 def validate(config) -> None:
-    """Check every value that can be checked without data or devices.
+    """Checks every value that needs no data or devices.
 
     Raises:
       UserError: a value is impossible; the message names the key, the value and what is allowed.

@@ -1,4 +1,4 @@
-"""Durations in steps, epochs or examples, and spans of time."""
+"""Parses durations in steps, epochs or examples, and spans of time."""
 
 import re
 
@@ -10,7 +10,7 @@ _UNITS = {"second": 1, "minute": 60, "hour": 3600}
 
 
 def steps(duration: str, data_size: int, batch_size: int) -> int:
-    """Number of optimiser steps of a duration such as "3 epochs"; at least 1.
+    """Converts a duration such as "3 epochs" to optimiser steps, at least 1.
 
     Arguments:
       duration: a number and "steps", "epochs" or "examples".
@@ -24,10 +24,10 @@ def steps(duration: str, data_size: int, batch_size: int) -> int:
 
 
 def due(step: int, every: str, data_size: int, batch_size: int) -> bool:
-    """Whether what happens once per duration `every` happens after step `step`.
+    """Tells whether an action repeated once per duration `every` is due after step `step`.
 
-    Four times "5 epochs" is due exactly at the end of "20 epochs", also where an epoch is not a
-    whole number of steps.
+    The fourth "5 epochs" ends exactly with "20 epochs", also where an epoch is not a whole number
+    of steps.
 
     Arguments:
       step: optimiser steps done, from 1.
@@ -54,7 +54,7 @@ def _exact_steps(duration: str, data_size: int, batch_size: int) -> float:
 
 
 def seconds(span: str, where: str = "config.watchdog") -> float:
-    """Seconds of a span of time such as "30 minutes"; "0" is 0.
+    """Converts a span of time such as "30 minutes" to seconds; "0" is 0.
 
     Arguments:
       span: a number and "seconds", "minutes" or "hours".

@@ -1,4 +1,4 @@
-"""Builds the default config of a task, and changes in it what an experiment needs."""
+"""Builds the default config of a task and changes it for an experiment."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from jaxcxr.errors import UserError, nearest_or_known
 
 
 def default(task: str) -> ml_collections.ConfigDict:
-    """Every key with its default value, for one task.
+    """Builds the config of a task with every key at its default.
 
     Arguments:
       task: "cxr" or "pose".
@@ -29,12 +29,12 @@ def default(task: str) -> ml_collections.ConfigDict:
 
 
 def default_stage() -> ml_collections.ConfigDict:
-    """Settings of one stage with their defaults, beside its duration and what it trains."""
+    """Builds the default settings of a stage, apart from its duration and trained parameters."""
     return tree({key.name: key.default for key in keys.STAGE_KEYS})
 
 
 def tree(flat: dict[str, Any]) -> ml_collections.ConfigDict:
-    """A ConfigDict of {dotted key: value}."""
+    """Builds a ConfigDict from {dotted key: value}."""
     nested: dict[str, Any] = {}
     for name, value in flat.items():
         *groups, last = name.split(".")
@@ -46,7 +46,7 @@ def tree(flat: dict[str, Any]) -> ml_collections.ConfigDict:
 
 
 def set_model(config, name: str, **options) -> None:
-    """Choose the model: every option with its default, so that the command line can override it.
+    """Chooses the model and lists all its options, so that the command line can override them.
 
     Arguments:
       config: a config of `default`.
@@ -66,7 +66,7 @@ def set_model(config, name: str, **options) -> None:
 
 
 def set_source(config, name: str, **options) -> None:
-    """Choose the data source and the options that name its prepared variant.
+    """Chooses the data source and the options that name its prepared variant.
 
     Raises:
       UserError: unknown source or option; the message names the nearest.
@@ -83,14 +83,14 @@ def set_source(config, name: str, **options) -> None:
 
 
 def add_stage(config, name: str, duration: str, trainable=(".*",), **changes) -> None:
-    """Append a training stage.
+    """Appends a training stage.
 
     Arguments:
       config: a config of `default`.
       name: name of the stage, shown in logs and used in overrides (`--config.stages.NAME...`).
       duration: e.g. "300 steps", "5 epochs", "1e6 examples".
-      trainable: regular expressions; a parameter whose path matches none of them is frozen, and
-        a BatchNorm layer so frozen uses and keeps its running statistics.
+      trainable: regular expressions; a parameter is frozen if its path matches none of them. A
+        frozen BatchNorm layer uses and keeps its running statistics.
       **changes: dotted keys of `default_stage` with "." written as "__", e.g.
         `optimizer__name="radam"`.
     """

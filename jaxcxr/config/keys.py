@@ -1,4 +1,4 @@
-"""Every key of a config: its default, its meaning and its bounds, in one table.
+"""Lists every key of a config in one table: default, meaning and bounds.
 
 A new key is one entry here. `jaxcxr.config.default` builds the tree from the table, `validate`
 checks values against it, and the documentation lists it.
@@ -24,8 +24,8 @@ class Key:
       meaning: one line.
       least, greatest: allowed bounds, inclusive.
       above, below: allowed bounds, exclusive.
-      choices: allowed values, where they are few.
-      task: that has the key; "" for both.
+      choices: allowed values, if there are few.
+      task: the task that has the key; "" for both.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Key:
     task: str = ""
 
     def allowed(self) -> str:
-        """The allowed values in words; "" where every value of the type is."""
+        """Describes the allowed values in words; "" if every value of the type is allowed."""
         if self.choices:
             return ", ".join(map(repr, self.choices))
         words = [
@@ -83,7 +83,7 @@ class Key:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite or infinite real number, and no boolean."""
+    """Tells whether a value is a real number, infinity included, and no boolean."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
@@ -265,10 +265,10 @@ STAGE_KEYS = (
 
 
 def of_task(task: str) -> tuple[Key, ...]:
-    """Keys that a config of a task has."""
+    """Returns the keys of a task's config."""
     return tuple(key for key in KEYS if key.task in ("", task))
 
 
 def find(keys: tuple[Key, ...], name: str) -> Key:
-    """The key of a dotted name."""
+    """Finds the key of a dotted name."""
     return next(key for key in keys if key.name == name)

@@ -7,7 +7,7 @@ import subprocess
 
 
 def provenance() -> dict:
-    """Versions of Python and packages, and the git commit where there is one."""
+    """Returns the versions of Python and packages, and the git commit if there is one."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain",
                 "tensorflow-datasets", "numpy", "scikit-learn", "jaxcxr")
     versions = {}

@@ -27,7 +27,7 @@ def check_rules(rules: Any, allowed: Callable[[Any], bool], expected: str, what:
 
 
 def compile_rules(rules: Any, what: str) -> list[tuple[re.Pattern, Any]]:
-    """Rules with their regexes compiled.
+    """Compiles the regexes of rules.
 
     Arguments:
       rules: the setting, `((regex, value), ...)`.

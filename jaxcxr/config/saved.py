@@ -1,4 +1,4 @@
-"""Reads configs back from config.json, and compares them with the present one."""
+"""Reads configs back from config.json and compares them with the present one."""
 
 import json
 import re
@@ -19,7 +19,7 @@ RESUME_MAY_CHANGE = (
 
 
 def get(config, dotted: str):
-    """Value at a dotted key, None where the key does not exist for this task."""
+    """Returns the value at a dotted key; None if the task has no such key."""
     for part in dotted.split("."):
         if part not in config:
             return None
@@ -28,7 +28,7 @@ def get(config, dotted: str):
 
 
 def flatten(config) -> dict:
-    """The config as {dotted key: value}, JSON types only (tuples become lists)."""
+    """Flattens a config to {dotted key: value} of JSON types (tuples become lists)."""
     flat = {}
 
     def visit(node, prefix):
@@ -45,15 +45,15 @@ def flatten(config) -> dict:
 def from_saved(saved: dict):
     """Rebuilds the config that config.json holds; JSON's lists become tuples again.
 
-    A key that did not exist when the run was made has its default, which is what the run did.
+    A key that did not exist when the run was made gets its default, which is what the run did.
 
     Raises:
-      UserError: it is no config of a run.
+      UserError: it is not the config of a run.
     """
     if saved.get("task") not in registry.TASKS:
         raise UserError(
-            f"config.json of the workdir names no task but {saved.get('task')!r}; it is not that "
-            "of a run: give another --workdir."
+            f"config.json of the workdir names the task {saved.get('task')!r}, which does not "
+            "exist: it is not that of a run; give another --workdir."
         )
 
     def tuples(value):
@@ -73,7 +73,7 @@ def from_saved(saved: dict):
 def difference(config, saved: dict) -> list[str]:
     """Lists "key: saved -> now" for changes that make this another experiment.
 
-    A key that did not exist when the run was made counts as its default, see `from_saved`.
+    Keys that did not exist when the run was made count as their defaults, see `from_saved`.
 
     Arguments:
       config: the config of this run.

@@ -1,5 +1,8 @@
 """Validates the settings of a training stage before any parameter exists."""
 
+import functools
+from typing import Any
+
 import ml_collections
 
 from jaxcxr.config import keys
@@ -12,11 +15,11 @@ def check_stage(stage: ml_collections.ConfigDict, where: str) -> None:
     """Refuses impossible settings of a stage.
 
     Arguments:
-      stage: settings of a stage; keys beside those of `keys.STAGE_KEYS` are left alone.
+      stage: settings of a stage; only those of `keys.STAGE_KEYS` are checked.
       where: path of the stage for messages, such as "config.stages.head".
 
     Raises:
-      UserError: a missing setting or an impossible value, with what is allowed.
+      UserError: a missing setting or an impossible value; the message says what is allowed.
     """
     for key in keys.STAGE_KEYS:
         node = stage
@@ -28,13 +31,16 @@ def check_stage(stage: ml_collections.ConfigDict, where: str) -> None:
     for name, words in (("decay_rules", (keys.MATRICES,)), ("multiplier_rules", ())):
         check_rules(
             stage.optimizer[name],
-            lambda value, words=words: value in words or isinstance(value, bool)
-            or (is_number(value) and value >= 0),
+            functools.partial(_is_factor, words),
             f"a number of at least 0 (or {', '.join(['True', *map(repr, words)])} or False)",
             f"{where}.optimizer.{name}",
         )
     _check_warmup(stage, where)
     _check_decay(stage.decay, f"{where}.decay")
+
+
+def _is_factor(words: tuple[str, ...], value: Any) -> bool:
+    return value in words or isinstance(value, bool) or (is_number(value) and value >= 0)
 
 
 def _check_warmup(stage: ml_collections.ConfigDict, where: str) -> None:
