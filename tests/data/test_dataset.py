@@ -81,6 +81,10 @@ class Twice(dataset.DataSet, skip_registration=True):
     def _split_generators(self, dl_manager):
         return {"train": iter([("a", {"number": 1}), ("b", {"number": 2}), ("a", {"number": 3})])}
 
+    @staticmethod
+    def overview(directory, split):
+        return {}
+
 
 def test_a_key_given_twice_is_named(tmp_path):
     builder = Twice(data_dir=tmp_path, config=TwiceConfig())
