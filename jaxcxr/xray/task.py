@@ -16,9 +16,9 @@ from jaxcxr.models.attention.geometry import Grid
 from jaxcxr.models.sequence import look
 from jaxcxr.report import attention_figures, run_sections, training_curves
 from jaxcxr.report.canvas import save
-from jaxcxr.statistics import classification
 from jaxcxr.task import LEFT_OUT, Evaluation
 from jaxcxr.xray import augment, balance, losses, relabeling
+from jaxcxr.xray.evaluation import class_metrics
 from jaxcxr.xray.images import manifest, radiographs
 from jaxcxr.xray.report import run_results, xray_figures, xray_page
 
@@ -109,7 +109,7 @@ class XrayTask:
     def evaluate(self, split: str, predictions) -> Evaluation:
         """Per-class and macro AUROC and average precision."""
         labels = self.source(split).manifest.labels
-        table = classification.evaluate(labels, predictions["scores"], self.classes)
+        table = class_metrics.evaluate(labels, predictions["scores"], self.classes)
         return Evaluation(table.scalars(), table.to_text())
 
     def ids(self, split: str, index) -> list[str]:

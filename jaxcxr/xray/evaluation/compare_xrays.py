@@ -12,8 +12,8 @@ import numpy as np
 from jaxcxr.errors import some
 from jaxcxr.report import tables
 from jaxcxr.report.tables import interval_or_none, number, span, value_or_none
-from jaxcxr.statistics import classification, intervals, operating, paired, ranking
-from jaxcxr.xray.evaluation import metrics_table
+from jaxcxr.statistics import intervals, operating, paired, ranking
+from jaxcxr.xray.evaluation import class_metrics, metrics_table
 from jaxcxr.xray.evaluation.compared_files import Compared, Model
 from jaxcxr.xray.evaluation.xray_metrics import METRICS, RANKING, RATES
 
@@ -46,7 +46,7 @@ def compare(compared: Compared, resamples: int = 1000, seed: int = 0) -> dict:
     labels, classes = compared.labels, compared.classes
     clusters = np.arange(len(labels)) if compared.patients is None else np.asarray(
         compared.patients)
-    table = classification.evaluate(labels, compared.models[0].scores[0], classes)
+    table = class_metrics.evaluate(labels, compared.models[0].scores[0], classes)
     used = [i for i, row in enumerate(table.rows) if row.defined]
     measured = {m.name: _measured(m, labels, clusters, used, resamples, seed)
                 for m in compared.models}

@@ -13,6 +13,7 @@ import numpy as np
 from jaxcxr.report import tables
 from jaxcxr.report.tables import interval_or_none, number, span
 from jaxcxr.statistics import classification, intervals, operating, ranking
+from jaxcxr.xray.evaluation import class_metrics
 from jaxcxr.xray.evaluation.calibration import Calibration
 from jaxcxr.xray.evaluation.xray_metrics import (
     METRICS,
@@ -71,7 +72,7 @@ def score(
       What is undefined is None.
     """
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
-    table = classification.evaluate(labels, scores, classes)
+    table = class_metrics.evaluate(labels, scores, classes)
     clusters = np.arange(len(labels)) if patients is None else np.asarray(patients)
     drawn = ranking.cluster_bootstrap(
         labels, scores, clusters, resamples, seed,
@@ -162,7 +163,7 @@ def _undefined(calibrated: bool) -> str:
 
 
 def _class_entry(
-    row: classification.ClassMetrics, labels, scores, drawn: ranking.Bootstrap, index: int
+    row: class_metrics.ClassMetrics, labels, scores, drawn: ranking.Bootstrap, index: int
 ) -> dict:
     entry: dict[str, Any] = {}
     for metric in of_basis(RANKING):
@@ -179,7 +180,7 @@ def _class_entry(
 
 
 def _macro_entry(
-    table: classification.ClassificationMetrics, per_class: dict, drawn: ranking.Bootstrap
+    table: class_metrics.ClassificationMetrics, per_class: dict, drawn: ranking.Bootstrap
 ) -> dict:
     used = [i for i, row in enumerate(table.rows) if row.defined]
     names = [table.rows[i].name for i in used]

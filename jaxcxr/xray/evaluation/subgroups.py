@@ -19,6 +19,7 @@ from jaxcxr.errors import UserError, some
 from jaxcxr.report import tables
 from jaxcxr.report.metric import Metric
 from jaxcxr.statistics import classification, intervals, operating, ranking
+from jaxcxr.xray.evaluation import class_metrics
 from jaxcxr.xray.evaluation.xray_metrics import METRICS, RANKING, RATES
 
 ALL = "all"  # stands in the column of the class for a whole group
@@ -217,7 +218,7 @@ def _any(labels, found) -> list[np.ndarray]:
 
 def _ranked_rows(labels, scores, clusters, classes, resamples, seed) -> list[dict]:
     """Entries of the whole group and of its classes, with what needs no threshold."""
-    table = classification.evaluate(labels, scores, classes)
+    table = class_metrics.evaluate(labels, scores, classes)
     drawn = ranking.cluster_bootstrap(
         labels, scores, clusters, resamples, seed, {m.name: m.measure for m in _RANKED}
     )

@@ -31,6 +31,7 @@ class XrayMetric(Metric):
       uncalibrated: whether tables show it only without a calibration.
       groups: whether it is reported for subgroups: "", "full", or "brief" for short tables too.
       compared: whether models are compared by it.
+      logged: whether every validation logs it.
     """
 
     basis: str
@@ -41,6 +42,7 @@ class XrayMetric(Metric):
     uncalibrated: bool = False
     groups: str = ""
     compared: bool = False
+    logged: bool = False
 
     @property
     def bootstrap(self) -> str:
@@ -66,12 +68,12 @@ METRICS = (
         name="auroc", title="AUROC", brief="AUROC", page="AUROC", brief_span=True,
         basis=RANKING, measure=ranking.auroc, whole=classification.auroc,
         analytic=lambda labels, scores: intervals.delong(labels, scores).interval,
-        groups="brief", compared=True, undefined=_ONE_VALUE,
+        groups="brief", compared=True, logged=True, undefined=_ONE_VALUE,
     ),
     XrayMetric(
         name="average_precision", title="AP", brief="AP", page="AP", brief_span=True,
         basis=RANKING, measure=ranking.average_precision, whole=classification.average_precision,
-        compared=True, undefined=_ONE_VALUE,
+        compared=True, logged=True, undefined=_ONE_VALUE,
     ),
     _rate(
         name="f1", title="F1", brief="F1", page="F1", brief_span=True, measure=operating.f1,

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn import metrics as sk
 
+from jaxcxr.report import tables
 from jaxcxr.report.canvas import BLUE, FAINT, GRAY, ORANGE, draw_image, new_figure, styled
 from jaxcxr.statistics import classification, reliability
+from jaxcxr.xray.evaluation import class_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,10 +37,10 @@ def roc_figure(labels: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -
       classes: the C names; the panel of a class with a single label value says why it is n/a.
 
     Raises:
-      ValueError: as in `jaxcxr.statistics.classification.evaluate`.
+      ValueError: as in `jaxcxr.xray.evaluation.class_metrics.evaluate`.
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
-    table = classification.evaluate(labels, scores, classes)
+    table = class_metrics.evaluate(labels, scores, classes)
     columns = min(5, math.ceil(math.sqrt(len(classes))))
     rows = math.ceil(len(classes) / columns)
     figure = new_figure(max(3.6, 2.3 * columns), 2.35 * rows + 0.9)
@@ -53,7 +55,7 @@ def roc_figure(labels: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -
             axes.tick_params(labelbottom=True)
     figure.supxlabel("false positive rate", fontsize=10)
     figure.supylabel("true positive rate", fontsize=10)
-    mean = "n/a" if math.isnan(table.macro_auroc) else f"{table.macro_auroc:.3f}"
+    mean = tables.number(table.macro("auroc"))
     defined = len(classes) - len(table.undefined)
     figure.suptitle(f"macro AUROC {mean} over {defined} of {len(classes)} classes", fontsize=12)
     return figure
@@ -75,10 +77,10 @@ def reliability_figure(
       probabilities: `[N, C]`, calibrated; None draws the scores alone.
 
     Raises:
-      ValueError: as in `jaxcxr.statistics.classification.evaluate`.
+      ValueError: as in `jaxcxr.xray.evaluation.class_metrics.evaluate`.
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
-    classification.evaluate(labels, scores, classes)  # refuses invalid labels and scores
+    class_metrics.evaluate(labels, scores, classes)  # refuses invalid labels and scores
     columns = min(5, math.ceil(math.sqrt(len(classes))))
     rows = math.ceil(len(classes) / columns)
     # The legend is as wide as two panels, or as high as half of one.
@@ -141,7 +143,7 @@ def samples_figure(
 
 
 def _draw_roc(
-    axes: "Axes", row: classification.ClassMetrics, labels: np.ndarray, scores: np.ndarray
+    axes: "Axes", row: class_metrics.ClassMetrics, labels: np.ndarray, scores: np.ndarray
 ) -> None:
     axes.set_title(row.name.replace("_", " "))
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
@@ -160,7 +162,7 @@ def _draw_roc(
     axes.plot((0, 1), (0, 1), color=FAINT, linewidth=1)
     axes.plot(false_positive, true_positive, color=BLUE)
     box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
-    text = f"AUROC {row.auroc:.3f}\n{counts}"
+    text = f"AUROC {row.values['auroc']:.3f}\n{counts}"
     axes.text(0.99, 0.02, text, ha="right", va="bottom", fontsize=8, bbox=box)
 
 
