@@ -114,3 +114,12 @@ METRICS = (
 )
 OF_JOINTS = tuple(metric for metric in METRICS if metric.of_joints)
 IN_STUDIES = tuple(metric for metric in METRICS if metric.study is not None)
+_MPJPE, _P_MPJPE, _MPJVE = (
+    next(metric for metric in METRICS if metric.name == name)
+    for name in ("mpjpe", "p_mpjpe", "mpjve")
+)
+# The metrics that a run logs of each evaluated split.
+OF_RUNS = (
+    _MPJPE, _P_MPJPE, dataclasses.replace(_MPJVE, name="mpjve_per_second", unit="mm/s"),
+    dataclasses.replace(_MPJPE, name="mpjpe_action_mean", title="MPJPE, mean of actions"),
+)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcxr.pose.evaluation import run_errors
+from jaxcxr.pose.evaluation import pose_metrics, run_errors
 from jaxcxr.pose.player import motions, viewer_page
 from jaxcxr.report import page
 from jaxcxr.report.page import Block, Cell, Section, SortableTable
@@ -17,10 +17,7 @@ from jaxcxr.report.training_curves import read_metrics
 
 PLAYED = 4  # sequences in the player, the worst ones
 _MOST_FRAMES = 3000  # in the player, over all sequences
-_METRICS = {
-    "mpjpe": "MPJPE, mm", "p_mpjpe": "P-MPJPE, mm", "mpjve_per_second": "MPJVE, mm/s",
-    "mpjpe_action_mean": "MPJPE, mean of actions, mm",
-}
+_METRICS = {metric.name: f"{metric.title}, {metric.unit}" for metric in pose_metrics.OF_RUNS}
 _FIGURES = {
     "errors_actions.png": "Mean position error of each joint in each action, mm",
     "errors_time.png": "Error by position in the window and by time in the sequence",
