@@ -1,8 +1,8 @@
-"""Procedural chest radiographs: who is ill with what, how it looks, and how film records it.
+"""Draws chest radiographs procedurally: patients, their findings, and the film.
 
-`population` draws patients and their visits, `anatomy`, `skeleton` and `vessels` draw the healthy
-chest in millimetres, `findings` changes it, `film` turns attenuation into grey values, and
-`radiograph` puts these together.
+`population` samples patients and visits, `anatomy`, `bones` and `vessels` draw the healthy chest
+in millimetres, `findings` adds disease, `film` turns attenuation into grey values, and
+`radiograph` combines them.
 """
 
 from jaxcxr.xray.phantom.population import Visit, visit

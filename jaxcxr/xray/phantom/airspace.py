@@ -1,4 +1,4 @@
-"""Findings in which something fills the air spaces of the lung."""
+"""Draws the findings that fill the air spaces of the lung."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from jaxcxr.xray.phantom.scene import Scene, pick_sides
 
 
 def infiltration(scene: Scene, severity: float, rng: np.random.Generator) -> None:
-    """Ill-defined patches, of half density, scattered through one lung or both."""
+    """Draws ill-defined patches of half density, scattered through one or both lungs."""
     sides = pick_sides(rng, 0.45)
     drawn = np.zeros_like(scene.air)
     for side in sides:
@@ -24,7 +24,7 @@ def infiltration(scene: Scene, severity: float, rng: np.random.Generator) -> Non
 
 
 def consolidation(scene: Scene, severity: float, rng: np.random.Generator) -> None:
-    """One dense, even opacity with a cloudy border that hides the vessels within."""
+    """Draws one dense, even opacity with a cloudy border that hides the vessels within."""
     (side,) = pick_sides(rng, 0.0)
     centre = scene.place(rng, side, (0.35, 0.85), (0.2, 0.7))
     radius = 32 + 24 * severity
@@ -36,7 +36,7 @@ def consolidation(scene: Scene, severity: float, rng: np.random.Generator) -> No
 
 
 def _lobe(scene: Scene, side: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """A lobe or segment bounded by its fissure, and the heading of its bronchi."""
+    """Returns a lobe or segment bounded by its fissure, and the heading of its bronchi."""
     g, grid = scene.geometry, scene.grid
     level = grid.y / g.span
     reach = scene.reach(side)
@@ -56,7 +56,7 @@ def _lobe(scene: Scene, side: int, rng: np.random.Generator) -> tuple[np.ndarray
 
 
 def pneumonia(scene: Scene, severity: float, rng: np.random.Generator) -> None:
-    """A lobe or segment filled up to its fissure, with air bronchograms running through it."""
+    """Fills a lobe or segment up to its fissure, with air bronchograms running through it."""
     (side,) = pick_sides(rng, 0.0)
     lobe, heading = _lobe(scene, side, rng)
     lobe = np.clip(lobe * scene.half(side), 0, 1)
@@ -69,7 +69,7 @@ def pneumonia(scene: Scene, severity: float, rng: np.random.Generator) -> None:
 
 
 def edema(scene: Scene, severity: float, rng: np.random.Generator) -> None:
-    """Bat-wing haze about both hila, Kerley B lines at the outer bases."""
+    """Draws bat-wing haze around both hila and Kerley B lines at the outer bases."""
     g, grid = scene.geometry, scene.grid
     drawn = np.zeros_like(scene.air)
     septa = np.zeros((grid.size, grid.size), np.uint8)
@@ -93,7 +93,7 @@ def edema(scene: Scene, severity: float, rng: np.random.Generator) -> None:
 
 
 def covid(scene: Scene, severity: float, rng: np.random.Generator) -> None:
-    """Ground-glass patches under the pleura of both lungs, mostly in the lower zones."""
+    """Draws ground-glass patches under the pleura of both lungs, mostly in the lower zones."""
     g = scene.geometry
     drawn = np.zeros_like(scene.air)
     for side in (RIGHT, LEFT):

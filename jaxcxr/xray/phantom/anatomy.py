@@ -1,4 +1,4 @@
-"""The healthy chest in millimetres: outlines of lungs, heart and body, and how much air is where.
+"""Models the healthy chest in millimetres: lungs, heart and trunk.
 
 Coordinates: x from the midline towards the right of the image (the patient's left), y downwards
 from the level of the lung apices. Side -1 is the patient's right, +1 the patient's left. Levels
@@ -44,29 +44,29 @@ def _at(profile: np.ndarray, level: np.ndarray) -> np.ndarray:
 
 
 def soft(distance: np.ndarray, width: float) -> np.ndarray:
-    """Step from 0 (negative distance) to 1 over `width` mm, centred on 0."""
+    """Returns a soft step from 0 to 1 that is `width` mm wide and centred on distance 0."""
     return np.clip(distance / width + 0.5, 0, 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """Measures of one chest on one film, all in mm unless said otherwise.
+    """Measures one chest on one film, in mm unless stated otherwise.
 
-    Arguments:
+    Attributes:
       field: side of the square film.
       left_edge, top: x of the film's left edge, y of its upper edge.
       tilt: rotation of the patient on the film, degrees.
       half_width: half the largest inner width of the chest.
-      span: height of the rib cage, which the levels t refer to.
-      height: apex to dome, of the right lung (index 0) and of the left lung (index 1).
-      sag: how deep the costophrenic angle lies below the dome.
-      body: half width of the trunk outside.
+      span: height of the rib cage, the unit of the levels t.
+      height: apex to dome of the right (index 0) and left (index 1) lung.
+      sag: depth of the costophrenic angle below the dome.
+      body: half the outer width of the trunk.
       thickness: of the trunk, front to back.
       depth: of the lungs, front to back.
       density: of lung tissue, as a share of water.
       atrium, ventricle: reach of the heart right and left of the midline.
-      rib_tilt: how much lower the front of a rib lies than its back.
-      vessel: factor on the calibre of lung vessels, in the upper and in the lower zones.
+      rib_tilt: drop of a rib from back to front.
+      vessel: factor on the calibre of lung vessels in the upper and lower zones.
       frontal: True for AP films.
     """
 
@@ -89,39 +89,39 @@ class Geometry:
     frontal: bool
 
     def ratio(self) -> float:
-        """Cardiothoracic ratio: heart width over inner chest width."""
+        """Returns the cardiothoracic ratio: heart width over inner chest width."""
         return (self.atrium + self.ventricle) / (2 * self.half_width)
 
     def lateral(self, y: np.ndarray) -> np.ndarray:
-        """Distance of the outer lung border from the midline at height y."""
+        """Returns the distance of the outer lung border from the midline at height y."""
         return self.half_width * _at(_LATERAL, y / self.span)
 
     def medial(self, y: np.ndarray) -> np.ndarray:
-        """Distance of the inner lung border (behind the heart) from the midline at height y."""
+        """Returns the distance of the inner lung border from the midline at height y."""
         return self.half_width * _at(_MEDIAL, y / self.span)
 
     def dome(self, side: int, reach: np.ndarray) -> np.ndarray:
-        """Height y of the diaphragm at distance `reach` from the midline."""
+        """Returns the height y of the diaphragm at distance `reach` from the midline."""
         share = reach / self.half_width
         outer = np.clip((share - 0.42) / 0.58, 0, None) ** 2.3
         inner = np.clip((0.42 - share) / 0.42, 0, None) ** 2 * 0.35
         return self.height[(side + 1) // 2] + self.sag * (outer + inner)
 
     def heart(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Right and left borders (positive distances) of mediastinum and heart at height y."""
+        """Returns right and left borders (positive distances) of the heart shadow at height y."""
         t = y / self.span
         right = _at(_VESSELS_RIGHT, t) + (self.atrium - 22) * _at(_ATRIUM, t)
         left = _at(_VESSELS_LEFT, t) + (self.ventricle - 21) * _at(_VENTRICLE, t)
         return right, left
 
     def hilum(self, side: int) -> np.ndarray:
-        """Centre (x, y) of the lung root; the left one lies higher."""
+        """Returns the centre (x, y) of the lung root; the left one lies higher."""
         level = 0.44 if side == RIGHT else 0.40
         return np.array([side * (0.20 * self.half_width + 5), level * self.span])
 
 
 def measure(visit: Visit) -> Geometry:
-    """Healthy measures of a visit: the patient's own, and those that vary from film to film."""
+    """Draws the healthy measures of a visit: some fixed for the patient, some new on each film."""
     own, film = visit.rng(0, chronic=True), visit.rng(0, chronic=False)
     male, frontal = visit.sex == "M", visit.view == "AP"
     half_width = (own.normal(144, 6) if male else own.normal(129, 6)) * (1.02 if frontal else 1)
@@ -156,12 +156,7 @@ def measure(visit: Visit) -> Geometry:
 
 @dataclasses.dataclass
 class Grid:
-    """Pixel grid laid over the film.
-
-    Arguments:
-      size: pixels along each side.
-      geometry: gives the field and its position.
-    """
+    """Lays a grid of `size` x `size` pixels over the field of a chest."""
 
     size: int
     geometry: Geometry
@@ -175,11 +170,11 @@ class Grid:
         self.middle = int(np.clip(round(-g.left_edge / self.pixel), 1, self.size - 1))
 
     def columns(self, side: int) -> slice:
-        """Columns of the image on one side of the midline."""
+        """Returns the columns of the image on one side of the midline."""
         return slice(0, self.middle) if side == RIGHT else slice(self.middle, self.size)
 
     def to_pixels(self, points: np.ndarray) -> np.ndarray:
-        """Millimetre points `[..., 2]` to fixed-point pixels (4 fractional bits) for OpenCV."""
+        """Converts points `[..., 2]` in mm to OpenCV's fixed-point pixels (4 fractional bits)."""
         origin = (self.geometry.left_edge, self.geometry.top)
         return np.round(((points - origin) / self.pixel - 0.5) * 16).astype(np.int32)
 
@@ -205,7 +200,7 @@ class Grid:
         return into
 
     def cloud(self, rng: np.random.Generator, scale: float, octaves: int = 3) -> np.ndarray:
-        """Smooth random field of about unit variance; `scale` mm is its coarsest wavelength."""
+        """Draws a smooth field of about unit variance; `scale` mm is its coarsest wavelength."""
         total = np.zeros((self.size, self.size), np.float32)
         norm = 0.0
         for octave in range(octaves):
@@ -222,14 +217,11 @@ class Grid:
 
 
 def air(grid: Grid, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
-    """Air in the lungs, before the heart is put in.
-
-    Arguments:
-      grid: where to compute.
-      geometry: the chest.
+    """Computes the air in the lungs before the heart displaces some of it.
 
     Returns:
-      Thickness of lung in mm `[size, size]`, and the mask of the lungs above the diaphragm, 0..1.
+      Thickness of lung in mm, and the mask of the lungs above the diaphragm, 0..1; both
+      `[size, size]`.
     """
     thickness = np.zeros((grid.size, grid.size), np.float32)
     mask = np.zeros_like(thickness)
@@ -252,7 +244,7 @@ def air(grid: Grid, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
 
 
 def heart_share(grid: Grid, geometry: Geometry) -> np.ndarray:
-    """Share of the lung's depth that heart and great vessels take, 0..1 `[size, size]`."""
+    """Computes the share of lung depth taken by heart and great vessels, 0..1 `[size, size]`."""
     right, left = geometry.heart(grid.y)
     centre, radius = (left - right) / 2, (left + right) / 2
     across = (grid.x - centre) / radius
@@ -264,7 +256,7 @@ def heart_share(grid: Grid, geometry: Geometry) -> np.ndarray:
 
 
 def trunk(grid: Grid, geometry: Geometry, visit: Visit) -> np.ndarray:
-    """Soft tissue front to back in mm, as if the lungs were solid, `[size, size]`."""
+    """Computes soft tissue front to back in mm, as if the lungs were solid, `[size, size]`."""
     own = visit.rng(1, chronic=True)
     g = geometry
     arms = own.uniform(0, 34) if not g.frontal else own.uniform(-8, 14)

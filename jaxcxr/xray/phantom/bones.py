@@ -1,4 +1,4 @@
-"""Bones: ribs, clavicles, shoulder blades and spine, as thickness of bone in mm."""
+"""Draws ribs, clavicles, shoulder blades and spine as thickness of bone in mm."""
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ _FRONT = np.linspace(0.5, 0.84, 18) * np.pi
 
 
 def _band(path: np.ndarray, width: float | np.ndarray) -> np.ndarray:
-    """Outlines `[..., 2 n, 2]` of bands of `width` mm along paths `[..., n, 2]`."""
+    """Outlines bands of `width` mm along paths `[..., n, 2]` as polygons `[..., 2 n, 2]`."""
     along = np.empty_like(path)
     along[..., 1:-1, :] = path[..., 2:, :] - path[..., :-2, :]
     along[..., 0, :] = path[..., 1, :] - path[..., 0, :]
@@ -27,13 +27,13 @@ def _band(path: np.ndarray, width: float | np.ndarray) -> np.ndarray:
 
 
 def _rib_paths(geometry: Geometry, sides, starts: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Centre lines of ribs: tilted half ellipses from the spine (angle 0) round to the front (pi).
+    """Computes centre lines of ribs: tilted half ellipses from the spine to the front.
 
     Arguments:
       geometry: the chest.
       sides: side of each rib `[n]`.
       starts: height of each rib at the spine, mm `[n]`.
-      angle: where along the rib, radians `[points]`.
+      angle: positions along the rib `[points]`, from 0 at the spine to pi at the front.
 
     Returns:
       Points in mm `[n, points, 2]`.
@@ -47,7 +47,7 @@ def _rib_paths(geometry: Geometry, sides, starts: np.ndarray, angle: np.ndarray)
 
 
 def ribs(grid: Grid, geometry: Geometry, visit: Visit) -> np.ndarray:
-    """Ribs with a bright cortex, posterior and anterior parts added, mm of bone `[size, size]`."""
+    """Draws ribs with a bright cortex, front parts over back parts, mm of bone `[size, size]`."""
     own = visit.rng(2, chronic=True)
     spacing = geometry.span * own.normal(0.101, 0.003)
     first = -0.075 * geometry.span + own.normal(0, 2)
@@ -65,13 +65,13 @@ def ribs(grid: Grid, geometry: Geometry, visit: Visit) -> np.ndarray:
 
 
 def _hollow(grid: Grid, paths: np.ndarray, width: float, into: np.ndarray | None) -> np.ndarray:
-    """Bands of looser bone between two walls of compact bone, uint8 `[size, size]`."""
+    """Draws bands of looser bone between two walls of compact bone, uint8 `[size, size]`."""
     mask = grid.polygons(_band(paths, width), 255, into=into)
     return grid.polygons(_band(paths, width - 3.4), 165, into=mask)
 
 
 def shoulders(grid: Grid, geometry: Geometry, visit: Visit) -> np.ndarray:
-    """Clavicles and shoulder blades, mm of bone `[size, size]`.
+    """Draws clavicles and shoulder blades, mm of bone `[size, size]`.
 
     On PA films the arms are turned so that the blades clear the lungs; on AP films they lie over
     the upper outer lungs and the clavicles stand higher and flatter.
@@ -81,9 +81,9 @@ def shoulders(grid: Grid, geometry: Geometry, visit: Visit) -> np.ndarray:
     collar, blade = [], []
     rise = film.normal(10, 4) if g.frontal else film.normal(-8, 5)
     for side in (RIGHT, LEFT):
-        turn = film.normal(0, 3)
+        shift = film.normal(0, 3)
         s = np.linspace(0, 1, 18)
-        x = 11 + turn * side + s * (g.half_width * 0.98)
+        x = 11 + shift * side + s * (g.half_width * 0.98)
         medial, outer = 24 - rise, -2 - rise - (4 if g.frontal else 14)
         y = medial + (outer - medial) * s - 7 * np.sin(2 * np.pi * s)
         path = np.stack([side * x, y], -1)
@@ -120,7 +120,7 @@ def _shrink(band: np.ndarray, share: float) -> np.ndarray:
 
 
 def spine(grid: Grid, geometry: Geometry, visit: Visit) -> np.ndarray:
-    """Vertebral column: bodies, disc spaces and pedicles, mm of bone `[size, size]`."""
+    """Draws vertebral bodies, disc spaces and pedicles, mm of bone `[size, size]`."""
     own = visit.rng(4, chronic=True)
     pitch = geometry.span * 0.1 * own.normal(1.0, 0.02)
     bend = own.normal(0, 3.5) + 0.02 * max(visit.age - 60, 0) * own.normal(0, 6)

@@ -1,4 +1,4 @@
-"""From attenuation to grey values: Beer-Lambert, scatter, quantum noise, film curve, marker."""
+"""Turns attenuation into grey values: Beer-Lambert, scatter, quantum noise, film curve, marker."""
 
 import dataclasses
 
@@ -20,9 +20,9 @@ _SCATTER_WIDTH = 45.0
 
 @dataclasses.dataclass(frozen=True)
 class Exposure:
-    """How one film was taken.
+    """Describes how one film was taken.
 
-    Arguments:
+    Attributes:
       centre: attenuation shown as middle grey.
       width: change of attenuation over which grey changes e-fold; large means flat contrast.
       scatter: scattered light relative to direct light, for a chest of mean thickness.
@@ -42,7 +42,7 @@ class Exposure:
 
 
 def expose(visit: Visit, geometry: Geometry) -> Exposure:
-    """Draws the exposure; it follows the healthy chest, as if its findings were not known."""
+    """Draws the exposure, set for the healthy chest: findings do not change it."""
     rng = visit.rng(5, chronic=False)
     mean = WATER * (geometry.thickness - 0.52 * geometry.depth)
     return Exposure(
@@ -57,7 +57,7 @@ def expose(visit: Visit, geometry: Geometry) -> Exposure:
 
 
 def _scattered(light: np.ndarray, pixel: float) -> np.ndarray:
-    """Light spread over the wide scatter kernel; computed on a coarse grid, it has no detail."""
+    """Spreads light over the wide scatter kernel, on a coarse grid because it has no detail."""
     coarse = cv2.resize(light, (32, 32), interpolation=cv2.INTER_AREA)
     sigma = _SCATTER_WIDTH / (pixel * light.shape[0] / 32)
     coarse = cv2.GaussianBlur(coarse, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
@@ -70,7 +70,7 @@ def develop(attenuation: np.ndarray, pixel: float, exposure: Exposure, rng) -> n
     Arguments:
       attenuation: optical depth of the direct beam, float32 `[size, size]`.
       pixel: side of a pixel, mm.
-      exposure: how the film was taken.
+      exposure: from `expose`.
       rng: generator of the quantum noise.
 
     Returns:
@@ -92,7 +92,7 @@ def develop(attenuation: np.ndarray, pixel: float, exposure: Exposure, rng) -> n
 
 
 def annotate(image: np.ndarray, exposure: Exposure) -> np.ndarray:
-    """Sets the side marker and the collimator's border onto the film, in place."""
+    """Adds the side marker and the collimator's border to the film, in place."""
     size = image.shape[0]
     font, thick = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(size / 200))
     scale = max(1.4 * size / 1024, 0.2)

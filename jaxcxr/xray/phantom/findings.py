@@ -1,4 +1,4 @@
-"""The 15 findings as they look on film: first those that deform the chest, then those drawn in it.
+"""Adds the 15 findings to a chest: some deform it, others are drawn into it.
 
 Signs follow the Fleischner Society's glossary of terms for thoracic imaging (Hansell et al.,
 Radiology 246, 2008) and, for COVID-19, Wong et al., Radiology 296, 2020.
@@ -23,35 +23,28 @@ def _rng(visit: Visit, finding: str, purpose: int) -> np.random.Generator:
 
 
 def side_of(visit: Visit, finding: str) -> int:
-    """The side on which a one-sided deformation lies, the same in all functions that ask."""
+    """Returns the side of a one-sided deformation, always the same for one visit."""
     return RIGHT if _rng(visit, finding, _SHAPE).random() < 0.5 else LEFT
 
 
 def _lift(severity: float) -> float:
-    """How much a collapsed base raises the diaphragm, mm."""
+    """Returns how far a collapsed base raises the diaphragm, mm."""
     return 8 + 24 * severity
 
 
 def deform(geometry: Geometry, visit: Visit) -> Geometry:
-    """Applies the findings that change the measures of the chest.
+    """Applies the findings that change the measures of the healthy chest.
 
     Cardiomegaly widens the heart to more than half the chest; emphysema inflates and clears the
     lungs, flattens the diaphragm and narrows the heart; atelectasis and fibrosis lose volume;
     edema diverts blood to the upper vessels.
-
-    Arguments:
-      geometry: of the healthy chest.
-      visit: the findings present.
-
-    Returns:
-      The changed geometry.
     """
     g, severity = geometry, visit.severity
     if "Emphysema" in severity:
         s = 0.3 + 0.7 * severity["Emphysema"]
         heart = 1 - 0.17 * s
         g = dataclasses.replace(
-            g, span=g.span + 20 * s, height=tuple(h + 34 * s for h in g.height),
+            g, span=g.span + 20 * s, height=(g.height[0] + 34 * s, g.height[1] + 34 * s),
             sag=g.sag * (1 - 0.75 * s), half_width=g.half_width * (1 + 0.03 * s),
             depth=g.depth * (1 + 0.07 * s),
             density=g.density * (1 - 0.5 * s), rib_tilt=g.rib_tilt * (1 - 0.25 * s),
@@ -64,12 +57,14 @@ def deform(geometry: Geometry, visit: Visit) -> Geometry:
         right = 0.30 + 0.05 * _rng(visit, "Cardiomegaly", _SHAPE).random()
         g = dataclasses.replace(g, atrium=right * heart, ventricle=(1 - right) * heart)
     if "Atelectasis" in severity:
-        lost = np.zeros(2)
-        lost[(side_of(visit, "Atelectasis") + 1) // 2] = _lift(severity["Atelectasis"])
-        g = dataclasses.replace(g, height=tuple(np.array(g.height) - lost))
+        lost, (right, left) = _lift(severity["Atelectasis"]), g.height
+        collapsed = side_of(visit, "Atelectasis")
+        g = dataclasses.replace(
+            g, height=(right - lost, left) if collapsed == RIGHT else (right, left - lost)
+        )
     if "Fibrosis" in severity:
         lost = 4 + 12 * severity["Fibrosis"]
-        g = dataclasses.replace(g, height=tuple(h - lost for h in g.height))
+        g = dataclasses.replace(g, height=(g.height[0] - lost, g.height[1] - lost))
     if "Edema" in severity:
         s = severity["Edema"]
         g = dataclasses.replace(g, vessel=(0.8 + 0.8 * s, 1.0 + 0.2 * s))
@@ -115,7 +110,7 @@ def _hernia(scene: Scene, severity: float, rng: np.random.Generator) -> None:
 
 
 def _round(scene: Scene, finding: str, diameter: float, rng, rough: float) -> None:
-    """A ball of soft tissue in the lung; the mm of water that it adds are its chord."""
+    """Draws a ball of soft tissue in the lung; it adds its chord in mm of water."""
     side = RIGHT if rng.random() < 0.55 else LEFT
     outer = 0.92 - 0.35 * min(diameter / 80, 1)
     centre = scene.place(rng, side, (0.12, 0.78), (0.15, outer))
@@ -128,11 +123,11 @@ def _round(scene: Scene, finding: str, diameter: float, rng, rough: float) -> No
         lobes = sum(size * np.cos(k * bearing + phase) for k, size, phase in waves)
         square = square * (1 + rough * (1 / 3 + np.clip(lobes, -0.6, 0.6) * 0.6))
     chord = diameter * np.sqrt(np.clip(1 - square, 0, 1))
-    # Small ones that are seen at all hold calcium.
+    # Small nodules are only visible when they hold calcium.
     chord *= 1.2 + 1.3 * max(0.0, 1 - diameter / 34)
     air = np.maximum(scene.air, 25)
     scene.fill(np.clip(chord / air, 0, 0.95))
-    # What is denser than solid lung.
+    # Tissue denser than solid lung.
     scene.extra += np.clip(chord - 0.95 * air, 0, None)
     scene.box(finding, chord * scene.lung, 0.1)
 
@@ -207,6 +202,6 @@ DRAW = {
 
 
 def draw(scene: Scene) -> None:
-    """Draws every finding of the visit into the scene, each from its own random stream."""
+    """Draws every finding of the visit, each from its own random stream."""
     for finding, severity in scene.visit.severity.items():
         DRAW[finding](scene, severity, _rng(scene.visit, finding, _PLACE))

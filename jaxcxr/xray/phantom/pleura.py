@@ -1,4 +1,4 @@
-"""Findings of the pleural space: fluid, air, and scar."""
+"""Draws the findings of the pleural space: fluid, air and scar."""
 
 import cv2
 import numpy as np
@@ -8,7 +8,7 @@ from jaxcxr.xray.phantom.scene import Scene, pick_sides
 
 
 def effusion(scene: Scene, severity: float, rng: np.random.Generator) -> None:
-    """Fluid that blunts the costophrenic angle and climbs the outer wall in a meniscus."""
+    """Draws fluid that blunts the costophrenic angle and climbs the outer wall in a meniscus."""
     g, grid = scene.geometry, scene.grid
     sides = pick_sides(rng, 0.3)
     drawn = np.zeros_like(scene.air)
@@ -29,7 +29,7 @@ def effusion(scene: Scene, severity: float, rng: np.random.Generator) -> None:
 
 
 def pneumothorax(scene: Scene, severity: float, rng: np.random.Generator) -> None:
-    """Air at the apex: a hair-thin pleural line, no vessels beyond it, the lung collapsed."""
+    """Draws air at the apex: a hair-thin pleural line, no vessels beyond it, collapsed lung."""
     g, grid = scene.geometry, scene.grid
     (side,) = pick_sides(rng, 0.0)
     gap = 14 + 44 * severity
@@ -53,7 +53,7 @@ def pneumothorax(scene: Scene, severity: float, rng: np.random.Generator) -> Non
 
 
 def thickening(scene: Scene, severity: float, rng: np.random.Generator) -> None:
-    """Scarred pleura: a dense band of uneven depth along the outer wall, or a cap at the apex."""
+    """Draws scarred pleura: a dense, uneven band along the outer wall, or a cap at the apex."""
     g, grid = scene.geometry, scene.grid
     sides = pick_sides(rng, 0.3)
     drawn = np.zeros_like(scene.air)

@@ -1,7 +1,7 @@
-"""Who is photographed, and what they suffer from: patients, visits, findings, severities.
+"""Draws patients, their visits, findings and severities.
 
 Every draw comes from a generator seeded with (seed, patient, visit, purpose), so a visit looks the
-same whichever process draws it and however many are drawn.
+same in every process and in data sets of every size.
 """
 
 import dataclasses
@@ -79,18 +79,18 @@ _COHORT, _SPLIT, _KEEP, _COURSE, _LABEL = range(5)
 
 
 def generator(seed: int, patient: int, visit: int, purpose: int) -> np.random.Generator:
-    """Random generator of one purpose in one visit; `visit` -1 stands for the patient."""
+    """Returns the random generator for a purpose in a visit; visit -1 stands for the patient."""
     return np.random.default_rng([seed, patient, visit + 1, purpose])
 
 
 @dataclasses.dataclass(frozen=True)
 class Visit:
-    """One radiograph to be drawn.
+    """Describes one radiograph to be drawn.
 
-    Arguments:
-      seed: seed of the whole data set.
+    Attributes:
+      seed: of the whole data set.
       patient: number of the patient, from 0.
-      number: number of the visit of that patient, from 0.
+      number: number of the patient's visit, from 0.
       view: "PA" or "AP".
       sex: "M" or "F".
       age: years.
@@ -105,22 +105,17 @@ class Visit:
     age: int
     severity: dict[str, float]
 
-    def without(self, finding: str) -> "Visit":
-        """The same radiograph with one finding healed."""
-        rest = {name: s for name, s in self.severity.items() if name != finding}
-        return dataclasses.replace(self, severity=rest)
-
     def labels(self) -> np.ndarray:
-        """True labels, int8 `[15]` in the order of `FINDINGS`."""
+        """Returns the true labels, int8 `[15]` in the order of `FINDINGS`."""
         return np.array([name in self.severity for name in FINDINGS], np.int8)
 
     def rng(self, purpose: int, chronic: bool) -> np.random.Generator:
-        """Generator for drawing: the patient's where `chronic`, else of this visit alone."""
+        """Returns a generator for drawing: the patient's if `chronic`, else this visit's own."""
         return generator(self.seed, self.patient, -1 if chronic else self.number, 100 + purpose)
 
 
 def rates(prevalence: str) -> np.ndarray:
-    """Share of images with each finding, `[15]`, for prevalence "nih" or "enriched"."""
+    """Returns the share of images with each finding, `[15]`, for "nih" or "enriched"."""
     if prevalence == "nih":
         return np.array(NIH_RATES)
     if prevalence == "enriched":
@@ -132,17 +127,14 @@ def visit(seed: int, patient: int, number: int, prevalence: str) -> Visit:
     """Draws one visit.
 
     Findings follow a latent Gaussian (multivariate probit) model: finding k is present where its
-    latent variable exceeds the quantile of its rate; how far it exceeds is its severity. The
-    latent variables are correlated with each other, with the view, with sex and with age.
+    latent variable exceeds the quantile of its rate; the excess is its severity. The latent
+    variables are correlated with each other, with the view, with sex and with age.
 
     Arguments:
-      seed: seed of the whole data set.
-      patient: number of the patient.
+      seed: of the whole data set.
+      patient: number of the patient, from 0.
       number: number of the visit, from 0.
       prevalence: "nih" or "enriched".
-
-    Returns:
-      The `Visit`.
 
     Raises:
       UserError: unknown prevalence.
@@ -175,7 +167,7 @@ def visit(seed: int, patient: int, number: int, prevalence: str) -> Visit:
 
 
 def cohort(seed: int, images: int) -> list[tuple[int, int]]:
-    """Pairs (patient, visit), `images` of them; visits per patient are geometric, at most 10."""
+    """Draws `images` pairs (patient, visit); visits per patient are geometric, at most 10."""
     rng = generator(seed, 0, -1, _COHORT)
     visits = np.minimum(rng.geometric(1 / _MEAN_VISITS, size=images), _MOST_VISITS)
     pairs = [(patient, n) for patient, count in enumerate(visits) for n in range(count)]
@@ -184,10 +176,6 @@ def cohort(seed: int, images: int) -> list[tuple[int, int]]:
 
 def splits(seed: int, images: int) -> dict[str, list[tuple[int, int]]]:
     """Divides a cohort by patient into train, validation and test, about 70/10/20.
-
-    Arguments:
-      seed: seed of the data set.
-      images: number of images in all.
 
     Returns:
       Split name -> pairs (patient, visit), in the order of the cohort.
@@ -211,7 +199,7 @@ def splits(seed: int, images: int) -> dict[str, list[tuple[int, int]]]:
 
 
 def recorded_labels(visit: Visit, noise: float) -> np.ndarray:
-    """Labels as written down: each true label is flipped with probability `noise`, int8 `[15]`."""
+    """Returns the true labels, each flipped with probability `noise`, int8 `[15]`."""
     truth = visit.labels()
     rng = generator(visit.seed, visit.patient, visit.number, _LABEL)
     flipped = rng.random(len(truth)) < noise

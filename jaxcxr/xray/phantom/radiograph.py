@@ -1,4 +1,4 @@
-"""Renders one visit: anatomy, findings, film."""
+"""Renders the radiograph of one visit: anatomy, findings and film."""
 
 import cv2
 import numpy as np
@@ -13,12 +13,12 @@ _SUPERSAMPLED = 128
 
 
 def geometry_of(visit: Visit) -> Geometry:
-    """Measures of the chest of a visit, findings included."""
+    """Returns the measures of a visit's chest, findings included."""
     return findings.deform(anatomy.measure(visit), visit)
 
 
 def _stomach(grid: Grid, geometry: Geometry, visit: Visit) -> np.ndarray:
-    """Gastric bubble under the left dome, with its fluid level, mm of air `[size, size]`."""
+    """Draws the gastric bubble and its fluid level under the left dome, mm `[size, size]`."""
     rng = visit.rng(6, chronic=False)
     width, tall = rng.uniform(20, 38), rng.uniform(10, 24)
     x = geometry.half_width * rng.uniform(0.34, 0.52)
@@ -29,10 +29,10 @@ def _stomach(grid: Grid, geometry: Geometry, visit: Visit) -> np.ndarray:
 
 
 def attenuation(visit: Visit, grid: Grid, geometry: Geometry) -> tuple[np.ndarray, list]:
-    """Optical depth of the chest.
+    """Computes the optical depth of the chest.
 
     Arguments:
-      visit: who, with what findings.
+      visit: the patient and the findings.
       grid: pixels.
       geometry: measures, findings included.
 
@@ -62,7 +62,7 @@ def attenuation(visit: Visit, grid: Grid, geometry: Geometry) -> tuple[np.ndarra
 
 
 def _turned(boxes: np.ndarray, turn: np.ndarray, size: int) -> np.ndarray:
-    """Boxes around the boxes turned with the film, clipped to it."""
+    """Encloses boxes turned with the film in upright boxes, clipped to the film."""
     x, y, w, h = boxes[:, 1:].T
     corners = np.stack([np.stack([x, y], -1), np.stack([x + w, y], -1),
                         np.stack([x, y + h], -1), np.stack([x + w, y + h], -1)], 1)
@@ -78,7 +78,7 @@ def render(visit: Visit, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Draws one chest radiograph.
 
     Arguments:
-      visit: who, with what findings.
+      visit: the patient and the findings.
       size: side of the image in pixels.
 
     Returns:
@@ -88,7 +88,7 @@ def render(visit: Visit, size: int) -> tuple[np.ndarray, np.ndarray]:
     geometry = geometry_of(visit)
     times = 2 if size <= _SUPERSAMPLED else 1
     grid = Grid(size * times, geometry)
-    depth, boxes = attenuation(visit, grid, geometry)
+    depth, drawn = attenuation(visit, grid, geometry)
     middle = (grid.size - 1) / 2
     turn = cv2.getRotationMatrix2D((middle, middle), geometry.tilt, 1.0)
     depth = cv2.warpAffine(
@@ -97,16 +97,8 @@ def render(visit: Visit, size: int) -> tuple[np.ndarray, np.ndarray]:
     if times > 1:
         depth = cv2.resize(depth, (size, size), interpolation=cv2.INTER_AREA)
     exposure = film.expose(visit, anatomy.measure(visit))
-    image = film.develop(
-        depth, geometry.field / size, exposure, visit.rng(8, chronic=False)
-    )
+    image = film.develop(depth, geometry.field / size, exposure, visit.rng(8, chronic=False))
     image = film.annotate(image, exposure)
-    boxes = np.array(boxes, np.float64).reshape(-1, 5)
-    boxes = _turned(boxes, turn, grid.size)
+    boxes = _turned(np.array(drawn, np.float64).reshape(-1, 5), turn, grid.size)
     boxes[:, 1:] /= times
     return image, boxes[boxes[:, 3:].min(1, initial=np.inf) > 0].astype(np.float32)
-
-
-def cardiothoracic_ratio(visit: Visit) -> float:
-    """Heart width over inner chest width of a visit, findings included."""
-    return geometry_of(visit).ratio()

@@ -1,4 +1,4 @@
-"""What findings act on: the lungs of one film, and the record of what was drawn where."""
+"""Holds the lungs of one film while findings are drawn, and records their boxes."""
 
 import dataclasses
 
@@ -12,18 +12,18 @@ from jaxcxr.xray.phantom.population import Visit
 
 @dataclasses.dataclass
 class Scene:
-    """A chest being drawn.
+    """Holds a chest that is being drawn.
 
-    Arguments:
-      visit: who.
+    Attributes:
+      visit: the patient and the findings.
       grid: pixels.
-      geometry: measures, with the findings that deform the chest already in them.
+      geometry: measures, already deformed by findings.
       air: lung in front of and behind the heart, mm `[size, size]`.
       lung: mask of the lungs above the diaphragm, 0..1 `[size, size]`.
-      clear: share of the lung that no finding has filled, starts at 1 `[size, size]`.
-      gas: share of the lung space that holds no tissue at all, starts at 0 `[size, size]`.
+      clear: share of the lung that no finding has filled yet `[size, size]`.
+      gas: share of the lung space without any tissue `[size, size]`.
       extra: water added, mm `[size, size]`.
-      markings: factor on the lung vessels, starts at 1 `[size, size]`.
+      markings: factor on the lung vessels `[size, size]`.
       boxes: (class index, x, y, width, height) in grid pixels.
     """
 
@@ -32,26 +32,26 @@ class Scene:
     geometry: Geometry
     air: np.ndarray
     lung: np.ndarray
-    clear: np.ndarray = None
-    gas: np.ndarray = None
-    extra: np.ndarray = None
-    markings: np.ndarray = None
-    boxes: list[tuple[float, float, float, float, float]] = dataclasses.field(default_factory=list)
+    clear: np.ndarray = dataclasses.field(init=False)
+    gas: np.ndarray = dataclasses.field(init=False)
+    extra: np.ndarray = dataclasses.field(init=False)
+    markings: np.ndarray = dataclasses.field(init=False)
+    boxes: list[tuple[float, ...]] = dataclasses.field(default_factory=list, init=False)
 
     def __post_init__(self):
         self.clear, self.markings = np.ones_like(self.air), np.ones_like(self.air)
         self.gas, self.extra = np.zeros_like(self.air), np.zeros_like(self.air)
 
     def reach(self, side: int) -> np.ndarray:
-        """Distance from the midline, positive on `side` and negative on the other, `[1, size]`."""
+        """Returns the distance from the midline, positive on `side`, `[1, size]`."""
         return side * self.grid.x
 
     def half(self, side: int) -> np.ndarray:
-        """1 on one side of the midline, else 0, `[1, size]`."""
+        """Returns a mask of one side of the midline, 0..1 `[1, size]`."""
         return soft(self.reach(side), self.grid.pixel)
 
     def fill(self, share: np.ndarray) -> None:
-        """Fills a share 0..1 `[size, size]` of what is still clear in the lung with water."""
+        """Fills a share 0..1 `[size, size]` of the still clear lung with water."""
         self.clear *= 1 - np.clip(share, 0, 1)
 
     def box(self, finding: str, where: np.ndarray, threshold: float = 0.35) -> None:
@@ -71,14 +71,14 @@ class Scene:
             self.box(finding, part, threshold)
 
     def blob(self, centre, radii, rng, *, rough: float, edge: float) -> np.ndarray:
-        """Rounded patch, 0..1 `[size, size]`.
+        """Draws a rounded patch, 0..1 `[size, size]`.
 
         Arguments:
           centre: (x, y) in mm.
           radii: (across, down) in mm.
-          rng: random generator of its outline.
-          rough: how irregular, 0 for an ellipse.
-          edge: width of its border as a share of the radius; 1 and more is ill-defined.
+          rng: generator of the outline.
+          rough: irregularity, 0 for an ellipse.
+          edge: width of the border as a share of the radius; 1 and more is ill-defined.
         """
         dx = (self.grid.x - centre[0]) / radii[0]
         dy = (self.grid.y - centre[1]) / radii[1]
@@ -89,7 +89,7 @@ class Scene:
         return share * share * (3 - 2 * share)
 
     def place(self, rng, side: int, levels: tuple[float, float], across: tuple[float, float]):
-        """Random point (x, y) in mm in the lung beside the heart.
+        """Draws a point (x, y) in mm in the lung beside the heart.
 
         Arguments:
           rng: random generator.
@@ -105,6 +105,6 @@ class Scene:
 
 
 def pick_sides(rng: np.random.Generator, both: float) -> tuple[int, ...]:
-    """One side at random, or both with probability `both`."""
+    """Picks one side at random, or both with probability `both`."""
     first = RIGHT if rng.random() < 0.55 else LEFT
     return (first, -first) if rng.random() < both else (first,)

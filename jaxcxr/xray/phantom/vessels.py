@@ -1,4 +1,4 @@
-"""Branching trees in the lung: vessels (bright) and, in solid lung, air-filled bronchi (dark)."""
+"""Draws branching trees in the lung: bright vessels, and dark bronchi in solid lung."""
 
 import numpy as np
 
@@ -24,8 +24,8 @@ def tree(
       rng: random generator.
       root: point (x, y) in mm where all branches start.
       headings: directions of the first branches `[n]`, radians.
-      length: of the first branches, mm; each level is 0.8 of the one before.
-      width: of the first branches, mm; each level is 0.70 of the one before.
+      length: of the first branches, mm; each level has 0.8 of the length before.
+      width: of the first branches, mm; each level has 0.7 of the width before.
       levels: number of levels.
 
     Returns:
@@ -52,13 +52,13 @@ def tree(
 
 
 def _headings(side: int, rng: np.random.Generator, count: int) -> np.ndarray:
-    """Directions into one lung, from steeply up to steeply down, on the outer side."""
+    """Fans directions out into one lung, from steeply up to steeply down."""
     fan = np.linspace(-1.30, 1.52, count) + rng.normal(0, 0.07, count)
     return fan if side == LEFT else np.pi - fan
 
 
 def markings(grid: Grid, geometry: Geometry, visit: Visit) -> np.ndarray:
-    """Lung vessels, mm of water `[size, size]`, to be kept inside the lungs by the caller."""
+    """Draws lung vessels, mm of water `[size, size]`; the caller masks them to the lungs."""
     mask = np.zeros((grid.size, grid.size), np.uint8)
     levels = 7 if grid.pixel < 1.5 else 5
     for side in (RIGHT, LEFT):
@@ -78,7 +78,7 @@ def markings(grid: Grid, geometry: Geometry, visit: Visit) -> np.ndarray:
 
 
 def hila(grid: Grid, geometry: Geometry) -> np.ndarray:
-    """The bulk of the lung roots, mm of water `[size, size]`."""
+    """Draws the bulk of the lung roots, mm of water `[size, size]`."""
     out = np.zeros((grid.size, grid.size), np.float32)
     for side in (RIGHT, LEFT):
         x, y = geometry.hilum(side)
@@ -90,7 +90,7 @@ def hila(grid: Grid, geometry: Geometry) -> np.ndarray:
 
 
 def airways(grid: Grid, geometry: Geometry) -> np.ndarray:
-    """Trachea and main bronchi, mm of air `[size, size]`."""
+    """Draws trachea and main bronchi, mm of air `[size, size]`."""
     carina = 0.34 * geometry.span
     mask = np.zeros((grid.size, grid.size), np.uint8)
     trachea = np.array([[[0.0, -90.0], [-1.0, 0.0], [-3.0, carina * 0.7], [-1.0, carina]]])
@@ -104,7 +104,7 @@ def airways(grid: Grid, geometry: Geometry) -> np.ndarray:
 
 def bronchogram(grid: Grid, geometry: Geometry, side: int, rng: np.random.Generator,
                 heading: float) -> np.ndarray:
-    """Air-filled bronchi running into solid lung, 0..1 `[size, size]`."""
+    """Draws air-filled bronchi running into solid lung, 0..1 `[size, size]`."""
     mask = np.zeros((grid.size, grid.size), np.uint8)
     fan = heading + np.linspace(-0.45, 0.45, 4)
     fan = fan if side == LEFT else np.pi - fan
