@@ -22,7 +22,7 @@ import rich.markup
 import rich.table
 
 from jaxcxr.errors import UserError
-from jaxcxr.xray.audit import audit_checks, audit_page, audit_result, audited_files, duplicates
+from jaxcxr.xray.audit import audit_checks, audit_result, audited_files, duplicates
 
 _STYLES = {audit_checks.LEAK: "bold red", audit_checks.WARNING: "yellow"}
 _SHOWN = 3  # names per finding on the screen; the JSON has all
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
         text = json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False)
         _write(pathlib.Path(args.json), text + "\n")
     if args.html:
-        _write(pathlib.Path(args.html), audit_page.to_html(result))
+        _write(pathlib.Path(args.html), audit_result.to_html(result))
     width = None if sys.stdout.isatty() else _WIDTH
     _show(result, rich.console.Console(width=width, highlight=False))
     if result["leaks"]:
@@ -90,14 +90,15 @@ def _show(result: dict, console: rich.console.Console) -> None:
         for note in data_set["notes"]:
             console.print(f"{data_set['name']}: {note}", markup=False)
     for table in result["tables"]:
-        title, columns, rows = audit_page.counts(table)
+        title, columns, rows = audit_result.counts(table)
         shown = _table(title, columns)
         for row in rows:
             shown.add_row(*row)
         console.print(shown)
     if result["findings"]:
         console.print(_findings(result["findings"]))
-    console.print(audit_page.verdict(result), style="bold red" if result["leaks"] else "bold green")
+    style = "bold red" if result["leaks"] else "bold green"
+    console.print(audit_result.verdict(result), style=style)
 
 
 def _table(title: str, columns: Sequence[str]) -> rich.table.Table:
@@ -120,7 +121,7 @@ def _findings(findings: Sequence[dict]) -> rich.table.Table:
         names = "; ".join(shown) + (f"; {more:,} more" if more else "")
         cells = (
             finding["severity"], f"{finding['kind'].replace('_', ' ')}: {finding['count']:,}",
-            "\n".join(map(audit_page.place, finding["between"])),
+            "\n".join(map(audit_result.place, finding["between"])),
             "\n".join(filter(None, (finding["text"], names, f"-> {finding['advice']}"))),
         )
         style = _STYLES[finding["severity"]]

@@ -1,1 +1,1 @@
-"""Leaks, copies and shortcuts in radiograph data sets."""
+"""Finds leaks, copies and shortcuts in radiograph data sets."""

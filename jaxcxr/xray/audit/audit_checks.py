@@ -1,9 +1,13 @@
-"""The checks of `jaxcxr audit`: each looks at all data sets at once and returns findings."""
+"""Checks data sets for leaks, copies, contradicting labels and shortcuts.
+
+Each check looks at all data sets at once and returns findings as dicts, as `finding` makes them.
+"""
 
 import collections
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -11,7 +15,7 @@ import scipy.sparse
 from jaxcxr.errors import UserError
 from jaxcxr.statistics import association
 from jaxcxr.xray.audit import duplicates
-from jaxcxr.xray.audit.audited_files import UNSPLIT, DataSet, concatenate
+from jaxcxr.xray.audit.audited_files import UNSPLIT, Everything, Part
 from jaxcxr.xray.images import image_files, manifest
 
 LEAK, WARNING = SEVERITIES = "leak", "warning"  # the worst first
@@ -19,58 +23,26 @@ ATTRIBUTES = ("source", "view", "sex", "age")
 # AUROC from which discrimination is "acceptable": Hosmer, Lemeshow, Sturdivant, 2013, section 5.2.4
 SHORTCUT = 0.7
 TOGETHER = "all data sets"
-_FEWEST = 10  # positives and negatives, below which an attribute tells a label by chance
+_FEWEST = 10  # positives and negatives; with fewer, an attribute predicts a label by chance
+_NO_PAIRS = np.zeros((0, 2), np.int64)
 
 ADVICE = {
     "patient_in_two_splits": "move all images of a patient to one split, or leave them out of one",
-    "identical_across_splits": "leave the images out of the split that is trained on",
-    "near_duplicate_across_splits": "look at the pairs; leave the copies out of training",
-    "near_duplicate_candidates": "audit the prepared data sets: their pixels decide",
-    "patient_in_unsplit": "give the split of each row, or take the patients out of one data set",
-    "identical_in_unsplit": "give the split of each row, or take the images out of one data set",
-    "identical_within_split": "keep one of the copies: each counts as often as it occurs",
+    "identical_across_splits": "remove the images from the split that is trained on",
+    "near_duplicate_across_splits": "look at the pairs; remove the copies from training",
+    "near_duplicate_candidates": "audit the prepared data sets, which compares the pixels",
+    "patient_in_unsplit": "give the split of each row, or remove the patients from one data set",
+    "identical_in_unsplit": "give the split of each row, or remove the images from one data set",
+    "identical_within_split": "keep one of the copies; otherwise the image counts several times",
     "label_conflict": "decide on one label, or set it to unknown",
     "shortcut": "evaluate within each group, or report this AUROC as the baseline",
-    "no_patients": "give patient ids: without them nobody can tell whether patients are split",
+    "no_patients": "give patient ids; without them, patients in two splits cannot be found",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """The rows of one split of one data set: indices into all rows."""
-
-    data_set: str
-    split: str
-    rows: np.ndarray
-    folder: object = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Everything:
-    """All data sets one after another, and where each split is."""
-
-    rows: manifest.Manifest
-    identity: np.ndarray
-    parts: tuple[Part, ...]
-
-
-def join(data_sets: Sequence[DataSet]) -> Everything:
-    """Puts the data sets together."""
-    rows = concatenate([data_set.rows for data_set in data_sets])
-    parts, start = [], 0
-    for data_set in data_sets:
-        for split in (*manifest.SPLITS, UNSPLIT):
-            place = np.flatnonzero(data_set.rows.split == split) + start
-            if len(place):
-                parts.append(Part(data_set.name, split, place, data_set.folder))
-        start += len(data_set.rows)
-    identity = np.concatenate([data_set.identity for data_set in data_sets])
-    return Everything(rows, identity, tuple(parts))
 
 
 def finding(kind: str, severity: str, between: Sequence[dict], count: int, text: str,
             items: Sequence[str]) -> dict:
-    """A finding as it stands in the JSON: what, how bad, where, how often, which, what to do."""
+    """Makes a finding as it is written to JSON."""
     return {
         "kind": kind, "severity": severity, "count": int(count), "text": text,
         "between": list(between), "advice": ADVICE[kind], "items": list(items),
@@ -78,7 +50,7 @@ def finding(kind: str, severity: str, between: Sequence[dict], count: int, text:
 
 
 def patients(everything: Everything) -> Iterator[dict]:
-    """Patients with images in two splits, of one data set or of two; and data sets without."""
+    """Finds patients with images in two splits, and images without a patient."""
     ids = everything.rows.patient_id
     for first, second, severity in _across(everything):
         shared = np.intersect1d(ids[first.rows], ids[second.rows])
@@ -86,18 +58,18 @@ def patients(everything: Everything) -> Iterator[dict]:
         if len(shared):
             sides = [_side(part, np.isin(ids[part.rows], shared)) for part in (first, second)]
             kind = "patient_in_two_splits" if severity == LEAK else "patient_in_unsplit"
-            text = f"{len(shared):,} patients stand in both, with {_shares(sides)}"
+            text = f"{len(shared):,} patients are in both, with {_shares(sides)}"
             yield finding(kind, severity, sides, len(shared), text, shared.tolist())
     for part in everything.parts:
         unknown = ids[part.rows] == ""
         if unknown.any():
             side = _side(part, unknown)
-            text = f"the patient of {side['images']:,} of {side['of']:,} images is not known"
+            text = f"the patient of {side['images']:,} of {side['of']:,} images is unknown"
             yield finding("no_patients", WARNING, [side], unknown.sum(), text, ())
 
 
 def identical(everything: Everything) -> Iterator[dict]:
-    """Images that are the same by name, by a map or by the SHA-256 of their pixels."""
+    """Finds images that are the same by name, by a map or by the SHA-256 of their pixels."""
     for first, second, severity in _across(everything):
         kind = "identical_across_splits" if severity == LEAK else "identical_in_unsplit"
         yield from _identical(everything, first, second, kind, severity)
@@ -110,7 +82,7 @@ def identical(everything: Everything) -> Iterator[dict]:
         copies = members > 1
         if copies.any():
             names = [", ".join(names) for names in _members(everything, part.rows, group, copies)]
-            text = f"{copies.sum():,} images of the split are {len(names):,} different ones"
+            text = f"{copies.sum():,} images of the split show only {len(names):,} different ones"
             yield finding("identical_within_split", WARNING, [_side(part, copies)], copies.sum(),
                           text, names)
 
@@ -137,7 +109,7 @@ def _identical(everything, first: Part, second: Part, kind: str, severity: str) 
 
 
 def near(everything: Everything, bits: int) -> tuple[list[dict], np.ndarray]:
-    """Images across splits whose hashes are near, and whose pixels are too where they are there.
+    """Finds near-duplicates across splits by their hashes, confirmed by their pixels if present.
 
     Arguments:
       everything: all data sets.
@@ -146,9 +118,57 @@ def near(everything: Everything, bits: int) -> tuple[list[dict], np.ndarray]:
     Returns:
       Findings, and the confirmed pairs as indices `[k, 2]` of all rows.
     """
+    searched = list(_near_by_hash(everything, bits))
+    correlation = _Correlation(everything, [near.pairs for near in searched if near.has_pixels])
+    names = everything.rows.image_id
+    findings, confirmed = [], [_NO_PAIRS]
+    for near in searched:
+        pairs, values = near.pairs, np.zeros(0)
+        if near.has_pixels:
+            values = correlation.of(pairs)
+            alike = values >= duplicates.CORRELATION
+            pairs, values = pairs[alike], values[alike]
+            confirmed.append(pairs)
+        if not len(pairs):
+            continue
+        sides = [_side(part, np.isin(part.rows, pairs[:, i]))
+                 for i, part in enumerate((near.first, near.second))]
+        items = [f"{names[i]} ~ {names[j]}" for i, j in pairs.tolist()]
+        count = f"{'at least ' if near.ended else ''}{len(pairs):,} pairs"
+        if near.has_pixels:
+            items = [f"{item} (r {value:.3f})" for item, value in zip(items, values, strict=True)]
+            text = f"{count} are nearly the same picture, pixels compared: {_shares(sides)}"
+            kind, severity = "near_duplicate_across_splits", near.severity
+        else:
+            text = f"{count} have hashes that differ in at most {bits} bits, pixels not compared"
+            rate = duplicates.FALSE_MATCHES.get(bits)
+            if rate:
+                text += f"; {rate * near.compared:,.0f} are expected by chance"
+            kind, severity = "near_duplicate_candidates", WARNING
+        findings.append(finding(kind, severity, sides, len(pairs), text, items))
+    return findings, np.concatenate(confirmed)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Near:
+    """Pairs `[k, 2]` with similar hashes in two splits, and whether the search hit its limit."""
+
+    first: Part
+    second: Part
+    severity: str
+    pairs: np.ndarray
+    ended: bool
+    compared: int
+
+    @property
+    def has_pixels(self) -> bool:
+        return bool(self.first.folder and self.second.folder)
+
+
+def _near_by_hash(everything: Everything, bits: int) -> Iterator[_Near]:
+    """Finds pairs across splits by their hashes; known copies are left out."""
     rows = everything.rows
     hashed = (rows.sha256 != "") | (rows.phash != 0)
-    searched = []
     for first, second, severity in _across(everything):
         left, right = first.rows[hashed[first.rows]], second.rows[hashed[second.rows]]
         pairs, ended = duplicates.near_pairs(rows.phash[left], rows.phash[right], bits)
@@ -157,40 +177,11 @@ def near(everything: Everything, bits: int) -> tuple[list[dict], np.ndarray]:
         same |= everything.identity[pairs] == everything.identity[pairs[:, ::-1]]
         pairs = pairs[~same[:, 0]]
         if len(pairs):
-            searched.append((first, second, severity, pairs, ended, len(left) * len(right)))
-    correlation = _Correlation(everything, [
-        pairs for first, second, _, pairs, _, _ in searched if first.folder and second.folder
-    ])
-    findings, confirmed = [], [np.zeros((0, 2), np.int64)]
-    for first, second, severity, pairs, ended, compared in searched:
-        seen = bool(first.folder and second.folder)
-        if seen:
-            values = correlation.of(pairs)
-            alike = values >= duplicates.CORRELATION
-            pairs, values = pairs[alike], values[alike]
-            confirmed.append(pairs)
-        if not len(pairs):
-            continue
-        sides = [_side(part, np.isin(part.rows, pairs[:, i]))
-                 for i, part in enumerate((first, second))]
-        items = [f"{rows.image_id[i]} ~ {rows.image_id[j]}" for i, j in pairs.tolist()]
-        count = f"{'at least ' if ended else ''}{len(pairs):,} pairs"
-        if seen:
-            items = [f"{item} (r {value:.3f})" for item, value in zip(items, values, strict=True)]
-            text = f"{count} are nearly the same picture, pixels compared: {_shares(sides)}"
-            kind = "near_duplicate_across_splits"
-        else:
-            text = f"{count} have hashes that differ in {bits} bits at most, pixels not compared"
-            rate = duplicates.FALSE_MATCHES.get(bits)
-            if rate:
-                text += f"; by chance {rate * compared:,.0f} are expected"
-            kind, severity = "near_duplicate_candidates", WARNING
-        findings.append(finding(kind, severity, sides, len(pairs), text, items))
-    return findings, np.concatenate(confirmed)
+            yield _Near(first, second, severity, pairs, ended, len(left) * len(right))
 
 
 class _Correlation:
-    """Correlations of pairs of images, each image decoded once."""
+    """Correlates pairs of images and decodes each image once."""
 
     def __init__(self, everything: Everything, pairs: Sequence[np.ndarray]):
         self._rows = np.unique(np.concatenate(pairs)) if pairs else np.zeros(0, np.int64)
@@ -198,9 +189,10 @@ class _Correlation:
             return
         from jaxcxr.xray.images import radiographs  # lazily: TFDS takes seconds to import
 
-        place, sources = {}, []
+        place: dict[int, tuple[int, int]] = {}
+        sources: list[Any] = []
         for part in everything.parts:
-            if np.isin(part.rows, self._rows).any():
+            if part.folder and np.isin(part.rows, self._rows).any():
                 sources.append(radiographs.open_records(part.folder, part.split))
                 if len(sources[-1]) != len(part.rows):
                     raise UserError(
@@ -216,17 +208,17 @@ class _Correlation:
         self._small = duplicates.thumbnails(read, self._rows.tolist())
 
     def of(self, pairs: np.ndarray) -> np.ndarray:
-        """Correlation of each of the pairs `[k, 2]`."""
+        """Returns the correlation of each of the pairs `[k, 2]`."""
         place = np.searchsorted(self._rows, pairs)
         return duplicates.correlations(self._small[place[:, 0]], self._small[place[:, 1]])
 
 
 def conflicts(everything: Everything, near_pairs: np.ndarray) -> Iterator[dict]:
-    """Labels that are 1 in one copy of an image and 0 in another, wherever the copies stand."""
+    """Finds labels that are 1 in one copy of an image and 0 in another, in any split."""
     every = np.arange(len(everything.rows))
     group = groups(everything, every, near_pairs)
     wrong = np.zeros(len(every), bool)
-    by_class = collections.Counter()
+    by_class: collections.Counter[str] = collections.Counter()
     for i, name in enumerate(everything.rows.classes):
         label = everything.rows.labels[:, i]
         both = np.bincount(group, label == 1) * np.bincount(group, label == 0) > 0
@@ -241,16 +233,21 @@ def conflicts(everything: Everything, near_pairs: np.ndarray) -> Iterator[dict]:
         yield finding("label_conflict", WARNING, sides, len(members), text, members)
 
 
-def groups(everything: Everything, rows: np.ndarray, near_pairs: np.ndarray = ()) -> np.ndarray:
-    """Number of the image that each row shows: equal for copies, and copies of copies.
+def groups(
+    everything: Everything, rows: np.ndarray, near_pairs: np.ndarray = _NO_PAIRS
+) -> np.ndarray:
+    """Numbers the distinct images; copies, and copies of copies, share a number.
 
     Arguments:
       everything: all data sets.
       rows: indices `[n]`.
-      near_pairs: `[k, 2]` positions among the rows, of copies that only their pixels tell.
+      near_pairs: copies confirmed by their pixels, `[k, 2]` positions among the rows.
+
+    Returns:
+      int `[n]`.
     """
     n = len(rows)
-    edges = [np.asarray(near_pairs, np.int64).reshape(-1, 2)]
+    edges = [near_pairs]
     for key in (everything.identity[rows], everything.rows.sha256[rows]):
         _, first, place = np.unique(key, return_index=True, return_inverse=True)
         known = np.flatnonzero(key != "")
@@ -261,10 +258,9 @@ def groups(everything: Everything, rows: np.ndarray, near_pairs: np.ndarray = ()
 
 
 def tables(everything: Everything) -> list[dict]:
-    """Counts per class, and how far source, view, sex and age tell each, per data set and split.
+    """Counts each class per data set and split, and how well attributes alone predict it.
 
-    Several splits are counted together too, and several data sets, by split, for the classes that
-    more than one of them knows.
+    Splits are also counted together; so are data sets, for the classes that several of them label.
     """
     rows, shared = everything.rows, np.zeros(len(everything.rows.classes), int)
     by_set: dict[str, dict[str, np.ndarray]] = {}
@@ -308,22 +304,22 @@ def _table(rows: manifest.Manifest, name: str, split: str, wanted: np.ndarray) -
 
 
 def _told(attribute: str, labels: np.ndarray, values: np.ndarray) -> dict:
-    """How well an attribute alone predicts a label: `auroc`, and `cramers_v` of a category."""
+    """Measures how well an attribute alone predicts a label: `auroc`, and `cramers_v`."""
     if attribute == "age":
         return {"auroc": _number(association.value_auroc(labels, values))}
     table = association.counts(labels, values)
     v = association.cramers_v(table)
-    # One category only: the attribute was not put to the test.
+    # A single category tests nothing.
     auroc = association.category_auroc(table) if table.shape[1] > 1 else np.nan
     return {"auroc": _number(auroc), "cramers_v": _number(v)}
 
 
 def shortcuts(found: Sequence[dict], threshold: float) -> Iterator[dict]:
-    """Labels that an attribute alone predicts with at least this AUROC, one finding per attribute.
+    """Finds labels that one attribute alone predicts; one finding per attribute.
 
     Arguments:
-      found: what `tables` returned.
-      threshold: of the AUROC. Classes with under ten positives or negatives are passed over.
+      found: from `tables`.
+      threshold: least AUROC. Classes with under ten positives or negatives are skipped.
     """
     told: dict[tuple[str, str], list] = {}
     for table in found:
@@ -347,7 +343,7 @@ def shortcuts(found: Sequence[dict], threshold: float) -> Iterator[dict]:
 
 
 def _across(everything: Everything) -> Iterator[tuple[Part, Part, str]]:
-    """Pairs of splits that must have nothing in common; a warning where a split is not known."""
+    """Pairs the splits that must share nothing; only a warning where a split is unknown."""
     for first, second in itertools.combinations(everything.parts, 2):
         if UNSPLIT in (first.split, second.split):
             if first.data_set != second.data_set:
@@ -368,7 +364,7 @@ def _shares(sides: Sequence[dict]) -> str:
 
 
 def _members(everything, rows, group, chosen) -> list[list[str]]:
-    """Names of the chosen rows, those of one group together."""
+    """Lists the names of the chosen rows by group."""
     members: dict[int, list[str]] = {}
     for i in np.flatnonzero(chosen).tolist():
         members.setdefault(int(group[i]), []).append(str(everything.rows.image_id[rows[i]]))

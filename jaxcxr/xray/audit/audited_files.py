@@ -1,7 +1,7 @@
-"""What `jaxcxr audit` reads: prepared data sets, label files of several forms, the RSNA's map.
+"""Reads the data sets to audit: prepared ones, label files of several forms, the RSNA's map.
 
-Everything becomes a `Manifest`, with one more name for each image: `identity`, equal for two images
-that are known to be the same whatever their pixels.
+Each becomes a `Manifest` with an `identity` for each image, equal for images that are known to be
+the same whatever their pixels.
 """
 
 import dataclasses
@@ -42,14 +42,14 @@ _FORMS = (
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """One data set to audit.
+    """Holds one data set to audit.
 
     Attributes:
-      name: for the report, different from the others'.
-      rows: split "all" where the file names none.
+      name: unique within the report.
+      rows: one per image; the split is "all" where the file names none.
       identity: `[n]` strings, equal for images that are known to be the same.
-      folder: the prepared data set with the images; None: there are none.
-      notes: remarks of whoever read it.
+      folder: the prepared data set; None if there are no images.
+      notes: remarks on what was read.
     """
 
     name: str
@@ -64,8 +64,8 @@ def load(paths: Sequence[str | pathlib.Path], rsna_map: str | pathlib.Path | Non
     """Reads all data sets.
 
     Arguments:
-      paths: each of the forms that `jaxcxr audit --help` tells; two or three COVIDx lists of one
-        name and folder are one data set.
+      paths: in any of the forms listed by `jaxcxr audit --help`; COVIDx lists of one name and
+        folder form one data set.
       rsna_map: csv with the columns rsna_patientId, chestxray14_image, mse.
 
     Raises:
@@ -77,11 +77,11 @@ def load(paths: Sequence[str | pathlib.Path], rsna_map: str | pathlib.Path | Non
     given: dict[pathlib.Path, dict[str, pathlib.Path]] = {}
     for path in map(pathlib.Path, paths):
         if not os.path.exists(path):  # pathlib's raises where a name is too long to exist
-            raise UserError(f"{path}: no such file or folder; expected is {_FORMS}")
+            raise UserError(f"{path}: no such file or folder; expected {_FORMS}")
         match = _COVIDX.fullmatch(path.name)
         key, split = (path.parent / match[2], match[1].lower()) if match else (path, "")
         if given.setdefault(key, {}).setdefault(split, path) is not path:
-            raise UserError(f"{path}: given twice")
+            raise UserError(f"{path}: given twice; give each file once")
     found = [
         _read(path) if "" in parts else _read_covidx(path, parts) for path, parts in given.items()
     ]
@@ -95,7 +95,7 @@ def _read(path: pathlib.Path) -> DataSet:
         return _read_prepared(path)
     if _CSV.search(path.name):
         return _with_unsplit_noted(_read_csv(path), f"no split in {path.name}")
-    raise UserError(f"{path}: not known by its name; expected is {_FORMS}")
+    raise UserError(f"{path}: the name tells no known form; expected {_FORMS}")
 
 
 def _read_folder(folder: pathlib.Path) -> DataSet:
@@ -106,21 +106,21 @@ def _read_folder(folder: pathlib.Path) -> DataSet:
             return _split_by_lists(_read_csv(path), folder)
     if any(_COVIDX.fullmatch(path.name) for path in folder.iterdir()):
         raise UserError(
-            f"{folder}: a folder of lists; name those to audit: train_COVIDx9B.txt and "
-            "test_COVIDx9B.txt, or the like"
+            f"{folder}: a folder of lists; name those to audit, such as train_COVIDx9B.txt and "
+            "test_COVIDx9B.txt"
         )
-    raise UserError(f"{folder}: nothing to audit is in it; expected is {_FORMS}")
+    raise UserError(f"{folder}: nothing to audit; expected {_FORMS}")
 
 
 def _read_prepared(path: pathlib.Path) -> DataSet:
     try:
         rows = manifest.read(path)
-    except OSError as error:  # so says pyarrow of a damaged page, too
+    except OSError as error:  # pyarrow raises it for a damaged page, too
         raise UserError(f"{path} cannot be read: {error}") from error
     strange = np.setdiff1d(rows.split, [*manifest.SPLITS, ""]).tolist()
     if strange:
         raise UserError(
-            f"{path}: {strange[0]!r} is no split; allowed: {', '.join(manifest.SPLITS)}"
+            f"{path}: {strange[0]!r} is not a split; allowed: {', '.join(manifest.SPLITS)}"
         )
     rows = dataclasses.replace(rows, split=np.where(rows.split == "", UNSPLIT, rows.split))
     folder = path.resolve().parent
@@ -143,7 +143,7 @@ def _read_covidx(path: pathlib.Path, parts: dict[str, pathlib.Path]) -> DataSet:
 
 
 def _of_rows(rows: Sequence[builder.ImageRecord]) -> manifest.Manifest:
-    """The manifest of rows of a source, with the labels that any of them knows."""
+    """Makes a manifest of a source's rows, with the classes that any of them labels."""
     whole = manifest.from_rows(map(vars, rows), FINDINGS)
     return _only_known(whole)
 
@@ -179,7 +179,7 @@ def _read_csv(path: pathlib.Path) -> DataSet:
 
 
 def _parsed(table: LabelTable, name: str, parse=str, absent="", dtype=str) -> np.ndarray:
-    """A column of `label_tables.COLUMNS`, or `absent` in every row where there is none."""
+    """Parses a column of `label_tables.COLUMNS`; without it, every row gets `absent`."""
     column = table.file.column(label_tables.COLUMNS[name])
     if column is None:
         return np.array([absent] * len(table.ids), dtype)
@@ -188,18 +188,18 @@ def _parsed(table: LabelTable, name: str, parse=str, absent="", dtype=str) -> np
 
 def _split(text: str) -> str:
     if text.casefold() not in _SPLITS:
-        raise ValueError("is no split; allowed: train, validation, test")
+        raise ValueError("is not a split; allowed: train, validation, test")
     return _SPLITS[text.casefold()]
 
 
 def _hash(text: str) -> int:
     if not re.fullmatch(r"\d{0,20}", text) or int(text or 0) >= 2**64:
-        raise ValueError("is no integer of 64 bits")
+        raise ValueError("is not an unsigned integer of 64 bits")
     return int(text or 0)
 
 
 def _labels(table: LabelTable) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
-    """Labels, classes and remarks; a column of no known name is a class if it holds labels only."""
+    """Reads labels, classes and remarks; a column of unknown name that holds labels is a class."""
     if table.finding_labels:
         return table.labels(FINDINGS), FINDINGS, ()
     sure = set(label_tables.match_classes(table.classes, FINDINGS))
@@ -224,7 +224,7 @@ def _labels(table: LabelTable) -> tuple[np.ndarray, tuple[str, ...], tuple[str, 
 
 
 def _of_source(patients: np.ndarray, sources: np.ndarray) -> np.ndarray:
-    """Patient ids that differ between sources; ChestX-ray14's stand alone, as everywhere here."""
+    """Prefixes patient ids with their source, except for ChestX-ray14's, as everywhere here."""
     ids = [
         patient if not patient or source == "chestxray14" or patient.startswith(f"{source}/")
         else f"{source}/{patient}"
@@ -234,7 +234,7 @@ def _of_source(patients: np.ndarray, sources: np.ndarray) -> np.ndarray:
 
 
 def _split_by_lists(data_set: DataSet, folder: pathlib.Path) -> DataSet:
-    """Splits of ChestX-ray14's lists: an image in both stands in both, one in none is left out."""
+    """Splits by ChestX-ray14's lists; an image in both lists is kept twice, one in none dropped."""
     rows = data_set.rows
     place = {name: i for i, name in enumerate(rows.image_id.tolist())}
     parts: list[manifest.Manifest] = []
@@ -245,30 +245,63 @@ def _split_by_lists(data_set: DataSet, folder: pathlib.Path) -> DataSet:
             continue
         listed, _ = read_list(path)
         known = [place[name] for name in listed if name in place]
-        notes += builder.note([name for name in listed if name not in place],
-                           f"images of {path.name} have no row in the csv")
+        unknown = [name for name in listed if name not in place]
+        notes += builder.note(unknown, f"images of {path.name} have no row in the csv")
         part = rows.take(np.array(known, int))
         parts.append(dataclasses.replace(part, split=np.full(len(part), split)))
     if not parts:
         return _with_unsplit_noted(data_set, f"no {_LISTS['train'][0]} in {folder}")
     joined = concatenate(parts)
     unlisted = rows.image_id[~np.isin(rows.image_id, joined.image_id)].tolist()
-    notes += builder.note(unlisted, "rows of the csv stand in no split list and are left out")
+    notes += builder.note(unlisted, "rows of the csv are in no split list and are left out")
     return dataclasses.replace(
         data_set, rows=joined, identity=_identity(joined), notes=(*data_set.notes, *notes)
     )
 
 
 def _with_unsplit_noted(data_set: DataSet, reason: str) -> DataSet:
-    """With a remark, if nothing is split: else no leak found would be taken for none there."""
+    """Adds a remark to a data set without splits, so that nobody takes it for free of leaks."""
     if (data_set.rows.split != UNSPLIT).any():
         return data_set
     note = f"the images are not split, so none can leak between splits: {reason}"
     return dataclasses.replace(data_set, notes=(*data_set.notes, note))
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Locates one split of one data set by indices into all rows."""
+
+    data_set: str
+    split: str
+    rows: np.ndarray
+    folder: pathlib.Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Everything:
+    """Holds all data sets one after another, and where each split is."""
+
+    rows: manifest.Manifest
+    identity: np.ndarray
+    parts: tuple[Part, ...]
+
+
+def join(data_sets: Sequence[DataSet]) -> Everything:
+    """Joins the data sets."""
+    rows = concatenate([data_set.rows for data_set in data_sets])
+    parts, start = [], 0
+    for data_set in data_sets:
+        for split in (*manifest.SPLITS, UNSPLIT):
+            place = np.flatnonzero(data_set.rows.split == split) + start
+            if len(place):
+                parts.append(Part(data_set.name, split, place, data_set.folder))
+        start += len(data_set.rows)
+    identity = np.concatenate([data_set.identity for data_set in data_sets])
+    return Everything(rows, identity, tuple(parts))
+
+
 def concatenate(parts: Sequence[manifest.Manifest]) -> manifest.Manifest:
-    """Manifests one after another, with the classes of all of them; absent ones are unknown."""
+    """Joins manifests and their classes; labels of classes that one lacks are unknown."""
     classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
     labels = []
     for part in parts:
@@ -285,16 +318,16 @@ def concatenate(parts: Sequence[manifest.Manifest]) -> manifest.Manifest:
 
 
 def _only_known(rows: manifest.Manifest) -> manifest.Manifest:
-    """Without the classes that nobody read for."""
+    """Drops the classes without any known label."""
     known = (rows.labels >= 0).any(axis=0)
     classes = tuple(np.array(rows.classes, object)[known])
-    # Box classes count along the columns, of which some are gone; an audit looks at no boxes.
+    # Boxes index the columns, some of which are gone; an audit does not look at boxes.
     boxes = (np.zeros((0, 5), np.float32),) * len(rows)
     return dataclasses.replace(rows, labels=rows.labels[:, known], boxes=boxes, classes=classes)
 
 
 def _identity(rows: manifest.Manifest) -> np.ndarray:
-    """Source and name of each image; the RSNA's are DICOM there and PNG in COVIDx."""
+    """Names each image by source and id, without ending for the RSNA's (PNG in COVIDx)."""
     names = np.char.add(np.char.add(rows.source, "/"), rows.image_id).astype(object)
     for i in _of_rsna(rows):
         names[i] = f"{_RSNA[0]}/{_rsna_id(rows.image_id[i])}"
@@ -310,7 +343,7 @@ def _rsna_id(image_id: str) -> str:
 
 
 def _mapped(data_set: DataSet, known: dict[str, str] | None) -> DataSet:
-    """RSNA's images as the images and patients of ChestX-ray14 that they are."""
+    """Replaces identity and patient of RSNA images by those of ChestX-ray14 that they match."""
     rows = data_set.rows
     theirs = _of_rsna(rows)
     if known is None or not len(theirs):
@@ -333,7 +366,7 @@ def _mapped(data_set: DataSet, known: dict[str, str] | None) -> DataSet:
 
 
 def _distinct(data_sets: list[DataSet]) -> list[DataSet]:
-    """With a number behind a name that occurred before."""
+    """Numbers the data sets that share a name."""
     seen: dict[str, int] = {}
     result = []
     for data_set in data_sets:

@@ -1,21 +1,7 @@
-"""Near-duplicate radiographs: a search by perceptual hash, then a comparison of the pixels.
+"""Finds near-duplicate radiographs by perceptual hash and confirms them by their pixels.
 
-Chest films look alike, so that the hash alone confuses patients. Both thresholds were chosen by
-`pytest -n 0 -s -m slow tests/xray/audit/test_duplicates.py` on 1,621 images of ChestX-ray14 (621
-patients at 256 x 256, 264 at 64 x 64), where each match of two patients is false:
-
-    bits that differ at most     0      2      4      6      8
-    false matches, of 683,679    0      0      4     46    338
-    false and confirmed          0      0      0      0      0
-
-None of the 683,679 pairs correlates by more than 0.962; the threshold is 0.98. By the rule of
-three, confirmed false matches are at 95% below 4.4e-6 of all pairs, and below 0.9% of what the hash
-proposes (none of 338). Of copies of the 621 images, found at 4 bits and confirmed:
-
-    JPEG of quality 50, half or double size, 25% darker or with 20 levels more        100%
-    20% more contrast 98.7%, gamma 0.8 or 1.25 97-99%, moved by 1 pixel of 256 97.1%
-    moved by 2 pixels of 256 71%, cropped by 1% a side 68%, histogram equalised 59%
-    cropped by 2% a side 15%, by 5% none, CLAHE 1%, mirrored none
+Chest films look alike, so the hash alone confuses patients. The default thresholds confirm no pair
+of two patients among 683,679 pairs of ChestX-ray14; docs/data-sets.md has the measurement.
 """
 
 import concurrent.futures
@@ -29,9 +15,9 @@ from jaxcxr.xray.images import image_files
 
 BITS = 4  # of 64 that may differ
 CORRELATION = 0.98
-# False matches of two patients per pair of images, by the bits allowed; see above.
+# Pairs of two patients that the hash matches, as a share of all pairs, by the bits allowed.
 FALSE_MATCHES = {4: 5.9e-6, 5: 5.9e-6, 6: 6.7e-5, 7: 6.7e-5, 8: 4.9e-4}
-SIDE = 32  # pixels a side of what is compared
+SIDE = 32  # pixels per side of the images compared
 LIMIT = 1_000_000  # pairs
 _BLOCK = (8, 8192)  # pairs compared at once: they stay in the processor's cache
 _PAIRS = 4096  # pairs correlated at once
@@ -40,14 +26,14 @@ _PAIRS = 4096  # pairs correlated at once
 def near_pairs(
     left: np.ndarray, right: np.ndarray, bits: int = BITS, limit: int = LIMIT
 ) -> tuple[np.ndarray, bool]:
-    """All pairs of hashes that differ in few bits.
+    """Finds all pairs of hashes that differ in few bits.
 
-    Every pair is looked at, some 6e8 a second on two cores: hashes of radiographs crowd together,
-    so that an index by parts of the hash would have few and full buckets.
+    Compares every pair: hashes of radiographs crowd together, so an index by parts of the hash
+    would have few, full buckets.
 
     Arguments:
       left, right: uint64 `[n]` and `[m]`.
-      bits: of 64, that may differ.
+      bits: of 64 that may differ.
       limit: number of pairs at which the search ends.
 
     Returns:
@@ -76,11 +62,11 @@ def near_pairs(
 
 
 def thumbnails(read: Callable[[int], np.ndarray], rows: Sequence[int]) -> np.ndarray:
-    """Small versions of images, by which they are compared.
+    """Reads images and shrinks them for comparison.
 
     Arguments:
-      read: row to uint8 `[height, width]`; called from several threads.
-      rows: which.
+      read: returns the image of a row, uint8 `[height, width]`; called from several threads.
+      rows: the rows to read.
 
     Returns:
       uint8 `[rows, SIDE, SIDE]`.
@@ -97,21 +83,21 @@ def thumbnails(read: Callable[[int], np.ndarray], rows: Sequence[int]) -> np.nda
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """An image uint8 `[height, width]` as uint8 `[SIDE, SIDE]`."""
+    """Shrinks an image uint8 `[height, width]` to uint8 `[SIDE, SIDE]`."""
     return image_files.resize(image, SIDE)
 
 
 def correlations(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Correlation of the gray values of two images, as they are or equalised: the larger one.
+    """Correlates the gray values of image pairs, plain and equalised, and takes the larger value.
 
-    Equalising finds copies that differ by a curve of gray values, such as data sets stored with
-    and without it; without it, copies of nearly empty films are found.
+    Equalising finds copies that differ by a gray curve, for example of data sets stored with and
+    without equalisation; the plain values find copies of nearly empty films.
 
     Arguments:
       left, right: uint8 `[k, SIDE, SIDE]`, compared one to one.
 
     Returns:
-      float32 `[k]` in [-1, 1]; of an image of one gray value, 1 with another such and 0 else.
+      float32 `[k]` in [-1, 1]; 1 for two constant images, 0 if only one is constant.
     """
     result = np.empty(len(left), np.float32)
     for start in range(0, len(left), _PAIRS):
@@ -128,19 +114,19 @@ def _correlation(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.where(constant, np.float32(1), (left * right).sum(axis=1))
 
 
-def _normalized(images_: np.ndarray) -> np.ndarray:
-    flat = images_.reshape(len(images_), -1).astype(np.float32)
+def _normalized(images: np.ndarray) -> np.ndarray:
+    flat = images.reshape(len(images), -1).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(flat, axis=1, keepdims=True)
     return flat / np.where(norm > 0, norm, 1)
 
 
-def _equalized(images_: np.ndarray) -> np.ndarray:
-    return np.stack([cv2.equalizeHist(image) for image in images_])
+def _equalized(images: np.ndarray) -> np.ndarray:
+    return np.stack([cv2.equalizeHist(image) for image in images])
 
 
 def _in_order(pool, call: Callable, arguments: Sequence) -> Iterator:
-    """As `pool.map`, but only a bounded number of calls runs ahead of who takes the results."""
+    """Maps like `pool.map`, but runs only a bounded number of calls ahead of the consumer."""
     ahead = 64
     for start in range(0, len(arguments), ahead):
         yield from pool.map(call, arguments[start : start + ahead])

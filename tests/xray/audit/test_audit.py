@@ -146,7 +146,8 @@ def test_a_source_that_gives_the_label_away(tmp_path, run):
     age = sk.roc_auc_score(edema, [row["age"] for row in rows])
     assert classes["Edema"]["age"]["auroc"] == pytest.approx(max(age, 1 - age))
     assert table["patients"] == 40
-    assert run(path, "--shortcut", 1).found("shortcut")[0]["text"] == "source alone predicts 1 label"
+    found = run(path, "--shortcut", 1).found("shortcut")
+    assert found[0]["text"] == "source alone predicts 1 label"
 
 
 def test_counts_per_split(written, run):
@@ -315,14 +316,14 @@ def test_the_page_is_whole_and_escaped(tmp_path, run):
 
 
 MISTAKES = {
-    "absent": (None, (), "no such file or folder; expected is a prepared data set"),
-    "too long a name": (None, (), "no such file or folder; expected is a prepared data set"),
-    "strange ending": (("a.xlsx", b"1"), (), "not known by its name"),
+    "absent": (None, (), "no such file or folder; expected a prepared data set"),
+    "too long a name": (None, (), "no such file or folder; expected a prepared data set"),
+    "strange ending": (("a.xlsx", b"1"), (), "the name tells no known form"),
     "no manifest": (("a.parquet", b"PAR1"), (), "is not a manifest of jaxcxr"),
     "no image column": (("a.csv", b"x,y\n1,2\n"), (), "no column of image ids among x, y"),
     "image missing": (("a.csv", b"image_id,Mass\na,1\n,1\n"), (), "a.csv:3: no image id in column"),
     "split": (("a.csv", b"image_id,split\na,train\nb,tset\n"), (),
-              "a.csv:3: 'tset' in column split is no split"),
+              "a.csv:3: 'tset' in column split is not a split"),
     "label": (("a.csv", b"image_id,label_M\na,1\nb,oui\n"), (), "a.csv:3: 'oui' in column label_M"),
     "a finding": (("a.csv", b"image_id,Mass\na,1\nb,2\n"), (), "a.csv:3: '2' in column Mass"),
     "class twice": (("a.csv", b"image_id,label_M,label M\na,1,1\n"), (), "are both of the class M"),
@@ -352,7 +353,7 @@ def test_every_mistake_is_one_line_and_exit_code_2(mistake, tmp_path, run):
 
 
 def test_mistakes_of_folders_and_maps(tmp_path, covidx, run):
-    assert "nothing to audit is in it" in run(tmp_path / "..").err
+    assert "nothing to audit; expected" in run(tmp_path / "..").err
     assert "a folder of lists; name those" in run(covidx).err
     (covidx / "map.csv").write_text("a,b\n1,2\n")
     lists = [covidx / f"{split}_COVIDx8B.txt" for split in ("train", "test")]

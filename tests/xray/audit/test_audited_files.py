@@ -119,7 +119,7 @@ def test_splits_of_a_manifest(tmp_path):
         assert audited_files.load([path])[0].rows.split.tolist() == [expected]
     rows.split[:] = "tset"
     pyarrow.parquet.write_table(manifest.to_table(rows), path)
-    with pytest.raises(UserError, match=r"a.parquet: 'tset' is no split"):
+    with pytest.raises(UserError, match=r"a.parquet: 'tset' is not a split"):
         audited_files.load([path])
 
 
