@@ -1,1 +1,1 @@
-"""Where a model of radiographs looks, and whether that means anything."""
+"""Explains where a model of radiographs looks, and tests whether that means anything."""

@@ -1,4 +1,4 @@
-"""The images on which a model of radiographs is most right and most wrong, with its reasons."""
+"""Chooses the images on which a model is most right and most wrong, and draws its maps on them."""
 
 import dataclasses
 
@@ -9,13 +9,13 @@ import numpy as np
 from jaxcxr.data.labels import NEGATIVE, POSITIVE
 from jaxcxr.xray.explain import saliency
 
-_SHOWN = 256  # pixels a side of the pictures, at least
-_STRENGTH = 0.6  # of the colours where the map is greatest
+_SHOWN = 256  # least pixels per side of the pictures
+_STRENGTH = 0.6  # opacity of the color where the map is greatest
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """An image and a class.
+    """Pairs an image with a class.
 
     Attributes:
       index: of the image in its split.
@@ -30,20 +30,18 @@ class Case:
     score: float
 
 
-def choose(
-    labels: np.ndarray, scores: np.ndarray, most: int
-) -> dict[str, list[Case]]:
-    """The surest findings that are right, those missed by most, and those seen where none is.
+def choose(labels: np.ndarray, scores: np.ndarray, most: int) -> dict[str, list[Case]]:
+    """Chooses the surest hits, the clearest misses and the surest false alarms.
 
-    No image and no class appears twice in a group, as long as there are others.
+    No image appears twice in a group, and no class as long as there are others.
 
     Arguments:
       labels: integers `[n, classes]` in {1, 0, -1 unknown}.
       scores: `[n, classes]` in 0 to 1.
-      most: cases in a group.
+      most: cases per group.
 
     Returns:
-      "found", "missed" and "false alarms", each from the clearest on.
+      "found", "missed" and "false alarms", the clearest first.
     """
     groups = {
         "found": (labels == POSITIVE, -scores), "missed": (labels == POSITIVE, scores),
@@ -55,7 +53,9 @@ def choose(
 def _clearest(labels, scores, mask, rank, most: int) -> list[Case]:
     rows, columns = np.nonzero(mask)
     order = np.argsort(rank[rows, columns], kind="stable")
-    chosen, images, classes = [], set(), set()
+    chosen: list[Case] = []
+    images: set[int] = set()
+    classes: set[int] = set()
     for fresh in (True, False):  # other classes first
         for i in order:
             row, column = int(rows[i]), int(columns[i])
@@ -72,7 +72,7 @@ def _clearest(labels, scores, mask, rank, most: int) -> list[Case]:
 
 
 def pictures(image: np.ndarray, heat: np.ndarray) -> tuple[bytes, bytes]:
-    """An image and the same under a map, as PNG.
+    """Encodes an image, and the image under a map, as PNG.
 
     Arguments:
       image: uint8 `[H, W]`.
@@ -95,8 +95,8 @@ def _png(image: np.ndarray) -> bytes:
     return content.tobytes()
 
 
-def method_for(explainer: saliency.Explainer, images: jax.Array) -> str:
-    """The method of `saliency` that a report draws: of the class, and soon done."""
+def method_for(explainer: saliency.Explainer, images: saliency.Images) -> str:
+    """Picks the method that a report draws: class-specific and fast."""
     possible = explainer.methods(images)
     for name in ("grad_cam", "attention_gradient"):
         if name in possible:

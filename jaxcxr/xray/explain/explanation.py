@@ -1,4 +1,4 @@
-"""Draws and scores where a model looks, and writes what was found."""
+"""Draws where a model looks, scores the maps and writes the result."""
 
 import json
 import pathlib
@@ -10,10 +10,11 @@ import numpy as np
 
 from jaxcxr.errors import UserError, nearest_or_known
 from jaxcxr.report import canvas, tables
-from jaxcxr.xray.explain import faithfulness, saliency, saliency_figures
+from jaxcxr.xray.explain import faithfulness, saliency
 from jaxcxr.xray.images.radiographs import Radiographs
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _SHOWN = 6  # images in the figure
@@ -24,30 +25,30 @@ def explain(
     model: Any,
     variables: Mapping,
     source: Radiographs,
-    cases: Sequence[faithfulness.Case],
+    cases: Sequence[faithfulness.ImageFinding],
     wanted: str,
     cheap: int,
     seed: int,
     say: Callable[[str], None],
 ) -> tuple[dict[str, Any], "Figure"]:
-    """Draws maps of findings and scores them, beside a model with random weights.
+    """Draws maps of findings and scores them against a model with random weights.
 
     Arguments:
-      task: that makes inputs of images.
+      task: turns images into inputs.
       model: Linen module.
       variables: its `params` and `batch_stats`.
       source: a split of radiographs.
-      cases: its findings to explain, see `faithfulness.choose`.
-      wanted: methods, joined by commas; "all"; or "" for the cheap ones.
-      cheap: forward passes for an image that a cheap method costs at most.
-      seed: of the training; the random weights are of the next one.
-      say: gets a line for each method.
+      cases: the findings to explain, from `faithfulness.choose`.
+      wanted: methods joined by commas, "all", or "" for the cheap ones.
+      cheap: most forward passes per image that a cheap method costs.
+      seed: of the training; the random weights use the next one.
+      say: called with a line for each method.
 
     Returns:
-      the summary, and the figure of the first cases.
+      The summary, and the figure of the first cases.
 
     Raises:
-      UserError: a method that does not explain the model.
+      UserError: a method does not explain the model.
     """
     index = np.array([case.index for case in cases])
     pixels = source.read(index)["image"]
@@ -76,15 +77,65 @@ def explain(
 
 
 def _figure(classes, pixels, maps, cases, logits) -> "Figure":
-    """The maps of the first cases, over their images."""
+    """Draws the maps of the first cases over their images."""
     titles = [
         f"{classes[case.finding].replace('_', ' ')}\np = {1 / (1 + np.exp(-row[case.finding])):.2f}"
         for case, row in zip(cases[:_SHOWN], logits, strict=True)
     ]
-    return saliency_figures.saliency_figure(
+    return saliency_figure(
         pixels[:_SHOWN, ..., 0], {name: one[:_SHOWN] for name, one in maps.items()},
         [case.boxes for case in cases[:_SHOWN]], titles,
     )
+
+
+@canvas.styled
+def saliency_figure(
+    images: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    boxes: Sequence[np.ndarray],
+    titles: Sequence[str],
+) -> "Figure":
+    """Draws a row for each image: the image with its boxes, then each method over it.
+
+    Arguments:
+      images: `[n, H, W]`.
+      maps: method -> `[n, H, W]`; each map has its own color scale.
+      boxes: of each image `[k, 4]`, x, y, width, height in pixels.
+      titles: of each row.
+
+    Raises:
+      ValueError: no image.
+    """
+    if not len(images):
+        raise ValueError("there is no image to explain")
+    columns = 1 + len(maps)
+    figure = canvas.new_figure(1.9 * columns + 0.4, 1.95 * len(images) + 0.3)
+    panels = figure.subplots(len(images), columns, squeeze=False)
+    for i, row in enumerate(panels):
+        _draw(row[0], images[i], boxes[i])
+        row[0].set_ylabel(titles[i], fontsize=8)
+        for axes, one in zip(row[1:], maps.values(), strict=True):
+            _draw(axes, images[i], boxes[i])
+            low, high = float(one[i].min()), float(one[i].max())
+            axes.imshow(one[i], cmap="inferno", alpha=0.55, vmin=low, vmax=high or 1.0)
+    for axes, name in zip(panels[0], ["image", *maps], strict=True):
+        axes.set_title(name.replace("_", " "), fontsize=9)
+    return figure
+
+
+def _draw(axes: "Axes", image: np.ndarray, boxes: np.ndarray) -> None:
+    from matplotlib.patches import Rectangle
+
+    axes.imshow(image, cmap="gray", interpolation="nearest" if len(image) < 128 else "antialiased")
+    for x, y, width, height in boxes:
+        axes.add_patch(
+            Rectangle(
+                (x - 0.5, y - 0.5), width, height, fill=False, edgecolor=canvas.SKY, linewidth=1.5
+            )
+        )
+    axes.set(xticks=(), yticks=())
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
 
 
 def _methods(wanted: str, cheap: int, possible: tuple[str, ...]) -> tuple[str, ...]:
@@ -104,7 +155,7 @@ def _methods(wanted: str, cheap: int, possible: tuple[str, ...]) -> tuple[str, .
 
 
 def to_text(result: Mapping) -> str:
-    """The scores for the screen; one line for each method would not fit 80 columns."""
+    """Formats the scores for a screen of 80 columns, in a paragraph for each method."""
     lines = [faithfulness.heading(result)]
     if result["cells"]:
         lines.append(f"Grad-CAM and Score-CAM draw a map of {result['cells']} cells")

@@ -1,12 +1,13 @@
-"""Explanations scored: do maps point at the findings, and at what the model itself uses?
+"""Scores explanations: do maps point at the findings, and at what the model uses?
 
-A method that draws the same with random weights explains the image, not the model (Adebayo et al.
-2018, arXiv:1810.03292): each one is also run with weights drawn anew, which has to fail.
+A method that draws the same map with random weights explains the image, not the model (Adebayo et
+al. 2018, arXiv:1810.03292), so each method is also run with random weights, where it has to fail.
 """
 
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import special
@@ -17,7 +18,7 @@ from jaxcxr.xray.explain import localization, saliency
 from jaxcxr.xray.images.radiographs import Radiographs
 
 CENTER, NOISE = "center of the image", "noise"
-SHARES = np.linspace(0, 1, 17)  # of the pixels, where insertion and deletion look
+SHARES = np.linspace(0, 1, 17)  # of the pixels, at which insertion and deletion are evaluated
 BATCH = 8
 RESAMPLES = 1000
 COLUMNS = {
@@ -28,13 +29,13 @@ COLUMNS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
-    """A finding in an image.
+class ImageFinding:
+    """Locates a finding in an image.
 
     Attributes:
       index: of the image in its split.
       finding: index of the class.
-      boxes: float32 `[k, 4]`, x, y, width, height in pixels as the model sees them.
+      boxes: float32 `[k, 4]`, x, y, width, height in pixels of the model's input.
     """
 
     index: int
@@ -44,15 +45,15 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What a method scores on every case, `[cases]` each; NaN where undefined.
+    """Holds the scores of a method, `[cases]` each; NaN where undefined.
 
     Attributes:
-      pointing, iou, energy: of `jaxcxr.xray.explain.localization`, NaN without boxes.
-      deletion: mean probability while the pixels of the greatest values turn gray, small is good.
-      insertion: mean probability while they appear in a blurred image, great is good (both Petsiuk,
+      pointing, iou, energy: from `jaxcxr.xray.explain.localization`, NaN without boxes.
+      deletion: mean probability while the highest-valued pixels turn gray; low is good.
+      insertion: mean probability while they appear in a blurred image; high is good (both Petsiuk,
         Das and Saenko 2018, arXiv:1806.07421).
       random_pointing: the pointing game with random weights.
-      correlation: Spearman's of the maps with trained and with random weights.
+      correlation: Spearman's, of the maps with trained and with random weights.
     """
 
     pointing: np.ndarray
@@ -64,16 +65,13 @@ class Scores:
     correlation: np.ndarray
 
 
-def choose(source: Radiographs, most: int, seed: int = 0) -> list[Case]:
-    """Positive findings to explain, those with boxes if there are any, of all classes in turn.
+def choose(source: Radiographs, most: int, seed: int = 0) -> list[ImageFinding]:
+    """Chooses positive findings, of all classes in turn; only those with boxes if there are any.
 
     Arguments:
       source: a split.
-      most: how many.
-      seed: of the order in a class.
-
-    Returns:
-      The cases, at most `most`.
+      most: greatest number of findings.
+      seed: of the order within a class.
     """
     rows, random = source.manifest, np.random.default_rng(seed)
     boxed = [
@@ -88,8 +86,9 @@ def choose(source: Radiographs, most: int, seed: int = 0) -> list[Case]:
     chosen: list[tuple[int, int]] = []
     while len(chosen) < most and any(queues):
         chosen += [(int(queue.pop()), c) for c, queue in enumerate(queues) if queue]
+    none = np.zeros((0, 4), np.float32)
     return [
-        Case(index, c, _boxes_of(source, index, c) if with_boxes else np.zeros((0, 4), np.float32))
+        ImageFinding(index, c, _boxes_of(source, index, c) if with_boxes else none)
         for index, c in chosen[:most]
     ]
 
@@ -103,19 +102,19 @@ def score(
     explainer: saliency.Explainer,
     random: saliency.Explainer,
     images: np.ndarray,
-    cases: Sequence[Case],
+    cases: Sequence[ImageFinding],
     methods: Sequence[str],
-    said: Callable[[str], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> tuple[dict[str, Scores], dict[str, np.ndarray]]:
-    """Scores of methods, and of two maps that know nothing of the model.
+    """Scores methods, and two baseline maps that ignore the model.
 
     Arguments:
       explainer: of the trained model.
-      random: of the same model with weights drawn anew.
+      random: of the same model with random weights.
       images: normalised, `[cases, H, W, 1]`.
       cases: the findings.
-      methods: of `explainer.methods`.
-      said: told what is being done.
+      methods: some of `explainer.methods`.
+      say: called with a line for each method.
 
     Returns:
       Method -> scores; method -> maps `[cases, H, W]`.
@@ -124,7 +123,7 @@ def score(
     masks = [localization.box_mask(case.boxes, *images.shape[1:3]) for case in cases]
     found, drawn = {}, {}
     for method in methods:
-        said(f"{method} ...")
+        say(f"{method} ...")
         drawn[method] = _maps(explainer, method, images, classes)
         other = _maps(random, method, images, classes)
         found[method] = _scores(explainer, images, classes, masks, drawn[method], other)
@@ -158,17 +157,17 @@ def _scores(explainer, images, classes, masks, maps, other) -> Scores:
 
 
 def area(explainer, shown: np.ndarray, rest: np.ndarray, maps, classes) -> np.ndarray:
-    """Mean probability of the class over the shares `SHARES` of pixels shown, greatest first.
+    """Averages the probability of a class while more and more pixels are shown, greatest first.
 
     Arguments:
       explainer: of the model.
-      shown: normalised images `[n, H, W, 1]` from which the pixels with the greatest values come.
-      rest: those from which the others come.
+      shown: normalised images `[n, H, W, 1]` that provide the pixels with the greatest values.
+      rest: images that provide the other pixels.
       maps: `[n, H, W]`.
       classes: int `[n]`.
 
     Returns:
-      `[n]`, by the trapezoid rule.
+      `[n]`, over `SHARES` by the trapezoid rule.
     """
     order = np.argsort(-maps.reshape(len(maps), -1), axis=1, kind="stable")
     place = np.empty_like(order)
@@ -187,10 +186,8 @@ def _maps(explainer, method, images, classes) -> np.ndarray:
 
 
 def _batched(function, *arrays: np.ndarray) -> np.ndarray:
-    """A function of equal batches, the last one filled up with its own first example."""
-    return np.concatenate([
-        function(*parts)[:count] for count, parts in _batches(*arrays)
-    ])
+    """Applies a function to equal batches; the first example of the last one fills it up."""
+    return np.concatenate([function(*parts)[:count] for count, parts in _batches(*arrays)])
 
 
 def _batches(*arrays: np.ndarray) -> Iterator[tuple[int, list[np.ndarray]]]:
@@ -203,7 +200,7 @@ def _batches(*arrays: np.ndarray) -> Iterator[tuple[int, list[np.ndarray]]]:
 
 
 def _blurred(image: np.ndarray) -> np.ndarray:
-    """Without what is smaller than about a tenth of the side."""
+    """Removes structures smaller than about a tenth of the side."""
     import cv2
 
     return cv2.GaussianBlur(image[..., 0], (0, 0), image.shape[0] / 20)[..., None]
@@ -221,7 +218,7 @@ def _noise(images: np.ndarray) -> np.ndarray:
 
 
 def mean_interval(values: np.ndarray, patients: np.ndarray) -> tuple[float, float, float]:
-    """Mean of known values and its 95 % bootstrap interval over patients; NaN without values."""
+    """Returns mean and 95 % bootstrap interval over patients of known values; NaN without any."""
     known = ~np.isnan(values)
     if not known.any():
         return math.nan, math.nan, math.nan
@@ -231,11 +228,11 @@ def mean_interval(values: np.ndarray, patients: np.ndarray) -> tuple[float, floa
     return sums.sum() / sizes.sum(), *intervals.percentile_interval(drawn)
 
 
-def summary(found: dict[str, Scores], patients: np.ndarray) -> dict[str, dict]:
-    """Means with intervals of every method, and whether it beats its own random weights.
+def summary(found: Mapping[str, Scores], patients: np.ndarray) -> dict[str, dict]:
+    """Averages the scores of each method and says whether it beats its own random weights.
 
     Arguments:
-      found: of `score`.
+      found: from `score`.
       patients: `[cases]`.
 
     Returns:
@@ -245,7 +242,7 @@ def summary(found: dict[str, Scores], patients: np.ndarray) -> dict[str, dict]:
 
 
 def _summary(scores: Scores, patients: np.ndarray) -> dict:
-    entry = {}
+    entry: dict[str, Any] = {}
     for name, values in dataclasses.asdict(scores).items():
         mean, low, high = mean_interval(values, patients)
         entry[name] = None if math.isnan(mean) else mean
@@ -266,7 +263,7 @@ def _verdict(gain: float, low: float) -> str:
 
 
 def lines(result: Mapping) -> list[list[str]]:
-    """Lines of cells of the table of `summary`, the first one its header."""
+    """Formats the table of `summary` as lines of cells, the header first."""
     rows = [["method", *COLUMNS.values(), ""]]
     for name, entry in result["methods"].items():
         cells = [cell(entry[key], entry[f"{key}_interval"]) for key in COLUMNS]
@@ -275,14 +272,14 @@ def lines(result: Mapping) -> list[list[str]]:
 
 
 def cell(value: float | None, interval: Sequence[float] | None) -> str:
-    """A figure with its interval; "n/a" where undefined."""
+    """Formats a value with its interval; "n/a" where undefined."""
     if value is None:
         return "n/a"
     return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
 
 
 def heading(result: Mapping) -> str:
-    """What was explained, and what the figures are."""
+    """Says what was explained, and what the values are."""
     boxes = f"{result['boxes']} with boxes" if result["boxes"] else "the data has no boxes"
     return (
         f"{result['model']}, step {result['step']}, {result['split']} split: {result['cases']} "

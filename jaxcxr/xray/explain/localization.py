@@ -1,11 +1,11 @@
-"""How well a saliency map points at where a finding is, given as boxes."""
+"""Measures how well a saliency map points at the boxes of a finding."""
 
 import numpy as np
 from scipy import stats
 
 
 def box_mask(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Pixels whose centre lies in one of the boxes.
+    """Marks the pixels whose centre lies in a box.
 
     Arguments:
       boxes: `[k, 4]`, x, y, width, height in pixels.
@@ -23,14 +23,14 @@ def box_mask(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def pointing_game(saliency: np.ndarray, mask: np.ndarray) -> float:
-    """Whether the greatest value lies in a box (Zhang et al. 2016, arXiv:1608.00507, 4.1).
+    """Tells whether the greatest value lies in a box (Zhang et al. 2016, arXiv:1608.00507, 4.1).
 
-    Without tolerance around the box. Where several pixels share the greatest value, their share
-    in the boxes: a constant map has the area of the boxes, which is what chance hits.
+    There is no tolerance around the box. If several pixels share the greatest value, their share
+    in the boxes counts, so a constant map scores the area of the boxes, as chance does.
 
     Arguments:
       saliency: `[height, width]`.
-      mask: bool, of `box_mask`.
+      mask: bool, from `box_mask`.
 
     Returns:
       0 to 1.
@@ -39,13 +39,13 @@ def pointing_game(saliency: np.ndarray, mask: np.ndarray) -> float:
 
 
 def box_iou(saliency: np.ndarray, mask: np.ndarray) -> float:
-    """Intersection over union of the boxes and as many pixels of the greatest values.
+    """Computes the IoU of the boxes and equally many pixels of the greatest values.
 
-    So no threshold is chosen. Pixels that tie at the edge count in part.
+    This needs no threshold. Pixels that tie at the edge count in part.
 
     Arguments:
       saliency: `[height, width]`.
-      mask: bool, of `box_mask`, with at least one True.
+      mask: bool, from `box_mask`, with at least one True.
 
     Returns:
       0 to 1.
@@ -59,7 +59,7 @@ def box_iou(saliency: np.ndarray, mask: np.ndarray) -> float:
 
 
 def energy_in_boxes(saliency: np.ndarray, mask: np.ndarray) -> float:
-    """Share of the positive part of a map in the boxes (Wang et al. 2020, Score-CAM, 4.3).
+    """Computes the share of a map's positive part in the boxes (Wang et al. 2020, 4.3).
 
     Returns:
       0 to 1; NaN for a map that is nowhere positive.
@@ -70,7 +70,7 @@ def energy_in_boxes(saliency: np.ndarray, mask: np.ndarray) -> float:
 
 
 def rank_correlation(left: np.ndarray, right: np.ndarray) -> float:
-    """Spearman's of two maps (Adebayo et al. 2018, arXiv:1810.03292); NaN if one is constant."""
+    """Correlates two maps by rank (Spearman); NaN if one is constant."""
     left, right = np.ravel(left), np.ravel(right)
     if left.min() == left.max() or right.min() == right.max():
         return float("nan")

@@ -1,12 +1,12 @@
-"""Saliency maps: how much each pixel counts for a finding.
+"""Draws saliency maps: how much each pixel counts for a finding.
 
-A map is of one image and one class, of the size of the image, larger where the image counts more.
-Maps of different methods have different units; only their order within an image means something.
+A map belongs to one image and one class, has the size of the image and is larger where the image
+counts more. Its unit depends on the method; only the order within an image has a meaning.
 """
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import jax
@@ -20,7 +20,9 @@ from jaxcxr.models.layers.taps import FEATURES, PERTURBATIONS
 from jaxcxr.models.sequence import scanned
 from jaxcxr.report.attention_figures import patch_maps, rollout
 
-# Method -> (forward passes that it costs, roughly; what it needs of a model).
+Images: TypeAlias = jax.Array | np.ndarray
+
+# Method -> (rough cost in forward passes; the tensors it needs of a model).
 METHODS = {
     "grad_cam": (3, "map"),
     "score_cam": (65, "map"),
@@ -30,13 +32,13 @@ METHODS = {
     "occlusion": (226, ""),
 }
 STEPS = 32  # of integrated gradients
-CELLS = 7  # a side, that a map of features has at least to be drawn, where one has
-CHANNELS = 64  # of Score-CAM, those of the greatest mean
+CELLS = 7  # least cells per side of the map of features that is drawn, where a map has as many
+CHANNELS = 64  # of Score-CAM, those with the greatest mean
 WINDOWS = 8  # windows of occlusion that cover a side; they move by half a window
 
 
 class Explainer:
-    """Saliency maps of one model.
+    """Draws saliency maps of one model.
 
     Arguments:
       model: Linen module of images, with `backbone` and `head`.
@@ -52,13 +54,13 @@ class Explainer:
         self._given: dict[tuple, Mapping[str, Any]] = {}
 
     def with_variables(self, variables: Mapping[str, Any]) -> "Explainer":
-        """The same compiled functions with other weights."""
+        """Returns an explainer with other weights and the same compiled functions."""
         other = Explainer(self._model, variables, self._baseline)
         other._compiled, other._given = self._compiled, self._given
         return other
 
-    def methods(self, images: jax.Array) -> tuple[str, ...]:
-        """The methods that suit the model, in the order of `METHODS`."""
+    def methods(self, images: Images) -> tuple[str, ...]:
+        """Lists the methods that suit the model, in the order of `METHODS`."""
         found = self._collections(images)
         given = {"", *(("map",) if FEATURES in found else ())}
         blocks, stack = found.get("attention", {}).get("backbone", {}), self._stack(images)
@@ -68,11 +70,11 @@ class Explainer:
             given.add("attention")
         return tuple(name for name, (_, need) in METHODS.items() if need in given)
 
-    def stage(self, images: jax.Array) -> tuple[str, tuple[int, int]]:
-        """Name and size of the map of features that Grad-CAM and Score-CAM draw.
+    def stage(self, images: Images) -> tuple[str, tuple[int, int]]:
+        """Returns name and size of the map of features that Grad-CAM and Score-CAM draw.
 
-        The last one of at least `CELLS` cells a side, which is ResNet's and DenseNet's last at
-        224 pixels; smaller images leave too few cells there. Else the one of the most cells.
+        It is the last one with at least `CELLS` cells per side (at 224 pixels the very last of
+        ResNet and DenseNet), or else the one with the most cells.
         """
         maps = self._collections(images)[FEATURES]["backbone"]
         sizes = {name: tuple(given[0].shape[1:3]) for name, given in maps.items()}
@@ -80,13 +82,13 @@ class Explainer:
         name = max(fine) if fine else max(sizes, key=lambda name: min(sizes[name]))
         return name, sizes[name]
 
-    def _stack(self, images: jax.Array) -> Stack | None:
-        """The model's blocks over patches, where it is one stack of those alone."""
+    def _stack(self, images: Images) -> Stack | None:
+        """Returns the model's blocks over patches if it has exactly one such stack."""
         found = stacks(self._model, images.shape[1:])
         return found[0] if len(found) == 1 and isinstance(found[0].where, Grid) else None
 
-    def _collections(self, images: jax.Array) -> Mapping[str, Any]:
-        """Shapes of the collections that explanations read."""
+    def _collections(self, images: Images) -> Mapping[str, Any]:
+        """Returns the shapes of the collections that explanations read."""
         key = images.shape, images.dtype
         if key not in self._given:  # tracing takes longer than a map
             _, self._given[key] = jax.eval_shape(
@@ -95,12 +97,12 @@ class Explainer:
             )
         return self._given[key]
 
-    def logits(self, images: jax.Array) -> np.ndarray:
-        """Logits `[n, classes]` of normalised images `[n, H, W, 1]`."""
+    def logits(self, images: Images) -> np.ndarray:
+        """Computes logits `[n, classes]` of normalised images `[n, H, W, 1]`."""
         return np.asarray(self._run("logits", self._model.apply)(self.variables, images))
 
-    def maps(self, method: str, images: jax.Array, classes: np.ndarray) -> np.ndarray:
-        """Maps of images for one class each.
+    def maps(self, method: str, images: Images, classes: np.ndarray) -> np.ndarray:
+        """Draws maps of images for one class each.
 
         Arguments:
           method: one of `methods`.
@@ -118,7 +120,7 @@ class Explainer:
                 f"{method!r} does not explain this model; methods: "
                 f"{', '.join(self.methods(images))}."
             )
-        options = {}
+        options: dict[str, Any] = {}
         if METHODS[method][1] == "map":
             options["stage"] = self.stage(images)[0]
         if METHODS[method][1] == "attention":
@@ -132,7 +134,8 @@ class Explainer:
         if METHODS[method][1] == "attention":
             grid = options["stack"].where
             found = patch_maps(found, grid.rows, grid.columns, token=grid.prefix > 0)
-        return enlarge(np.asarray(found, np.float32), images.shape[1:3])
+        _, height, width, _ = images.shape
+        return enlarge(np.asarray(found, np.float32), (height, width))
 
     def _run(self, name: str, function: Callable) -> Callable:
         if name not in self._compiled:
@@ -141,7 +144,7 @@ class Explainer:
 
 
 def enlarge(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Maps `[n, rows, columns]` at the size (height, width) of the image, bilinear."""
+    """Resizes maps `[n, rows, columns]` to (height, width), bilinear."""
     if maps.shape[1:] == tuple(size):
         return maps
     return np.stack([
@@ -154,7 +157,7 @@ def _of_class(logits: jax.Array, classes: jax.Array) -> jax.Array:
 
 
 def _perturbed(model, variables, images, classes, kept: str):
-    """Values of a collection, and the gradient of the classes' logits by them."""
+    """Returns the values of a collection and the gradient of the classes' logits by them."""
     _, shapes = jax.eval_shape(
         lambda v, x: model.apply(v, x, mutable=[kept, PERTURBATIONS]), variables, images
     )
@@ -171,7 +174,7 @@ def _perturbed(model, variables, images, classes, kept: str):
 
 
 def grad_cam(model, variables, images, classes, *, stage: str) -> jax.Array:
-    """Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2).
+    """Draws Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2).
 
     Arguments:
       model, variables: a model with marked maps of features, see `jaxcxr.models.layers.taps`.
@@ -189,13 +192,13 @@ def grad_cam(model, variables, images, classes, *, stage: str) -> jax.Array:
 
 
 def score_cam(model, variables, images, classes, *, stage: str, baseline: float) -> jax.Array:
-    """Score-CAM (Wang et al. 2020, eq. 5 to 7): channels weighed by what their place alone scores.
+    """Draws Score-CAM (Wang et al. 2020, eq. 5 to 7): channels weighted by the score they keep.
 
-    Only the `CHANNELS` channels of the greatest mean are tried, for each costs a forward pass.
+    Only the `CHANNELS` channels with the greatest mean are tried; each costs a forward pass.
 
     Arguments:
       model, variables, images, classes, stage: as in `grad_cam`.
-      baseline: what is left where a channel masks the image out.
+      baseline: pixel value where a channel masks the image.
 
     Returns:
       float32 `[n, rows, columns]`, not negative.
@@ -221,7 +224,7 @@ def score_cam(model, variables, images, classes, *, stage: str, baseline: float)
 
 
 def attention_weights(model, variables, images, classes, *, stack: Stack) -> list[jax.Array]:
-    """Weights of each block of a stack, `[n, heads, tokens, tokens]`, for rollout; of no class."""
+    """Returns the attention of each block for rollout, `[n, heads, tokens, tokens]`."""
     del classes
     _, found = model.apply(variables, images, mutable=["attention"])
     blocks = found["attention"]["backbone"]
@@ -229,7 +232,7 @@ def attention_weights(model, variables, images, classes, *, stack: Stack) -> lis
 
 
 def attention_gradient(model, variables, images, classes, *, stack: Stack) -> jax.Array:
-    """Gradient-weighted attention (Chefer, Gur and Wolf 2021, arXiv:2103.15679, eq. 5 and 6).
+    """Weights attention by its gradient (Chefer, Gur and Wolf 2021, arXiv:2103.15679, eq. 5, 6).
 
     Arguments:
       model, variables: a transformer whose blocks all have weights.
@@ -241,29 +244,30 @@ def attention_gradient(model, variables, images, classes, *, stack: Stack) -> ja
       float32 `[n, tokens, tokens]`: how much each input token counts through each output token.
     """
     found, gradient = _perturbed(model, variables, images, classes, "attention")
-    total = None
+    means = []
     for name in stack.blocks:
         block = found["backbone"][name]["attention"]
         slopes = gradient["backbone"][name]["attention"]
         slope = jnp.concatenate([slopes[group] for group in sorted(slopes, key=_group)], 1)
         weights = block["weights"][0].astype(jnp.float32)
-        mean = jax.nn.relu(slope.astype(jnp.float32) * weights).mean(1)
-        total = jnp.eye(mean.shape[-1]) if total is None else total
+        means.append(jax.nn.relu(slope.astype(jnp.float32) * weights).mean(1))
+    identity = total = jnp.eye(means[0].shape[-1])
+    for mean in means:
         total = total + mean @ total
-    return total - jnp.eye(total.shape[-1])
+    return total - identity
 
 
 def _group(name: str) -> int:
-    """Number of the group of heads in `weights_3`; equal heads have one name alone."""
+    """Returns the number of the group of heads, 3 for `weights_3`; a single group has none."""
     return int(name.partition("_")[2] or 0)
 
 
 def integrated_gradients(model, variables, images, classes, *, baseline: float) -> jax.Array:
-    """Absolute integrated gradients (Sundararajan, Taly and Yan 2017, eq. 1), midpoint rule.
+    """Computes absolute integrated gradients (Sundararajan, Taly and Yan 2017, eq. 1).
 
     Arguments:
-      model, variables, images, classes: as in `grad_cam`; any model.
-      baseline: value of all pixels where the path begins.
+      model, variables, images, classes: as in `grad_cam`, for any model.
+      baseline: value of all pixels at the start of the path.
 
     Returns:
       float32 `[n, H, W]`, not negative.
@@ -272,9 +276,9 @@ def integrated_gradients(model, variables, images, classes, *, baseline: float) 
 
 
 def attributions(model, variables, images, classes, *, baseline: float) -> jax.Array:
-    """Integrated gradients with their signs, `[n, H, W, 1]`.
+    """Computes signed integrated gradients by the midpoint rule, `[n, H, W, 1]`.
 
-    Those of an image add up to what its logit is above that of the baseline.
+    Over an image they sum to its logit minus that of the baseline.
     """
     slope = jax.grad(lambda x: _of_class(model.apply(variables, x), classes).sum())
 
@@ -287,12 +291,12 @@ def attributions(model, variables, images, classes, *, baseline: float) -> jax.A
 
 
 def occlusion(model, variables, images, classes) -> jax.Array:
-    """How far the logit falls where a gray window hides a place (Zeiler and Fergus 2014, 4.2).
+    """Measures how far the logit falls when a gray window hides a pixel (Zeiler, Fergus 2014, 4.2).
 
-    A pixel has the mean over the windows that hide it; gray is the mean of the image.
+    A pixel gets the mean over the windows that hide it; gray is the mean of the image.
 
     Arguments:
-      model, variables, images, classes: as in `grad_cam`; any model.
+      model, variables, images, classes: as in `grad_cam`, for any model.
 
     Returns:
       float32 `[n, H, W]`; negative where hiding raises the logit.
@@ -322,14 +326,14 @@ def occlusion(model, variables, images, classes) -> jax.Array:
 
 
 def _starts(size: int) -> jax.Array:
-    """First pixels of the windows along a side; the last window ends with the image."""
+    """Returns the first pixels of the windows along a side; the last window ends at the edge."""
     window = -(-size // WINDOWS)
     step = max(1, window // 2)
     starts = [*range(0, size - window, step), size - window]
     return jnp.asarray(starts)
 
 
-_FUNCTIONS = {
+_FUNCTIONS: dict[str, Callable] = {
     "grad_cam": grad_cam,
     "score_cam": score_cam,
     "rollout": attention_weights,

@@ -28,7 +28,7 @@ BOXES = np.array([[2, 2, 4, 4], [8, 10, 4, 4]], np.float32)
 def scored():
     random = np.random.default_rng(0)
     images = random.uniform(0.2, 0.4, (10, SIDE, SIDE, 1)).astype(np.float32)
-    cases = [faithfulness.Case(i, i % 2, BOXES[i % 2][None]) for i in range(10)]
+    cases = [faithfulness.ImageFinding(i, i % 2, BOXES[i % 2][None]) for i in range(10)]
     for case in cases:
         x, y, width, height = BOXES[case.finding].astype(int)
         images[case.index, y : y + height, x : x + width] = 1
