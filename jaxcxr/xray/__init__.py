@@ -1,1 +1,1 @@
-"""The chest X-ray task: multi-label detection of findings."""
+"""Detects findings in chest X-rays."""

@@ -1,4 +1,4 @@
-"""Augmentation of radiographs on the device, inside the compiled step."""
+"""Augments radiographs on the device, inside the compiled step."""
 
 import math
 
@@ -16,19 +16,17 @@ def augment_xray(
     config: ml_collections.ConfigDict,
     positions: jax.Array | None = None,
 ) -> jax.Array:
-    """Random geometry (in one bilinear resampling), then contrast, brightness and gamma.
+    """Changes geometry at random (in one bilinear resampling), then contrast, brightness, gamma.
 
     Arguments:
       key: PRNG key of the step.
       images: float32 `[B, H, W, 1]` in [0, 1].
-      config: settings of `config.augment`; which changes are off is decided when tracing.
-      positions: integers `[B]`, what distinguishes the examples of a step: their position in the
-        global batch or in the stream. 0 to B-1 if not given, which is right for a whole global
-        batch under jit only.
+      config: settings of `config.augment`, read when tracing.
+      positions: integers `[B]`, position of each example in the global batch or in the stream.
+        Defaults to 0 to B-1, which is only right for a whole global batch under jit.
 
     Returns:
-      float32 `[B, H, W, 1]`; values that brightness or contrast bring outside of [0, 1] are
-      clipped. With everything off, the very images.
+      float32 `[B, H, W, 1]`, clipped to [0, 1] after a change of contrast or brightness.
     """
     keys = position_keys(key, images.shape[0], positions)
     geometry, tone = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
@@ -47,13 +45,13 @@ def affine_sample(
     """Resamples each image bilinearly under an affine map about its centre.
 
     Output pixel p (row, column) takes the value at c + A (p - c) + o of the image, where c is the
-    centre ((H-1)/2, (W-1)/2). Neighbours outside of the image count as `fill` (SciPy's
+    centre ((H-1)/2, (W-1)/2). Neighbours outside the image count as `fill` (SciPy's
     "grid-constant").
 
     Arguments:
       images: float32 `[B, H, W, 1]`.
-      matrices: float32 `[B, 2, 2]`, A of each image, in (row, column) order.
-      offsets: float32 `[B, 2]`, o of each image, pixels.
+      matrices: float32 `[B, 2, 2]`, A in (row, column) order.
+      offsets: float32 `[B, 2]`, o in pixels.
       fill: intensity outside.
 
     Returns:
@@ -75,13 +73,12 @@ def affine_sample(
 def random_affine(
     key: jax.Array, config: ml_collections.ConfigDict, height: int, width: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Draws the map of `affine_sample` for one image: flip, then crop, then rotation and the rest.
+    """Draws the map of `affine_sample` for one image: flip, crop, then rotation and the rest.
 
     Arguments:
       key: PRNG key of the image.
       config: settings of `config.augment`.
-      height: of the image, pixels.
-      width: of the image, pixels.
+      height, width: of the image, pixels.
 
     Returns:
       (float32 `[2, 2]` matrix, float32 `[2]` offset in pixels), both in (row, column) order.

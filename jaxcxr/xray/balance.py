@@ -1,4 +1,4 @@
-"""What evens out rare findings and small sources: weights in the loss, probabilities of images."""
+"""Balances rare findings and small sources by loss weights or sampling probabilities."""
 
 import numpy as np
 
@@ -11,21 +11,20 @@ SAMPLING = ("plain", "class_balanced", "source_balanced")
 def class_weights(
     labels: np.ndarray, kind: str, beta: float = 0.9999
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights of positive and negative labels of each class, from the training split's labels.
+    """Computes the weights of positive and negative labels of each class in the training split.
 
-    With P positive and N negative labels of a class (unknown ones count nowhere):
+    With P positive and N negative labels of a class, unknown ones left out:
 
-    - "thesis": eq. 4.2, `w_n = P / (P + N)` and `w_p = 1 - w_n`; its set of N images is taken to
-      be those whose label is known.
+    - "thesis": eq. 4.2, `w_n = P / (P + N)` and `w_p = 1 - w_n`, over images with a known label.
     - "chexnet": `w_p = N / (P + N)` and `w_n = P / (P + N)` (Rajpurkar et al. 2017,
-      arXiv:1711.05225, section 2.1, there for one class); the same numbers under the other name.
+      arXiv:1711.05225, section 2.1, there for one class); the same values as "thesis".
     - "effective_number": `1 / E(P)` and `1 / E(N)` with `E(n) = (1 - beta^n) / (1 - beta)` (Cui et
-      al. 2019, arXiv:1901.05555, proposition 1), divided by their sum. It tends to CheXNet's
+      al. 2019, arXiv:1901.05555, proposition 1), divided by their sum. This tends to CheXNet's
       ratio as `beta` approaches 1, and is 1/2 and 1/2 at 0.
     - "none": 1 and 1.
 
-    All but the last sum to 1 in each class. A class never seen positive gets weights 1 and 0, one
-    never seen negative 0 and 1.
+    All but the last sum to 1 in each class. A class without positives gets weights 1 and 0, one
+    without negatives 0 and 1.
 
     Arguments:
       labels: `[n, classes]` int8 in {1, 0, -1 unknown}.
@@ -47,13 +46,12 @@ def class_weights(
 
 
 def sampling(labels: np.ndarray, source: np.ndarray, kind: str) -> np.ndarray | None:
-    """Probability with which each training image is drawn.
+    """Computes the probability with which each training image is drawn.
 
-    - "plain": None, every image once an epoch.
-    - "class_balanced": as if a class were drawn first, all equally often, and then one of its
-      positive images; the images without a positive label are one class more.
-    - "source_balanced": as if a source were drawn first, all equally often, and then one of its
-      images.
+    - "plain": None; every image once per epoch.
+    - "class_balanced": a class is drawn uniformly, then one of its positive images; images without
+      a positive label form one more class.
+    - "source_balanced": a source is drawn uniformly, then one of its images.
 
     Arguments:
       labels: `[n, classes]` int8 in {1, 0, -1 unknown}.
@@ -61,7 +59,7 @@ def sampling(labels: np.ndarray, source: np.ndarray, kind: str) -> np.ndarray | 
       kind: one of `SAMPLING`.
 
     Returns:
-      float64 `[n]`, of sum 1, or None.
+      float64 `[n]` with sum 1, or None.
     """
     if kind == "plain":
         return None

@@ -1,4 +1,4 @@
-"""The loss of the chest X-ray task: weighted binary cross-entropy over known labels."""
+"""Computes the loss of the chest X-ray task: weighted binary cross-entropy of known labels."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from jaxcxr.data.labels import NEGATIVE, POSITIVE
 
 
 def cross_entropy(logits, labels, positive_weight, negative_weight, gamma: float = 0.0):
-    """Weighted binary cross-entropy of each label, 0 where the label is unknown.
+    """Computes the weighted binary cross-entropy of each label, 0 where the label is unknown.
 
     Thesis eq. 4.1 (its sum runs over 15 classes, not 16, and lacks the minus sign). With `gamma`
     above 0 each term is scaled by `(1 - p_t)^gamma` (Lin et al. 2017, focal loss, eq. 4).
@@ -15,8 +15,7 @@ def cross_entropy(logits, labels, positive_weight, negative_weight, gamma: float
     Arguments:
       logits: float `[batch, classes]`.
       labels: int `[batch, classes]` in {1, 0, -1 unknown}.
-      positive_weight: `[classes]`.
-      negative_weight: `[classes]`.
+      positive_weight, negative_weight: `[classes]`.
       gamma: focusing exponent.
 
     Returns:

@@ -1,10 +1,10 @@
-"""Relabelling by out-of-fold scores: folds, thresholds, OR with the labels, and what changed.
+"""Relabels training images by out-of-fold scores.
 
-CheXNeXt (Rajpurkar et al. 2018, doi:10.1371/journal.pmed.1002686) trains several
-networks on the recorded labels, averages their scores, thresholds each finding where F1 is
-greatest, and takes an image for positive if it was recorded so or is predicted so. There the
-networks score images they were trained on. Here each image is scored only by networks that never
-saw its patient, and no label of the validation and test splits is changed.
+CheXNeXt (Rajpurkar et al. 2018, doi:10.1371/journal.pmed.1002686) trains several networks on the
+recorded labels, averages their scores, thresholds each finding where F1 is greatest, and takes an
+image as positive if it is recorded or predicted positive. There the networks score images they
+were trained on. Here only networks that never saw the patient score an image, and labels of the
+validation and test splits never change.
 """
 
 import csv
@@ -23,17 +23,17 @@ from jaxcxr.errors import UserError, some
 from jaxcxr.statistics import ranking
 
 # Columns of the adjudicated labels of Majkowska et al. 2020 (doi:10.1148/radiol.2019191293) that
-# stand for several of our findings: such a column agrees with an image of which any is positive.
-# Airspace opacity has the findings below it in CheXpert's hierarchy (Irvin et al. 2019,
-# arXiv:1901.07031, figure 1), and Infiltration, the older word for it. Fracture is none of ours.
+# cover several of our findings: positive if any of these is positive. Airspace opacity covers the
+# findings below it in CheXpert's hierarchy (Irvin et al. 2019, arXiv:1901.07031, figure 1) and
+# Infiltration, the older word for it. Fracture is not one of our findings.
 ADJUDICATED = {
     "Airspace opacity": ("Infiltration", "Pneumonia", "Edema", "Consolidation", "Atelectasis"),
     "Nodule or mass": ("Nodule", "Mass"),
 }
 
 
-def folds(patients: Sequence[str], count: int, seed: int) -> np.ndarray:
-    """Fold of each image: a fixed function of its patient's id and the seed.
+def folds(patients: Sequence[str] | np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Assigns each image a fold, a fixed function of its patient's id and the seed.
 
     Arguments:
       patients: `[n]` ids.
@@ -49,7 +49,7 @@ def folds(patients: Sequence[str], count: int, seed: int) -> np.ndarray:
 
 
 def left_out(member: int, count: int, held_out: int) -> tuple[int, ...]:
-    """Folds that a member is not trained on: `held_out` of them from its own number on, cyclic.
+    """Lists the folds that a member is not trained on: `held_out`, cyclic from its own number.
 
     Every fold is left out by exactly `held_out` of the `count` members.
     """
@@ -57,11 +57,11 @@ def left_out(member: int, count: int, held_out: int) -> tuple[int, ...]:
 
 
 def average(scores: Sequence[np.ndarray], rows: Sequence[np.ndarray], count: int) -> np.ndarray:
-    """Mean score of each image over the members that scored it.
+    """Averages the scores of each image over the members that scored it.
 
     Arguments:
-      scores: of each member, `[its images, classes]`.
-      rows: of each member, the positions of its images among all.
+      scores: for each member, `[its images, classes]`.
+      rows: for each member, the positions of its images among all.
       count: number of all images.
 
     Returns:
@@ -81,13 +81,13 @@ def average(scores: Sequence[np.ndarray], rows: Sequence[np.ndarray], count: int
 
 
 def kappa(left: np.ndarray, right: np.ndarray) -> float:
-    """Cohen's kappa (1960) of two labels of the same images, over those that both know.
+    """Computes Cohen's kappa (1960) of two label columns, where both are known.
 
     Arguments:
       left, right: integers `[n]` in {1, 0, -1 unknown}.
 
     Returns:
-      At most 1; NaN where chance alone would make them agree wholly, or nothing is known.
+      At most 1; NaN if chance alone would give full agreement, or nothing is known.
     """
     known = (left != UNKNOWN) & (right != UNKNOWN)
     if not known.any():
@@ -99,13 +99,13 @@ def kappa(left: np.ndarray, right: np.ndarray) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class ClassChanges:
-    """What relabelling did to one class.
+    """Counts what relabelling changed in one class.
 
     Attributes:
-      positives, negatives, unknown: labels as recorded.
-      relabelled: positives now; added: those that were negative.
-      threshold, f1: where F1 of the averaged scores against the recorded labels is greatest, and
-        F1 there; NaN for a class with one label value, whose labels stay as they are.
+      positives, negatives, unknown: numbers of recorded labels.
+      relabelled, added: positives now, and how many of them were negative.
+      threshold, f1: threshold with the greatest F1 against the recorded labels, and this F1; NaN
+        for a class with one label value, whose labels stay.
       unchanged: share of the known labels that stayed.
       kappa: Cohen's, of recorded and new labels; NaN where undefined.
     """
@@ -125,11 +125,11 @@ class ClassChanges:
 def relabel(
     labels: np.ndarray, scores: np.ndarray, classes: Sequence[str]
 ) -> tuple[np.ndarray, tuple[ClassChanges, ...]]:
-    """New labels: positive where recorded positive, or recorded negative and predicted positive.
+    """Turns negative labels positive where the score reaches the threshold of the class.
 
-    No positive is taken away, and an unknown label stays unknown: the networks were not taught
-    from it, and nobody has said that it is negative. One threshold for each class is chosen on all
-    these scores together, against the recorded labels.
+    Positives stay, and unknown labels stay unknown: the networks did not learn from them, and
+    nobody called them negative. The threshold of a class maximises F1 against the recorded labels
+    over all scores.
 
     Arguments:
       labels: int8 `[n, classes]` in {1, 0, -1 unknown}.
@@ -137,7 +137,7 @@ def relabel(
       classes: names.
 
     Returns:
-      (int8 `[n, classes]`, a row for each class).
+      New labels int8 `[n, classes]`, and the changes of each class.
     """
     new = labels.copy()
     rows = []
@@ -159,13 +159,13 @@ def relabel(
 
 @dataclasses.dataclass(frozen=True)
 class Adjudicated:
-    """Labels by experts for some of the training images.
+    """Holds expert labels of some training images.
 
     Attributes:
       rows: positions of these images among the training images.
-      columns: name in the file to the indices of the classes it stands for.
+      columns: name in the file -> indices of the classes it covers.
       labels: int8 `[rows, columns]`.
-      listed: images in the file, also those of other splits.
+      listed: number of images in the file, those of other splits included.
     """
 
     rows: np.ndarray
@@ -177,18 +177,17 @@ class Adjudicated:
 def read_adjudicated(
     path: str | pathlib.Path, training: Sequence[str], classes: Sequence[str]
 ) -> Adjudicated:
-    """Reads a csv of adjudicated labels and finds its images among the training images.
+    """Reads a csv of adjudicated labels and finds its images in the training split.
 
-    The file is as `label_tables.read` says. Columns that are named neither as our classes nor as
-    in `ADJUDICATED`, and images that are not in the training split, are ignored.
+    Ignores columns that are neither a class nor in `ADJUDICATED`, and images of other splits.
 
     Arguments:
-      path: the file.
+      path: the file, in a form that `label_tables.read` knows.
       training: ids of the training images.
       classes: names.
 
     Raises:
-      UserError: the file has no such column or another value, or none of its images is there.
+      UserError: the file has no such column, a value that is not a label, or no training image.
     """
     table = label_tables.read(path)
     numbers = {name: i for i, name in enumerate(classes)}
@@ -217,11 +216,11 @@ def read_adjudicated(
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """How far labels agree with adjudicated ones, over the images where both are known.
+    """Measures the agreement with adjudicated labels, over images where both are known.
 
     Attributes:
-      images, positives: how many, and how many of them are adjudicated positive.
-      sensitivity: share of the adjudicated positives that are labelled so.
+      images, positives: number of images, and of those adjudicated positive.
+      sensitivity: share of the adjudicated positives that are labelled positive.
       ppv: positive predictive value, the share of the labelled positives that are confirmed.
       kappa: Cohen's. All three are NaN where undefined.
     """
@@ -234,14 +233,14 @@ class Agreement:
 
 
 def agreement(labels: np.ndarray, truth: Adjudicated) -> dict[str, Agreement]:
-    """Agreement of labels with each adjudicated column.
+    """Measures how labels agree with each adjudicated column.
 
-    Where a column stands for several classes, an image is positive if any of them is, and unknown
-    if none is and any is unknown.
+    Where a column covers several classes, an image is positive if any of them is, and unknown if
+    none is positive and any is unknown.
 
     Arguments:
       labels: int8 `[training images, classes]`.
-      truth: of `read_adjudicated`.
+      truth: from `read_adjudicated`.
     """
     result = {}
     for j, (name, members) in enumerate(truth.columns.items()):
@@ -265,18 +264,20 @@ def _ratio(part, whole) -> float:
 def write_labels(
     path: pathlib.Path, image_ids: Sequence[str], labels: np.ndarray, classes: Sequence[str]
 ) -> None:
-    """The csv that `data.labels` reads: image_id and a column per class, empty where unknown."""
+    """Writes the csv that `data.labels` reads: image_id and the classes, empty where unknown."""
     lines = ((name, *("" if value == UNKNOWN else int(value) for value in row))
              for name, row in zip(image_ids, labels, strict=True))
     _write_csv(path, ("image_id", *classes), lines)
 
 
 def write_changes(path: pathlib.Path, rows, scores, new, summary: Sequence[ClassChanges]) -> None:
-    """A line for each label that changed: image, patient, class, label, score and threshold.
+    """Writes a csv with a line for each changed label.
 
     Arguments:
       path: the csv.
-      rows: the training split's manifest; scores, new: `[n, classes]`; summary: of `relabel`.
+      rows: manifest of the training split.
+      scores, new: scores and new labels, `[n, classes]`.
+      summary: from `relabel`.
     """
     lines = (
         (rows.image_id[i], rows.patient_id[i], rows.classes[c], int(rows.labels[i, c]),
@@ -295,7 +296,7 @@ def _write_csv(path: pathlib.Path, header, lines) -> None:
 
 
 def as_json(rows: Sequence[Any]) -> list[dict]:
-    """Dataclasses as dicts that JSON can hold: NaN becomes None."""
+    """Converts dataclasses to dicts for JSON; NaN becomes None."""
     return [
         {key: None if isinstance(value, float) and math.isnan(value) else value
          for key, value in dataclasses.asdict(row).items()}
@@ -304,7 +305,7 @@ def as_json(rows: Sequence[Any]) -> list[dict]:
 
 
 def to_text(rows: Sequence[ClassChanges]) -> str:
-    """The table of all classes, and what to be wary of."""
+    """Formats the table of all classes, with warnings below."""
     lines = [("class", "positive", "new", "added", "threshold", "F1", "unchanged", "kappa")]
     lines += [
         (row.name, f"{row.positives:,}", f"{row.relabelled:,}", f"{row.added:,}",
@@ -319,14 +320,16 @@ def to_text(rows: Sequence[ClassChanges]) -> str:
     if flooded:
         text.append(
             "more positives added than were recorded: " + ", ".join(flooded) + ". Where scores "
-            "separate badly, F1 is greatest at a threshold that takes most images for positive."
+            "separate poorly, F1 is greatest at a threshold that calls most images positive."
         )
     return "\n".join(text)
 
 
 def agreement_text(before: Mapping[str, Agreement], after: Mapping[str, Agreement]) -> str:
-    """The table of agreement with adjudicated labels, recorded labels beside new ones."""
-    lines = [("adjudicated", "images", "positive", "sensitivity", "PPV", "kappa")]
+    """Formats the table of agreement with adjudicated labels, recorded -> new."""
+    lines: list[tuple[str, ...]] = [
+        ("adjudicated", "images", "positive", "sensitivity", "PPV", "kappa")
+    ]
     for name, old in before.items():
         new = after[name]
         pairs = ((old.sensitivity, new.sensitivity), (old.ppv, new.ppv), (old.kappa, new.kappa))
@@ -340,7 +343,7 @@ def _number(value: float) -> str:
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Cells in columns, the first flush left; a rule below the header."""
+    """Aligns cells in columns, the first to the left, with a rule below the header."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [
         "  ".join(cell.rjust(width) if i else cell.ljust(width)

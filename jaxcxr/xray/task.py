@@ -1,8 +1,9 @@
-"""Chest X-ray: multi-label detection of findings with unknown labels masked everywhere."""
+"""Defines the chest X-ray task: multi-label detection of findings, unknown labels masked."""
 
 import functools
 import pathlib
 from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -22,23 +23,24 @@ from jaxcxr.xray.evaluation import class_metrics
 from jaxcxr.xray.images import manifest, radiographs
 from jaxcxr.xray.report import run_results, xray_figures, xray_page
 
-# One grey channel stands for three identical ones, so one mean and one deviation serve: the
-# averages over the channels of ImageNet's.
+# The grey channel replaces three identical ones, so mean and deviation are the averages over
+# ImageNet's channels.
 GRAY_MEAN, GRAY_STD = 0.449, 0.226
 
-# Images over which attention is drawn, at most.
-_LOOKED_AT = 4
+_MOST_MAPS = 4  # images over which attention is drawn
+
+Source: TypeAlias = radiographs.Radiographs | radiographs.BlankRadiograph
 
 
 class XrayTask:
-    """The chest X-ray task, see `jaxcxr.task.Task`.
+    """Detects findings in chest X-rays; implements `jaxcxr.task.Task`.
 
     Arguments:
       config: the resolved config.
       open_split: split name -> its radiographs (random access, with a `manifest`).
     """
 
-    def __init__(self, config, open_split: Callable[[str], radiographs.Radiographs]):
+    def __init__(self, config, open_split: Callable[[str], Source]):
         self._config = config
         self.source = functools.cache(open_split)
         train = self.source("train").manifest
@@ -52,79 +54,81 @@ class XrayTask:
 
     @classmethod
     def open(cls, config) -> "XrayTask":
-        """The task over the prepared data of its config."""
+        """Opens the task over the prepared data of its config."""
         directory = preparation.find_or_generate(config)
         return cls(config, functools.partial(_open_split, directory, config.data))
 
     @classmethod
     def without_data(cls, config) -> "XrayTask":
-        """The task over one blank radiograph.
+        """Opens the task over one blank radiograph.
 
         Raises:
-          UserError: a source that only its files tell the findings of.
+          UserError: only the files of the source define its findings.
         """
         source = config.data.source
         classes = getattr(registry.builder_class(source), "classes", ())
         if not classes:
-            raise UserError(f"the findings of {source!r} stand in its files; plan another source.")
+            raise UserError(
+                f"only the files of {source!r} define its findings; choose another source."
+            )
         blank = radiographs.BlankRadiograph(config.data.image_size, tuple(classes))
         return cls(config, lambda split: blank)
 
     def sampling(self) -> np.ndarray | None:
-        """Probability of each training image, by `data.sampling`."""
+        """Computes the probability of each training image, by `data.sampling`."""
         rows = self.source("train").manifest
         return balance.sampling(rows.labels, rows.source, self._config.data.sampling)
 
     def model_options(self) -> dict:
-        """One output per class."""
+        """Gives the model one output per class."""
         return {"classes": len(self.classes)}
 
     def inputs(self, batch, train=False):
-        """Images float32 `[batch, size, size, 1]`, normalised."""
+        """Normalises images to float32 `[batch, size, size, 1]`."""
         del train
         return (_unit(batch["image"]) - GRAY_MEAN) / GRAY_STD, {}
 
     def augment(self, key, batch):
-        """Random geometry and contrast, by the position of each example in the stream."""
+        """Augments images, seeded by the position of each example in the stream."""
         image = augment.augment_xray(
             key, _unit(batch["image"]), self._config.augment, batch["position"]
         )
         return {**batch, "image": image}
 
     def divisors(self, batch):
-        """Known labels in the batch."""
+        """Counts the known labels of the batch."""
         return {"cross_entropy": jnp.sum(self._known(batch).astype(jnp.float32))}
 
     def loss_sums(self, outputs, batch):
-        """Cross-entropy summed over known labels."""
+        """Sums the cross-entropy over known labels."""
         loss = losses.cross_entropy(
             outputs, batch["labels"], self._positive, self._negative, self._gamma
         )
         return {"cross_entropy": jnp.sum(jnp.where(self._known(batch), loss, 0.0))}
 
     def predict(self, outputs, batch):
-        """Scores in (0, 1), `[batch, classes]`."""
+        """Computes scores in (0, 1), `[batch, classes]`."""
         return {"scores": jax.nn.sigmoid(outputs.astype(jnp.float32))}
 
     def evaluate(self, split: str, predictions) -> Evaluation:
-        """Per-class and macro AUROC and average precision."""
+        """Computes per-class and macro AUROC and average precision."""
         labels = self.source(split).manifest.labels
         table = class_metrics.evaluate(labels, predictions["scores"], self.classes)
         return Evaluation(table.scalars(), table.to_text())
 
     def ids(self, split: str, index) -> list[str]:
-        """Image ids."""
+        """Returns image ids."""
         return [str(name) for name in self.source(split).manifest.image_id[np.asarray(index)]]
 
     def calibrate(self, predictions, step: int, workdir: pathlib.Path) -> None:
-        """`calibration.json` and `predictions/validation.csv`, from those of validation."""
+        """Writes `calibration.json` and `predictions/validation.csv`."""
         run_results.write_calibration(
             self.source("validation").manifest, predictions["scores"], self._config.calibration,
             {"step": step, "source": self._config.data.source}, workdir,
         )
 
     def write(self, split: str, predictions, workdir: pathlib.Path) -> str:
-        """`predictions/<split>.csv`, ROC curves, sample radiographs, metrics with intervals."""
+        """Writes `predictions/<split>.csv`, ROC curves, samples and metrics with intervals."""
         rows, scores = self.source(split).manifest, predictions["scores"]
         folder = workdir / "report"
         figure = xray_figures.roc_figure(rows.labels, scores, self.classes)
@@ -140,12 +144,12 @@ class XrayTask:
         return table
 
     def _examples(self, split: str) -> np.ndarray:
-        """Images that show as many findings as possible."""
-        count = min(_LOOKED_AT, self._config.report.samples)
+        """Chooses images that show as many findings as possible."""
+        count = min(_MOST_MAPS, self._config.report.samples)
         return _spread(self.source(split).manifest.labels, count)
 
     def _attention_figure(self, split: str, where, index, stacks):
-        """Last block and rollout, over radiographs; None where the last block has no weights."""
+        """Draws last block and rollout over radiographs; None if the last block has no weights."""
         grids = [stack for stack in stacks if isinstance(where[stack], Grid)]
         if len(grids) != 1:
             return None
@@ -168,13 +172,13 @@ class XrayTask:
         )
 
     def _findings(self, labels: np.ndarray) -> str:
-        """Positive labels as a title of two lines."""
+        """Formats positive labels as a title of two lines."""
         names = [self.classes[i].replace("_", " ") for i in np.flatnonzero(labels == POSITIVE)]
         more = f" +{len(names) - 2}" if len(names) > 2 else ""
         return "\n".join(names[:2]) + more if names else "no finding"
 
     def draw(self, split: str, model, variables, workdir: pathlib.Path) -> list[str]:
-        """Training curves, and what attention does."""
+        """Draws training curves and attention maps."""
         training_curves.write(workdir)
         if variables is None:
             return ["no figures of attention: they are drawn by runs of a single process"]
@@ -186,20 +190,20 @@ class XrayTask:
         return lambda index: self.inputs(self.source(split).read(index))
 
     def page(self, split: str, model, variables, workdir: pathlib.Path) -> pathlib.Path:
-        """The report page."""
+        """Writes the report page."""
         title = f"{self._config.data.source}, {self._config.model.name}"
         html = xray_page.build(self, model, variables, split, workdir, title)
         return run_sections.write(html, workdir)
 
     @staticmethod
     def stress_test():
-        """The module that runs the task's stress test, see `jaxcxr.task.StressTest`."""
+        """Returns the module that runs the stress test, see `jaxcxr.task.StressTest`."""
         from jaxcxr.xray.evaluation import stress_xrays  # lazily: training does not need it
 
         return stress_xrays
 
     def describe(self) -> dict[str, str]:
-        """Images and patients of each split, and a table of the training split's classes."""
+        """Lists images and patients of each split, and the training labels of each class."""
         lines, settings = {}, self._config.data
         splits = ("train", LEFT_OUT) if settings.folds else ("train",)
         for split in (*splits, "validation", "test"):
@@ -215,7 +219,7 @@ class XrayTask:
         return lines
 
     def _weight_table(self) -> str:
-        """Labels and loss weights of each class; fits the screen's table at 80 columns."""
+        """Formats labels and loss weights of each class, for a screen of 80 columns."""
         labels = self.source("train").manifest.labels
         counts = ((labels == value).sum(0) for value in (POSITIVE, NEGATIVE, UNKNOWN))
         weights = ([f"{w:.4f}" for w in side] for side in (self._positive, self._negative))
@@ -233,14 +237,14 @@ class XrayTask:
 
 
 def _unit(image):
-    """uint8 to float32 in [0, 1]; floats pass."""
+    """Scales uint8 to float32 in [0, 1]; floats pass."""
     if image.dtype == jnp.uint8:
         return image.astype(jnp.float32) / 255.0
     return image
 
 
 def _spread(labels: np.ndarray, count: int) -> np.ndarray:
-    """Indices of examples that show as many findings as possible: the first of each class."""
+    """Chooses examples that show as many findings as possible: the first of each class."""
     positive = labels == POSITIVE
     firsts = [int(np.argmax(column)) for column in positive.T if column.any()]
     healthy = np.flatnonzero(~positive.any(1))[:1]
@@ -249,7 +253,7 @@ def _spread(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def _open_split(directory: pathlib.Path, settings, split: str) -> radiographs.Radiographs:
-    """A split; `data.labels` and `data.folds` concern "train" and `LEFT_OUT` alone."""
+    """Opens a split; `data.labels` and `data.folds` only affect "train" and `LEFT_OUT`."""
     if split not in ("train", LEFT_OUT):
         return radiographs.Radiographs(directory, split, settings.image_size)
     labels = radiographs.read_labels(settings.labels, directory) if settings.labels else None
