@@ -3,7 +3,6 @@
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -29,9 +28,6 @@ GRAY_MEAN, GRAY_STD = 0.449, 0.226
 
 _MOST_MAPS = 4  # images over which attention is drawn
 
-Source: TypeAlias = radiographs.Radiographs | radiographs.BlankRadiograph
-
-
 class XrayTask:
     """Detects findings in chest X-rays; implements `jaxcxr.task.Task`.
 
@@ -40,7 +36,7 @@ class XrayTask:
       open_split: split name -> its radiographs (random access, with a `manifest`).
     """
 
-    def __init__(self, config, open_split: Callable[[str], Source]):
+    def __init__(self, config, open_split: Callable[[str], radiographs.Radiographs]):
         self._config = config
         self.source = functools.cache(open_split)
         train = self.source("train").manifest

@@ -54,7 +54,7 @@ def bench_encoding(folder: str | None, size: int) -> None:
             for function, items in (
                 (lambda picture: image_files.encode(picture, name), pictures),  # noqa: B023
                 (image_files.decode, encoded),
-                (lambda data: image_files.decode_resized(data, 224), encoded),
+                (lambda data: image_files.resize(image_files.decode(data), 224), encoded),
             )
         ]
         size_kb = statistics.mean(map(len, encoded)) / 1e3

@@ -3,7 +3,6 @@
 import dataclasses
 
 import cv2
-import jax
 import numpy as np
 
 from jaxcxr.data.labels import NEGATIVE, POSITIVE

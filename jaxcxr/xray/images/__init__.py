@@ -1,1 +1,1 @@
-"""Radiographs as files, records and arrays."""
+"""Reads radiographs from files and prepared records."""

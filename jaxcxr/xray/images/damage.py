@@ -1,4 +1,4 @@
-"""Radiographs made worse, or with only a part of them left, to see what a model depends on.
+"""Corrupts radiographs or removes parts of them, to see what a model depends on.
 
 All functions take and return uint8 images `[H, W]`.
 """
@@ -9,17 +9,18 @@ import cv2
 import numpy as np
 
 from jaxcxr.errors import UserError
+from jaxcxr.xray.images import image_files
 
-# Centre and half axes (x, y), as shares of the sides, of ellipses where the lungs of a centred
-# frontal radiograph lie. No outline of the patient's own lungs is known, so what they hide is
-# more than the lungs in some images and less in others.
+# Centre and half axes (x, y), as shares of the sides, of ellipses over the lungs of a centred
+# frontal radiograph. The patient's own outline is unknown, so they hide more than the lungs in
+# some images and less in others.
 LUNGS = ((0.31, 0.46, 0.17, 0.34), (0.69, 0.46, 0.17, 0.34))
-BORDER = 0.125  # share of the side that the border takes, at each edge
+BORDER = 0.125  # width of the border at each edge, as a share of the side
 LOW_PASS = 1 / 16  # standard deviation of the low pass, as a share of the side
 
 
 def lungs(height: int, width: int) -> np.ndarray:
-    """Where lungs usually are: bool `[height, width]`."""
+    """Marks where lungs usually are: bool `[height, width]`."""
     y, x = np.mgrid[:height, :width]
     y, x = (y + 0.5) / height, (x + 0.5) / width
     return np.any(
@@ -28,7 +29,7 @@ def lungs(height: int, width: int) -> np.ndarray:
 
 
 def border(height: int, width: int) -> np.ndarray:
-    """The edge of the image: bool `[height, width]`."""
+    """Marks the edge of the image: bool `[height, width]`."""
     mask = np.ones((height, width), bool)
     rows, columns = round(height * BORDER), round(width * BORDER)
     mask[rows : height - rows, columns : width - columns] = False
@@ -36,56 +37,56 @@ def border(height: int, width: int) -> np.ndarray:
 
 
 def without_lungs(image: np.ndarray) -> np.ndarray:
-    """The lungs blacked out (Maguolo and Nanni 2021, arXiv:2004.12823, with a square)."""
+    """Blacks out the lungs (Maguolo and Nanni 2021, arXiv:2004.12823, there with a square)."""
     return np.where(lungs(*image.shape), 0, image).astype(np.uint8)
 
 
 def border_only(image: np.ndarray) -> np.ndarray:
-    """All but the border black: what is left are markers, collimation and shoulders."""
+    """Blacks out all but the border, which leaves markers, collimation and shoulders."""
     return np.where(border(*image.shape), image, 0).astype(np.uint8)
 
 
 def center_only(image: np.ndarray) -> np.ndarray:
-    """The border black."""
+    """Blacks out the border."""
     return np.where(border(*image.shape), 0, image).astype(np.uint8)
 
 
 def low_pass(image: np.ndarray) -> np.ndarray:
-    """Brightness and outline alone: nothing finer than about an eighth of the side."""
+    """Keeps brightness and outline alone: nothing finer than about an eighth of the side."""
     return blur(image, max(image.shape) * LOW_PASS)
 
 
 def noise(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    """Normal noise of a standard deviation of `level` gray values."""
+    """Adds normal noise with a standard deviation of `level` gray values."""
     return _clipped(image + rng.normal(0, level, image.shape))
 
 
 def blur(image: np.ndarray, level: float) -> np.ndarray:
-    """Gaussian of a standard deviation of `level` pixels."""
+    """Blurs with a Gaussian of a standard deviation of `level` pixels."""
     return cv2.GaussianBlur(image, (0, 0), level) if level else image
 
 
 def contrast(image: np.ndarray, level: float) -> np.ndarray:
-    """Differences from the mean multiplied by `level`."""
+    """Multiplies differences from the mean by `level`."""
     mean = image.mean()
     return _clipped(mean + level * (image - mean))
 
 
 def jpeg(image: np.ndarray, level: float) -> np.ndarray:
-    """Compressed as JPEG of quality `level`, 1 to 100."""
+    """Compresses as JPEG of quality `level`, 1 to 100."""
     _, content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(level)])
-    return cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)
+    return image_files.decode(content.tobytes())
 
 
 def rotation(image: np.ndarray, level: float) -> np.ndarray:
-    """Turned by `level` degrees counterclockwise about the centre; corners become black."""
+    """Turns by `level` degrees counterclockwise about the centre; corners become black."""
     height, width = image.shape
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), level, 1.0)
     return cv2.warpAffine(image, turn, (width, height), flags=cv2.INTER_LINEAR)
 
 
 def inversion(image: np.ndarray, level: float) -> np.ndarray:
-    """Mixed with its negative: 1 is the negative, 0 the image."""
+    """Mixes an image with its negative: 1 is the negative, 0 the image."""
     return _clipped(image + level * (255.0 - 2.0 * image))
 
 
@@ -107,13 +108,13 @@ CORRUPTIONS: dict[str, tuple[Callable, tuple[float, ...]]] = {
 def corrupted(
     image: np.ndarray, kind: str, level: float, seed: tuple[int, ...] = (0,)
 ) -> np.ndarray:
-    """An image with a corruption.
+    """Corrupts an image.
 
     Arguments:
       image: uint8 `[H, W]`.
       kind: of `CORRUPTIONS`.
-      level: how much, in the unit of the kind.
-      seed: of what is drawn.
+      level: strength, in the unit of the kind.
+      seed: of the noise.
 
     Raises:
       UserError: no such kind.

@@ -1,8 +1,8 @@
-"""Radiographs as DICOM files: pixels as a radiologist sees them, and what the header says.
+"""Reads DICOM radiographs: the header, and the pixels as a viewer shows them.
 
-pydicom reads, decompresses and holds the standard's tables; this module puts its steps in order.
-RLE and uncompressed files need nothing else, 8-bit JPEG and gray JPEG 2000 need Pillow (which comes
-with Matplotlib), JPEG Lossless, JPEG-LS and 12-bit JPEG the extra `jaxcxr[dicom]`.
+pydicom parses and decompresses; this module puts its steps in order. RLE and uncompressed files
+need nothing else, 8-bit JPEG and gray JPEG 2000 need Pillow (which comes with Matplotlib), JPEG
+Lossless, JPEG-LS and 12-bit JPEG the extra `jaxcxr[dicom]`.
 
 References are to the DICOM standard, part 3 (PS3.3), unless another part is named.
 """
@@ -45,13 +45,14 @@ _LOGGERS = ("pydicom", "pylibjpeg", "libjpeg", "openjpeg")
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """The header of a radiograph; two compare without the photometric interpretation.
+    """Holds the header of a radiograph; comparison ignores the photometric interpretation.
 
     Attributes:
-      patient_id: "" where absent, as all texts here.
-      sex: "M", "F" or "". age: whole years, -1 unknown.
+      patient_id: "" if absent, as all texts here.
+      sex: "M", "F" or "".
+      age: whole years, -1 unknown.
       view: "PA", "AP", "L" (either lateral) or "".
-      modality: "CR", "DX" ... body_part: as written, e.g. "CHEST".
+      modality, body_part: as written, such as "DX" and "CHEST".
       study_id, series_id, image_id: the instance UIDs of study, series and image (SOP).
       photometric: Photometric Interpretation as written.
     """
@@ -80,22 +81,19 @@ def read(path: str | os.PathLike | BinaryIO) -> Dicom:
     """Reads a radiograph with its header.
 
     Stored values pass the Modality LUT or the rescaling (C.11.1), then the VOI LUT or else the
-    first window (C.11.2); where there is neither, or the window is one that the standard forbids
-    (a width under 1), the range of the values, padding left out, fills the range of gray. Then
-    MONOCHROME1 is inverted (C.7.6.3.1.2). Presentation LUT Shape is not looked at: in a radiograph
-    it repeats what the photometric interpretation says (C.8.11.3.1.2). Colour becomes luma.
+    first window (C.11.2). Without these, or with a window that the standard forbids (a width under
+    1), the range of the values without padding fills the range of gray. MONOCHROME1 is then
+    inverted (C.7.6.3.1.2). Presentation LUT Shape is ignored: in a radiograph it repeats the
+    photometric interpretation (C.8.11.3.1.2). Color becomes luma.
 
     Arguments:
-      path: a DICOM file of one frame, or such a file opened, with or without preamble and file
-        meta information. Without a transfer syntax the encoding of the header counts.
-
-    Returns:
-      Header, and pixels uint8 `[height, width]`.
+      path: path or binary file of a DICOM file of one frame, with or without preamble and file
+        meta information. Without a transfer syntax, the encoding of the header counts.
 
     Raises:
-      BadRecord: the file is absent, truncated or no DICOM; it lacks a tag without which the pixels
-        mean nothing (Photometric Interpretation is one: a guess might invert the image); it has
-        several frames; its compression needs a decoder that is not installed.
+      BadRecord: the file is absent, truncated or not DICOM; lacks a tag that the pixels need (such
+        as Photometric Interpretation: a guess might invert the image); has several frames; or
+        needs a decoder that is not installed.
     """
     with _naming(path):
         dataset = _dataset(path)
@@ -105,12 +103,9 @@ def read(path: str | os.PathLike | BinaryIO) -> Dicom:
 def read_header(path: str | os.PathLike) -> Header:
     """Reads the header alone, in a time that does not grow with the image.
 
-    Arguments:
-      path: as for `read`.
-
     Raises:
-      BadRecord: the file is absent, no DICOM, or ends before the size of the image, so that the
-        header may not be whole.
+      BadRecord: the file is absent, not DICOM, or ends before the size of the image, so that the
+        header may be incomplete.
     """
     with _naming(path):
         dataset = _dataset(path, stop_before_pixels=True, specific_tags=list(_DESCRIBING))
@@ -119,7 +114,7 @@ def read_header(path: str | os.PathLike) -> Header:
 
 @contextlib.contextmanager
 def _naming(path: str | os.PathLike | BinaryIO):
-    """Turns whatever goes wrong into a BadRecord that names the file, and warnings into silence."""
+    """Turns all errors into a BadRecord that names the file, and silences warnings."""
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"), _quiet():
             for module in ("pydicom", "pylibjpeg", "PIL", re.escape(__name__)):
@@ -128,7 +123,7 @@ def _naming(path: str | os.PathLike | BinaryIO):
     except BadRecord as error:
         raise BadRecord(f"{path}: {error}") from error.__cause__
     except Exception as error:
-        # Parsers of nested binary formats meet broken bytes with any exception there is.
+        # Parsers of nested binary formats can raise any exception on broken bytes.
         system = error.strerror if isinstance(error, OSError) else None
         reason = system or f"broken DICOM file ({_brief(error)})"
         raise BadRecord(f"{path}: {reason}") from error
@@ -136,7 +131,7 @@ def _naming(path: str | os.PathLike | BinaryIO):
 
 @contextlib.contextmanager
 def _quiet():
-    """Silences the loggers of what reads: what they log, they raise or warn of too."""
+    """Silences the loggers of the readers, which also raise or warn of what they log."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -157,7 +152,7 @@ def _dataset(path, **options) -> pydicom.Dataset:
     if "Rows" not in dataset or "Columns" not in dataset:
         raise BadRecord(
             "no image: Rows (0028,0010) or Columns (0028,0011) is missing; the file is truncated, "
-            "another kind of DICOM or none"
+            "another kind of DICOM or not DICOM"
         )
     return dataset
 
@@ -186,7 +181,7 @@ def _text(dataset: pydicom.Dataset, keyword: str) -> str:
 
 
 def _age(dataset: pydicom.Dataset) -> int:
-    """Years from `057Y`, `006M`, `003W`, `010D`, `58` (RSNA), or from birth to study; -1 else."""
+    """Reads the age in years, from `057Y`, `006M`, `58` (RSNA) or birth and study date, or -1."""
     match = _AGE.fullmatch(_text(dataset, "PatientAge"))
     if match:
         years = int(match[1]) // _UNITS_PER_YEAR[match[2].upper()]
@@ -223,7 +218,7 @@ def _gray8(dataset: pydicom.Dataset) -> np.ndarray:
 
 
 def _decoded(dataset: pydicom.Dataset) -> np.ndarray:
-    """Stored values `[height, width]` or, of colours, `[height, width, 3]`."""
+    """Decodes the stored values, `[height, width]` or, of color, `[height, width, 3]`."""
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames != 1:
         raise BadRecord(f"{frames} frames (0028,0008); a radiograph has one")
@@ -236,7 +231,7 @@ def _decoded(dataset: pydicom.Dataset) -> np.ndarray:
         raise BadRecord(f"transfer syntax {syntax.name} is not supported") from error
     if not decoder.is_available:
         raise BadRecord(f"{syntax.name} needs a decoder: {_DECODERS}")
-    # Decoders of lossy JPEG may differ by one; so the same pixels come with and without the extra.
+    # Decoders of lossy JPEG may differ by one; this one gives the same pixels without the extra.
     plugin = "pillow" if syntax == pydicom.uid.JPEGBaseline8Bit else ""
     try:
         return decoding.pixel_array(dataset, decoding_plugin=plugin)
@@ -256,7 +251,7 @@ def _uncompressed(implicit: bool, little_endian: bool) -> pydicom.uid.UID:
 
 
 def _padding(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
-    """Where the image has been filled up to a rectangle (C.7.5.1.1.2), bool as `stored`."""
+    """Marks pixels that pad the image to a rectangle (C.7.5.1.1.2)."""
     kind = next(kind for kind in ("", "Float", "DoubleFloat") if f"{kind}PixelData" in dataset)
     first = _number(dataset, f"{kind}PixelPaddingValue", math.nan)
     last = _number(dataset, f"{kind}PixelPaddingRangeLimit", first)
@@ -274,7 +269,7 @@ def _modality_values(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray
 def _values_of_interest(
     values: np.ndarray, shown: np.ndarray, dataset: pydicom.Dataset
 ) -> tuple[np.ndarray, float, float]:
-    """Values, and those of them that become black and white."""
+    """Returns values, and which of them become black and white."""
     table = (dataset.get("VOILUTSequence") or [None])[0]
     if table is not None and "LUTDescriptor" in table and "LUTData" in table:
         return _voi_lut(values, table, dataset)
@@ -288,15 +283,15 @@ def _values_of_interest(
 
 def _voi_lut(values, table, dataset) -> tuple[np.ndarray, float, float]:
     entries, start, bits = table.LUTDescriptor
-    # With 8 bits pydicom 3.0 holds the index in 8 bits too, which wraps in a table of more than
-    # 256 entries; 16 change nothing else.
+    # For 8 bits, pydicom 3.0 also indexes with 8 bits, which wraps in a table of over 256 entries;
+    # 16 bits change nothing else.
     table.LUTDescriptor = [entries, start, 16 if bits == 8 else bits]
     whole = np.round(np.nan_to_num(values)).astype(np.int64)
     return processing.apply_voi(whole, dataset).astype(np.float64), 0.0, float(2**bits - 1)
 
 
 def _window(dataset: pydicom.Dataset) -> pydicom.Dataset | None:
-    """The first window, in the form that makes pydicom return values from 0 to 255."""
+    """Returns the first window, in the form that makes pydicom return values from 0 to 255."""
     center, width = (_number(dataset, key, math.nan) for key in ("WindowCenter", "WindowWidth"))
     function = _text(dataset, "VOILUTFunction").upper() or "LINEAR"
     narrowest = 1.0 if function == "LINEAR" else np.finfo(float).tiny
@@ -312,7 +307,7 @@ def _window(dataset: pydicom.Dataset) -> pydicom.Dataset | None:
 
 
 def _number(dataset: pydicom.Dataset, keyword: str, absent: float) -> float:
-    """The first value of a tag."""
+    """Returns the first value of a tag."""
     value = dataset.get(keyword)
     if isinstance(value, pydicom.multival.MultiValue):
         value = value[0] if value else None

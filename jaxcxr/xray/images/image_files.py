@@ -1,7 +1,4 @@
-"""Radiographs as files and bytes: reading, resizing, equalising, encoding, decoding.
-
-Everything is uint8 grayscale `[height, width]`; OpenCV does the work.
-"""
+"""Reads, resizes, equalises, encodes and decodes radiographs as uint8 `[height, width]`."""
 
 import contextlib
 import io
@@ -20,25 +17,23 @@ ENCODINGS = ("png", "zstd", "raw", "jpeg")
 _NPY_MAGIC = b"\x93NUMPY"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _JPEG_QUALITY = 95
-_CLAHE = {"clipLimit": 2.0, "tileGridSize": (8, 8)}
 
 
 def read(path: str | os.PathLike) -> np.ndarray:
     """Reads a radiograph of any common format as grayscale.
 
     Arguments:
-      path: PNG, JPEG, TIFF, BMP, WebP ... of 8 or 16 bits, gray, palette, colour, with or without
-        transparency; or DICOM, whose pixels `data.dicom` brings to 8 bits as a viewer would. The
-        content counts, not the ending of the name; only a DICOM without preamble is known by its
-        ending, .dcm or .dicom.
+      path: PNG, JPEG, TIFF, BMP, WebP ... of 8 or 16 bits, gray, palette or color, with or without
+        transparency; or DICOM, shown as a viewer would. The content tells the format; only a DICOM
+        without preamble needs the ending .dcm or .dicom.
 
     Returns:
-      uint8 `[height, width]`. 16-bit values are scaled by the number of bits in use (the smallest
-      that holds the brightest pixel), so that 12-bit images are not nearly black. Transparency
-      and EXIF orientation are ignored.
+      uint8 `[height, width]`. 16-bit values are scaled by the bits in use (the fewest that hold the
+      brightest pixel), so that 12-bit images are not nearly black. Transparency and EXIF
+      orientation are ignored.
 
     Raises:
-      BadRecord: the file is absent, empty, truncated or no image.
+      BadRecord: the file is absent, empty, truncated or not an image.
     """
     try:
         content = pathlib.Path(path).read_bytes()
@@ -55,15 +50,15 @@ def read(path: str | os.PathLike) -> np.ndarray:
 
 
 def is_dicom(path: str | os.PathLike, content: bytes) -> bool:
-    """Whether a file is DICOM, by its first 132 bytes, or without preamble by its ending."""
+    """Tells whether a file is DICOM by its preamble or, without one, by its ending."""
     return content[128:132] == b"DICM" or os.fspath(path).lower().endswith((".dcm", ".dicom"))
 
 
 def decode_any(content: bytes) -> np.ndarray:
-    """As `read`, of the content of a file that is no DICOM.
+    """Decodes the content of an image file that is not DICOM, as `read` does.
 
     Raises:
-      BadRecord: the content is empty, truncated or no image.
+      BadRecord: the content is empty, truncated or not an image.
     """
     if not content:
         raise BadRecord("the file is empty")
@@ -81,7 +76,7 @@ def decode_any(content: bytes) -> np.ndarray:
 
 @contextlib.contextmanager
 def _quiet():
-    """Silences OpenCV's log, which does not say in which file something is wrong; we do."""
+    """Silences OpenCV's log, which does not name the broken file; our error does."""
     log = cv2.utils.logging
     level = log.getLogLevel()
     log.setLogLevel(log.LOG_LEVEL_SILENT)
@@ -92,7 +87,7 @@ def _quiet():
 
 
 def _is_cut(content: bytes) -> bool:
-    # OpenCV before 5 returns the upper part of a cut file without complaint, the rest black.
+    # OpenCV before 5 silently returns the upper part of a cut file, and the rest black.
     if content.startswith(b"\x89PNG"):
         return b"IEND" not in content[-64:]
     return content.startswith(b"\xff\xd8") and b"\xff\xd9" not in content[-65536:]
@@ -100,7 +95,7 @@ def _is_cut(content: bytes) -> bool:
 
 def _gray8(image: np.ndarray) -> np.ndarray:
     if image.dtype not in (np.uint8, np.uint16):
-        raise BadRecord(f"pixels of type {image.dtype}; 8 or 16 bits without sign are expected")
+        raise BadRecord(f"pixels of type {image.dtype}; expected 8 or 16 bits without sign")
     if image.ndim == 3:
         code = {1: None, 3: cv2.COLOR_BGR2GRAY, 4: cv2.COLOR_BGRA2GRAY}[image.shape[2]]
         image = image[..., 0] if code is None else cv2.cvtColor(image, code)
@@ -113,16 +108,14 @@ def _gray8(image: np.ndarray) -> np.ndarray:
 def resize(image: np.ndarray, size: int) -> np.ndarray:
     """Resizes to a square, averaging over areas when the image gets smaller.
 
-    An image more than twice too large is first halved, which is exact and has a fast path: from
-    1024 to 224 that takes a quarter of the time of one INTER_AREA step, and the result differs by
-    0.3 gray levels in the mean.
+    An image more than twice too large is first halved, which is exact and has a fast path.
 
     Arguments:
-      image: uint8 `[height, width]`.
-      size: side in pixels. An image that is not square is stretched.
+      image: uint8 `[height, width]`; stretched if it is not square.
+      size: side in pixels.
 
     Returns:
-      uint8 `[size, size]`; the same array when it has this size already.
+      uint8 `[size, size]`; the same array if it already has this size.
     """
     height, width = image.shape
     while min(height, width) > 2 * size and height % 2 == 0 and width % 2 == 0:
@@ -136,12 +129,12 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def equalize(image: np.ndarray, method: str) -> np.ndarray:
-    """Spreads the gray values; to be applied after resizing, at the size that is stored.
+    """Spreads the gray values; apply it after resizing, at the stored size.
 
     Arguments:
       image: uint8 `[height, width]`.
-      method: "hist" = global histogram equalisation (the thesis), "clahe" = contrast-limited
-        adaptive (8 x 8 tiles, limit 2; Zuiderveld 1994), "none".
+      method: "hist" (global histogram equalisation, as in the thesis), "clahe" (contrast-limited
+        adaptive, 8 x 8 tiles, limit 2; Zuiderveld 1994) or "none".
 
     Returns:
       uint8 `[height, width]`.
@@ -152,10 +145,10 @@ def equalize(image: np.ndarray, method: str) -> np.ndarray:
     if method == "hist":
         return cv2.equalizeHist(image)
     if method == "clahe":
-        return cv2.createCLAHE(**_CLAHE).apply(image)
+        return cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(image)
     if method == "none":
         return image
-    raise UserError(f"equalize={method!r} is none of {', '.join(EQUALIZE)}")
+    raise UserError(f"equalize={method!r} is not one of {', '.join(EQUALIZE)}")
 
 
 def encode(image: np.ndarray, encoding: str) -> bytes:
@@ -163,12 +156,9 @@ def encode(image: np.ndarray, encoding: str) -> bytes:
 
     Arguments:
       image: uint8 `[height, width]`.
-      encoding: "png" (lossless, opens anywhere), "zstd" (lossless, the size of PNG, decodes about
-        five times as fast: second differences along both axes, as NPY, in one Zstandard frame),
-        "raw" (NumPy's NPY, uncompressed), "jpeg" (lossy, quality 95).
-
-    Returns:
-      The encoded bytes.
+      encoding: "png" (lossless, opens anywhere), "zstd" (lossless, as small as PNG but faster:
+        second differences along both axes, as NPY, in one Zstandard frame), "raw" (NPY,
+        uncompressed) or "jpeg" (lossy, quality 95).
 
     Raises:
       UserError: unknown encoding.
@@ -181,20 +171,17 @@ def encode(image: np.ndarray, encoding: str) -> bytes:
         return cv2.imencode(".png", image)[1].tobytes()
     if encoding == "jpeg":
         return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
-    raise UserError(f"encoding={encoding!r} is none of {', '.join(ENCODINGS)}")
+    raise UserError(f"encoding={encoding!r} is not one of {', '.join(ENCODINGS)}")
 
 
 def decode(content: bytes) -> np.ndarray:
-    """Decodes the bytes of a prepared record.
+    """Decodes the bytes of a prepared record to uint8 `[height, width]`.
 
     Arguments:
-      content: what `encode` returned, or any 8-bit file that OpenCV reads.
-
-    Returns:
-      uint8 `[height, width]`.
+      content: from `encode`, or any 8-bit file that OpenCV reads.
 
     Raises:
-      BadRecord: the bytes are no image.
+      BadRecord: the bytes are not an image.
     """
     try:
         if content.startswith(_NPY_MAGIC):
@@ -205,21 +192,10 @@ def decode(content: bytes) -> np.ndarray:
     except (cv2.error, zstandard.ZstdError, ValueError) as error:
         raise BadRecord(f"a record of {len(content)} bytes is broken: {error}") from error
     if image is None:
-        raise BadRecord(f"a record of {len(content)} bytes is no image; prepare the data set again")
+        raise BadRecord(
+            f"a record of {len(content)} bytes is not an image; prepare the data set again"
+        )
     return image
-
-
-def decode_resized(content: bytes, size: int) -> np.ndarray:
-    """Decodes a prepared record straight to the size of the model.
-
-    Arguments:
-      content: what `encode` returned.
-      size: side in pixels.
-
-    Returns:
-      uint8 `[size, size]`, as `resize(decode(content), size)`.
-    """
-    return resize(decode(content), size)
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -239,7 +215,7 @@ def _from_npy(content: bytes) -> np.ndarray:
 
 
 def _differences(image: np.ndarray) -> np.ndarray:
-    """x[i, j] - x[i-1, j] - x[i, j-1] + x[i-1, j-1] modulo 256, zero outside."""
+    """Computes x[i, j] - x[i-1, j] - x[i, j-1] + x[i-1, j-1] modulo 256, zero outside."""
     padded = np.pad(image, ((1, 0), (1, 0)))
     return np.diff(np.diff(padded, axis=0), axis=1)
 

@@ -1,8 +1,7 @@
-"""What is in a prepared data set, without its images: `manifest.parquet`, one row per record.
+"""Reads and writes `manifest.parquet`: all that a prepared data set holds except its images.
 
-Row i of a split is record i of that split, so that labels, patients and names can be looked up by
-the index which travels through the pipeline. Whoever needs to know what a data set holds reads
-this file; pandas, DuckDB and Polars open it too.
+Row i of a split is record i of that split, so the index that travels through the pipeline finds
+labels, patients and names. pandas, DuckDB and Polars open the file too.
 """
 
 import dataclasses
@@ -27,14 +26,14 @@ _BOX = pa.struct([
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """Rows of a radiograph data set, or of one of its splits.
+    """Holds the rows of a radiograph data set, or of one of its splits.
 
     Attributes:
       split, image_id, patient_id, source, view, sex: `[n]` strings, "" unknown.
-      sha256: `[n]` strings, "" where the pixels were not seen.
+      sha256: `[n]` strings, "" if the pixels were never read.
       age: int32 `[n]` years, -1 unknown.
       original_size: int32 `[n, 2]` (height, width) in pixels, 0 unknown.
-      phash: uint64 `[n]`; means nothing where `sha256` is "".
+      phash: uint64 `[n]`, undefined where `sha256` is "".
       labels: int8 `[n, classes]` in {1, 0, -1 unknown}.
       boxes: for each row float32 `[k, 5]`: class index, x, y, width, height in stored pixels.
       classes: names of the label columns.
@@ -58,7 +57,7 @@ class Manifest:
         return len(self.image_id)
 
     def take(self, rows: np.ndarray) -> "Manifest":
-        """Some of the rows: indices, or a mask `[n]`."""
+        """Selects rows by indices or a mask `[n]`."""
         rows = np.arange(len(self))[rows]
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         taken = {name: value[rows] for name, value in fields.items()
@@ -67,11 +66,11 @@ class Manifest:
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]], classes: tuple[str, ...]) -> Manifest:
-    """A manifest of rows in memory.
+    """Makes a manifest of rows in memory.
 
     Arguments:
-      rows: mappings with any of the attributes of `Manifest` in the singular, `image_id`,
-        `labels` and `split` at least; text as str or bytes.
+      rows: mappings with any attributes of `Manifest`, at least `image_id`, `labels` and `split`;
+        text as str or bytes.
       classes: names of the label columns.
     """
     rows = list(rows)
@@ -94,11 +93,11 @@ def from_rows(rows: Iterable[Mapping[str, Any]], classes: tuple[str, ...]) -> Ma
 
 
 def write(directory: pathlib.Path, splits: Mapping[str, Any], classes: tuple[str, ...]) -> None:
-    """Write the manifest of a prepared radiograph data set, atomically.
+    """Writes the manifest of a prepared radiograph data set, atomically.
 
     Arguments:
       directory: the prepared data set.
-      splits: split name -> random-access source of its records, images not decoded.
+      splits: split name -> its records, images still encoded.
       classes: names of the label columns.
     """
     rows = from_rows(
@@ -112,14 +111,14 @@ def write(directory: pathlib.Path, splits: Mapping[str, Any], classes: tuple[str
 
 
 def read(path: pathlib.Path, split: str | None = None) -> Manifest:
-    """Rows of a prepared data set in the order of its records.
+    """Reads the rows of a prepared data set in the order of its records.
 
     Arguments:
       path: the prepared data set, or the manifest itself.
       split: one of `SPLITS`; None for all rows.
 
     Raises:
-      UserError: there is no manifest, or it is none of ours, or there is no such split.
+      UserError: no manifest, not a manifest of this program, or no such split.
     """
     if split is not None and split not in SPLITS:
         raise UserError(f"there is no split {split!r}; allowed: {', '.join(SPLITS)}.")
@@ -134,7 +133,7 @@ def read(path: pathlib.Path, split: str | None = None) -> Manifest:
 
 
 def to_table(rows: Manifest) -> pa.Table:
-    """The manifest as an Arrow table: unknown is null, a label column is called label_NAME."""
+    """Converts a manifest to an Arrow table: unknown is null, label columns are label_NAME."""
     columns = {name: _nullable(getattr(rows, name), "") for name in _TEXTS}
     seen = rows.sha256 != ""
     columns |= {
@@ -156,7 +155,7 @@ def to_table(rows: Manifest) -> pa.Table:
 
 
 def from_table(table: pa.Table) -> Manifest:
-    """The manifest that `to_table` turned into an Arrow table."""
+    """Converts an Arrow table of `to_table` back to a manifest."""
     names = [name for name in table.column_names if name.startswith(_LABEL)]
     classes = tuple(name.removeprefix(_LABEL) for name in names)
 

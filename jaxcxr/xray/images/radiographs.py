@@ -1,4 +1,4 @@
-"""Random access to the radiographs of a prepared data set, decoded to the model's size."""
+"""Reads radiographs of a prepared data set in any order, decoded to the model's size."""
 
 import dataclasses
 import pathlib
@@ -12,20 +12,20 @@ from jaxcxr.xray.images import image_files, manifest
 
 
 def open_records(directory: pathlib.Path, split: str):
-    """Records of a split with the image still encoded."""
+    """Opens the records of a split with the image still encoded."""
     builder = tfds.builder_from_directory(directory)
     return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
 
 
 class Radiographs:
-    """One split of a prepared radiograph data set, or some of its records.
+    """Reads one split of a prepared radiograph data set, or some of its records.
 
     Arguments:
       directory: the prepared data set.
       split: "train", "validation" or "test".
-      image_size: pixels a side; stored images of another size are resized (area interpolation).
-      rows: which records of the split, indices or a mask; None for all.
-      labels: int8 `[records of the split, classes]` in place of the recorded labels, or None.
+      image_size: pixels per side; stored images of another size are resized (area interpolation).
+      rows: indices or mask of the records to read; None for all.
+      labels: int8 `[records of the split, classes]` that replace the recorded labels, or None.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class Radiographs:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         record = self._records[int(self._rows[index])]
-        image = image_files.decode_resized(record["image"], self._image_size)
+        image = image_files.resize(image_files.decode(record["image"]), self._image_size)
         return {"image": image[..., None], "labels": self.manifest.labels[index]}
 
     def boxes(self, index: int) -> np.ndarray:
-        """Boxes of an image: float32 `[k, 5]`, class index, x, y, width, height as `image` is."""
+        """Returns boxes as (class index, x, y, width, height) in model pixels, float32 `[k, 5]`."""
         boxes = self.manifest.boxes[index].copy()
         if len(boxes):
             record = self._records[int(self._rows[index])]
@@ -59,13 +59,13 @@ class Radiographs:
         return boxes
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Several radiographs at once: `image` uint8 `[n, size, size, 1]`, `labels` int8."""
+        """Reads several radiographs: `image` uint8 `[n, size, size, 1]`, `labels` int8."""
         examples = [self[index] for index in indices]
         return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
 
-class BlankRadiograph:
-    """One blank radiograph with every class both seen and unseen, where shapes are what counts."""
+class BlankRadiograph(Radiographs):
+    """Holds one blank radiograph that labels half of the classes positive, to plan without data."""
 
     def __init__(self, size: int, classes: tuple[str, ...]):
         row = {"image_id": "0", "patient_id": "0", "split": "train",
@@ -84,21 +84,20 @@ class BlankRadiograph:
 
 
 def read_labels(path: str | pathlib.Path, directory: pathlib.Path) -> np.ndarray:
-    """Labels of the training split from a csv file, such as `jaxcxr relabel` writes.
+    """Reads labels of the training split from a csv file, such as `jaxcxr relabel` writes.
 
-    The file is as `label_tables.read` says, with the data set's classes, in any order, and a row
-    for each image of the training split. Labels of the validation and test splits cannot be given:
-    evaluation is always on the recorded ones.
+    The file has the data set's classes in any order and a row for each training image. It cannot
+    change validation and test labels: evaluation always uses the recorded ones.
 
     Arguments:
-      path: the file.
+      path: the file, in a form that `label_tables.read` knows.
       directory: the prepared data set.
 
     Returns:
       int8 `[training images, classes]` in the order of the records.
 
     Raises:
-      UserError: the file is not of this form, or does not hold the training split's images.
+      UserError: the file has another form or other images than the training split.
     """
     path = pathlib.Path(path).expanduser()
     rows = manifest.read(directory)
@@ -136,7 +135,7 @@ def _absent(wanted, available, asked, given) -> list[str]:
 
 
 def _read_table(path: pathlib.Path, classes: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Images of the file and their labels, int8 `[images, classes]`."""
+    """Returns the images of the file and their labels, int8 `[images, classes]`."""
     table = label_tables.read(path)
     found = label_tables.match_classes(classes, table.classes)
     for wrong, names in (

@@ -123,7 +123,8 @@ def test_histogram_equalisation_spreads_the_gray_values_evenly(gray):
 
 def test_clahe_differs_from_hist_and_none_changes_nothing(gray):
     assert image_files.equalize(gray, "none") is gray
-    assert not np.array_equal(image_files.equalize(gray, "clahe"), image_files.equalize(gray, "hist"))
+    clahe, hist = (image_files.equalize(gray, method) for method in ("clahe", "hist"))
+    assert not np.array_equal(clahe, hist)
     with pytest.raises(UserError, match="hist, clahe, none"):
         image_files.equalize(gray, "histogram")
 
@@ -174,16 +175,12 @@ def test_pickle_in_a_record_is_not_executed():
         image_files.decode(buffer.getvalue())
 
 
-def test_decode_resized_equals_decoding_then_resizing(gray):
-    content = image_files.encode(gray[:40], "png")
-    np.testing.assert_array_equal(image_files.decode_resized(content, 20), image_files.resize(gray[:40], 20))
-
-
 def test_real_radiographs_read_as_pillow_reads_them(shared_data):
     paths = sorted((shared_data / "chestxray14/images_001/images").glob("*.png"))[:6]
     for path in paths:
         with Image.open(path) as picture:
-            np.testing.assert_allclose(image_files.read(path), np.asarray(picture.convert("L")), atol=0)
+            expected = np.asarray(picture.convert("L"))
+        np.testing.assert_array_equal(image_files.read(path), expected)
 
 
 def test_real_rgba_radiographs_are_gray(shared_data):

@@ -124,7 +124,8 @@ def test_a_record_has_fingerprints_of_the_pixels_before_they_are_resized(tmp_pat
     assert record["sha256"] == fingerprint.pixel_sha256(pixels)
     assert int(record["phash"]) % 2**64 == fingerprint.perceptual_hash(pixels)
     assert record["original_size"].tolist() == [40, 80]
-    np.testing.assert_array_equal(image_files.decode(record["image"]), image_files.resize(pixels, 16))
+    stored = image_files.decode(record["image"])
+    np.testing.assert_array_equal(stored, image_files.resize(pixels, 16))
 
 
 def test_boxes_are_scaled_from_the_size_in_which_they_are_given(tmp_path):
