@@ -24,7 +24,6 @@ class FolderOfImages(builder.XrayBuilder):
     """Reads labels.csv and images/ID.png; splits by a hash of the patient."""
 
     name = NAME
-    BUILDER_CONFIG_CLASS = FolderConfig
     builder_config_class = FolderConfig
 
     classes = ("Effusion", "Mass")

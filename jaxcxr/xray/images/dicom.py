@@ -71,7 +71,7 @@ class Header:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dicom:
-    """A radiograph with its header; pixels are MONOCHROME2: air black and bone white."""
+    """Holds a radiograph and its header; pixels are uint8, air black and bone white."""
 
     header: Header
     pixels: np.ndarray

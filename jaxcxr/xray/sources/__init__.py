@@ -1,1 +1,1 @@
-"""The radiograph data sets: one TFDS builder each."""
+"""Builds the radiograph data sets: a TFDS builder for each."""

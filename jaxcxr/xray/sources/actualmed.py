@@ -1,9 +1,8 @@
-"""Actualmed COVID-19 Chest X-ray Dataset Initiative: 238 radiographs of 215 patients.
+"""Reads the Actualmed COVID-19 Chest X-ray Dataset Initiative: 238 radiographs, 215 patients.
 
 Chung, Wong et al., DarwinAI and University of Waterloo, with Actualmed and Universitat Jaume I,
-2020. By its notes, `No finding` means "covid-19 viral infection is excluded" and an empty finding
-"inconclusive": the one says COVID-19 is absent and nothing else of the film, the other nothing, and
-such images are left out. There is neither age nor sex.
+2020. By its notes, `No finding` means "covid-19 viral infection is excluded", so only COVID-19 is
+absent, and an empty finding "inconclusive", so the image is left out. Age and sex are unknown.
 """
 
 import dataclasses
@@ -29,7 +28,6 @@ class Actualmed(builder.XrayBuilder):
     """Split by a hash of the patient id."""
 
     name = NAME
-    BUILDER_CONFIG_CLASS = ActualmedConfig
     builder_config_class = ActualmedConfig
 
     description = "Actualmed COVID-19 chest X-ray data set, split by a hash of the patient id."
@@ -51,10 +49,10 @@ def read_table(
 
     Arguments:
       raw: the folder that holds it.
-      val_fraction, test_fraction: as in `xray.UnsplitConfig`.
+      val_fraction, test_fraction: as in `builder.UnsplitConfig`.
 
     Raises:
-      UserError: the file is absent or not in its form.
+      UserError: the file is absent or malformed.
     """
     path = raw / "metadata.csv"
     selection = covid_tables.Selection(NAME, val_fraction, test_fraction, ruled_out=("COVID-19",))

@@ -1,7 +1,7 @@
-"""What all sources of real radiographs share: rows, files, splits, encoding, and the builder.
+"""Builds data sets of real radiographs: rows, files, splits and encoding.
 
-A source reads its own label files and finds its own images: it subclasses `XrayBuilder` with one
-method, `collect`. Everything after that is the same for all of them and stands here.
+A source subclasses `XrayBuilder` and implements `collect`, which reads its label files and finds
+its images. All the rest is shared.
 """
 
 import abc
@@ -21,7 +21,7 @@ from jaxcxr.errors import UserError, some
 from jaxcxr.xray.images import fingerprint, image_files
 from jaxcxr.xray.sources.radiograph_set import RadiographSet, xray_features
 
-MISSING = "missing.txt"  # beside the records: listed images that are not there, one per line
+MISSING = "missing.txt"  # beside the records: listed images that are absent, one per line
 RUN_ONLY = {"variant": False}  # metadata of an option that does not change what is prepared
 _SIZES = (16, 4096)
 _VALIDATION = 0.125
@@ -29,15 +29,17 @@ _VALIDATION = 0.125
 
 @dataclasses.dataclass(frozen=True)
 class ImageRecord:
-    """What is known of one image without looking at it.
+    """Describes one image from the label files.
 
     Attributes:
       image_id: its name within its source.
-      patient_id: the same for all images of a patient, and different from all other patients'.
+      patient_id: unique to the patient among all sources.
       source: the source that published the image; a composed data set has several.
       split: "train", "validation" or "test".
-      labels: 1, 0 or -1 (nobody read for it), one per class of the data set.
-      view: "PA", "AP", "L" or "". sex: "M", "F" or "". age: years, -1 unknown.
+      labels: 1, 0 or -1 (unknown), one per class of the data set.
+      view: "PA", "AP", "L" or "".
+      sex: "M", "F" or "".
+      age: years, -1 unknown.
       original_size: (height, width) of the film in pixels; (0, 0): the image file's.
       boxes: (class index, x, y, width, height) in pixels of an image of `box_size`.
       box_size: (height, width); (0, 0): the image file's.
@@ -58,7 +60,7 @@ class ImageRecord:
 
 @dataclasses.dataclass(frozen=True)
 class ImageListing:
-    """Rows of label files, in their order, and remarks for the user on what was left out."""
+    """Holds the rows of label files in order, and remarks on what was left out."""
 
     rows: tuple[ImageRecord, ...]
     notes: tuple[str, ...]
@@ -66,7 +68,7 @@ class ImageListing:
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One image to prepare; `bytes` tells a changed file from the one prepared before."""
+    """Describes one image to prepare; `bytes` reveals that the file has changed."""
 
     row: ImageRecord
     path: str
@@ -74,18 +76,18 @@ class Item:
 
     @classmethod
     def of(cls, row: ImageRecord, path: str | os.PathLike) -> "Item":
-        """The item of an image file that exists."""
+        """Makes the item of an existing image file."""
         return cls(row, str(path), os.stat(path).st_size)
 
 
 @dataclasses.dataclass(frozen=True)
 class Collection:
-    """All images of a source.
+    """Holds all images of a source.
 
     Attributes:
-      items: the images that are there.
-      missing: names of the images that are listed but not there.
-      notes: remarks for the user, on what was left out and why.
+      items: the images that exist.
+      missing: names of listed images that are absent.
+      notes: remarks on what was left out and why.
     """
 
     items: tuple[Item, ...]
@@ -96,7 +98,7 @@ class Collection:
     def of(
         cls, paths: Mapping[ImageRecord, pathlib.Path | None], notes: tuple[str, ...] = ()
     ) -> "Collection":
-        """The images of rows, each with its file or, where there is none, None."""
+        """Collects the images of rows, each with its file, or None if it is absent."""
         return cls(
             items=tuple(Item.of(row, path) for row, path in paths.items() if path),
             missing=tuple(row.image_id for row, path in paths.items() if not path),
@@ -106,7 +108,7 @@ class Collection:
 
 @dataclasses.dataclass(eq=False)
 class XrayConfig(tfds.core.BuilderConfig):
-    """Options of every source of radiographs; those that change the records name the variant.
+    """Holds the options of every source; those that change the records name the variant.
 
     Attributes:
       size: side of the stored images, pixels.
@@ -142,7 +144,7 @@ class XrayConfig(tfds.core.BuilderConfig):
         self.name = self.name or self._variant()
 
     def _variant(self) -> str:
-        """The three that always show, then every other option that is not at its default."""
+        """Names the variant by size, equalisation, encoding and all options off their default."""
         words = [str(self.size), self.equalize, self.encoding]
         if self.val_fraction != _VALIDATION:
             words.append(f"val{self.val_fraction:g}")
@@ -170,7 +172,7 @@ class XrayConfig(tfds.core.BuilderConfig):
 
 @dataclasses.dataclass(eq=False)
 class UnsplitConfig(XrayConfig):
-    """Options of a source that nobody split: patients are, by a hash of their id.
+    """Holds the options of a source without a split; a hash of the patient id splits it.
 
     Attributes:
       val_fraction: share of the patients that go to validation.
@@ -189,17 +191,16 @@ class UnsplitConfig(XrayConfig):
             )
 
     def split_of(self, patient_id: str) -> str:
-        """Split of a patient, see `split_of`."""
+        """Assigns a patient a split, see `split_of`."""
         return split_of(patient_id, self.val_fraction, self.test_fraction)
 
 
 def split_of(patient_id: str, val_fraction: float, test_fraction: float = 0.0) -> str:
-    """Split of a patient: a fixed function of the id, whatever else is in the data set.
+    """Assigns a patient a split by the id alone, whatever else is in the data set.
 
     Arguments:
       patient_id: as in `ImageRecord`.
-      val_fraction: share of the patients that go to validation.
-      test_fraction: share of the patients that go to the test split.
+      val_fraction, test_fraction: shares of the patients that go to validation and test.
 
     Returns:
       "train", "validation" or "test".
@@ -211,10 +212,11 @@ def split_of(patient_id: str, val_fraction: float, test_fraction: float = 0.0) -
     return "test" if place >= (1.0 - test_fraction) * 2**64 else "train"
 
 
-class XrayBuilder(RadiographSet, skip_registration=True):
-    """Builder of a source of radiographs; records of `xray_features`.
+# mypy does not see the base class of TFDS that takes `skip_registration`.
+class XrayBuilder(RadiographSet, skip_registration=True):  # type: ignore[call-arg]
+    """Builds a source of radiographs with records of `xray_features`.
 
-    A subclass sets `name`, `BUILDER_CONFIG_CLASS` and `builder_config_class` (an `XrayConfig`),
+    A subclass sets `name`, `builder_config_class` (an `XrayConfig`),
     and the class attributes below, and implements `collect`.
     """
 
@@ -234,7 +236,7 @@ class XrayBuilder(RadiographSet, skip_registration=True):
           raw: the raw folder; it exists.
 
         Raises:
-          UserError: a label file is absent or not in its form; the message names file and line.
+          UserError: a label file is absent or malformed; the message names file and line.
         """
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -271,14 +273,14 @@ class XrayBuilder(RadiographSet, skip_registration=True):
 
 
 def given_path(option: str, text: str) -> pathlib.Path:
-    """Absolute path of an option's value, in which `~` stands for a home folder.
+    """Resolves an option's value to an absolute path, with `~` for a home folder.
 
     Raises:
-      UserError: there can be no such path: an unknown user's home folder, or a name too long.
+      UserError: the path is impossible: an unknown user's home folder, or a name too long.
     """
     try:
         path = pathlib.Path(text).expanduser().absolute()
-        path.exists()  # of all that is done with a path, this fails for those that cannot be
+        path.exists()  # raises for a name that is too long
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or "no such home folder"
         raise UserError(f"--{option} {text} cannot be read: {reason}") from error
@@ -290,14 +292,14 @@ def by_split(name: str, collection: Collection, allow_missing: bool) -> dict[str
 
     Arguments:
       name: of the source, for messages.
-      collection: what the source holds.
-      allow_missing: leave out listed images that are absent, and say so, instead of failing.
+      collection: from `collect`.
+      allow_missing: leave out listed images that are absent, instead of failing.
 
     Returns:
       "train", "validation" and "test" -> items in the order of the collection.
 
     Raises:
-      UserError: an image is absent and `allow_missing` is False; or none at all is there.
+      UserError: an image is absent and `allow_missing` is False, or all images are absent.
     """
     for note in collection.notes:
         progress.say(f"{name}: {note}")
@@ -324,18 +326,18 @@ def by_split(name: str, collection: Collection, allow_missing: bool) -> dict[str
 
 
 def note(names: Sequence[str], fact: str) -> tuple[str, ...]:
-    """A remark such as "3 rows are repeated: a, b, c", as a tuple of one; none for no names."""
+    """Makes a tuple of one remark, such as "3 rows are repeated: a, b, c"; empty for no names."""
     return (f"{len(names)} {fact}: {some(names)}",) if names else ()
 
 
 def files_by_name(
     folders: Iterable[pathlib.Path], endings: bool = True
 ) -> dict[str, pathlib.Path]:
-    """Files of folders by name; of two with one name, the first counts.
+    """Lists the files of folders by name; of two with one name, the first counts.
 
     Arguments:
-      folders: looked through in this order, not their subfolders; absent ones are passed over.
-      endings: False leaves the ending out of the names, so that copies in another format count.
+      folders: searched in this order without subfolders; absent ones are skipped.
+      endings: False drops the endings, so that copies in another format count.
     """
     files: dict[str, pathlib.Path] = {}
     for folder in filter(pathlib.Path.is_dir, folders):

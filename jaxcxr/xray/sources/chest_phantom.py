@@ -1,8 +1,8 @@
-"""Drawn chest radiographs with 15 findings and their boxes: no raw data, made in seconds.
+"""Draws chest radiographs with 15 findings and their boxes, without raw data and in seconds.
 
-Thickness of tissue, air and bone is composed in millimetres and turned into a film by Beer-Lambert
-attenuation, scatter and noise; `jaxcxr.xray.phantom` draws. They serve for trials of a whole
-training run, and as an exam whose answers are known; they say nothing about patients.
+`jaxcxr.xray.phantom` composes tissue, air and bone in millimetres and turns them into a film by
+Beer-Lambert attenuation, scatter and noise. Use them to try a whole training run and to test
+against known labels; they say nothing about patients.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ _RUN = {"variant": False}  # an option that does not change what is prepared
 
 @dataclasses.dataclass(eq=False)
 class ChestPhantomConfig(tfds.core.BuilderConfig):
-    """Options of the chest phantoms; those that change the records name the variant.
+    """Holds the options of the chest phantoms; those that change the records name the variant.
 
     Attributes:
       size: side of the images, pixels.
@@ -68,12 +68,11 @@ class ChestPhantomConfig(tfds.core.BuilderConfig):
 
 
 class ChestPhantom(RadiographSet):
-    """Patient-disjoint splits, about 70/10/20; records of `xray_features`."""
+    """Builds patient-disjoint splits, about 70/10/20, of `xray_features` records."""
 
     name = "chest_phantom"
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES: ClassVar = {"2.0.0": "Source and fingerprints in each record."}
-    BUILDER_CONFIG_CLASS = ChestPhantomConfig
     builder_config_class = ChestPhantomConfig
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -109,7 +108,7 @@ def encode(
     label_noise: float,
     encoding: str,
 ) -> staging.Records:
-    """Makes one record: draws the visit, writes down its labels, encodes the image.
+    """Makes one record: draws the visit, records its labels, encodes the image.
 
     Arguments:
       item: (number of the patient, number of the visit).

@@ -1,7 +1,7 @@
-"""ChestX-ray14: 112,120 frontal radiographs of 30,805 patients with 14 findings read from reports.
+"""Reads ChestX-ray14: 112,120 frontal radiographs of 30,805 patients, 14 findings from reports.
 
 Wang et al., "ChestX-ray8", CVPR 2017; NIH Clinical Center. All images predate 2020, so COVID-19 is
-known to be absent.
+absent.
 """
 
 import dataclasses
@@ -31,7 +31,6 @@ class ChestXray14(builder.XrayBuilder):
     """Official patient-disjoint split, validation carved from train_val by patient."""
 
     name = "chestxray14"
-    BUILDER_CONFIG_CLASS = ChestXray14Config
     builder_config_class = ChestXray14Config
 
     description = (
@@ -43,7 +42,7 @@ class ChestXray14(builder.XrayBuilder):
     raw_content = "Data_Entry_2017*.csv, train_val_list.txt, test_list.txt and the images"
 
     def collect(self, raw: pathlib.Path) -> builder.Collection:
-        """Rows of the csv that stand in a list, with their images."""
+        """Returns the rows of the csv that are in a split list, with their images."""
         config = self.builder_config
         content = table.read(raw, config.val_fraction)
         folder = builder.given_path("images", config.images) if config.images else raw
@@ -55,8 +54,8 @@ def find_images(content: builder.ImageListing, folder: pathlib.Path) -> builder.
 
     Arguments:
       content: the label table.
-      folder: holds `images_001/images/` ... `images_012/images/`, or `images/`, or the files
-        themselves. Endings are not compared, so that a copy as JPEG is found too.
+      folder: holds `images_001/images/` ... `images_012/images/`, or `images/`, or the files.
+        Endings may differ, so that JPEG copies are found too.
 
     Raises:
       UserError: no such folder, or none of the images in it.

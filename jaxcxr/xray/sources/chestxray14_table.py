@@ -1,8 +1,8 @@
-"""The label table of ChestX-ray14: its csv files and split lists, without the images.
+"""Reads the csv files and split lists of ChestX-ray14, without the images.
 
-Known forms of the csv: v1 and v2020 of the NIH (unquoted brackets in the header split two names
-into four columns; an optional comma at the end of each line), `Patient Sex` for `Patient Gender`,
-and Kaggle's sample (other names of the size columns, ages such as 060Y).
+Known forms of the csv are v1 and v2020 of the NIH (unquoted brackets in the header split two names
+into four columns; lines may end with a comma), `Patient Sex` for `Patient Gender`, and Kaggle's
+sample (other names of the size columns, ages such as 060Y).
 """
 
 import math
@@ -34,18 +34,17 @@ def read(raw: pathlib.Path, val_fraction: float) -> ImageListing:
     """Reads the csv, the split lists and the boxes.
 
     Arguments:
-      raw: folder with Data_Entry_2017*.csv, train_val_list.txt, test_list.txt and, if there are
-        any boxes, BBox_List_2017.csv.
-      val_fraction: share of the train_val patients that go to validation, by the SHA-256 of the
-        patient id: a patient stays where it is whatever else is in the list.
+      raw: folder with Data_Entry_2017*.csv, train_val_list.txt, test_list.txt and, optionally,
+        BBox_List_2017.csv.
+      val_fraction: share of the train_val patients that go to validation, by `split_of`.
 
     Returns:
-      The rows that stand in a list. Listed images without a row, rows without a list and repeated
-      rows are left out and noted.
+      The rows in a split list. Listed images without a row, rows without a list and repeated rows
+      are left out and noted.
 
     Raises:
-      UserError: a file is absent or not in the form that is expected; an image or a patient stands
-        in both lists; two rows contradict each other.
+      UserError: a file is absent or malformed; an image or a patient is in both lists; two rows
+        contradict each other.
     """
     if not raw.is_dir():
         raise UserError(f"chestxray14: no folder {raw}; give the raw data with --raw DIR")
@@ -66,9 +65,9 @@ def read(raw: pathlib.Path, val_fraction: float) -> ImageListing:
             raise UserError(f"{where}: a second row for {row.image_id} contradicts the first")
     _check_patients(rows.values(), path, raw)
     if not rows:
-        raise UserError(f"chestxray14: no image of {path} stands in the split lists in {raw}")
+        raise UserError(f"chestxray14: no image of {path} is in the split lists in {raw}")
     notes = (
-        *note(unlisted, f"rows of {path.name} stand in no split list and are left out"),
+        *note(unlisted, f"rows of {path.name} are in no split list and are left out"),
         *note(repeated, f"rows of {path.name} are repetitions and count once"),
         *note([n for n in listed if n not in rows], f"listed images have no row in {path.name}"),
     )
@@ -78,7 +77,7 @@ def read(raw: pathlib.Path, val_fraction: float) -> ImageListing:
 def _row(cells, listed, boxes, val_fraction, where) -> ImageRecord:
     image_id = cells["Image Index"].strip()
     if not _PATIENT.fullmatch(cells["Patient ID"]):
-        raise UserError(f"{where}: {cells['Patient ID']!r} is no patient id of ChestX-ray14")
+        raise UserError(f"{where}: {cells['Patient ID']!r} is not a patient id of ChestX-ray14")
     patient_id = cells["Patient ID"].zfill(8)
     split = listed.get(image_id, "")
     if split == "train_val":
@@ -116,7 +115,7 @@ def _listed(raw: pathlib.Path) -> dict[str, str]:
         path = _find(raw, names)
         for line in read_text(path).split():
             if listed.setdefault(line, split) != split:
-                raise UserError(f"{path}: {line} stands in the train_val list too")
+                raise UserError(f"{path}: {line} is in the train_val list too")
     return listed
 
 
@@ -138,7 +137,7 @@ def _boxes(raw: pathlib.Path) -> dict[str, list[tuple[float, ...]]]:
             )
         except (KeyError, ValueError) as error:
             raise UserError(
-                f"{where}: no box of a finding of ChestX-ray14 ({error}); expected are the "
+                f"{where}: no box of a finding of ChestX-ray14 ({error}); expected the "
                 "columns Image Index, Finding Label, Bbox [x, y, w, h]"
             ) from error
     return boxes
@@ -155,7 +154,7 @@ def _check_patients(
     if both:
         lists = " and ".join(str(_find(raw, names)) for names in _LISTS.values())
         raise UserError(
-            f"{path}: {len(both)} patients stand in both split lists, {lists}: {some(both)}; take "
+            f"{path}: {len(both)} patients are in both split lists, {lists}: {some(both)}; take "
             "the official csv, train_val_list.txt and test_list.txt"
         )
 
@@ -164,4 +163,4 @@ def _find(raw: pathlib.Path, patterns: tuple[str, ...]) -> pathlib.Path:
     for pattern in patterns:
         for path in sorted(raw.glob(pattern)):
             return path
-    raise UserError(f"chestxray14: {' or '.join(patterns)} looked for in {raw}, not found")
+    raise UserError(f"chestxray14: there is no {' or '.join(patterns)} in {raw}")

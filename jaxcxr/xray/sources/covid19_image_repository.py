@@ -1,6 +1,6 @@
-"""COVID-19 Image Repository of Hannover Medical School: radiographs of COVID-19 patients.
+"""Reads the COVID-19 Image Repository of Hannover Medical School.
 
-Winther et al., 2020, CC BY 3.0; 243 images of 71 patients in data.csv, many of them series of one
+Winther et al., 2020, CC BY 3.0; 243 images of 71 patients in data.csv, many in series of one
 patient. Every patient has COVID-19; nobody read the films, so all other findings are unknown.
 """
 
@@ -32,7 +32,6 @@ class Covid19ImageRepository(builder.XrayBuilder):
     """Split by a hash of the patient id."""
 
     name = NAME
-    BUILDER_CONFIG_CLASS = Covid19ImageRepositoryConfig
     builder_config_class = Covid19ImageRepositoryConfig
 
     description = "COVID-19 Image Repository of Hannover, split by a hash of the patient id."
@@ -54,13 +53,13 @@ def read_table(
 
     Arguments:
       raw: the folder that holds it.
-      val_fraction, test_fraction: as in `xray.UnsplitConfig`.
+      val_fraction, test_fraction: as in `builder.UnsplitConfig`.
 
     Returns:
-      Rows whose `image_id` is the name of the file in the folder png.
+      Rows; `image_id` is the file name in the folder png.
 
     Raises:
-      UserError: the file is absent or not in its form, or names an image twice.
+      UserError: the file is absent or malformed, or names an image twice.
     """
     path = raw / "data.csv"
     rows: dict[str, builder.ImageRecord] = {}

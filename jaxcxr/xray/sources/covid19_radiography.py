@@ -1,18 +1,18 @@
-"""COVID-19 Radiography Database: chest radiographs of four classes, gathered from other data sets.
+"""Reads the COVID-19 Radiography Database: four classes, gathered from other data sets.
 
 Chowdhury et al., "Can AI help in screening viral and COVID-19 pneumonia?", IEEE Access 2020; Rahman
 et al., Computers in Biology and Medicine 2021. The class of an image is its only label:
 
-- COVID: COVID-19 present; nobody read for anything else.
+- COVID: COVID-19 present, all else unknown.
 - Viral Pneumonia (children of Guangzhou, 2018 and before): Pneumonia present, COVID-19 absent.
-- Lung_Opacity (the RSNA challenge's films with an opacity that radiologists take for pneumonia,
-  2017 and before): Pneumonia present, COVID-19 absent.
-- Normal (read as normal by the radiologists of the RSNA challenge and by the physicians of
-  Guangzhou): all findings absent.
+- Lung_Opacity (films of the RSNA challenge, 2017 and before, with an opacity that radiologists
+  read as pneumonia): Pneumonia present, COVID-19 absent.
+- Normal (by the radiologists of the RSNA challenge and the physicians of Guangzhou): all findings
+  absent.
 
-Releases 1 to 3 hold the images in the class folders themselves and call them `COVID-19(216).png`
-or `COVID (216).png`; from release 4 on it is `images/COVID-216.png`. The workbooks spell the names
-in yet other ways, so names are compared by class and number.
+Releases 1 to 3 name images `COVID-19(216).png` or `COVID (216).png` in the class folders, release 4
+`images/COVID-216.png`. The workbooks use yet other spellings, so class and number identify an
+image.
 """
 
 import collections
@@ -53,7 +53,7 @@ _COLUMNS = ("FILE NAME", "URL")
 
 @dataclasses.dataclass(frozen=True)
 class WorkbookRecords:
-    """All rows in the order of the workbooks, the URL that each image came from, and remarks."""
+    """Holds rows in the order of the workbooks, the URL of origin by image, and remarks."""
 
     rows: tuple[builder.ImageRecord, ...]
     urls: dict[str, str]
@@ -71,7 +71,6 @@ class Covid19Radiography(builder.XrayBuilder):
     """Split by a hash of the image's name, as the data set has no patient ids."""
 
     name = NAME
-    BUILDER_CONFIG_CLASS = Covid19RadiographyConfig
     builder_config_class = Covid19RadiographyConfig
 
     description = "COVID-19 Radiography Database, split by a hash of the image's name."
@@ -84,9 +83,9 @@ class Covid19Radiography(builder.XrayBuilder):
         config = self.builder_config
         table = read_table(raw, config.val_fraction, config.test_fraction)
         files = find_images(raw)
-        rows = {row: files.pop(image_key(row.image_id), None) for row in table.rows}
+        rows = {row: files.pop(image_key(row.image_id) or "", None) for row in table.rows}
         unlisted = [path.name for path in files.values()]
-        left_out = builder.note(unlisted, "images stand in no workbook and are left out")
+        left_out = builder.note(unlisted, "images are in no workbook and are left out")
         return builder.Collection.of(rows, (*table.notes, *left_out))
 
 
@@ -95,14 +94,14 @@ def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> 
 
     Arguments:
       raw: the data set's folder or the one above it.
-      val_fraction, test_fraction: as in `xray.UnsplitConfig`.
+      val_fraction, test_fraction: as in `builder.UnsplitConfig`.
 
     Returns:
-      One row per image, called as in release 4: `COVID-216.png`. Each is its own patient.
+      One row per image, named as in release 4: `COVID-216.png`. Each is its own patient.
 
     Raises:
-      UserError: no workbook, or one that is none or lacks the columns FILE NAME and URL, or names
-        an image not of its class.
+      UserError: there is no workbook, or one is unreadable, lacks the columns FILE NAME and URL, or
+        names an image of another class.
     """
     rows: dict[str, builder.ImageRecord] = {}
     urls: dict[str, str] = {}
@@ -114,7 +113,7 @@ def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> 
             key = image_key(name)
             if key is None or not key.startswith(f"{label}-"):
                 raise UserError(
-                    f"{path}: row {line}: {name!r} is no image of class {label}; expected is a "
+                    f"{path}: row {line}: {name!r} is not an image of class {label}; expected a "
                     f"name such as {label}-1"
                 )
             image_id, patient_id = f"{key}.png", f"{NAME}/{key}"
@@ -128,7 +127,7 @@ def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> 
     absent = [label for label in _CLASSES if label not in books]
     notes = (
         "there are no patient ids: each image counts as a patient of its own, so films of one "
-        "patient can stand in several splits",
+        "patient can be in several splits",
         "origins of the images: " + ", ".join(f"{host} {count}" for host, count in hosts),
         *builder.note(absent, "classes have no workbook and are left out"),
         *builder.note(repeated, "rows are repetitions and count once"),
@@ -137,7 +136,7 @@ def read_table(raw: pathlib.Path, val_fraction: float, test_fraction: float) -> 
 
 
 def image_key(name: str) -> str | None:
-    """`COVID-216` for `COVID-216`, `COVID (216).png`, `covid-19(216)`; None for other names."""
+    """Returns `COVID-216` for `COVID (216).png`, `covid-19(216)` etc.; None for other names."""
     match = _IMAGE.fullmatch(_ENDING.sub("", name.strip()))
     if not match:
         return None
@@ -145,7 +144,7 @@ def image_key(name: str) -> str | None:
 
 
 def find_images(raw: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Image files of the class folders by `image_key`, in `images/` or the folder itself."""
+    """Finds the image files of the class folders by `image_key`, in `images/` or the folder."""
     files: dict[str, pathlib.Path] = {}
     for place in _places(raw):
         for folder in sorted(place.iterdir()):
@@ -171,20 +170,20 @@ def _workbooks(raw: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def _places(raw: pathlib.Path) -> list[pathlib.Path]:
-    """The folder itself, and those in it, of which one is the data set's own."""
+    """Lists the folder and its subfolders, one of which is the data set's own."""
     if not raw.is_dir():
         raise UserError(f"{NAME}: no folder {raw}; give the raw data with --raw DIR")
     return [raw, *sorted(path for path in raw.iterdir() if path.is_dir())]
 
 
 def _cells(path: pathlib.Path) -> Iterator[tuple[int, str, str]]:
-    """Rows of a workbook's first sheet as (row number, file name, URL)."""
+    """Yields the rows of a workbook's first sheet as (row number, file name, URL)."""
     table = _sheet(path)
     header = [str(cell or "").strip().upper() for cell in table[0]] if table else []
     absent = [name for name in _COLUMNS if name not in header]
     if absent:
         raise UserError(
-            f"{path}: row 1: no column {', '.join(absent)}; expected are FILE NAME, FORMAT, SIZE, "
+            f"{path}: row 1: no column {', '.join(absent)}; expected FILE NAME, FORMAT, SIZE, "
             "URL"
         )
     for line, cells in enumerate(table[1:], 2):

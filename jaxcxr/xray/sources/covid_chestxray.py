@@ -1,10 +1,10 @@
-"""covid-chestxray-dataset: films and CT slices of COVID-19 and other pneumonias from publications.
+"""Reads covid-chestxray-dataset: films and CT slices of COVID-19 and other pneumonias.
 
 Cohen, Morrison, Dao, "COVID-19 Image Data Collection", 2020. The finding is the diagnosis of the
-patient; `covid_tables.labels_of` says which labels follow. Known forms of metadata.csv: the first
+patient; `covid_tables.labels_of` derives the labels. Known forms of metadata.csv: the first
 (`Patientid`, no modality, no folder), that of June 2020, and the last (`RT_PCR_positive`, findings
-as paths). The patient id 62 stands for two people in some versions (issue 36 there), whom age and
-sex tell apart.
+as paths). In some versions the patient id 62 means two people (issue 36 there), distinguished by
+age and sex.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ class CovidChestXrayConfig(builder.UnsplitConfig):
     """Options of the prepared covid-chestxray-dataset.
 
     Attributes:
-      views: which images are taken, of PA, AP, AP Supine, AP Erect, L and CT (the slices).
+      views: which images to take, of PA, AP, AP Supine, AP Erect, L and CT (the slices).
     """
 
     SOURCE: ClassVar[str] = NAME
@@ -50,7 +50,6 @@ class CovidChestXray(builder.XrayBuilder):
     """Split by a hash of the patient id; CT slices and lateral films only where asked for."""
 
     name = NAME
-    BUILDER_CONFIG_CLASS = CovidChestXrayConfig
     builder_config_class = CovidChestXrayConfig
 
     description = "covid-chestxray-dataset, split by a hash of the patient id."
@@ -75,11 +74,11 @@ def read_table(
 
     Arguments:
       raw: the folder that holds it.
-      val_fraction, test_fraction: as in `xray.UnsplitConfig`.
-      views: of `covid_tables.VIEWS`; rows of others are left out and noted, and so are volumes.
+      val_fraction, test_fraction: as in `builder.UnsplitConfig`.
+      views: of `covid_tables.VIEWS`; others, and volumes, are left out and noted.
 
     Raises:
-      UserError: the file is absent or not in one of its forms.
+      UserError: the file is absent or malformed.
     """
     path = raw / "metadata.csv"
     selection = covid_tables.Selection(NAME, val_fraction, test_fraction, views)

@@ -1,7 +1,7 @@
-"""The csv form of covid-chestxray-dataset, which Figure 1 and Actualmed took over.
+"""Reads the csv form of covid-chestxray-dataset, which Figure 1 and Actualmed use too.
 
 Its `finding` is the "type of pneumonia" (SCHEMA.md of covid-chestxray-dataset): the diagnosis of
-the patient, not what is seen on the film. What follows for the labels stands at `labels_of`.
+the patient, not a reading of the film. `labels_of` derives the labels.
 """
 
 import collections
@@ -36,15 +36,14 @@ _NO_CAUSE = {"viral", "unknown", "todo", ""}  # levels of a path that leave COVI
 def labels_of(
     finding: str, ruled_out: Sequence[str] = RULED_OUT
 ) -> tuple[tuple[int, ...], list[str]]:
-    """Labels from a finding, flat (`COVID-19, ARDS`) or a path (`Pneumonia/Viral/COVID-19`).
+    """Derives labels from a finding, flat (`COVID-19, ARDS`) or a path (`Pneumonia/Viral/...`).
 
-    - COVID-19 is present where it is named, and absent where another cause is: the data set names
-      one cause only, and of two it names COVID-19 (pull request 163 there). `Pneumonia` and
-      `Pneumonia/Viral` name none and leave it unknown.
+    - COVID-19 is present if named, and absent if another cause is: the data set names one cause
+      only, and of two it names COVID-19 (pull request 163 there). `Pneumonia` and
+      `Pneumonia/Viral` name no cause and leave it unknown.
     - Pneumonia is present for every path under Pneumonia and every flat name of another cause of
-      pneumonia. A flat `COVID-19` leaves it unknown: patients with clear lungs are called so too.
-      Where the last tables put them under Pneumonia, their word is taken.
-    - `No Finding` excludes what the finding is about, `ruled_out`, and says nothing of a hernia.
+      pneumonia. A flat `COVID-19` leaves it unknown, as patients with clear lungs have it too.
+    - `No Finding` excludes `ruled_out` and says nothing of other findings.
     - ARDS, `todo`, `Unknown` and an empty cell say nothing.
 
     Arguments:
@@ -52,7 +51,7 @@ def labels_of(
       ruled_out: classes that are absent where the finding is `No Finding`.
 
     Returns:
-      One label per class of `labels.FINDINGS`, and the names that are none of the data set's.
+      One label per class of `labels.FINDINGS`, and the names that the data set does not define.
     """
     if finding.strip().casefold() == "no finding":
         return _labels(dict.fromkeys(ruled_out, NEGATIVE)), []
@@ -79,16 +78,16 @@ def sex_of(cells: dict[str, str]) -> str:
 
 
 def required(cells: dict[str, str], column: str, where: str) -> str:
-    """The cell of a column that must not be empty; `where` is for the message."""
+    """Returns the cell of a column that must not be empty; `where` is for the message."""
     if not cells[column]:
         raise UserError(f"{where}: no {column}")
     return cells[column]
 
 
 def view_of(cells: dict[str, str]) -> str:
-    """One of `VIEWS`, "" for an empty cell, or the cell itself if it is none of them.
+    """Returns one of `VIEWS`, "" for an empty cell, or else the cell itself.
 
-    Everything whose modality is CT has the view CT; the earliest tables have no such column.
+    The modality CT implies the view CT; the earliest tables have no such column.
     """
     if cells.get("modality", "").casefold() == "ct":
         return "CT"
@@ -97,17 +96,17 @@ def view_of(cells: dict[str, str]) -> str:
 
 
 def projection(view: str) -> str:
-    """The view as in `xray.ImageRecord`: "PA", "AP", "L" or ""."""
+    """Returns the view as in `builder.ImageRecord`: "PA", "AP", "L" or ""."""
     word = view.partition(" ")[0]
     return word if word in ("PA", "AP", "L") else ""
 
 
 class Selection:
-    """Makes rows of cells, leaves out what cannot be used, and keeps count of the reasons.
+    """Makes rows of cells, leaves out unusable ones, and counts the reasons.
 
     Arguments:
       source: name of the source.
-      val_fraction, test_fraction: as in `xray.UnsplitConfig`.
+      val_fraction, test_fraction: as in `builder.UnsplitConfig`.
       views: of `VIEWS` and "", those to take.
       ruled_out: as in `labels_of`.
     """
@@ -126,11 +125,11 @@ class Selection:
         self._remarks: dict[str, list[str]] = collections.defaultdict(list)
 
     def add(self, cells: dict[str, str], image_id: str, patient: str) -> None:
-        """Takes a row of the table.
+        """Adds a row of the table.
 
         Arguments:
           cells: sex, age, finding and view; modality where there is one.
-          image_id: as in `xray.ImageRecord`.
+          image_id: as in `builder.ImageRecord`.
           patient: the patient's id within the source.
         """
         view = view_of(cells)
@@ -162,7 +161,7 @@ class Selection:
         self._remarks[fact].append(name)
 
     def table(self, path: pathlib.Path) -> builder.ImageListing:
-        """The rows of all images that stand in one row only, or in several that agree.
+        """Returns the rows of all images with one row, or with several that agree.
 
         Raises:
           UserError: no row is left.
@@ -174,15 +173,17 @@ class Selection:
                 continue
             rows.append(same[0])
             if len(same) > 1:
-                self.remark(name, f"images stand in several rows of {path.name} and count once")
-        notes = [text for fact, names in self._remarks.items() for text in builder.note(names, fact)]
+                self.remark(name, f"images are in several rows of {path.name} and count once")
+        notes = [
+            text for fact, names in self._remarks.items() for text in builder.note(names, fact)
+        ]
         if not rows:
             raise UserError(f"{path}: no image is left to prepare. " + ". ".join(notes))
         return builder.ImageListing(tuple(rows), tuple(notes))
 
 
 def with_images(table: builder.ImageListing, folders: Sequence[pathlib.Path]) -> builder.Collection:
-    """Finds the images by name or, where there is none, by the name without its ending.
+    """Finds the images by name or, failing that, by the name without its ending.
 
     Arguments:
       table: the rows.

@@ -1,9 +1,9 @@
-"""COVIDx: a benchmark of COVID-19 radiographs, put together from other data sets by list files.
+"""Reads COVIDx: a benchmark of COVID-19 radiographs that lists compose from other data sets.
 
 Wang, Lin and Wong, "COVID-Net", Scientific Reports 2020; lists of github.com/lindawangg/COVID-Net.
-What the labels say stands at `covidx_table.read`. In the test lists of the versions 8 and 9 all
-positive images are of RICORD and all negative ones of the RSNA: a score on them shows as much of
-the source as of the disease.
+`covidx_table.read` derives the labels. In the test lists of versions 8 and 9 all positive images
+are from RICORD and all negative ones from the RSNA, so a score on them may measure the source
+instead of the disease.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from jaxcxr.xray.sources import (
 )
 
 NAME = "covidx"
-KAGGLE = "kaggle"  # the version of the prebuilt data set, whose lists bear no number
+KAGGLE = "kaggle"  # the version of the prebuilt data set, which has lists without a number
 
 _LISTS = ("{}_COVIDx{}.txt", "{}_COVIDx_{}.txt", "{}_COVIDx_CXR-{}.txt", "{}_split_v{}.txt")
 _FIRST_LISTS = ("{}_COVIDx.txt", "{}_split.txt")
@@ -59,7 +59,6 @@ class Covidx(builder.XrayBuilder):
     """The published split, validation carved from the training list by patient."""
 
     name = NAME
-    BUILDER_CONFIG_CLASS = CovidxConfig
     builder_config_class = CovidxConfig
 
     description = (
@@ -81,18 +80,18 @@ class Covidx(builder.XrayBuilder):
 
 
 def checked_version(version: str, source: str) -> str:
-    """Version of the lists in its usual letters.
+    """Returns the version of the lists in its usual spelling.
 
     Raises:
-      UserError: it is no word.
+      UserError: it is not a word.
     """
     if not _VERSION.fullmatch(version):
-        raise UserError(f"{source}: list_version is {version!r}; expected is 8A, 9B or the like.")
+        raise UserError(f"{source}: list_version is {version!r}; expected a name such as 8A or 9B.")
     return KAGGLE if version.lower() == KAGGLE else version.upper()
 
 
 def read_table(raw: pathlib.Path, version: str, val_fraction: float) -> builder.ImageListing:
-    """Reads the lists of a version, and what the sources' own tables say of their images.
+    """Reads the lists of a version, completed by the sources' own tables.
 
     Arguments:
       raw: folder with `labels/`, or the lists themselves, and the folders of the sources.
@@ -100,11 +99,11 @@ def read_table(raw: pathlib.Path, version: str, val_fraction: float) -> builder.
       val_fraction: share of the training list's patients that go to validation.
 
     Returns:
-      View, sex, age and boxes are those of the source, as far as its folder has a label file; and
-      so is the patient, as some lists take two people for one.
+      Rows. View, sex, age, boxes and patient (some lists confuse two people) come from the source
+      if its folder has a label file.
 
     Raises:
-      UserError: a list is absent or not in its form.
+      UserError: a list is absent or malformed.
     """
     train, validation, test = _list_files(raw, version)
     listed = covidx_table.read(train, test, validation)
@@ -126,9 +125,9 @@ def find_images(table: builder.ImageListing, raw: pathlib.Path) -> builder.Colle
 
     Arguments:
       table: the rows.
-      raw: folder with a folder per source, `covid_chestxray/` and so on, whose images lie in it or
-        one folder below, those of the RSNA as `<patientId>.dcm`; or with `train/`, `val/` and
-        `test/` of the prebuilt data set, where images are called as in the lists.
+      raw: holds a folder per source, such as `covid_chestxray/`, with images in it or one level
+        below (the RSNA's as `<patientId>.dcm`); or `train/`, `val/` and `test/` of the prebuilt
+        data set, with images named as in the lists.
 
     Returns:
       A note per source says which of its images are absent.
@@ -158,7 +157,7 @@ def find_images(table: builder.ImageListing, raw: pathlib.Path) -> builder.Colle
 def _finder(
     rows: Sequence[builder.ImageRecord], raw: pathlib.Path
 ) -> Callable[[builder.ImageRecord], pathlib.Path | None]:
-    """Function from row to image file."""
+    """Returns a function from row to image file."""
     prebuilt = builder.files_by_name(raw / split for split in _SPLITS)
     files: dict[str, dict[str, pathlib.Path]] = {}
     for source in {row.source for row in rows} - {covid19_radiography.NAME}:
@@ -171,7 +170,7 @@ def _finder(
         if row.image_id in prebuilt:
             return prebuilt[row.image_id]
         if row.source == covid19_radiography.NAME:
-            return renamed.get(covid19_radiography.image_key(row.image_id))
+            return renamed.get(covid19_radiography.image_key(row.image_id) or "")
         there = files[row.source]
         return there.get(row.image_id) or there.get(f"{covidx_table.image_of(row)[1]}.dcm")
 
@@ -203,7 +202,7 @@ def _described(
 def _list_files(
     raw: pathlib.Path, version: str
 ) -> tuple[pathlib.Path, pathlib.Path | None, pathlib.Path]:
-    """The lists of train, validation and test; None where a version has none of validation."""
+    """Finds the lists of train, validation (None if the version has none) and test."""
     if version == KAGGLE:
         patterns, wanted = ("{}.txt",), "train.txt and test.txt"
     else:
@@ -218,7 +217,7 @@ def _list_files(
     if train is None or test is None:
         lists = sorted({p.name for folder in (raw / "labels", raw) for p in folder.glob("*.txt")})
         raise UserError(
-            f"{NAME}: {wanted} looked for in {raw / 'labels'} and {raw}, not found"
+            f"{NAME}: {wanted} are neither in {raw / 'labels'} nor in {raw}"
             + (f"; there are {', '.join(lists)}" if lists else "")
             + ". Choose with --list-version."
         )

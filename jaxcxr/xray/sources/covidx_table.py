@@ -1,9 +1,9 @@
-"""The published list files of COVIDx, versions 1 to 9, without the images.
+"""Reads the published list files of COVIDx, versions 1 to 9, without the images.
 
-One image a line, `patient file label source`. Known forms: versions 1 and 2, and the test images of
-the RSNA up to 7A, have no source; patients of 7A to 8B can be called `COVID 216`, with a blank, so
-that lines are read from their right end; 9A and 9B call some images' source `rnsa`. The lists A
-and those before 6 know normal, pneumonia and COVID-19, the others positive and negative.
+Each line is `patient file label source`. Known forms: versions 1 and 2, and the RSNA's test images
+up to 7A, have no source; patients of 7A to 8B may be called `COVID 216`, with a blank, so lines are
+read from the right; 9A and 9B call some images' source `rnsa`. The lists A and those before 6 have
+the labels normal, pneumonia and COVID-19, the others positive and negative.
 
 Wang, Lin and Wong, "COVID-Net", Scientific Reports 2020.
 """
@@ -51,7 +51,7 @@ _FIGURE1_ID = re.compile(r"(COVID-\d+)[a-z]")
 # Stony Brook's names hold the series' view, BIMCV's the projection.
 _VIEW = re.compile(r"\.0+-(AP|PA|LATERAL)-\d|_vp-(ap|pa)_")
 _ABDOMEN = re.compile(r"^A\d+-.*-NA-[A-Z_]*ABD")
-_EXPECTED = "expected is `patient file label source`"
+_EXPECTED = "expected `patient file label source`"
 
 
 def read(
@@ -64,21 +64,21 @@ def read(
 
     Arguments:
       train, test: the list files.
-      validation: the list file of those versions that have one.
+      validation: the list file of the versions that have one.
       val_fraction: share of the training list's patients that go to validation, by a hash of the
-        patient id, where there is no list of it.
+        patient id, if there is no validation list.
 
     Returns:
-      Rows whose `source` is the one the image is from, "covidx" where neither the line nor the form
-      of the patient's id tells it, with the patient ids that source has here. Labels are those of
-      the list: COVID-19 and negative say nothing of the other findings, pneumonia excludes
-      COVID-19, normal excludes everything. Repetitions count once, and images that a list gives
-      two labels are left out. An image or patient in two lists stays in both, as published; that
-      and films that are not frontal chest radiographs are noted.
+      Rows with the source of the image and that source's patient ids; the source is "covidx" if
+      neither the line nor the form of the patient id reveals it. COVID-19 and negative leave the
+      other findings unknown, pneumonia excludes COVID-19, normal excludes everything. Repetitions
+      count once, and images with two labels in a list are left out. An image or patient in two
+      lists stays in both, as published; this, and films that are not frontal chest radiographs,
+      are noted.
 
     Raises:
-      UserError: a list is absent or not in its form, mixes A and B labels, or is of COVIDx-S, whose
-        labels are grades of severity.
+      UserError: a list is absent or malformed, mixes A and B labels, or belongs to COVIDx-S, which
+        grades severity.
     """
     lists = {"train": train, "test": test}
     if validation is not None:
@@ -102,12 +102,7 @@ def read(
 def carved(
     rows: Iterable[builder.ImageRecord], val_fraction: float
 ) -> tuple[builder.ImageRecord, ...]:
-    """Moves patients of the training list to validation, unless there is a list of that.
-
-    Arguments:
-      rows: of a `xray.ImageListing`.
-      val_fraction: as in `read`.
-    """
+    """Moves patients of the training list to validation, unless there is a validation list."""
     rows = tuple(rows)
     if any(row.split == "validation" for row in rows):
         return rows
@@ -120,7 +115,7 @@ def carved(
 
 
 def _read_list(path: pathlib.Path, split: str) -> tuple[list[builder.ImageRecord], str, list[str]]:
-    """Rows of one list, "A" or "B" for the kind of its labels, and remarks."""
+    """Reads the rows of one list, the kind of its labels ("A" or "B"), and remarks."""
     rows: dict[tuple[str, str], builder.ImageRecord] = {}
     repeated, contradictory = [], {}
     allowed: dict = {}
@@ -128,7 +123,7 @@ def _read_list(path: pathlib.Path, split: str) -> tuple[list[builder.ImageRecord
         patient, name, label, source = _fields(line, where)
         allowed = allowed or next((kind for kind in (_A, _B) if label in kind), {})
         if label not in allowed:
-            raise UserError(f"{where}: {label!r} is no label of this list: {_named(allowed)}")
+            raise UserError(f"{where}: {label!r} is not a label of this list: {_named(allowed)}")
         row = _row(patient, name, allowed[label], source, split)
         first = rows.setdefault((row.source, name), row)
         if first is not row:
@@ -148,7 +143,7 @@ def _read_list(path: pathlib.Path, split: str) -> tuple[list[builder.ImageRecord
 
 
 def _lines(path: pathlib.Path) -> Iterator[tuple[str, str]]:
-    """Lines that are not blank as (place for messages, text)."""
+    """Yields lines that are not blank as (place for messages, text)."""
     if "sev" in path.name.lower():
         raise UserError(_severity(f"{path}"))
     for number, line in enumerate(read_text(path).split("\n"), 1):
@@ -157,15 +152,15 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[str, str]]:
 
 
 def _fields(line: str, where: str) -> tuple[str, str, str, str]:
-    """(patient, file, label, source); the source is "" where the line ends with the label."""
+    """Splits a line into patient, file, label and source ("" if it ends with the label)."""
     words = line.split()
     source = words.pop() if words[-1] in SOURCES else ""
     if {*words[-2:]} & {*_SEVERITY}:
         raise UserError(_severity(where))
     if len(words) > 1 and words[-1] not in {*_A, *_B} and words[-2] in {*_A, *_B}:
-        raise UserError(f"{where}: the source {words[-1]!r} is none of {', '.join(SOURCES)}")
+        raise UserError(f"{where}: the source {words[-1]!r} is not one of {', '.join(SOURCES)}")
     if len(words) < 3 or not _IMAGE_NAME.fullmatch(words[-2]) or not "".join(words).isprintable():
-        raise UserError(f"{where}: {line[:100]!r} is no line of COVIDx; {_EXPECTED}")
+        raise UserError(f"{where}: {line[:100]!r} is not a line of COVIDx; {_EXPECTED}")
     return " ".join(words[:-2]), words[-2], words[-1], source
 
 
@@ -188,7 +183,7 @@ def _row(patient: str, name: str, known: dict, word: str, split: str) -> builder
 
 
 def image_of(row: builder.ImageRecord) -> tuple[str, str]:
-    """(source, name) of an image, the same in the lists and in the source's own table."""
+    """Returns the (source, name) that an image has both in the lists and in its source's table."""
     if row.source == covid19_radiography.NAME:
         return row.source, row.patient_id
     if row.source in ("figure1", "rsna_pneumonia"):  # their tables name no endings
@@ -197,15 +192,15 @@ def image_of(row: builder.ImageRecord) -> tuple[str, str]:
 
 
 def is_abdomen(row: builder.ImageRecord) -> bool:
-    """Whether a row is one of Stony Brook's films of the abdomen, which the lists have too."""
+    """Tells whether a row is one of Stony Brook's films of the abdomen, which the lists contain."""
     return row.source == "stonybrook" and bool(_ABDOMEN.search(row.image_id))
 
 
 def _remarks(rows: list[builder.ImageRecord]) -> Iterator[str]:
     images = [(row.split, f"{row.source}/{row.image_id}") for row in rows]
-    yield from builder.note(_in_two(images), "images stand in two lists, and stay in both")
+    yield from builder.note(_in_two(images), "images are in two lists and stay in both")
     patients = [(row.split, row.patient_id) for row in rows]
-    yield from builder.note(_in_two(patients), "patients stand in two lists, and stay in both")
+    yield from builder.note(_in_two(patients), "patients are in two lists and stay in both")
     unknown = [row.image_id for row in rows if row.source == UNKNOWN_SOURCE]
     yield from builder.note(unknown, "images have no source in the lists, nor a known form of id")
     lateral = [row.image_id for row in rows if row.view == "L"]
@@ -215,7 +210,7 @@ def _remarks(rows: list[builder.ImageRecord]) -> Iterator[str]:
 
 
 def _in_two(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """Names that occur with two splits, sorted."""
+    """Lists the names that occur in two splits, sorted."""
     splits: dict[str, set[str]] = {}
     for split, name in pairs:
         splits.setdefault(name, set()).add(split)

@@ -1,17 +1,16 @@
-"""ChestX-ray14 with COVID-19, pneumonia and healthy radiographs of other data sets: 15 findings.
+"""Composes ChestX-ray14 with COVID-19 data sets to 15 findings (thesis table 4.1).
 
-Thesis table 4.1: ChestX-ray14 by its official lists, COVIDx by its own, and other data sets of
-COVID-19. A label is unknown where nobody read for a finding: data sets of COVID-19 do not say that
-there is no hernia. The films of ChestX-ray14 are from before 2020, so they do say that there is no
-COVID-19. How a patient is kept from standing in two splits stands at `cxr15_composition.compose`.
+A finding that nobody read for is unknown: COVID-19 data sets do not exclude a hernia. The films of
+ChestX-ray14 predate 2020, so COVID-19 is absent there. `cxr15_composition.compose` keeps each
+patient in one split.
 
-The RSNA's images, which COVIDx takes for pneumonia and healthy, are films of ChestX-ray14: 3,185
-training images of COVIDx 8A stand in its official test list. So nearly all of them come in as the
-original; what the RSNA's radiologists read as pneumonia is Pneumonia in training. Images of the
-COVID-19 Radiography Database that it copied from data sets above, of which it does not say which,
-are left out. SIIM-FISABIO-RSNA and COVIDx both took films from RICORD and BIMCV, and
-covid-chestxray-dataset some from Hannover; nothing tells which are the same, and a note says so.
-`jaxcxr audit` looks for them by their pixels.
+The RSNA's images, which COVIDx uses as pneumonia and healthy, are films of ChestX-ray14: 3,185
+training images of COVIDx 8A are in its official test list. Nearly all of them are therefore
+replaced by the original; where the RSNA's radiologists read pneumonia, Pneumonia is positive in
+training. Images that the COVID-19 Radiography Database copied from the data sets above are left
+out. SIIM-FISABIO-RSNA and COVIDx share films of RICORD and BIMCV, and covid-chestxray-dataset has
+some of Hannover; no table identifies these, a note says so, and `jaxcxr audit` finds them by their
+pixels.
 """
 
 import dataclasses
@@ -22,9 +21,7 @@ from jaxcxr import registry
 from jaxcxr.data.dataset import open_builder
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import (
-    builder as xray,
-)
-from jaxcxr.xray.sources import (
+    builder,
     chestxray14,
     chestxray14_table,
     covid19_radiography,
@@ -50,13 +47,13 @@ _OVERLAPS = (
     ("covid19_image_repository", covidx.NAME),
     ("covid19_image_repository", "covid_chestxray"),
 )
-# In the URL that the Radiography Database gives: the RSNA, covid-chestxray, Figure 1 and
-# Actualmed, Hannover.
+# Parts of the Radiography Database's URLs: the RSNA, covid-chestxray, Figure 1 and Actualmed,
+# Hannover.
 _COPIED = ("rsna-pneumonia-detection-challenge", "/ieee8023/", "/agchung/", "/ml-workgroup/")
 
 
 @dataclasses.dataclass(eq=False)
-class Cxr15Config(xray.UnsplitConfig):
+class Cxr15Config(builder.UnsplitConfig):
     """Options of the prepared composition.
 
     Attributes:
@@ -71,19 +68,18 @@ class Cxr15Config(xray.UnsplitConfig):
     SOURCE: ClassVar[str] = NAME
 
     list_version: str = "8A"
-    map: str = dataclasses.field(default="", metadata=xray.RUN_ONLY)
-    images: str = dataclasses.field(default="", metadata=xray.RUN_ONLY)
+    map: str = dataclasses.field(default="", metadata=builder.RUN_ONLY)
+    images: str = dataclasses.field(default="", metadata=builder.RUN_ONLY)
 
     def __post_init__(self):
         self.list_version = covidx.checked_version(self.list_version, self.SOURCE)
         super().__post_init__()
 
 
-class Cxr15(xray.XrayBuilder):
+class Cxr15(builder.XrayBuilder):
     """Official splits of ChestX-ray14 and COVIDx, the rest by a hash of the patient id."""
 
     name = NAME
-    BUILDER_CONFIG_CLASS = Cxr15Config
     builder_config_class = Cxr15Config
 
     description = (
@@ -96,8 +92,8 @@ class Cxr15(xray.XrayBuilder):
         f"sources; {'/, '.join(_OTHERS)}/"
     )
 
-    def collect(self, raw: pathlib.Path) -> xray.Collection:
-        """Rows of all data sets that are there, composed, with their images."""
+    def collect(self, raw: pathlib.Path) -> builder.Collection:
+        """Composes the rows of all data sets in the folder, with their images."""
         config = self.builder_config
         nih, listed, others = self._parts(raw)
         found = {name: [item.row for item in part.items] for name, part in others.items()}
@@ -108,18 +104,18 @@ class Cxr15(xray.XrayBuilder):
             config.val_fraction,
         )
         kept = composition.parts
-        folder = xray.given_path("images", config.images) if config.images else None
+        folder = builder.given_path("images", config.images) if config.images else None
         collections = [
             chestxray14.find_images(
-                xray.ImageListing(kept["chestxray14"], nih.notes),
+                builder.ImageListing(kept["chestxray14"], nih.notes),
                 folder or raw / "chestxray14",
             )
         ]
         if listed.rows:
-            table = xray.ImageListing(kept[covidx.NAME], listed.notes)
+            table = builder.ImageListing(kept[covidx.NAME], listed.notes)
             collections.append(covidx.find_images(table, raw))
         collections += [_kept(part, kept.get(name, ())) for name, part in others.items()]
-        return xray.Collection(
+        return builder.Collection(
             items=tuple(item for part in collections for item in part.items),
             missing=tuple(name for part in collections for name in part.missing),
             notes=(
@@ -138,8 +134,8 @@ class Cxr15(xray.XrayBuilder):
 
     def _parts(
         self, raw: pathlib.Path
-    ) -> tuple[xray.ImageListing, xray.ImageListing, dict[str, xray.Collection]]:
-        """ChestX-ray14, COVIDx (without rows where its lists are absent), and the others."""
+    ) -> tuple[builder.ImageListing, builder.ImageListing, dict[str, builder.Collection]]:
+        """Reads ChestX-ray14, COVIDx (without rows if its lists are absent), and the others."""
         config = self.builder_config
         there = [name for name in _OTHERS if (raw / name).is_dir()]
         with_lists = (raw / "labels").is_dir()
@@ -149,19 +145,19 @@ class Cxr15(xray.XrayBuilder):
                 f" of what is needed: {self.raw_content}"
             )
         nih = chestxray14_table.read(raw / "chestxray14", config.val_fraction)
-        listed = xray.ImageListing((), ())
+        listed = builder.ImageListing((), ())
         if with_lists:
             listed = covidx.read_table(raw, config.list_version, config.val_fraction)
         others = {name: self._other(name, raw) for name in there}
         return nih, listed, others
 
-    def _other(self, name: str, raw: pathlib.Path) -> xray.Collection:
-        """What the builder of another data set collects."""
+    def _other(self, name: str, raw: pathlib.Path) -> builder.Collection:
+        """Collects another data set by its own builder."""
         config = self.builder_config
-        builder = registry.builder_class(name)
+        builder_class = registry.builder_class(name)
         options = {"val_fraction": config.val_fraction, "test_fraction": config.test_fraction}
         # TFDS looks for a prepared data set; in the raw folder it finds none.
-        other = open_builder(builder, raw, **options)
+        other = open_builder(builder_class, raw, **options)
         collection = other.collect(raw / name)
         if name == covid19_radiography.NAME:
             collection = _without_copies(collection, raw / name)
@@ -171,17 +167,17 @@ class Cxr15(xray.XrayBuilder):
             notes=tuple(f"{name}: {note}" for note in collection.notes),
         )
 
-    def _matches(self, raw: pathlib.Path, listed: xray.ImageListing) -> dict[str, str]:
-        """Image of ChestX-ray14 by the RSNA's patientId, if images of the RSNA take part."""
+    def _matches(self, raw: pathlib.Path, listed: builder.ImageListing) -> dict[str, str]:
+        """Maps the RSNA's patientId to the image of ChestX-ray14, if RSNA images are used."""
         images = [row for row in listed.rows if row.source == rsna_pneumonia_table.NAME]
         if not images:
             return {}
         given = self.builder_config.map
-        path = xray.given_path("map", given) if given else raw / _MAP
+        path = builder.given_path("map", given) if given else raw / _MAP
         if not path.is_file():
             raise UserError(
-                f"{NAME}: {len(images)} images of the RSNA take part, which are films of "
-                f"ChestX-ray14; no file {path} tells which. Give with --map FILE a csv with "
+                f"{NAME}: {len(images)} images of the RSNA are films of ChestX-ray14, and {path}, "
+                "which would tell which, does not exist. Give --map FILE, a csv with "
                 "rsna_patientId, chestxray14_image, mse"
             )
         matches = rsna_pneumonia_table.chestxray14_images(path)
@@ -190,27 +186,27 @@ class Cxr15(xray.XrayBuilder):
         return matches
 
 
-def _without_copies(collection: xray.Collection, raw: pathlib.Path) -> xray.Collection:
-    """The Radiography Database without the images that it took from another source."""
+def _without_copies(collection: builder.Collection, raw: pathlib.Path) -> builder.Collection:
+    """Removes the Radiography Database's images that come from another source."""
     urls = covid19_radiography.read_table(raw, 0.0, 0.0).urls
     copies = {name for name, url in urls.items() if any(part in url.lower() for part in _COPIED)}
     left_out = [item.row.image_id for item in collection.items if item.row.image_id in copies]
-    fact = "images are copies from other sources, it is not known of which images, and are left out"
-    return xray.Collection(
+    fact = "images are copies of unknown images of other sources and are left out"
+    return builder.Collection(
         items=tuple(item for item in collection.items if item.row.image_id not in copies),
         missing=tuple(name for name in collection.missing if name not in copies),
-        notes=(*collection.notes, *xray.note(left_out, fact)),
+        notes=(*collection.notes, *builder.note(left_out, fact)),
     )
 
 
-def _kept(collection: xray.Collection, rows: tuple[xray.ImageRecord, ...]) -> xray.Collection:
+def _kept(collection: builder.Collection, rows: tuple[builder.ImageRecord, ...]) -> builder.Collection:
     items = {(item.row.source, item.row.image_id): item for item in collection.items}
     kept = (dataclasses.replace(items[row.source, row.image_id], row=row) for row in rows)
     return dataclasses.replace(collection, items=tuple(kept))
 
 
 def _without_lists(raw: pathlib.Path) -> list[str]:
-    """Notes of folders that COVIDx's lists would use, and no list is there."""
+    """Notes the folders that are unused because COVIDx's lists are absent."""
     if (raw / "labels").is_dir():
         return []
     unused = [
@@ -218,13 +214,12 @@ def _without_lists(raw: pathlib.Path) -> list[str]:
         if name not in _OTHERS and (raw / name).is_dir()
     ]
     return [
-        f"{name}/ takes no part: labels/ with COVIDx's lists, which say which of its images to "
-        "take, is not there"
+        f"{name}/ is not used: labels/ with COVIDx's lists, which select its images, is missing"
         for name in unused
     ]
 
 
-def _participants(parts: dict[str, tuple[xray.ImageRecord, ...]]) -> str:
+def _participants(parts: dict[str, tuple[builder.ImageRecord, ...]]) -> str:
     there = ", ".join(f"{name} {len(rows)}" for name, rows in parts.items())
     absent = [name for name in (covidx.NAME, *_OTHERS) if name not in parts]
-    return f"images by data set: {there}" + (f"; not there: {', '.join(absent)}" if absent else "")
+    return f"images by data set: {there}" + (f"; absent: {', '.join(absent)}" if absent else "")

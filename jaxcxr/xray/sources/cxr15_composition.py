@@ -1,4 +1,4 @@
-"""How data sets become one without a patient in two splits: on rows alone, without images."""
+"""Composes data sets into one without a patient in two splits, from their rows alone."""
 
 import collections
 import dataclasses
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from jaxcxr.data.labels import FINDINGS, NEGATIVE, POSITIVE
 from jaxcxr.xray.sources import builder, covidx_table, rsna_pneumonia_table
 
-OFFICIAL = ("chestxray14", "covidx")  # the parts that come with a split
+OFFICIAL = ("chestxray14", "covidx")  # the parts with a published split
 
 _ORDER = {"test": 0, "validation": 1, "train": 2}  # of two copies of an image, the first stays
 _RSNA = rsna_pneumonia_table.NAME
@@ -16,11 +16,11 @@ _PNEUMONIA = FINDINGS.index("Pneumonia")
 
 @dataclasses.dataclass(frozen=True)
 class Composition:
-    """The data sets after all that was left out.
+    """Holds the composed rows and the ones left out.
 
     Attributes:
-      parts: rows by the name of the data set, in their order there.
-      left_out: rows by the reason, which reads on from "images of <source> ".
+      parts: rows by data set, in their order there.
+      left_out: rows by reason, which continues "images of <source> ".
       merged: rows of ChestX-ray14 that got Pneumonia from the RSNA's reading of the same film.
     """
 
@@ -30,17 +30,17 @@ class Composition:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was left out, and why, with counts."""
+        """Says what was left out and why, with counts."""
         notes: list[str] = []
         for reason, rows in self.left_out.items():
-            names = collections.defaultdict(list)
+            by_source = collections.defaultdict(list)
             for row in rows:
-                names[row.source].append(row.image_id)
-            for source, of_source in names.items():
-                notes += builder.note(of_source, f"images of {source} {reason}")
-        names = [row.image_id for row in self.merged]
+                by_source[row.source].append(row.image_id)
+            for source, names in by_source.items():
+                notes += builder.note(names, f"images of {source} {reason}")
+        merged = [row.image_id for row in self.merged]
         fact = "training images of chestxray14 get Pneumonia, as the RSNA's radiologists read it"
-        return (*notes, *builder.note(names, fact))
+        return (*notes, *builder.note(merged, fact))
 
 
 def compose(
@@ -48,25 +48,25 @@ def compose(
     matches: Mapping[str, str],
     val_fraction: float,
 ) -> Composition:
-    """Puts data sets together.
+    """Composes data sets.
 
     Patients of the RSNA's images become those of ChestX-ray14, through the match of the pixels.
-    Where a data set without a split of its own has patients of ChestX-ray14 or of COVIDx's lists,
-    their split is the one they have there. Then are left out, in this order:
+    Patients of ChestX-ray14 or COVIDx's lists keep their split there in data sets that have no
+    split of their own. The following are left out, in this order:
 
     - films that are not frontal, or not of the chest;
-    - an image that an earlier data set brings too;
-    - training and validation images of patients who are in a test split, whatever the data set,
-      and training images of patients who are in validation;
-    - an image of the RSNA whose original of ChestX-ray14 is there. If both are training images
-      and the RSNA's radiologists read pneumonia, the original's label becomes Pneumonia; labels
-      for validation and test stay as published.
+    - an image that an earlier data set contains too;
+    - training and validation images of patients in any test split, and training images of patients
+      in validation;
+    - an image of the RSNA if its original of ChestX-ray14 is present. If both are training images
+      and the RSNA's radiologists read pneumonia, the original becomes positive for Pneumonia;
+      validation and test labels stay as published.
 
     Arguments:
-      parts: rows by the name of the data set; earlier ones have precedence.
+      parts: rows by data set; earlier ones have precedence.
       matches: image of ChestX-ray14 by the RSNA's patientId.
-      val_fraction: share of the patients of training lists that go to validation; decides anew
-        for patients of the RSNA, in the way in which ChestX-ray14's are.
+      val_fraction: share of the patients of training lists that go to validation; patients of the
+        RSNA are assigned anew, as in ChestX-ray14.
     """
     left_out: dict[str, list[builder.ImageRecord]] = collections.defaultdict(list)
     rows = [
@@ -97,7 +97,7 @@ def _identified(
 
 
 def _original(row: builder.ImageRecord, matches: Mapping[str, str]) -> str | None:
-    """Image of ChestX-ray14 that an image of the RSNA is."""
+    """Returns the image of ChestX-ray14 that an image of the RSNA matches."""
     if row.source != _RSNA:
         return None
     return matches.get(covidx_table.image_of(row)[1])
@@ -106,7 +106,7 @@ def _original(row: builder.ImageRecord, matches: Mapping[str, str]) -> str | Non
 def _following(
     rows: list[tuple[str, builder.ImageRecord]],
 ) -> list[tuple[str, builder.ImageRecord]]:
-    """Gives patients of an official part the split that they have there."""
+    """Gives patients of an official part their split there."""
     official: dict[str, str] = {}
     for name, row in rows:
         if name in OFFICIAL:
@@ -125,7 +125,7 @@ def _distinct(
     matches: Mapping[str, str],
     left_out: dict[str, list[builder.ImageRecord]],
 ) -> Iterator[tuple[str, builder.ImageRecord]]:
-    """Frontal films of the chest, each once; the copy that is tested on before the others."""
+    """Yields frontal films of the chest, each once; a test copy takes precedence."""
 
     def image(row: builder.ImageRecord) -> tuple[str, str]:
         original = _original(row, matches)
@@ -146,7 +146,7 @@ def _distinct(
 def _apart(
     rows: list[tuple[str, builder.ImageRecord]], left_out: dict[str, list[builder.ImageRecord]]
 ) -> Iterator[tuple[str, builder.ImageRecord]]:
-    """Rows whose patient is in no split that matters more."""
+    """Yields rows of patients who are in no split of higher precedence."""
     patients: dict[str, set[str]] = {split: set() for split in _ORDER}
     for _, row in rows:
         patients[row.split].add(row.patient_id)

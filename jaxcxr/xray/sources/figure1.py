@@ -1,10 +1,10 @@
-"""Figure 1 COVID-19 Chest X-ray Dataset Initiative: 55 radiographs that physicians sent in.
+"""Reads the Figure 1 COVID-19 Chest X-ray Dataset Initiative: 55 radiographs from physicians.
 
 Chung, Wong et al., DarwinAI and University of Waterloo, 2020. The finding is `COVID-19`,
-`Pneumonia`, `No finding` or, for every fourth image, empty; `covid_tables.labels_of` says which
-labels follow, and images without a finding are left out. The table names no files: an image is
-called as its `patientid`, COVID-00003a, in which the letter tells the films of one patient apart.
-Most rows have no view; they are taken for frontal, as the images are.
+`Pneumonia`, `No finding` or, for every fourth image, empty; `covid_tables.labels_of` derives the
+labels, and images without a finding are left out. An image has the name of its `patientid`, such as
+COVID-00003a, whose letter distinguishes the films of one patient. Most rows have no view and count
+as frontal, which the images are.
 """
 
 import dataclasses
@@ -32,7 +32,6 @@ class Figure1(builder.XrayBuilder):
     """Split by a hash of the patient id, which is the image's name without its last letter."""
 
     name = NAME
-    BUILDER_CONFIG_CLASS = Figure1Config
     builder_config_class = Figure1Config
 
     description = "Figure 1 COVID-19 chest X-ray data set, split by a hash of the patient id."
@@ -54,13 +53,13 @@ def read_table(
 
     Arguments:
       raw: the folder that holds it.
-      val_fraction, test_fraction: as in `xray.UnsplitConfig`.
+      val_fraction, test_fraction: as in `builder.UnsplitConfig`.
 
     Returns:
-      Rows whose `image_id` has no ending, as the table does not tell it.
+      Rows; `image_id` has no ending, as the table has none.
 
     Raises:
-      UserError: the file is absent or not in its form.
+      UserError: the file is absent or malformed.
     """
     path = raw / "metadata.csv"
     selection = covid_tables.Selection(NAME, val_fraction, test_fraction)

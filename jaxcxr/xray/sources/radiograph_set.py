@@ -1,4 +1,4 @@
-"""The base of the data sets of radiographs: their features, manifest and overview."""
+"""Defines what all data sets of radiographs share: features, manifest and overview."""
 
 import pathlib
 from typing import ClassVar
@@ -13,7 +13,7 @@ from jaxcxr.xray.images import manifest, radiographs
 
 
 def xray_features(classes: tuple[str, ...] = FINDINGS) -> tfds.features.FeaturesDict:
-    """Features of one radiograph.
+    """Defines the features of one radiograph.
 
     Arguments:
       classes: names of the label columns.
@@ -41,8 +41,9 @@ def xray_features(classes: tuple[str, ...] = FINDINGS) -> tfds.features.Features
     })
 
 
-class RadiographSet(DataSet, skip_registration=True):
-    """Builder of a data set of radiographs; records of `xray_features(classes)`."""
+# mypy does not see the base class of TFDS that takes `skip_registration`.
+class RadiographSet(DataSet, skip_registration=True):  # type: ignore[call-arg]
+    """Builds a data set of radiographs with records of `xray_features(classes)`."""
 
     classes: ClassVar[tuple[str, ...]] = FINDINGS
     index_file = manifest.NAME

@@ -1,18 +1,18 @@
-"""RSNA Pneumonia Detection Challenge: 26,684 frontal films of ChestX-ray14, read by radiologists.
+"""Reads the RSNA Pneumonia Detection Challenge: 26,684 films of ChestX-ray14, read anew.
 
 Shih et al., "Augmenting the NIH chest radiograph dataset with expert annotations of possible
 pneumonia", Radiology: Artificial Intelligence 2019. The films are from 2017 and before, so COVID-19
-is known to be absent. Apart from that, the labels say what the class of an image says:
+is absent. The class of an image gives the other labels:
 
 - Normal: read as free of abnormality, so all findings are absent.
-- No Lung Opacity / Not Normal: Pneumonia absent; which other finding there is, nobody noted.
+- No Lung Opacity / Not Normal: Pneumonia absent; other findings unknown.
 - Lung Opacity (Target 1): an opacity that suggests pneumonia, so Pneumonia present, with boxes in
-  pixels of the 1024 x 1024 images; nobody read for anything else.
+  pixels of the 1024 x 1024 images; other findings unknown.
 
-`patientId` names an image, not a patient. Which film of ChestX-ray14 it is, and so whose, is known
-only from a comparison of the pixels: a csv with the columns rsna_patientId, chestxray14_image and
-mse. A match with a mean squared error of 10 gray levels squared or more is none. With such a map a
-person has the same patient id here and in ChestX-ray14.
+`patientId` names an image, not a patient. Only a comparison of the pixels reveals its film and
+patient in ChestX-ray14: a csv with the columns rsna_patientId, chestxray14_image and mse, in which
+a mean squared error of 10 squared gray levels or more is no match. With such a map a person has the
+same patient id here and in ChestX-ray14.
 """
 
 import contextlib
@@ -71,7 +71,6 @@ class RsnaPneumonia(builder.XrayBuilder):
     """Split by a hash of the patient id, or as ChestX-ray14 is."""
 
     name = table.NAME
-    BUILDER_CONFIG_CLASS = RsnaPneumoniaConfig
     builder_config_class = RsnaPneumoniaConfig
 
     description = "RSNA Pneumonia Detection Challenge (stage 2), radiologists' labels and boxes."
@@ -80,16 +79,18 @@ class RsnaPneumonia(builder.XrayBuilder):
     raw_content = f"{table.LABELS}, {table.CLASSES} and {_IMAGES}/"
 
     def collect(self, raw: pathlib.Path) -> builder.Collection:
-        """Rows of the csv files, with their images and what the headers of these say."""
+        """Returns the rows of the csv files, completed by the headers of their images."""
         config = self.builder_config
-        places = [None, None]
+        map_file = test_list = None
         if config.patients == "chestxray14":
-            places[0] = builder.given_path("map", config.map) if config.map else raw / _MAP
+            map_file = builder.given_path("map", config.map) if config.map else raw / _MAP
         if config.split == "chestxray14":
             given = config.test_list
-            places[1] = builder.given_path("test-list", given) if given else raw / _TEST_LIST
+            test_list = builder.given_path("test-list", given) if given else raw / _TEST_LIST
         files = builder.files_by_name([raw / _IMAGES], endings=False)
-        content = table.read_table(raw, config.val_fraction, config.test_fraction, *places)
+        content = table.read_table(
+            raw, config.val_fraction, config.test_fraction, map_file, test_list
+        )
         paths = {row: files.pop(row.image_id, None) for row in content.rows}
         headers = read_headers(table.NAME, {row: path for row, path in paths.items() if path})
         paths = {
@@ -101,14 +102,14 @@ class RsnaPneumonia(builder.XrayBuilder):
 
 
 def read_headers(label: str, files: Mapping[Any, pathlib.Path]) -> dict[Any, dicom.Header]:
-    """Reads the headers of those files that are DICOM.
+    """Reads the headers of the DICOM files among `files`.
 
     Arguments:
-      label: of the progress that is shown.
+      label: of the progress bar.
       files: paths by any key.
 
     Returns:
-      Headers by the same key. A broken file has none; it is told of when its pixels are read.
+      Headers by the same key. A broken file has none; reading its pixels reports it.
     """
     headers = {}
     with progress.Progress(f"{label}: headers", len(files), brief=True) as bar:
@@ -121,5 +122,5 @@ def read_headers(label: str, files: Mapping[Any, pathlib.Path]) -> dict[Any, dic
 
 
 def described(header: dicom.Header | None) -> dict[str, Any]:
-    """The fields of a `ImageRecord` that a DICOM header fills; none without a header."""
+    """Returns the fields of an `ImageRecord` that a DICOM header fills; none without a header."""
     return {"view": header.view, "sex": header.sex, "age": header.age} if header else {}

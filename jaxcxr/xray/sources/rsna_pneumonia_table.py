@@ -1,4 +1,4 @@
-"""The label files of the RSNA Pneumonia Detection Challenge, without the images."""
+"""Reads the label files of the RSNA Pneumonia Detection Challenge, without the images."""
 
 import dataclasses
 import math
@@ -29,7 +29,7 @@ _NIH_IMAGE = re.compile(r"(\d{8})_\d{3}\.png", re.ASCII)
 
 @dataclasses.dataclass(frozen=True)
 class _Marked:
-    """What the label csv says of an image, and where it first does."""
+    """Holds the target and boxes of an image in the label csv, and its first line."""
 
     target: str
     boxes: tuple[tuple[float, ...], ...]
@@ -43,20 +43,20 @@ def read_table(
     map_file: pathlib.Path | None = None,
     test_list: pathlib.Path | None = None,
 ) -> builder.ImageListing:
-    """Reads both csv files, of which each repeats an image for each of its boxes.
+    """Reads both csv files, which repeat an image for each of its boxes.
 
     Arguments:
       raw: folder with the csv files.
-      val_fraction, test_fraction: as in `xray.UnsplitConfig`.
-      map_file: which image of ChestX-ray14 each image is.
-      test_list: the images of ChestX-ray14's test split. Its patients go to the test split, other
-        patients of ChestX-ray14 do not, and images that match none are split by their hash.
+      val_fraction, test_fraction: as in `builder.UnsplitConfig`.
+      map_file: maps each image to its image of ChestX-ray14.
+      test_list: the images of ChestX-ray14's test split. Only its patients, and images that match
+        no patient, by their hash, go to the test split.
 
     Returns:
       One row per image, with all its boxes; view, sex and age are not in the csv files.
 
     Raises:
-      UserError: a file is absent or not in its form, or the rows of an image contradict each other.
+      UserError: a file is absent or malformed, or the rows of an image contradict each other.
     """
     marked, classes = _marked(raw / LABELS), _classes(raw / CLASSES)
     _check_agreement(marked, classes, raw)
@@ -84,12 +84,12 @@ def read_table(
 
 
 def _marked(path: pathlib.Path) -> dict[str, _Marked]:
-    """Target and boxes by image id, from a csv with one line per box or image without any."""
+    """Reads target and boxes by image id, from a csv with a line per box or per boxless image."""
     marked: dict[str, _Marked] = {}
     for where, cells in csv_rows(path, ("patientId", *_BOX, "Target")):
         image_id, target = _image_id(cells, where), cells["Target"]
         if target not in ("0", "1"):
-            raise UserError(f"{where}: Target is {target!r}; expected is 0 or 1")
+            raise UserError(f"{where}: Target is {target!r}; expected 0 or 1")
         line = _Marked(target, _boxes(cells, where), where)
         first = marked.setdefault(image_id, line)
         if first.target != target:
@@ -102,7 +102,7 @@ def _marked(path: pathlib.Path) -> dict[str, _Marked]:
 
 
 def _boxes(cells: dict[str, str], where: str) -> tuple[tuple[float, ...], ...]:
-    """The box of a line with Target 1; none of one with Target 0."""
+    """Reads the box of a line with Target 1; Target 0 has none."""
     texts = [cells[name] for name in _BOX]
     if cells["Target"] == "0":
         if any(texts):
@@ -112,23 +112,23 @@ def _boxes(cells: dict[str, str], where: str) -> tuple[tuple[float, ...], ...]:
         x, y, width, height = map(float, texts)
     except ValueError:
         x = y = width = height = math.nan
-    # Not a sum: a box may reach over the edge by the rounding.
+    # No check of x + width: rounding can push a box over the edge.
     if not (0 <= x < _SIDE and 0 <= y < _SIDE and 0 < width <= _SIDE and 0 < height <= _SIDE):
         raise UserError(
-            f"{where}: Target is 1, but x,y,width,height are {','.join(texts)!r}; expected is a "
+            f"{where}: Target is 1, but x,y,width,height are {','.join(texts)!r}; expected a "
             f"box in an image of {_SIDE} x {_SIDE} pixels"
         )
     return ((PNEUMONIA, x, y, width, height),)
 
 
 def _classes(path: pathlib.Path) -> dict[str, tuple[str, str]]:
-    """(class, "path:line" of its first line) by image id."""
+    """Reads (class, "path:line" of its first line) by image id."""
     classes: dict[str, tuple[str, str]] = {}
     for where, cells in csv_rows(path, ("patientId", "class")):
         image_id, name = _image_id(cells, where), cells["class"]
         if name not in _FINDINGS_OF:
             raise UserError(
-                f"{where}: the class {name!r} is none of {', '.join(map(repr, _FINDINGS_OF))}"
+                f"{where}: the class {name!r} is not one of {', '.join(map(repr, _FINDINGS_OF))}"
             )
         first = classes.setdefault(image_id, (name, where))
         if first[0] != name:
@@ -140,7 +140,7 @@ def _classes(path: pathlib.Path) -> dict[str, tuple[str, str]]:
 
 def _image_id(cells: dict[str, str], where: str) -> str:
     if not _ID.fullmatch(cells["patientId"]):
-        raise UserError(f"{where}: {cells['patientId']!r} is no patientId")
+        raise UserError(f"{where}: {cells['patientId']!r} is not a patientId")
     return cells["patientId"]
 
 
@@ -163,12 +163,12 @@ def _check_agreement(
 def _patients(
     path: pathlib.Path | None, image_ids: list[str]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """ChestX-ray14's patient by image id, of the images that match one, and remarks."""
+    """Reads ChestX-ray14's patient by image id, of the images that match one, and remarks."""
     if path is None:
         return {}, (
-            "patientId is the id of an image and patients cannot be told apart: films of one "
-            "patient can stand in several splits, and in those of ChestX-ray14. Give --map FILE, "
-            "a csv with rsna_patientId, chestxray14_image, mse",
+            "patientId is the id of an image, and patients are unknown: films of one patient can "
+            "be in several splits, and in those of ChestX-ray14. Give --map FILE, a csv with "
+            "rsna_patientId, chestxray14_image, mse",
         )
     matches = chestxray14_images(path)
     patients = {name: matches[name][:8] for name in image_ids if name in matches}
@@ -180,13 +180,13 @@ def _patients(
 
 
 def chestxray14_images(path: pathlib.Path) -> dict[str, str]:
-    """Which image of ChestX-ray14 each image is; pairs that differ too much are left out.
+    """Maps each image to its image of ChestX-ray14; pairs that differ too much are left out.
 
     Arguments:
       path: csv with the columns rsna_patientId, chestxray14_image and mse.
 
     Raises:
-      UserError: the file is absent or not in this form.
+      UserError: the file is absent or malformed.
     """
     matches: dict[str, tuple[str, str]] = {}
     for where, cells in csv_rows(path, ("rsna_patientId", "chestxray14_image", "mse")):
@@ -209,7 +209,7 @@ def chestxray14_images(path: pathlib.Path) -> dict[str, str]:
 
 
 def _tested(path: pathlib.Path) -> set[str]:
-    """Patients of ChestX-ray14's official test list."""
+    """Reads the patients of ChestX-ray14's official test list."""
     patients = set()
     for number, line in enumerate(read_text(path).splitlines(), 1):
         match = _NIH_IMAGE.fullmatch(line.strip())
@@ -217,8 +217,8 @@ def _tested(path: pathlib.Path) -> set[str]:
             patients.add(match[1])
         elif line.strip():
             raise UserError(
-                f"{path}:{number}: {line.strip()[:60]!r} is no image such as 00000013_004.png"
+                f"{path}:{number}: {line.strip()[:60]!r} is not an image such as 00000013_004.png"
             )
     if not patients:
-        raise UserError(f"{path}: no image in it; expected is the test_list.txt of ChestX-ray14")
+        raise UserError(f"{path}: no image in it; expected the test_list.txt of ChestX-ray14")
     return patients

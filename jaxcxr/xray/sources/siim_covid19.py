@@ -1,21 +1,20 @@
-"""SIIM-FISABIO-RSNA COVID-19: radiographs graded by how much they look like COVID-19 pneumonia.
+"""Reads SIIM-FISABIO-RSNA COVID-19: radiographs graded by their likeness to COVID-19 pneumonia.
 
 Lakhani et al., "The 2021 SIIM-FISABIO-RSNA Machine Learning COVID-19 Challenge", Journal of Digital
 Imaging 2022; films of BIMCV-COVID19 and RICORD. Radiologists gave each study one of four grades
-(Litmanovich et al., Journal of Thoracic Imaging 2020). They grade what is seen, not whether a test
-was positive, so the labels say no more than this:
+(Litmanovich et al., Journal of Thoracic Imaging 2020). They graded the appearance, not a test, so
+the labels are:
 
 - Negative for Pneumonia: Pneumonia absent; COVID-19 unknown, as films of patients can be clear.
 - Typical Appearance: Pneumonia and COVID-19 present.
 - Indeterminate Appearance, Atypical Appearance: Pneumonia present in the challenge's sense of not
   negative (an atypical opacity can have another cause); COVID-19 unknown.
 
-Nobody read for the other findings. All images of a study have its labels, also those on which
-nobody drew boxes. Boxes are around airspace opacities, here of class Pneumonia, in pixels of the
-DICOM files.
+The other findings are unknown. All images of a study have its labels, with or without boxes. Boxes
+surround airspace opacities, here of class Pneumonia, in pixels of the DICOM files.
 
-Patients have several studies. Their ids stand in the headers of the images and in train_meta.csv, a
-table made of these headers, which is not part of the challenge's own files.
+Patients have several studies. Their ids are in the headers of the images and in train_meta.csv, a
+table of these headers that is not part of the challenge's own files.
 """
 
 import collections
@@ -56,7 +55,7 @@ _ID = re.compile(r"[\w.-]+", re.ASCII)
 
 @dataclasses.dataclass(frozen=True)
 class _Film:
-    """What the image csv says of an image, with boxes as in `xray.ImageRecord`."""
+    """Holds an image of the image csv, with boxes as in `builder.ImageRecord`."""
 
     study_id: str
     boxes: tuple[tuple[float, ...], ...]
@@ -73,7 +72,6 @@ class SiimCovid19(builder.XrayBuilder):
     """Split by a hash of the patient id."""
 
     name = NAME
-    BUILDER_CONFIG_CLASS = SiimCovid19Config
     builder_config_class = SiimCovid19Config
 
     description = "SIIM-FISABIO-RSNA COVID-19 challenge, split by a hash of the patient id."
@@ -82,7 +80,7 @@ class SiimCovid19(builder.XrayBuilder):
     raw_content = f"{STUDIES}, {IMAGES} and train/<study>/<series>/<image>.dcm"
 
     def collect(self, raw: pathlib.Path) -> builder.Collection:
-        """Rows of the csv files, with their images and what the headers of these say."""
+        """Returns the rows of the csv files, completed by the headers of their images."""
         config = self.builder_config
         # DICOM files alone: the boxes are in their pixels, and a copy may be smaller.
         files = {path.stem: path for path in sorted((raw / "train").glob("*/*/*.dcm"))}
@@ -106,16 +104,16 @@ def read_table(
 
     Arguments:
       raw: folder with the csv files.
-      val_fraction, test_fraction: as in `xray.UnsplitConfig`.
+      val_fraction, test_fraction: as in `builder.UnsplitConfig`.
       headers: of the images, by image id, for patient, view, sex and age.
 
     Returns:
-      One row per image that is not lateral. Where neither header nor train_meta.csv tells the
-      patient of a study, the study counts as one.
+      One row per image that is not lateral. A study counts as a patient if neither header nor
+      train_meta.csv names one.
 
     Raises:
-      UserError: a file is absent or not in its form, an image is of no study, or the columns boxes
-        and label contradict each other.
+      UserError: a file is absent or malformed, an image has no study, or the columns boxes and
+        label contradict each other.
     """
     grades = _grades(raw / STUDIES)
     films = _films(raw / IMAGES, grades, raw / STUDIES)
@@ -146,7 +144,7 @@ def read_table(
     seen = {film.study_id for film in films.values()}
     remarks["studies have no image"] = [study for study in grades if study not in seen]
     remarks[
-        "studies count as patients of their own, so that films of one patient can stand in several "
+        "studies count as patients of their own, so that films of one patient can be in several "
         f"splits, as neither DICOM headers nor {META} tell the patients"
     ] = [study for study in grades if study in seen and study not in patients]
     notes = [text for fact, names in remarks.items() for text in builder.note(names, fact)]
@@ -162,7 +160,7 @@ def _grades(path: pathlib.Path) -> dict[str, str]:
         if len(given) != 1 or any(cells[grade] not in ("0", "1") for grade in _GRADES):
             values = ",".join(cells[grade] for grade in _GRADES)
             raise UserError(
-                f"{where}: the grades are {values!r}; expected is 1 for one of "
+                f"{where}: the grades are {values!r}; expected 1 for one of "
                 f"{', '.join(_GRADES)}, and 0 for the others"
             )
         if study_id in grades:
@@ -189,12 +187,12 @@ def _films(
 def _id(text: str, ending: str, where: str) -> str:
     name = text.removesuffix(ending)
     if name == text or not _ID.fullmatch(name):
-        raise UserError(f"{where}: the id {text!r} is none; expected is a name with {ending}")
+        raise UserError(f"{where}: the id {text!r} is invalid; expected a name with {ending}")
     return name
 
 
 def _boxes(cells: Mapping[str, str], where: str) -> tuple[tuple[float, ...], ...]:
-    """Boxes as in `xray.ImageRecord`, from the column boxes, which the column label must repeat."""
+    """Reads boxes from the column boxes; the column label must repeat them."""
     boxes = _listed_boxes(cells["boxes"], where) if cells["boxes"] else []
     corners = [] if cells["label"] == _NO_BOX else _corners(cells["label"], where)
     same = len(boxes) == len(corners) and all(
@@ -211,7 +209,7 @@ def _boxes(cells: Mapping[str, str], where: str) -> tuple[tuple[float, ...], ...
 
 
 def _listed_boxes(text: str, where: str) -> list[tuple[float, ...]]:
-    """(x, y, width, height) from a list in Python's notation; not evaluated, but read as JSON."""
+    """Reads (x, y, width, height) from a list in Python's notation, by JSON, not by evaluation."""
     try:
         entries = json.loads(text.replace("'", '"'))
         boxes = [tuple(entry[name] for name in _BOX) for entry in entries]
@@ -219,7 +217,7 @@ def _listed_boxes(text: str, where: str) -> list[tuple[float, ...]]:
         boxes = []
     if not boxes or not all(map(_is_box, boxes)):
         raise UserError(
-            f"{where}: the boxes {text[:80]!r} are none; expected are entries such as "
+            f"{where}: the boxes {text[:80]!r} are none; expected entries such as "
             "{'x': 789.3, 'y': 582.4, 'width': 1026.7, 'height': 1917.3} in a list"
         )
     return boxes
@@ -231,9 +229,9 @@ def _is_box(box: tuple) -> bool:
 
 
 def _corners(text: str, where: str) -> list[tuple[float, ...]]:
-    """(left, top, right, bottom) of each box of a text `opacity 1 left top right bottom ...`."""
+    """Reads (left, top, right, bottom) of each box of `opacity 1 left top right bottom ...`."""
     words = text.split() or [""]
-    corners = []
+    corners: list[tuple[float, ...]] = []
     for start in range(0, len(words), _WORDS):
         name, *numbers = words[start : start + _WORDS]
         try:
@@ -252,7 +250,7 @@ def _corners(text: str, where: str) -> list[tuple[float, ...]]:
 def _patients(
     path: pathlib.Path, films: Mapping[str, _Film], headers: Mapping[str, dicom.Header]
 ) -> dict[str, str]:
-    """Patient by study id, from the headers and, for studies without, train_meta.csv."""
+    """Reads the patient by study id, from the headers or else from train_meta.csv."""
     patients: dict[str, str] = {}
     for image_id, film in films.items():
         if image_id in headers and headers[image_id].patient_id:
@@ -262,7 +260,7 @@ def _patients(
     for where, cells in csv_rows(path, ("patientid", "studyid", "imageid")):
         patient, study, image_id = (cells[name] for name in ("patientid", "studyid", "imageid"))
         if not _ID.fullmatch(patient):
-            raise UserError(f"{where}: {patient!r} is no patientid")
+            raise UserError(f"{where}: {patient!r} is not a patientid")
         if image_id in films and films[image_id].study_id != study:
             raise UserError(
                 f"{where}: the study of {image_id} is {study!r}, but {films[image_id].study_id} in "

@@ -1,17 +1,17 @@
-"""TBX11K: tuberculosis in 11,200 radiographs, and the images of other data sets that come with it.
+"""Reads TBX11K: tuberculosis in 11,200 radiographs, with the extra images of other data sets.
 
-Liu et al., "Rethinking Computer-Aided Tuberculosis Diagnosis", CVPR 2020. One label: Tuberculosis.
-It is the folder of an image: `health` and `sick` (ill with something else) have none, `tb` has it,
-active or healed, and that of `test` is not published. In `extra/mc+shenzhen` (Montgomery County
-and Shenzhen, Jaeger et al. 2014) the name tells it by its end, `_1` or `_0`; in `extra/da+db`
-(New Delhi) by its beginning, `p` or `n`.
+Liu et al., "Rethinking Computer-Aided Tuberculosis Diagnosis", CVPR 2020. The folder of an image
+gives its one label, Tuberculosis: absent in `health` and `sick` (another disease), present in `tb`,
+active or healed, and unpublished for `test`. In `extra/mc+shenzhen` (Montgomery County and
+Shenzhen, Jaeger et al. 2014) the name ends with the label, `_1` or `_0`; in `extra/da+db` (New
+Delhi) it begins with `p` or `n`.
 
-The public held-out images are those of the official validation list, and so they are the test
-split here; validation is carved from the training list. The extra images alone are pooled and
-divided into folds, one of which is the test split. There are no patient ids: Montgomery, Shenzhen
-and TBX11K are taken to show each patient once. In da+db two copies in the other list are known by
-name and left out. Two more pairs, each within one list, are not: the folds of the extra images can
-part them, and `jaxcxr audit` tells.
+The official validation list is the test split here, as it is the only public held-out one;
+validation is carved from the training list. The extra images alone are pooled and divided into
+folds, one of which is the test split. There are no patient ids: Montgomery, Shenzhen and TBX11K
+count each image as a patient. Two images of da+db are copies of images in its other list and are
+left out. Two more pairs of copies, each within one list, stay; folds can separate them, which
+`jaxcxr audit` reports.
 """
 
 import dataclasses
@@ -86,7 +86,6 @@ class Tbx11k(builder.XrayBuilder):
     """Official validation list as test split; the extra images alone by folds."""
 
     name = NAME
-    BUILDER_CONFIG_CLASS = Tbx11kConfig
     builder_config_class = Tbx11kConfig
 
     classes = CLASSES
@@ -130,11 +129,11 @@ def read_table(
       lists, val_fraction, fold, folds, include_hidden: as in `Tbx11kConfig`.
 
     Returns:
-      One row per image, called by its path in the lists. Repeated lines, images of which another
-      is a known copy, and hidden ones unless asked for, are left out and noted.
+      One row per image, named by its path in the lists. Repeated lines, known copies and, unless
+      asked for, hidden images are left out and noted.
 
     Raises:
-      UserError: a file is absent or not in its form, or an image stands in two lists.
+      UserError: a file is absent or malformed, or an image is in two lists.
     """
     if not raw.is_dir():
         raise UserError(f"{NAME}: no folder {raw}; give the raw data with --raw DIR")
@@ -171,26 +170,26 @@ def read_table(
 
 
 def read_list(path: pathlib.Path) -> list[str]:
-    """Images of a list, one path relative to `imgs/` per line.
+    """Reads a list of images, one path relative to `imgs/` per line.
 
     Raises:
-      UserError: the file is absent or empty, or a line is none of the data set's paths.
+      UserError: the file is absent or empty, or a line is not one of the data set's paths.
     """
     names = []
     for number, line in enumerate(map(str.strip, read_text(path).splitlines()), 1):
         if line and not _NAME.fullmatch(line):
             raise UserError(
-                f"{path}:{number}: {line[:80]!r} is no image of TBX11K; expected is a path such "
+                f"{path}:{number}: {line[:80]!r} is not an image of TBX11K; expected a path such "
                 "as tb/tb0005.png or extra/mc+shenzhen/train/MCUCXR_0399_1.png"
             )
         names += [line] if line else []
     if not names:
-        raise UserError(f"{path}: empty; expected is one image per line")
+        raise UserError(f"{path}: empty; expected one image per line")
     return names
 
 
 def identity(name: str) -> tuple[str, str, int]:
-    """Source, patient and label of an image.
+    """Derives source, patient and label of an image from its name.
 
     Arguments:
       name: path in the lists, such as `tb/tb0005.png`.
@@ -199,11 +198,11 @@ def identity(name: str) -> tuple[str, str, int]:
       ("tbx11k", "montgomery", "shenzhen" or "dadb"; patient id; 1, 0 or -1).
 
     Raises:
-      UserError: no image of the data set is called so.
+      UserError: the data set has no image of this name.
     """
     match = _NAME.fullmatch(name)
     if not match:
-        raise UserError(f"{NAME}: {name!r} is no image of TBX11K")
+        raise UserError(f"{NAME}: {name!r} is not an image of TBX11K")
     if match["folder"]:
         return NAME, f"{NAME}/{match['own']}", _LABELS[match["folder"]]
     if match["dadb"]:
@@ -214,7 +213,7 @@ def identity(name: str) -> tuple[str, str, int]:
 
 
 def fold_of(patient_id: str, folds: int) -> int:
-    """Fold of a patient, 0 to folds - 1: a fixed function of the id, independent of `split_of`."""
+    """Assigns a patient a fold, 0 to folds - 1, by the id alone and independent of `split_of`."""
     digest = hashlib.sha256(f"fold of {patient_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") % folds
 
@@ -224,7 +223,7 @@ def _list_path(raw: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def _listed(parts: dict[str, pathlib.Path]) -> tuple[dict[str, str], list[str]]:
-    """Image -> the list it stands in, and the images that a list repeats."""
+    """Maps each image to its list; also returns the images that a list repeats."""
     listed: dict[str, str] = {}
     repeated = []
     for part, path in parts.items():
@@ -234,5 +233,5 @@ def _listed(parts: dict[str, pathlib.Path]) -> tuple[dict[str, str], list[str]]:
             elif listed[name] == part:
                 repeated.append(name)
             else:
-                raise UserError(f"{path}: {name} stands in {parts[listed[name]].name} too")
+                raise UserError(f"{path}: {name} is in {parts[listed[name]].name} too")
     return listed, repeated

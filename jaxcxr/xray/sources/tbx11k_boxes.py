@@ -1,4 +1,4 @@
-"""The boxes of TBX11K: COCO files in pixels of the released images, VOC files in original pixels.
+"""Reads the boxes of TBX11K: COCO files in pixels of the released images, VOC in original pixels.
 
 Both hold the same boxes. All three categories count as tuberculosis: active, obsolete (healed), and
 "pulmonary", which no published annotation uses.
@@ -8,6 +8,7 @@ import dataclasses
 import json
 import pathlib
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from typing import Any
 
 from jaxcxr.errors import UserError
@@ -28,21 +29,21 @@ ImageBoxes = tuple[tuple[tuple[float, ...], ...], tuple[int, int]]
 
 @dataclasses.dataclass(frozen=True)
 class Boxes:
-    """Boxes by image: those of the COCO files, and for other images those of the VOC files.
+    """Finds boxes by image: in the COCO files or else in the VOC files.
 
     Attributes:
       coco: path in the lists -> boxes.
-      raw: the raw folder, whose `annotations/xml/` may hold a file per image.
+      raw: the raw folder; `annotations/xml/` in it may hold a file per image.
     """
 
     coco: dict[str, ImageBoxes]
     raw: pathlib.Path
 
     def of(self, name: str) -> ImageBoxes:
-        """Boxes of an image and the (height, width) they are measured in; none, and (0, 0).
+        """Returns boxes and the (height, width) they are measured in, or (), (0, 0) without boxes.
 
         Raises:
-          UserError: its VOC file is not in its form.
+          UserError: its VOC file is malformed.
         """
         if name in self.coco:
             return self.coco[name]
@@ -52,13 +53,13 @@ class Boxes:
 
 
 def read(raw: pathlib.Path) -> Boxes:
-    """Reads the COCO files of the training and the validation list that are there.
+    """Reads the COCO files of the training and validation lists that exist.
 
     Arguments:
       raw: folder with `annotations/json/` or `annotations/xml/`, or without boxes.
 
     Raises:
-      UserError: a COCO file is not in its form.
+      UserError: a COCO file is malformed.
     """
     coco: dict[str, ImageBoxes] = {}
     for part in ("train", "val"):
@@ -70,7 +71,7 @@ def read(raw: pathlib.Path) -> Boxes:
 
 
 def read_json(path: pathlib.Path) -> dict[str, ImageBoxes]:
-    """Boxes of a COCO file.
+    """Reads the boxes of a COCO file.
 
     Arguments:
       path: of a file with `images` and `annotations`.
@@ -79,49 +80,53 @@ def read_json(path: pathlib.Path) -> dict[str, ImageBoxes]:
       `file_name` of each image -> boxes and (height, width).
 
     Raises:
-      UserError: the file is not in its form; the message says which entry.
+      UserError: the file is malformed; the message names the entry.
     """
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: no JSON file that can be read: {error}") from error
-    images, names = {}, {}
+    boxes: dict[str, list[tuple[float, ...]]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    names: dict[int, str] = {}
     for where, entry in _entries(content, "images", path):
         name = entry.get("file_name")
         if not isinstance(name, str) or not isinstance(entry.get("id"), int):
             raise UserError(f"{where} has no file_name or no whole number as id")
-        size = tuple(_positive(entry.get(side), f"{where}.{side}") for side in ("height", "width"))
-        images[name], names[entry["id"]] = ([], size), name
+        height, width = (
+            _positive(entry.get(side), f"{where}.{side}") for side in ("height", "width")
+        )
+        boxes[name], sizes[name], names[entry["id"]] = [], (height, width), name
     for where, entry in _entries(content, "annotations", path):
         image, category = entry.get("image_id"), entry.get("category_id")
         if not isinstance(image, int) or image not in names:
             raise UserError(f"{where}: no image has the image_id {image!r}")
         if not isinstance(category, int) or category not in CATEGORIES:
             raise UserError(
-                f"{where}: the category_id is {category!r}; expected is one of "
+                f"{where}: the category_id is {category!r}; expected one of "
                 + ", ".join(f"{key} ({name})" for key, name in CATEGORIES.items())
             )
         corner_and_size = entry.get("bbox")
         if not isinstance(corner_and_size, list) or len(corner_and_size) != 4:
-            raise UserError(f"{where}: bbox is no list of x, y, width, height")
-        images[names[image]][0].append(_box(*corner_and_size, where))
-    return {name: (tuple(boxes), size) for name, (boxes, size) in images.items()}
+            raise UserError(f"{where}: bbox is not a list of x, y, width, height")
+        boxes[names[image]].append(_box(corner_and_size, where))
+    return {name: (tuple(found), sizes[name]) for name, found in boxes.items()}
 
 
 def read_xml(path: pathlib.Path) -> ImageBoxes:
-    """Boxes of a VOC file, in pixels of the original, and its (height, width).
+    """Reads the boxes of a VOC file, in pixels of the original, and its (height, width).
 
     Arguments:
       path: of a file with `size` and an `object` with `bndbox` for each box.
 
     Raises:
-      UserError: the file is not in its form.
+      UserError: the file is malformed.
     """
     try:
         root = ElementTree.fromstring(path.read_bytes())
     except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise UserError(f"{path}: no XML file that can be read: {error}") from error
-    size = tuple(
+    image_height, image_width = (
         _positive(_number(root, f"size/{side}", path), f"{path}: size/{side}")
         for side in ("height", "width")
     )
@@ -130,42 +135,44 @@ def read_xml(path: pathlib.Path) -> ImageBoxes:
         where = f"{path}: object {number}"
         if (name := (entry.findtext("name") or "").strip()) not in CATEGORIES.values():
             raise UserError(
-                f"{where} is called {name!r}; expected is {' or '.join(CATEGORIES.values())}"
+                f"{where} is called {name!r}; expected {' or '.join(CATEGORIES.values())}"
             )
         left, top, right, bottom = (
             _number(entry, f"bndbox/{edge}", where) for edge in ("xmin", "ymin", "xmax", "ymax")
         )
-        boxes.append(_box(left, top, right - left, bottom - top, where))
-    return tuple(boxes), size
+        boxes.append(_box((left, top, right - left, bottom - top), where))
+    return tuple(boxes), (image_height, image_width)
 
 
 def _entries(content: Any, key: str, path: pathlib.Path):
-    """Entries of a list in a COCO file as (place for messages, dict)."""
+    """Yields the entries of a list in a COCO file as (place for messages, dict)."""
     entries = content.get(key) if isinstance(content, dict) else None
     if not isinstance(entries, list):
-        raise UserError(f"{path}: no list {key!r}; expected is a COCO file")
+        raise UserError(f"{path}: no list {key!r}; expected a COCO file")
     for i, entry in enumerate(entries):
         where = f"{path}: {key}[{i}]"
         if not isinstance(entry, dict):
-            raise UserError(f"{where} is no object; expected is a COCO file")
+            raise UserError(f"{where} is not an object; expected a COCO file")
         yield where, entry
 
 
-def _box(x: Any, y: Any, width: Any, height: Any, where: str) -> tuple[float, ...]:
-    values = (x, y, width, height)
-    if not all(map(_is_pixels, values)) or width <= 0 or height <= 0:
-        raise UserError(f"{where}: {values} is no box; expected are x, y, width, height in pixels")
+def _box(values: Sequence[Any], where: str) -> tuple[float, ...]:
+    """Checks x, y, width and height and puts the class before them."""
+    if not all(map(_is_pixels, values)) or values[2] <= 0 or values[3] <= 0:
+        raise UserError(
+            f"{where}: {tuple(values)} is not a box; expected x, y, width, height in pixels"
+        )
     return (float(_TUBERCULOSIS), *map(float, values))
 
 
 def _positive(value: Any, where: str) -> int:
     if not _is_pixels(value) or value < 1 or value != int(value):
-        raise UserError(f"{where} is {value!r}; expected is a number of pixels")
+        raise UserError(f"{where} is {value!r}; expected a number of pixels")
     return int(value)
 
 
 def _is_pixels(value: Any) -> bool:
-    """Whether it is a number, finite and of the size that pixels have."""
+    """Tells whether a value is a finite number of the size that pixels have."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return number and abs(value) < _MOST_PIXELS
 
@@ -175,4 +182,4 @@ def _number(element: ElementTree.Element, place: str, where: Any) -> float:
     try:
         return float(text or "")
     except ValueError as error:
-        raise UserError(f"{where}: {place} is {text!r}; expected is a number") from error
+        raise UserError(f"{where}: {place} is {text!r}; expected a number") from error

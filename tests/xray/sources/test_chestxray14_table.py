@@ -154,7 +154,7 @@ def test_unlisted_repeated_and_rowless_images_are_noted_and_left_out(raw_data):
     rows, notes = _read(raw_data)
     assert list(rows) == ["00000003_000.png"]
     text = "\n".join(notes)
-    assert "1 rows of Data_Entry_2017_v2020.csv stand in no split list" in text
+    assert "1 rows of Data_Entry_2017_v2020.csv are in no split list" in text
     assert "00000009_000.png" in text
     assert "1 rows of Data_Entry_2017_v2020.csv are repetitions" in text
     assert "3 listed images have no row" in text
@@ -167,7 +167,7 @@ def test_unlisted_repeated_and_rowless_images_are_noted_and_left_out(raw_data):
         ((HEADER_V1, ROW.replace("Hernia", "Broken Rib")), "csv:2: 'Broken Rib' is not made of"),
         ((HEADER_V1, ROW.replace("Hernia", "No Finding|Mass")), r"No Finding\|Mass"),
         (("Image,Labels", "a,b"), "no column 'Image Index'.*among Image, Labels"),
-        ((HEADER_V1, ROW.replace("00000003_000", "00000077_000")), "stands in the split lists"),
+        ((HEADER_V1, ROW.replace("00000003_000", "00000077_000")), "is in the split lists"),
     ],
 )
 def test_impossible_tables_are_refused(raw_data, lines, message):
@@ -178,10 +178,10 @@ def test_impossible_tables_are_refused(raw_data, lines, message):
 
 def test_an_image_or_a_patient_in_both_lists_is_refused(raw_data):
     raw_data.lists(["00000003_000.png"], ["00000003_000.png"])
-    with pytest.raises(UserError, match=r"00000003_000\.png stands in the train_val list too"):
+    with pytest.raises(UserError, match=r"00000003_000\.png is in the train_val list too"):
         _read(raw_data)
     raw_data.lists(["00000001_000.png"], ["00000001_001.png"])
-    with pytest.raises(UserError, match=r"1 patients stand in both split lists.*: 00000001") as e:
+    with pytest.raises(UserError, match=r"1 patients are in both split lists.*: 00000001") as e:
         _read(raw_data)
     for name in ("Data_Entry_2017_v2020.csv", "train_val_list.txt", "test_list.txt"):
         assert str(raw_data.folder / name) in str(e.value)
@@ -192,7 +192,7 @@ def test_an_image_or_a_patient_in_both_lists_is_refused(raw_data):
 )
 def test_absent_file_is_named_with_the_folder(raw_data, name):
     (raw_data.folder / name).unlink()
-    with pytest.raises(UserError, match=f"{name}.*looked for in {raw_data.folder}"):
+    with pytest.raises(UserError, match=f"there is no .*{name}.* in {raw_data.folder}"):
         _read(raw_data)
 
 

@@ -163,7 +163,7 @@ def test_absent_unlisted_and_repeated_images_are_named(release_4):
     assert "1 rows are repetitions and count once: COVID-1.png" in notes
     assert "1 classes have no workbook and are left out: Normal" in notes
     assert "COVID-99.png" not in [item.row.image_id for item in collection.items]
-    assert "images stand in no workbook and are left out: " in notes
+    assert "images are in no workbook and are left out: " in notes
 
 
 def test_a_formula_is_neither_computed_nor_taken_for_a_name(tmp_path):
@@ -194,7 +194,8 @@ def _replace_in_sheet(path, old, new):
     [
         ([("COVID-1", SIRM)], ("NAME", "FORMAT", "SIZE", "URL"), "row 1: no column FILE NAME"),
         ([("COVID-1", SIRM)], ("FILE NAME", "FORMAT", "SIZE"), "row 1: no column URL"),
-        ([("COVID-1", SIRM), ("Normal-1", RSNA)], HEADER, "row 3: 'Normal-1' is no image of class"),
+        ([("COVID-1", SIRM), ("Normal-1", RSNA)], HEADER,
+         "row 3: 'Normal-1' is not an image of class"),
         ([("x-ray 1", SIRM)], HEADER, r"row 2: 'x-ray 1' .* expected .* COVID-1"),
         ([("", SIRM)], HEADER, "row 2: no FILE NAME"),
     ],

@@ -180,7 +180,7 @@ def test_a_file_named_twice_counts_once_or_not_at_all(tmp_path):
     content = read(table(tmp_path, *rows))
     assert [(row.image_id, row.age) for row in content.rows] == [("same.jpg", 50)]
     assert content.notes == (
-        "1 images stand in several rows of metadata.csv and count once: same.jpg",
+        "1 images are in several rows of metadata.csv and count once: same.jpg",
         "2 images are left out, as their rows contradict each other: other.jpg, third.jpg",
     )
 

@@ -136,9 +136,9 @@ def test_what_stands_in_both_lists_is_noted_and_stays(lists):
     table = lists(test=[TRAIN[0], "COVID-00015 COVID-00015b.png COVID-19 fig1"])
     assert len(table.rows) == 5
     name = f"covid_chestxray/{TRAIN[0].split()[1]}"
-    assert f"1 images stand in two lists, and stay in both: {name}" in table.notes
+    assert f"1 images are in two lists and stay in both: {name}" in table.notes
     assert (
-        "2 patients stand in two lists, and stay in both: covid_chestxray/3, figure1/COVID-00015"
+        "2 patients are in two lists and stay in both: covid_chestxray/3, figure1/COVID-00015"
         in table.notes
     )
 
@@ -160,14 +160,14 @@ def test_validation_is_carved_by_patient_unless_a_list_says_it(lists):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("5 a.png", "is no line of COVIDx; expected is"),
-        ("a.png COVID-19 cohen", "is no line of COVIDx"),
-        ("5 a.png COVID19 cohen", "'COVID19' is no label of this list"),
-        ("5 a.png positive cohen", "'positive' is no label of this list: allowed: normal"),
-        ("5 a.png COVID-19 hospital", "the source 'hospital' is none of cohen, fig1"),
-        ("5 a COVID-19 cohen", "is no line of COVIDx"),
+        ("5 a.png", "is not a line of COVIDx; expected"),
+        ("a.png COVID-19 cohen", "is not a line of COVIDx"),
+        ("5 a.png COVID19 cohen", "'COVID19' is not a label of this list"),
+        ("5 a.png positive cohen", "'positive' is not a label of this list: allowed: normal"),
+        ("5 a.png COVID-19 hospital", "the source 'hospital' is not one of cohen, fig1"),
+        ("5 a COVID-19 cohen", "is not a line of COVIDx"),
         ("5 a.png COVID-19 co\x1bhen", "the source"),
-        ("\x1b a.png COVID-19 cohen", "is no line of COVIDx"),
+        ("\x1b a.png COVID-19 cohen", "is not a line of COVIDx"),
         ("\0 a.png COVID-19 cohen", "NUL bytes"),
         ("5 a.png level2 ricord", "COVIDx-S, which grades how severe"),
         ("5 a.png level1", "COVIDx-S"),

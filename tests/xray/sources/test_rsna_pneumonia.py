@@ -153,7 +153,7 @@ def test_without_map_each_image_is_a_patient_and_a_note_warns(raw):
     rows, notes = read(raw)
     assert rows[OTHER].patient_id == f"rsna_pneumonia/{OTHER}"
     assert len({row.patient_id for row in rows.values()}) == 3
-    assert "patients cannot be told apart" in notes[0]
+    assert "patients are unknown" in notes[0]
     assert "--map FILE" in notes[0]
 
 
@@ -239,11 +239,11 @@ def test_the_real_map_tells_the_patients_of_all_but_98_images(everything, shared
         ([*LABELS, f"{OPAQUE},1,1,0,9,1"], CLASSES, r"labels\.csv:6: .* 1024 x 1024"),
         ([*LABELS, f"{OPAQUE},1024,1,5,9,1"], CLASSES, r"labels\.csv:6: .* 1024 x 1024"),
         ([*LABELS, f"{OPAQUE},1,1,5,inf,1"], CLASSES, r"labels\.csv:6: .* 1024 x 1024"),
-        ([*LABELS, f"{OPAQUE},,,,,2"], CLASSES, r"labels\.csv:6: Target is '2'; expected is 0 or"),
-        ([*LABELS, ",,,,,0"], CLASSES, r"labels\.csv:6: '' is no patientId"),
+        ([*LABELS, f"{OPAQUE},,,,,2"], CLASSES, r"labels\.csv:6: Target is '2'; expected 0 or"),
+        ([*LABELS, ",,,,,0"], CLASSES, r"labels\.csv:6: '' is not a patientId"),
         ([*LABELS, "new,,,,,0"], CLASSES, r"labels\.csv:6: new has no line in .*class_info\.csv"),
         (LABELS, [*CLASSES, "new,Normal"], r"info\.csv:6: new has no line in .*labels\.csv"),
-        (LABELS, [*CLASSES, f"{NORMAL},normal"], r"info\.csv:6: the class 'normal' is none of"),
+        (LABELS, [*CLASSES, f"{NORMAL},normal"], r"info\.csv:6: the class 'normal' is not one of"),
         (LABELS, [*CLASSES, f"{OTHER},Normal"], r"info\.csv:6: .* 'Normal', but 'No Lung .*csv:2"),
         (LABELS, [*CLASSES[:-3], f"{NORMAL},Lung Opacity", CLASSES[-1]],
          r"info\.csv:3: .* 'Lung Opacity', but its Target is 0 at .*labels\.csv:3"),
@@ -282,7 +282,8 @@ def test_a_wrong_map_is_named_with_its_line(raw, lines, message):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "no image in it"), (b"00000003_000.png\n3.png", r"list\.txt:2: '3\.png' is no image"),
+    [(b"", "no image in it"),
+     (b"00000003_000.png\n3.png", r"list\.txt:2: '3\.png' is not an image"),
      (b"00000003_000.png\n\x81", r"list\.txt:2: not in UTF-8")],
 )
 def test_a_wrong_test_list_is_named_with_its_line(raw, content, message):

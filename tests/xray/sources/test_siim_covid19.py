@@ -220,12 +220,12 @@ def test_other_headers_than_the_meta_table_are_an_error(raw):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("new_study,0,0,0,0", "the grades are '0,0,0,0'; expected is 1 for one of Negative"),
+        ("new_study,0,0,0,0", "the grades are '0,0,0,0'; expected 1 for one of Negative"),
         ("new_study,1,1,0,0", "the grades are '1,1,0,0'"),
         ("new_study,1,0,0,", "the grades are '1,0,0,'"),
         ("new_study,1,0,0,-1", "the grades are '1,0,0,-1'"),
-        ("new_image,1,0,0,0", "the id 'new_image' is none; expected is a name with _study"),
-        ("_study,1,0,0,0", "the id '_study' is none"),
+        ("new_image,1,0,0,0", "the id 'new_image' is invalid; expected a name with _study"),
+        ("_study,1,0,0,0", "the id '_study' is invalid"),
         ("ff0879eb20ed_study,1,0,0,0", "a second row for ff0879eb20ed"),
         ("new_study,1,0,0", "4 cells; 5 are expected"),
     ],
@@ -252,7 +252,7 @@ ONE = "[{'x': 1, 'y': 2, 'width': 3, 'height': 4}]"
         (ONE, "opacity 1 1 2 4", "the label 'opacity 1 1 2 4' is neither"),
         (ONE, "none 1 0 0 1 1 opacity 1 1 2 4 6", "the label 'none .* neither"),
         (ONE, "opacity 1 1 2 x 6", "the label .* neither 'none 1 0 0 1 1' nor boxes such as"),
-        ("[]", "none 1 0 0 1 1", r"the boxes '\[\]' are none; expected are entries such as"),
+        ("[]", "none 1 0 0 1 1", r"the boxes '\[\]' are none; expected entries such as"),
         ("[1]", "none 1 0 0 1 1", r"the boxes '\[1\]' are none"),
         ("1", "none 1 0 0 1 1", "the boxes '1' are none"),
         ("{'x': 1}", "none 1 0 0 1 1", "are none"),
@@ -279,7 +279,7 @@ def test_boxes_that_are_none_or_differ_between_the_columns_are_named(
     ("line", "message"),
     [
         ("new_image,,none 1 0 0 1 1,other", "the study 'other' is not in .*train_study_level"),
-        ("new_study,,none 1 0 0 1 1,ff0879eb20ed", "the id 'new_study' is none"),
+        ("new_study,,none 1 0 0 1 1,ff0879eb20ed", "the id 'new_study' is invalid"),
         ("000c3a3f293f_image,,none 1 0 0 1 1,ff0879eb20ed", "a second row for 000c3a3f293f"),
         ("new_image,[{'x': 1, 'y': 2}],none 1 0 0 1 1,ff0879eb20ed", "5 cells; 4 are expected"),
     ],
@@ -292,7 +292,7 @@ def test_wrong_images_are_named_with_their_line(tmp_path, line, message):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (",s,1,i,1,1", "'' is no patientid"),
+        (",s,1,i,1,1", "'' is not a patientid"),
         ("p1,ff0879eb20ed,1,0012ff7358bc,1,1", "study of 0012ff7358bc is .* but 9d514ce429a7 in"),
         ("p9,ff0879eb20ed,1,other,1,1", "the patient of study ff0879eb20ed is p9, but p2"),
     ],

@@ -144,7 +144,7 @@ def test_source_patient_and_label_come_from_the_path(name, expected):
 @pytest.mark.parametrize("name", ["tb/../secret.png", "extra/mc+shenzhen/train/MCUCXR_0399.png",
                                   "extra/da+db/train/x1.png", "lungs/l0001.png", ""])
 def test_other_paths_are_refused(name):
-    with pytest.raises(UserError, match="is no image of TBX11K"):
+    with pytest.raises(UserError, match="is not an image of TBX11K"):
         source.identity(name)
 
 
@@ -260,8 +260,8 @@ def test_the_fold_names_the_variant():
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (("tb/tb0001.png", "tb0002.png"), r"TBX11K_val\.txt:2: 'tb0002\.png' is no image"),
-        (("tb/tb0001.png",), r"TBX11K_val\.txt: tb/tb0001\.png stands in TBX11K_train\.txt too"),
+        (("tb/tb0001.png", "tb0002.png"), r"TBX11K_val\.txt:2: 'tb0002\.png' is not an image"),
+        (("tb/tb0001.png",), r"TBX11K_val\.txt: tb/tb0001\.png is in TBX11K_train\.txt too"),
         ((), r"TBX11K_val\.txt: empty"),
     ],
 )
@@ -291,10 +291,10 @@ def test_repeated_lines_count_once(raw):
     [
         ("annotations", {"category_id": 4}, r"annotations\[0\]: the category_id is 4; .* 3 \(Pul"),
         ("annotations", {"image_id": 99}, r"annotations\[0\]: no image has the image_id 99"),
-        ("annotations", {"bbox": [1, 2, 3]}, r"annotations\[0\]: bbox is no list"),
-        ("annotations", {"bbox": [1, 2, float("nan"), 4]}, r"annotations\[0\]: .* is no box"),
-        ("annotations", {"bbox": [1, 2, -3, 4]}, r"annotations\[0\]: .* is no box"),
-        ("annotations", {"bbox": [10**400, 2, 3, 4]}, r"annotations\[0\]: .* is no box"),
+        ("annotations", {"bbox": [1, 2, 3]}, r"annotations\[0\]: bbox is not a list"),
+        ("annotations", {"bbox": [1, 2, float("nan"), 4]}, r"annotations\[0\]: .* is not a box"),
+        ("annotations", {"bbox": [1, 2, -3, 4]}, r"annotations\[0\]: .* is not a box"),
+        ("annotations", {"bbox": [10**400, 2, 3, 4]}, r"annotations\[0\]: .* is not a box"),
         ("images", {"width": 0}, r"images\[0\]\.width is 0"),
         ("images", {"file_name": None}, r"images\[0\] has no file_name"),
     ],
