@@ -199,7 +199,9 @@ def _without_copies(collection: builder.Collection, raw: pathlib.Path) -> builde
     )
 
 
-def _kept(collection: builder.Collection, rows: tuple[builder.ImageRecord, ...]) -> builder.Collection:
+def _kept(
+    collection: builder.Collection, rows: tuple[builder.ImageRecord, ...]
+) -> builder.Collection:
     items = {(item.row.source, item.row.image_id): item for item in collection.items}
     kept = (dataclasses.replace(items[row.source, row.image_id], row=row) for row in rows)
     return dataclasses.replace(collection, items=tuple(kept))
