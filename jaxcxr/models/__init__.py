@@ -42,7 +42,8 @@ def create(
                 f"model {name!r} has no option {key!r}.{did_you_mean(key, allowed)} "
                 f"Options: {', '.join(allowed)}."
             )
-    if "axis_name" in {f.name for f in dataclasses.fields(model.func)}:
+    module: Any = model.func
+    if "axis_name" in {f.name for f in dataclasses.fields(module)}:
         options_["axis_name"] = axis_name
     return model(dtype=dtype, **options_)
 

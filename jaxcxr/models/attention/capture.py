@@ -51,7 +51,7 @@ def of_group(
         span = jnp.minimum(heads(group.span.window), span)
     elif isinstance(group.span, spans.Ramped):
         span = jnp.minimum(heads(group.span.span), span)
-    elif share is not None:
+    elif share is not None and not isinstance(group.span, spans.Global):
         mean = jnp.clip(share.astype(dtype), 0, 1).reshape(-1, group.count).mean(0)
         span = mean * heads(group.span.limit or rule.limit)
     if group.norm == "entmax":

@@ -1,5 +1,6 @@
 """Attention whose heads differ: in alignment, distribution, span, size and weight."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -128,7 +129,7 @@ class FlexibleHeadAttention(nn.Module):
                 places = tuple(positions[:, None] for positions in past)
                 own_mask = cache.seen(own_mask, *past)
                 longest, captures = parts[index]["key"].shape[1] - queries, False
-            limit = where.largest(longest, longest) if share is not None else 0
+            limit = 0 if share is None or where is None else where.largest(longest, longest)
             rule = weighing.Rule(group, where, rate, limit)
             windows = self.windows and memory is None and past is None
             out = self._weigh(rule, params, parts[index], places, own_mask, share, windows)
@@ -180,22 +181,24 @@ class FlexibleHeadAttention(nn.Module):
             if len(set(sizes)) == 1:
                 shape = (sum(counts), sizes[0][width])
                 kernel, bias = Projection(shape, name=role)(dim.shape[-1])
-                pieces = zip(_by_group(kernel, counts, 1), _by_group(bias, counts, 0), strict=True)
-                names = [role] if not splits_heads() else [(role, i) for i in range(len(counts))]
-                target |= dict(zip(names, pieces, strict=True))
+                pairs = zip(_by_group(kernel, counts, 1), _by_group(bias, counts, 0), strict=True)
+                names: list[Any] = [role]
+                if splits_heads():
+                    names = [(role, i) for i in range(len(counts))]
+                target |= dict(zip(names, pairs, strict=True))
                 continue
             for index, count in enumerate(counts):
                 shape = (count, sizes[index][width])
                 module = Projection(shape, name=f"group_{index}_{role}")
                 target[role, index] = module(dim.shape[-1])
         for index, group in enumerate(self.groups):
-            modules = {
+            modules: dict[str, Projection | None] = {
                 "gate": gate_projection(group, sizes[index][1], f"group_{index}_gate"),
                 "span": span_projection(group, f"group_{index}_span"),
             }
-            for role, module in modules.items():
-                if module is not None:
-                    from_x[role, index] = module(x.shape[-1])
+            for role, made in modules.items():
+                if made is not None:
+                    from_x[role, index] = made(x.shape[-1])
         found = self._product(x, from_x)
         if memory is not None:
             found |= self._product(source, from_memory)
@@ -279,7 +282,7 @@ class FlexibleHeadAttention(nn.Module):
         counts = [group.count for group in self.groups]
         if len(set(sizes)) == 1:
             kernel, bias = Output(dim, bias=True, name="out")(sum(counts), sizes[0][1])
-            kernels = _by_group(kernel, counts, 0)
+            kernels: Sequence[jax.Array] = _by_group(kernel, counts, 0)
         else:
             kernels, biases = zip(*(
                 Output(dim, bias=index == 0, name=f"group_{index}_out")(count, size[1])
@@ -296,6 +299,7 @@ class FlexibleHeadAttention(nn.Module):
             jax.lax.dot_general(out, kernel.astype(self.dtype), products)
             for out, kernel in zip(outputs, kernels, strict=True)
         )
+        assert bias is not None
         return mixed + bias.astype(self.dtype)
 
 

@@ -1,7 +1,7 @@
 """Computes plain heads by the fused kernel of cuDNN, which stores no weights, where it can."""
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +102,7 @@ def attend(
     key: jax.Array,
     value: jax.Array,
     mask: jax.Array | None,
-    implementation: str = "cudnn",
+    implementation: Literal["xla", "cudnn"] = "cudnn",
 ) -> jax.Array:
     """Outputs `[batch, queries, heads, width]` of plain heads.
 

@@ -194,7 +194,7 @@ def geometry(distance: Any) -> Geometry | None:
 
 
 def of_layout(
-    grid: tuple[int, int] | tuple[()] | None = None, global_tokens: int = 0,
+    grid: tuple[int, ...] | None = None, global_tokens: int = 0,
     parents: tuple[int, ...] = (),
 ) -> Geometry:
     """Makes a geometry from the layout of tokens that a model gives to its layers.
@@ -206,7 +206,7 @@ def of_layout(
     """
     if parents:
         return Tree(parents)
-    return Grid(*grid, global_tokens) if grid else TokenSequence()
+    return Grid(grid[0], grid[1], global_tokens) if grid else TokenSequence()
 
 
 def _offset(query: jax.Array, key: jax.Array) -> jax.Array:

@@ -53,6 +53,7 @@ class Losses:
         group = rule.group
         weight = getattr(group.span, "loss", 0.0)
         if weight:
+            assert share is not None  # learned spans have one
             used = jnp.clip(share, 0, 1).reshape(-1, group.count).mean(0).sum()
             self.spans.append(weight * used.astype(self.dtype))
         chance = jnp.ones((group.count,), self.dtype)
@@ -61,6 +62,7 @@ class Losses:
         if group.gate_loss:
             used = chance.sum()
             if group.gate != "static":
+                assert gate is not None
                 used = group.count * gate.astype(self.dtype).mean() / 2
             self.gates.append(group.gate_loss * used)
         if self.cost is not None:
@@ -72,7 +74,7 @@ class Losses:
         found = {}
         for name, terms in (("span", self.spans), ("gate", self.gates)):
             if terms:
-                found[name] = sum(terms) / heads
+                found[name] = jnp.asarray(sum(terms)) / heads
         if self.cost is None:
             return found
         # FLOPs of a head: projections of all tokens, then scores and outputs of what it sees.
@@ -96,4 +98,5 @@ def _mean_window(rule, share, places, keys: int, dtype: Any) -> jax.Array:
     if share is not None and share.ndim == 3:
         share = share[:, rows]
     seen = spans.factor(group.span, distance, share, rule.limit, dtype)
+    assert seen is not None  # the span is not global
     return jnp.broadcast_to(seen.sum(-1).mean((0, 2)), (group.count,))

@@ -93,6 +93,7 @@ class GroupParameters(nn.Module):
         if group.gate == "static":
             shapes = {**shapes, "gate": (nn.initializers.constant(gates.OPEN), (group.count,))}
         if group.rel_bias == "table":
+            assert where is not None
             shapes = {**shapes, "table": (_ZEROS, (where.relations, group.count))}
         if group.mix == "talking":
             eye = lambda _, shape, dtype: jnp.eye(shape[0], dtype=dtype)  # noqa: E731

@@ -29,10 +29,11 @@ def parse(kind: str) -> tuple[str, dict[str, Any]]:
             return tree.id, {}
         if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name) or tree.args:
             raise UserError(message)
-        options = {item.arg: ast.literal_eval(item.value) for item in tree.keywords}
+        given = {item.arg: ast.literal_eval(item.value) for item in tree.keywords}
     except (SyntaxError, ValueError) as error:
         raise UserError(message) from error
-    if None in options:
+    options = {name: value for name, value in given.items() if name is not None}
+    if len(options) < len(given):
         raise UserError(message)
     return tree.func.id, options
 

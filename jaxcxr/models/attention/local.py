@@ -223,8 +223,10 @@ class Longformer(nn.Module):
     global_tokens: int = 0
 
     def _dilations(self) -> tuple[int, ...]:
-        one = isinstance(self.dilation, int)
-        dilations = (self.dilation,) * self.heads if one else tuple(self.dilation)
+        dilations = (
+            (self.dilation,) * self.heads if isinstance(self.dilation, int)
+            else tuple(self.dilation)
+        )
         if len(dilations) != self.heads or min(dilations) < 1:
             raise UserError(
                 f"dilation={self.dilation} for {self.heads} heads; give one number of at least 1 "
@@ -255,12 +257,13 @@ class Longformer(nn.Module):
         first, rest = slice(self.global_tokens), slice(self.global_tokens, None)
         parts = []
         if self.global_tokens:
-            of_all = [
+            leading, every_key, every_value = (
                 to_heads(x[:, first] if name == "query" else x, self.heads, self.dtype,
                          f"{name}_global")
                 for name in names
-            ]
-            parts.append(_leading(*of_all, _part(mask, first, slice(None)), self.causal, drop))
+            )
+            seen = _part(mask, first, slice(None))
+            parts.append(_leading(leading, every_key, every_value, seen, self.causal, drop))
         if self.global_tokens < x.shape[1]:
             extra = Extra(key[:, first], value[:, first], _part(mask, rest, first))
             local = (query[:, rest], key[:, rest], value[:, rest], _part(mask, rest, rest), extra)
@@ -280,7 +283,7 @@ class Longformer(nn.Module):
         """Sliding windows of all heads, those of equal dilation together."""
         if len(set(dilations)) == 1:
             return self._dilated(query, key, value, mask, extra, dilations[0], drop)
-        mixed = {}
+        mixed: dict[int, jax.Array] = {}
         for dilation in sorted(set(dilations)):
             chosen = [head for head, d in enumerate(dilations) if d == dilation]
             pick = jnp.asarray(chosen)

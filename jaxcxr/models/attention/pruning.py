@@ -94,15 +94,17 @@ def plan(
       round_to: rounds spans that become `ramped` up to multiples of this; 0 leaves them.
     """
     def new_span(group: HeadGroup, share: float) -> spans.Span:
+        learned = group.span
+        assert isinstance(learned, spans.Adaptive)
         largest = where.largest(tokens, tokens)
-        span = np.clip(np.float32(share), 0, 1) * np.float32(group.span.limit or largest)
+        span = np.clip(np.float32(share), 0, 1) * np.float32(learned.limit or largest)
         if span >= largest:
             return spans.EVERYTHING
         if round_to:
             span = np.ceil(span / round_to) * round_to
-        ramped = spans.Ramped(float(span), group.span.ramp)
+        ramped = spans.Ramped(float(span), learned.ramp)
         rule = weighing.Rule(dataclasses.replace(group, span=ramped), where)
-        return group.span if weighing.tiling(rule, tokens) is None else ramped
+        return learned if weighing.tiling(rule, tokens) is None else ramped
 
     sizes = widths(groups, dim)
     parts = []

@@ -118,8 +118,7 @@ class LSH(nn.Module):
             wanted = -(-length // self.chunk)
             hashes = max(1, math.ceil(math.log(wanted, _MOST)))
             return (2 * math.ceil(wanted ** (1 / hashes) / 2),) * hashes
-        one = isinstance(self.buckets, int)
-        factors = (self.buckets,) if one else tuple(self.buckets)
+        factors = (self.buckets,) if isinstance(self.buckets, int) else tuple(self.buckets)
         if not factors or any(n < 1 or (n % 2 and n != 1) for n in factors):
             raise UserError(
                 f"buckets={self.buckets}: an angular hash has an even number of buckets, or 1."
@@ -215,7 +214,8 @@ class LSH(nn.Module):
         own = [sorting.chunks(jnp.moveaxis(t, 1, -1)[:, None]) for t in labels]
         around = [_with_previous(t) for t in own]
         chunk_count = own[0].shape[3]
-        count, here = 0.0, []
+        count: jax.Array | float = 0.0
+        here = []
         for other in range(self.rounds):
             bucket, chunk = (t[..., other][..., :, None] for t in own)
             key_bucket, key_chunk = (t[..., other][..., None, :] for t in around)

@@ -131,9 +131,11 @@ SPANS = {span.name: span for span in (Global, Fixed, Ramped, Adaptive, Dynamic)}
 
 def reach(span: Span) -> int | None:
     """The largest whole distance that a span can ever see; None where it has no bound."""
+    if isinstance(span, Global):
+        return None
     if isinstance(span, Fixed):
         return int(span.window)
-    longest = span.span if isinstance(span, Ramped) else getattr(span, "limit", 0)
+    longest = span.span if isinstance(span, Ramped) else span.limit
     if not longest and not isinstance(span, Ramped):
         return None
     return max(math.ceil(longest + span.ramp) - 1, 0)
@@ -161,11 +163,13 @@ def factor(
     """
     if isinstance(span, Global):
         return None
+    assert distance is not None  # only global spans do without
     if isinstance(span, Fixed):
         return (distance <= span.window).astype(dtype)[None, None]
     if isinstance(span, Ramped):
         seen = (span.ramp + span.span - distance.astype(dtype)) / span.ramp
         return jnp.clip(seen, 0, 1)[None, None]
+    assert share is not None  # learned spans have one
     share = jnp.clip(share.astype(dtype), 0, 1)
     share = share[None, None] if share.ndim == 1 else share
     share = share.swapaxes(1, 2)[..., None]

@@ -67,7 +67,7 @@ class TransformerXL(nn.Module):
         batch, length = x.shape[:2]
         valid = jnp.ones((1, length), bool) if mask is None else mask.any((1, 2))
         now = {"inputs": x, "valid": jnp.broadcast_to(valid, (batch, length))}
-        before = {name: self.get_variable("memory", name) for name in now}
+        before: dict[str, Any] = {name: self.get_variable("memory", name) for name in now}
         for name, value in now.items():
             if before[name] is not None:
                 value = jnp.concatenate([before[name], value], 1)

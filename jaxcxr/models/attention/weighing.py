@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcxr.models.attention import alignments, normalizers, spans
-from jaxcxr.models.attention.geometry import Geometry, Grid, TokenSequence
+from jaxcxr.models.attention.geometry import Geometry, Grid, Measured, TokenSequence
 from jaxcxr.models.attention.groups import HeadGroup
 from jaxcxr.models.attention.tiling import Tiling, mask_of_tiles
 
@@ -84,12 +84,15 @@ def weights(
         scores = jnp.einsum("bhqk,hg->bgqk", scores, params["talk_scores"].astype(dtype))
     seen = None
     if group.needs_distance:
+        assert geometry is not None
+        assert places is not None
         distance = geometry.distance(*places)
         seen = spans.factor(group.span, distance, share, rule.limit, dtype)
         if group.rel_bias == "alibi":
             slopes = jnp.asarray(alibi_slopes(group.count), dtype)[:, None, None]
             scores = scores - slopes * distance.astype(dtype)
         elif group.rel_bias == "table":
+            assert not isinstance(geometry, Measured)  # such groups are refused
             table = jnp.asarray(params["table"], dtype)
             scores = scores + jnp.moveaxis(table[geometry.relation(*places)], -1, 0)
     if mask is not None:

@@ -1,5 +1,7 @@
 """Constrains how activations are split over a mesh; does nothing without one."""
 
+from typing import Any
+
 import jax
 from jax.sharding import PartitionSpec as P
 
@@ -31,6 +33,6 @@ def by_head(x: jax.Array, axis: int) -> jax.Array:
     """Splits the axis of heads over `tensor`, where that divides it; other axes stay free."""
     if not splits_heads() or x.shape[axis] % jax.sharding.get_abstract_mesh().shape["tensor"]:
         return x
-    spec = [P.UNCONSTRAINED] * x.ndim
+    spec: list[Any] = [P.UNCONSTRAINED] * x.ndim
     spec[axis] = "tensor"
     return jax.lax.with_sharding_constraint(x, P(*spec))

@@ -269,7 +269,7 @@ class PoseFrame(nn.Module):
     """
 
     stream: ClassVar = Windowed
-    of_window: ClassVar = {}
+    of_window: ClassVar[dict[str, Any]] = {}
     receptive_field: ClassVar = 1
 
     width: int = 1024

@@ -41,14 +41,14 @@ class _States(Stream):
     def _advance(self, carry: Any, frame: jax.Array, there: jax.Array) -> tuple[Any, Any]:
         del there
         model, params = self.model, self.variables["params"]
-        x = frame_features(frame[:, None], None)[:, 0].astype(model.dtype)
+        x: Any = frame_features(frame[:, None], None)[:, 0].astype(model.dtype)
         states = []
         for layer, state in enumerate(carry):
             cell = make_cell(model.cell, model.width, model.dtype)
             state, x = cell.apply({"params": params["backbone"][f"forward_{layer}"]}, state, x)
             states.append(state)
         outputs = Outputs(frame.shape[1], model.uncertainty, model.trajectory)
-        y = nn.Dense(outputs.width, dtype=model.dtype).apply({"params": params["head"]}, x)
+        y: Any = nn.Dense(outputs.width, dtype=model.dtype).apply({"params": params["head"]}, x)
         return tuple(states), outputs.of_frames(y[:, None])
 
 

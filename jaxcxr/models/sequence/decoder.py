@@ -86,6 +86,7 @@ class DecoderAttention(nn.Module):
             return self.out(mixed), mixed
         if keys_values is None:
             keys_values = self.keys_values(x if memory is None else memory)
+            assert keys_values is not None  # it leads
         keys, values = keys_values
         weights = attention_weights(self.query(x), keys, mask)
         if not self.is_initializing():

@@ -20,6 +20,7 @@ steps can be scanned, or taken one by one as a stream, at most as many as `start
 Masks are bool `[batch, length]`, False at padding.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -82,12 +83,13 @@ def decode(
     Returns:
       The outputs `[batch, steps, out]`.
     """
-    memory = model.apply(variables, source, source_mask, method="encode")
-    carry, first = model.apply(variables, memory, steps, method="start")
+    apply: Callable[..., Any] = functools.partial(model.apply, variables)
+    memory = apply(source, source_mask, method="encode")
+    carry, first = apply(memory, steps, method="start")
 
     def advance(state: tuple, teacher: tuple) -> tuple:
         carry, previous = state
-        carry, output = model.apply(variables, carry, previous, memory, method="step")
+        carry, output = apply(carry, previous, memory, method="step")
         following = feedback(output).astype(previous.dtype)
         if targets is not None:
             target, given = teacher
@@ -98,5 +100,6 @@ def decode(
     if targets is not None:
         given = jnp.ones(targets.shape[:2], bool) if forced is None else forced
         teacher = (targets.swapaxes(0, 1), given.swapaxes(0, 1))
+    outputs: jax.Array
     _, outputs = jax.lax.scan(advance, (carry, first), teacher, length=steps)
     return outputs.swapaxes(0, 1)

@@ -1,6 +1,7 @@
 """Recurrent layers over padded sequences: simple, LSTM and GRU cells, stacked, both directions."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -61,7 +62,7 @@ class ResetBeforeGRUCell(nn.RNNCellBase):
 
 
 # name in a config -> cell; "gru_thesis" resets before the recurrent product, "gru" after it
-CELLS: dict[str, type[nn.RNNCellBase]] = {
+CELLS: dict[str, Callable[..., nn.RNNCellBase]] = {
     "rnn": nn.SimpleCell,
     "lstm": nn.OptimizedLSTMCell,
     "gru": nn.GRUCell,

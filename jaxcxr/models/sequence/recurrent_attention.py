@@ -165,7 +165,7 @@ class RecurrentEncoderDecoder(nn.Module):
           `context` `[batch, features]`.
         """
         states, carries = self.encoder.run(source, source_mask, train=train)
-        memory = {"carries": self._first_carries(carries)}
+        memory: dict[str, Any] = {"carries": self._first_carries(carries)}
         if self.attention == "none":
             memory["context"] = jnp.concatenate([hidden(way) for way in carries[-1]], axis=-1)
             return memory

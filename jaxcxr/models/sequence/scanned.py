@@ -23,7 +23,7 @@ _STACK = re.compile(r"(.*/|^)blocks(/.*)")
 _ROW = re.compile(r"(.*/|^)blocks_(\d+)(/.*)")
 
 
-class ScannedBlock(transformer.EncoderBlock):
+class ScannedBlock(transformer.Block):
     """An `EncoderBlock` as the body of a loop, which counts its drop-path rate; see `run`."""
 
     train: bool = False
@@ -109,7 +109,8 @@ def unstacked(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def stacked(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Inverse of `unstacked` for NumPy arrays."""
-    found, rows = {}, {}
+    found: dict[str, Any] = {}
+    rows: dict[str, dict[int, np.ndarray]] = {}
     for name, leaf in flat.items():
         match = _ROW.fullmatch(name)
         if match:
@@ -132,5 +133,5 @@ def unrolled(model: nn.Module, variables: Mapping[str, Any]) -> tuple[nn.Module,
     if not getattr(model, "scan", False):
         return model, dict(variables)
     flat = unstacked(traverse_util.flatten_dict(dict(variables), sep="/"))
-    empty = {name: {} for name, tree in variables.items() if not tree}
+    empty: dict[str, Any] = {name: {} for name, tree in variables.items() if not tree}
     return model.clone(scan=False), empty | traverse_util.unflatten_dict(flat, sep="/")

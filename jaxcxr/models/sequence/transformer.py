@@ -122,7 +122,7 @@ def call_scaled(scale: float, module: nn.Module, *args: Any, **options: Any) -> 
     """
     if scale == 1.0 or not module.is_initializing():
         return module(*args, **options)
-    known = set()
+    known: set[tuple] = set()
 
     def remember(tree: Any) -> Any:
         known.update(path for path, _ in jax.tree_util.tree_leaves_with_path(tree))
@@ -216,7 +216,7 @@ class EncoderBlock(Block):
         return self._with_mlp(self._attended(x, y, "norm1", train), "norm2", train)
 
 
-class SharingBlock(EncoderBlock):
+class SharingBlock(Block):
     """A block around `SharedAttention`; arguments as in `Block`."""
 
     @nn.compact
@@ -237,19 +237,19 @@ class SharingBlock(EncoderBlock):
         return self._with_mlp(self._attended(x, y, "norm1", train), "norm2", train), weights
 
 
-def encoder_block(remat: str | bool, sharing: bool = False) -> type[EncoderBlock]:
+def encoder_block(remat: str | bool, sharing: bool = False) -> type[nn.Module]:
     """Returns the class of a block.
 
     Arguments:
       remat: see `remat.rematerialized`.
       sharing: for attention that shares weights.
     """
-    block = SharingBlock if sharing else EncoderBlock
+    block: type[Block] = SharingBlock if sharing else EncoderBlock
     return rematerialized(block, remat, static_argnums=(4,))
 
 
 def run_block(
-    block: EncoderBlock,
+    block: nn.Module,
     x: jax.Array,
     mask: jax.Array | None,
     train: bool,

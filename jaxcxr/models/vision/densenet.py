@@ -118,7 +118,7 @@ class DenseNetBackbone(_Layers):
                         "stages of this DenseNet; enlarge them or use stem='small'."
                     )
                 x = Transition(**both, name=f"transition{stage - 1}")(x, train)
-            features = (x,)
+            features: tuple[jax.Array, ...] = (x,)
             for index in range(1, layers + 1):
                 new = layer(
                     growth=self.growth,

@@ -1,5 +1,7 @@
 """Layouts of the weights of torchvision, timm, transformers and augreg."""
 
+from typing import Any
+
 from jaxcxr.models.weights.layouts import (
     BACKBONE,
     CONV,
@@ -66,7 +68,9 @@ TORCHVISION_DENSENET = Layout(
 )
 
 _BLOCK = "params/backbone/blocks_{}"
-_TOKENS = {"class_token": f"{BACKBONE}/cls_token", "positions": f"{BACKBONE}/pos_embed"}
+_TOKENS: dict[str, Any] = {
+    "class_token": f"{BACKBONE}/cls_token", "positions": f"{BACKBONE}/pos_embed",
+}
 _ROLES = ("query", "key", "value")
 
 _NPZ_BLOCK = "Transformer/encoderblock_{}"

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -93,7 +93,7 @@ def _filled(target: str, wanted: Mapping[str, Any]) -> list[str]:
     if target in wanted or not match:
         return [target] if target in wanted else []
     layer, role, leaf = match.groups()
-    names = []
+    names: list[str] = []
     while (name := f"{layer}/group_{len(names)}_{role}/{leaf}") in wanted:
         names.append(name)
     return names
@@ -158,7 +158,9 @@ def _convert(
     routes = {key: layout.leaves(key) for key in arrays}
     known = {target for route in routes.values() for target, _ in route or ()}
     prefixes = (int(layout.class_token in known), int(layout.class_token in wanted))
-    found, problems = {}, _Problems()
+    found: dict[str, Any] = {}
+    problems = _Problems()
+    values: Sequence[np.ndarray | None]
     for key, route in routes.items():
         if route is None:
             problems.extra.append(key)

@@ -6,6 +6,7 @@ import pathlib
 import pickle
 import struct
 import zipfile
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import ml_dtypes
@@ -55,6 +56,8 @@ class _Tensor:
     def array(self) -> np.ndarray:
         """The view copied to a contiguous array; never reads outside the storage."""
         values = self.storage.values
+        if values is None:
+            raise pickle.UnpicklingError(f"storage {self.storage.key} is missing")
         numbers = (self.offset, *self.size, *self.stride)
         if not all(isinstance(n, int) and n >= 0 for n in numbers):
             raise pickle.UnpicklingError("a tensor has a negative size, stride or offset")
@@ -173,7 +176,7 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
         return dict(archive)
 
 
-_READERS = {
+_READERS: dict[str, Callable[[pathlib.Path], dict[str, np.ndarray]]] = {
     ".safetensors": load_file,
     ".pth": _read_torch,
     ".pt": _read_torch,
