@@ -1,4 +1,4 @@
-"""What a study is: rows, seeds and data sets, and the config of each run."""
+"""Defines a study, its rows, seeds and data sets, and resolves the config of each run."""
 
 import dataclasses
 import importlib.util
@@ -54,9 +54,8 @@ class Study:
 
     @property
     def references(self) -> tuple[str, ...]:
-        """The rows among which the reference is chosen."""
-        one = isinstance(self.reference, str)
-        return (self.reference,) if one else tuple(self.reference)
+        """Rows among which the reference is chosen."""
+        return (self.reference,) if isinstance(self.reference, str) else tuple(self.reference)
 
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -111,7 +110,7 @@ class Context:
 
 
 def load(path: pathlib.Path) -> tuple[Study, Callable[[str], Any]]:
-    """The study of a file, and its `get_config`.
+    """Loads a study file: its study and its `get_config`.
 
     Raises:
       UserError: the file cannot be read or is no study.
@@ -119,6 +118,8 @@ def load(path: pathlib.Path) -> tuple[Study, Callable[[str], Any]]:
     if not path.is_file():
         raise UserError(f"there is no study file {path}.")
     spec = importlib.util.spec_from_file_location(f"study_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is no study file: its name does not end in .py.")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -131,7 +132,7 @@ def load(path: pathlib.Path) -> tuple[Study, Callable[[str], Any]]:
 
 
 def cells(study: Study) -> list[Cell]:
-    """All runs: a data set after the other, all rows of a seed before the next seed.
+    """Lists all runs: one data set after another, all rows of a seed before the next seed.
 
     With finalists the first seed comes first on all data sets, so that a table is there early.
     """
@@ -145,7 +146,7 @@ def cells(study: Study) -> list[Cell]:
 def out_of_the_race(
     study: Study, root: pathlib.Path, cell: Cell, higher: bool, failed: Collection[Cell] = ()
 ) -> bool:
-    """Whether a run is left out because its row is no finalist.
+    """Tells whether a run is left out because its row is no finalist.
 
     Arguments:
       study: the grid.
@@ -169,14 +170,14 @@ def out_of_the_race(
         if result is None:
             raise Waiting(qualifier)
         values[row] = result["validation"][result["monitor"]]
-    ranking = sorted(values, key=values.get, reverse=higher)
+    ranking = sorted(values, key=values.__getitem__, reverse=higher)
     reference = [row for row in ranking if row in study.references]
     others = [row for row in ranking if row not in study.references]
     return cell.row not in (*ranking[: study.finalists], *reference[:1], *others[:1])
 
 
 def resolve(study: Study, config_of, root: pathlib.Path, cell: Cell):
-    """The validated config of a run.
+    """Builds the validated config of a run.
 
     Raises:
       Waiting: the row needs a result that is not there.
@@ -198,6 +199,6 @@ def resolve(study: Study, config_of, root: pathlib.Path, cell: Cell):
 
 
 def read_result(folder: pathlib.Path) -> dict[str, Any] | None:
-    """What a finished run left, None where it is not finished."""
+    """Reads the result of a run; None if it is not finished."""
     path = folder / RESULT
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

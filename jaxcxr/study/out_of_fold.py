@@ -43,13 +43,13 @@ def relabel(
     rows = manifest.read(preparation.find_or_generate(config), "train")
     truth = None
     if adjudicated:  # read before anything is trained: it may be mistaken
-        truth = analysis.read_adjudicated(adjudicated, rows.image_id, rows.classes)
+        truth = analysis.read_adjudicated(adjudicated, rows.image_id.tolist(), rows.classes)
     configs = [member_config(config, k, members, held_out) for k in range(members)]
     scores = _out_of_fold_scores(configs, rows, out)
     if scores is None:
         return None
     new, summary = analysis.relabel(rows.labels, scores, rows.classes)
-    analysis.write_labels(out / "labels.csv", rows.image_id, new, rows.classes)
+    analysis.write_labels(out / "labels.csv", rows.image_id.tolist(), new, rows.classes)
     analysis.write_changes(out / "changes.csv", rows, scores, new, summary)
     record = {
         "source": config.data.source, "images": len(rows), "members": members,

@@ -82,12 +82,15 @@ def make(
 
 
 def _row(data, frames, row, runs, of_row, reference, names) -> PoseRow:
-    values, resamples = estimates(*of_row[row], names)
+    sums, counts = of_row[row]
+    values, resamples = estimates(sums, counts, names)
     difference, range_ = math.nan, (math.nan, math.nan)
     if reference in of_row and row != reference:
-        other, others = estimates(*of_row[reference], names)
+        sums, counts = of_row[reference]
+        other, others = estimates(sums, counts, names)
         difference = float(values[0] - other[0])
-        range_ = intervals.percentile_interval(resamples[:, 0] - others[:, 0])
+        low, high = intervals.percentile_interval(resamples[:, 0] - others[:, 0])
+        range_ = float(low), float(high)
     by_seed = [
         estimates(*pooled([run["sequences"]], names), names, 0)[0][0] for run in runs.values()
     ]
@@ -101,7 +104,7 @@ def _row(data, frames, row, runs, of_row, reference, names) -> PoseRow:
         np.array([intervals.percentile_interval(column) for column in resamples.T]),
         float(np.std(by_seed, ddof=1)) if len(runs) > 1 else math.nan,
         float(np.mean([run["validation"]["mpjpe"] for run in runs.values()])),
-        difference, tuple(map(float, range_)), row == reference, round(mean("parameters")),
+        difference, range_, row == reference, round(mean("parameters")),
         mean("flops"), float(np.median([run["milliseconds"] for run in runs.values()])),
         float(np.mean(pace)),
     )
@@ -137,7 +140,8 @@ def to_markdown(rows: Sequence[PoseRow]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * (len(head) - 2)]
     for row in rows:
         errors = [_shown(value, ends, metric.study)
-                  for metric, value, ends in zip(IN_STUDIES, row.values, row.ranges, strict=True)]
+                  for metric, value, ends in zip(IN_STUDIES, row.values, row.ranges, strict=True)
+                  if metric.study is not None]
         compared = "reference" if row.reference else _shown(
             row.difference, row.difference_range, 1, "+")
         cells = (

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from scipy import special, stats
 
 from jaxcxr.statistics import paired as paired_tests
@@ -93,18 +94,18 @@ class StudyTable:
     learned: Mapping[str, str]
 
 
-def interval(values: Sequence[float], level: float = LEVEL) -> Interval:
+def interval(values: npt.ArrayLike, level: float = LEVEL) -> Interval:
     """Mean and Student's t interval.
 
     Arguments:
       values: at least one.
       level: of the interval.
     """
-    values = np.asarray(values, np.float64)
-    mean = float(values.mean())
-    if len(values) < 2:
+    sample = np.asarray(values, np.float64)
+    mean = float(sample.mean())
+    if len(sample) < 2:
         return Interval(mean, _NONE, _NONE)
-    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    half = stats.t.ppf((1 + level) / 2, len(sample) - 1) * sample.std(ddof=1) / len(sample) ** 0.5
     return Interval(mean, mean - float(half), mean + float(half))
 
 
@@ -160,7 +161,7 @@ def make(
     candidates = [row for row in references if len(finished.get(row, ())) == most > 0
                   and not math.isnan(means[row])]
     best = max if higher else min
-    reference = best(candidates, key=means.get) if candidates else ""
+    reference = best(candidates, key=means.__getitem__) if candidates else ""
     compared = {row: paired(test[row], test.get(reference, {})) for row in finished}
     others = [row for row in finished if row not in references]
     p_values = paired_tests.holm([compared[row][1] for row in others])
@@ -274,8 +275,8 @@ def to_markdown(table: StudyTable) -> str:
     )]
     if len(table.candidates) > 1 and table.reference:
         lines.append(f"Reference: the best on validation of {', '.join(table.candidates)}.")
-    for row, text in table.learned.items():
-        lines.append(f"Learned by {row}: {text}.")
+    for name, text in table.learned.items():
+        lines.append(f"Learned by {name}: {text}.")
     if table.missing:
         lines.append(f"Not finished: {', '.join(table.missing)}.")
     return "\n".join(lines) + "\n"
