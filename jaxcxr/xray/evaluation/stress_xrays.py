@@ -15,12 +15,16 @@ from sklearn import preprocessing
 
 from jaxcxr.data.labels import UNKNOWN
 from jaxcxr.report import stress_figures, tables
+from jaxcxr.report.tables import interval_or_none, number, value_or_none
 from jaxcxr.statistics import association, intervals, ranking
+from jaxcxr.xray.evaluation.xray_metrics import METRICS
 from jaxcxr.xray.images import damage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_AUROC = next(metric for metric in METRICS if metric.name == "auroc")
+_MACRO = f"macro {_AUROC.title}"
 KINDS = ("regions", "attributes", "sources", *damage.CORRUPTIONS)
 _UNITS = {
     "noise": "SD in gray values", "blur": "SD in pixels", "contrast": "share left",
@@ -110,11 +114,11 @@ def measure(
             "border": damage.BORDER, "low_pass": damage.LOW_PASS,
         },
     }
-    say(f"untouched: macro AUROC {_number(result['auroc'])}")
+    say(f"untouched: {_MACRO} {number(result['auroc'])}")
 
     def under(change, label):
         found = scored.entry(scored.draw(predict(Changed(source, change))["scores"]), base)
-        say(f"{label}: macro AUROC {_number(found['auroc'])}")
+        say(f"{label}: {_MACRO} {number(found['auroc'])}")
         return found
 
     if "regions" in kinds:
@@ -155,21 +159,25 @@ class _Scored:
         labels = np.where(usable, labels, UNKNOWN)
         scores = np.where(usable, scores, 0.0)
         whole = np.array([
-            intervals.delong(labels[:, c], scores[:, c]).auroc for c in range(labels.shape[1])
+            _AUROC.value(*of_class) for of_class in zip(labels.T, scores.T, strict=True)
         ])
         drawn = ranking.cluster_bootstrap(
-            labels, scores, self._patients[rows], self._resamples, self._seed
+            labels, scores, self._patients[rows], self._resamples, self._seed,
+            {_AUROC.name: _AUROC.measure},
         )
-        return whole, np.stack([drawn.values["auroc"][c] for c in range(labels.shape[1])])
+        return whole, drawn.values[_AUROC.name]
 
     def entry(self, found, base=None) -> dict:
         """Macro AUROC with its interval, and the change from another with its own."""
         auroc, drawn = _macro(*found)
-        entry = {"auroc": _known(auroc), "auroc_interval": _interval(drawn)}
+        entry = _AUROC.entry(auroc, intervals.percentile_interval(drawn))
         if base is not None:
             before, resampled = _macro(*base)
             entry |= {
-                "change": _known(auroc - before), "change_interval": _interval(drawn - resampled)
+                "change": value_or_none(auroc - before),
+                "change_interval": interval_or_none(
+                    intervals.percentile_interval(drawn - resampled)
+                ),
             }
         return entry
 
@@ -177,7 +185,7 @@ class _Scored:
     def classes(found, names: Sequence[str]) -> dict[str, dict]:
         """AUROC of each class with its interval."""
         return {
-            name: {"auroc": _known(value), "auroc_interval": _interval(drawn)}
+            name: _AUROC.entry(value, intervals.percentile_interval(drawn))
             for name, value, drawn in zip(names, *found, strict=True)
         }
 
@@ -186,15 +194,6 @@ def _macro(whole: np.ndarray, drawn: np.ndarray) -> tuple[float, np.ndarray]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # means of nothing are NaN
         return float(np.nanmean(whole)), np.nanmean(drawn, 0)
-
-
-def _interval(drawn: np.ndarray) -> list[float] | None:
-    low, high = intervals.percentile_interval(drawn)
-    return None if np.isnan(low) else [low, high]
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 def _add_probes(result, task, split, features, kinds, scored, untouched, say) -> None:
@@ -313,11 +312,11 @@ def to_markdown(result: Mapping) -> str:
 def _headline(result: Mapping) -> str:
     alone = result.get("attributes", {}).get("findings_from", {})
     beside = "".join(
-        f"; from {'all attributes' if name == 'all' else name} alone {_number(entry['auroc'])}"
+        f"; from {'all attributes' if name == 'all' else name} alone {number(entry['auroc'])}"
         for name, entry in alone.items() if name in ("source", "view", "all")
     )
     lines = [
-        f"macro AUROC {_with_interval(result)} on {result['counts']['images']:,} images of "
+        f"{_MACRO} {_with_interval(result)} on {result['counts']['images']:,} images of "
         f"{result['counts']['patients']:,} patients ({result['split']}){beside}",
         "[95 % over patients; in each resample over the classes that it defines]",
     ]
@@ -329,17 +328,17 @@ def sections(result: Mapping) -> list[tuple[str, list[list[str]]]]:
     found = []
     if "regions" in result:
         found.append(("Parts of the image", [
-            ["what remains", "macro AUROC", "change"], ["whole image", _with_interval(result), ""],
+            ["what remains", _MACRO, "change"], ["whole image", _with_interval(result), ""],
             *([_TITLES[name], *_changed(entry)] for name, entry in result["regions"].items()),
         ]))
     if "attributes" in result:
         found.append(("Findings predicted from attributes, without the image", [
-            ["attribute", "macro AUROC", "change"],
+            ["attribute", _MACRO, "change"],
             *([name, *_changed(entry)]
               for name, entry in result["attributes"]["findings_from"].items()),
         ]))
         found.append(("Attributes predicted from the model's features", [
-            ["attribute", "AUROC", "groups"],
+            ["attribute", _AUROC.title, "groups"],
             *([name, _with_interval(entry), ", ".join(entry["groups"])]
               for name, entry in result["attributes"]["from_features"].items()),
         ]))
@@ -352,17 +351,13 @@ def sections(result: Mapping) -> list[tuple[str, list[list[str]]]]:
         ]))
     for kind in result["kinds"].values():
         found.append((kind["title"], [
-            [kind["unit"], "macro AUROC", "change"],
+            [kind["unit"], _MACRO, "change"],
             *([f"{entry['level']:g}", *_changed(entry)] for entry in kind["levels"]),
         ]))
     return [(title, lines) for title, lines in found if len(lines) > 1]
 
 
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
-
-
-def _with_interval(entry: Mapping, key: str = "auroc", form: str = ".3f") -> str:
+def _with_interval(entry: Mapping, key: str = _AUROC.name, form: str = ".3f") -> str:
     if entry[key] is None:
         return "n/a"
     interval = entry[f"{key}_interval"]
