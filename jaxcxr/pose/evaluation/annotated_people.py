@@ -1,4 +1,4 @@
-"""Annotated people and what was predicted for each: what scoring 2D keypoints works on."""
+"""Holds annotated people, each with its prediction, for the scores of 2D keypoints."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Means of pose errors over joints and frames, or over actions, and what takes part in them."""
+"""Averages pose errors over joints and frames, or over actions, by their weights."""
 
 from collections.abc import Mapping, Sequence
 

@@ -97,7 +97,7 @@ def rows(result: Mapping) -> list[dict]:
 
 
 def remarks(result: Mapping) -> list[str]:
-    """What to know about the table."""
+    """Notes that belong below the table."""
     del result
     return [_NOTE]
 

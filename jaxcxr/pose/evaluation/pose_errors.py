@@ -1,4 +1,4 @@
-"""Errors of estimated poses, NumPy only; those of 2D keypoints are in `keypoints`.
+"""Computes errors of estimated 3D poses, with NumPy only; `keypoint_errors` has those in 2D.
 
 Every function takes predictions and targets `[..., joints, 3]` in one unit and answers in it
 (millimetres in, millimetres out).

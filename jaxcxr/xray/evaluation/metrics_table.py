@@ -146,7 +146,7 @@ def few_of(classes: Sequence[str], labels: np.ndarray, clusters: np.ndarray) -> 
 
 
 def few_note(result: Mapping) -> str:
-    """What a reader of the intervals of `classes_of_few` has to know."""
+    """Says that the intervals of `classes_of_few` are too narrow."""
     who = result["settings"]["resampled"]
     return (f"intervals too narrow (fewer than {intervals.LEAST_CLUSTERS} {who} with or without "
             f"the finding): {', '.join(result['classes_of_few'])}")

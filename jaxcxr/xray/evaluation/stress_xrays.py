@@ -1,4 +1,4 @@
-"""What a classifier of radiographs depends on: regions, attributes, sources, image quality.
+"""Tests what a classifier of radiographs depends on: regions, attributes, sources, quality.
 
 A test for `jaxcxr stress`. AUROC is the macro mean over the classes where it is defined, with a
 bootstrap over patients; changes are paired, of the same resamples. Beside the model stands what is
@@ -197,7 +197,7 @@ def _macro(whole: np.ndarray, drawn: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def _add_probes(result, task, split, features, kinds, scored, untouched, say) -> None:
-    """What linear models tell from attributes and from features, fitted on training images."""
+    """Adds the scores of linear models of attributes and of features, fitted on training images."""
     train, test = task.source("train"), task.source(split)
     chosen = np.arange(len(train))
     if len(chosen) > _MOST_TRAINING:
@@ -260,7 +260,7 @@ def _sources(known, rows, seen, scored, scores) -> dict:
 
 
 def _warnings(result: Mapping) -> list[str]:
-    """What a reader of the headline has to know."""
+    """Warns where the headline may come from a shortcut."""
     lines: list[str] = []
     auroc = result["auroc"]
     if auroc is None:

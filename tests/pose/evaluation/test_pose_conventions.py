@@ -20,7 +20,8 @@ def poses():
 
 def test_a_perfect_prediction_scores_perfectly(poses):
     _, target = poses
-    for metric in (pose_errors.mpjpe, pose_errors.n_mpjpe, pose_errors.mpjve, pose_errors.acceleration_error):
+    for metric in (pose_errors.mpjpe, pose_errors.n_mpjpe, pose_errors.mpjve,
+                   pose_errors.acceleration_error):
         assert metric(target, target) == pytest.approx(0, abs=1e-12)
     assert pose_errors.p_mpjpe(target, target) == pytest.approx(0, abs=1e-10)
     assert pose_errors.mjae(target, target, angles=ANGLES) == 0
@@ -48,7 +49,8 @@ def test_the_root_is_compared_subtracted_or_set_to_zero():
 def test_actions_and_frames_are_averaged_as_asked(poses):
     prediction, target = poses
     actions = np.array(["walk"] * 6 + ["sit"] * 2)
-    for metric in (pose_errors.mpjpe, pose_errors.p_mpjpe, pose_errors.n_mpjpe, pose_errors.pck3d, pose_errors.auc3d):
+    for metric in (pose_errors.mpjpe, pose_errors.p_mpjpe, pose_errors.n_mpjpe, pose_errors.pck3d,
+                   pose_errors.auc3d):
         walk = metric(prediction[:6], target[:6])
         sit = metric(prediction[6:], target[6:])
         frame = metric(prediction, target)
@@ -64,7 +66,8 @@ def test_actions_and_frames_are_averaged_as_asked(poses):
 def test_velocities_stay_within_sequences_and_actions(poses):
     prediction, target = poses
     sequences = np.array(["a"] * 5 + ["b"] * 3)
-    one, other = (pose_errors.mpjve(prediction[part], target[part]) for part in (np.s_[:5], np.s_[5:]))
+    parts = (np.s_[:5], np.s_[5:])
+    one, other = (pose_errors.mpjve(prediction[part], target[part]) for part in parts)
     both = pose_errors.mpjve(prediction, target, sequences=sequences)
     assert both == pytest.approx((4 * one + 2 * other) / 6)
     by_action = pose_errors.mpjve(
@@ -73,7 +76,7 @@ def test_velocities_stay_within_sequences_and_actions(poses):
     assert by_action == pytest.approx((one + other) / 2)
     assert pose_errors.mpjve(prediction, target) != pytest.approx(both)
     accelerations = [
-        pose_errors.acceleration_error(prediction[part], target[part]) for part in (np.s_[:5], np.s_[5:])
+        pose_errors.acceleration_error(prediction[part], target[part]) for part in parts
     ]
     assert pose_errors.acceleration_error(prediction, target, sequences=sequences) == pytest.approx(
         (3 * accelerations[0] + accelerations[1]) / 4
@@ -118,8 +121,10 @@ def test_missing_joints_are_left_out_by_weights_and_never_silently(poses):
     assert mask.sum() == 17 * 8 - 18
     errors = np.linalg.norm(prediction - target, axis=-1)
     assert pose_errors.mpjpe(guess, broken, mask) == pytest.approx(errors[mask].mean())
-    assert pose_errors.per_joint(guess, broken, mask)[5] == pytest.approx(errors[mask[:, 5], 5].mean())
-    for metric in (pose_errors.mpjpe, pose_errors.p_mpjpe, pose_errors.n_mpjpe, pose_errors.pck3d, pose_errors.auc3d, pose_errors.mpjve,
+    found = pose_errors.per_joint(guess, broken, mask)
+    assert found[5] == pytest.approx(errors[mask[:, 5], 5].mean())
+    for metric in (pose_errors.mpjpe, pose_errors.p_mpjpe, pose_errors.n_mpjpe, pose_errors.pck3d,
+                   pose_errors.auc3d, pose_errors.mpjve,
                    pose_errors.acceleration_error):
         assert np.isfinite(metric(guess, broken, mask))
         assert np.isnan(metric(guess, broken))
@@ -148,7 +153,8 @@ def test_angles_are_exact_to_their_ends(degrees):
     arm = np.stack([(300.0, 0, 0), (0, 0, 0), turned])
     turn = Rotation.from_rotvec((0.3, -1.0, 0.2))
     assert pose_errors.joint_angles(arm, ((0, 1, 2),)) == pytest.approx(degrees, abs=1e-9)
-    assert pose_errors.joint_angles(turn.apply(arm), ((0, 1, 2),)) == pytest.approx(degrees, abs=1e-9)
+    turned = turn.apply(arm)
+    assert pose_errors.joint_angles(turned, ((0, 1, 2),)) == pytest.approx(degrees, abs=1e-9)
 
 
 def test_mjae_of_a_bent_elbow_and_of_bones_without_length():
@@ -168,4 +174,5 @@ def test_angles_differ_the_short_way_round():
     one, other = random.uniform(-720, 720, (2, 100))
     turn = (Rotation.from_euler("z", one[:, None], degrees=True)
             * Rotation.from_euler("z", other[:, None], degrees=True).inv())
-    assert pose_errors.mean_angle_error(one, other) == pytest.approx(np.degrees(turn.magnitude()).mean())
+    expected = np.degrees(turn.magnitude()).mean()
+    assert pose_errors.mean_angle_error(one, other) == pytest.approx(expected)

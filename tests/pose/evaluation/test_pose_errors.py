@@ -90,7 +90,8 @@ def test_n_mpjpe_forgives_scale_alone(poses):
     fits = [np.linalg.lstsq(p.reshape(-1, 1), t.ravel(), rcond=None)[0][0]
             for p, t in zip(prediction, target, strict=True)]
     fitted = np.array(fits)[:, None, None] * prediction
-    assert pose_errors.n_mpjpe(prediction, target) == pytest.approx(pose_errors.mpjpe(fitted, target))
+    expected = pose_errors.mpjpe(fitted, target)
+    assert pose_errors.n_mpjpe(prediction, target) == pytest.approx(expected)
     zero = np.zeros_like(target)
     assert pose_errors.n_mpjpe(zero, target) == pytest.approx(pose_errors.mpjpe(zero, target))
 

@@ -23,7 +23,8 @@ def test_a_perfect_prediction_scores_perfectly(people):
     assert pose_errors.pck(target, target, keypoint_errors.box_size(boxes)) == 1
     assert pose_errors.pckh(target, target, boxes) == 1
     assert pose_errors.pdj(target, target, (5, 12)) == 1
-    assert pose_errors.pcp(target, target, limbs) == pose_errors.pcp(target, target, limbs, strict=False) == 1
+    assert pose_errors.pcp(target, target, limbs) == 1
+    assert pose_errors.pcp(target, target, limbs, strict=False) == 1
     assert (pose_errors.oks(target, target, 5000.0) == 1).all()
 
 
@@ -100,7 +101,8 @@ def test_a_joint_that_was_not_found_is_wrong_and_one_not_annotated_does_not_coun
     seen = np.ones(target.shape[:2], bool)
     seen[:, 3] = False
     np.testing.assert_array_equal(
-        pose_errors.oks(prediction, unknown, 900.0), pose_errors.oks(prediction, target, 900.0, seen)
+        pose_errors.oks(prediction, unknown, 900.0),
+        pose_errors.oks(prediction, target, 900.0, seen),
     )
     assert np.isnan(pose_errors.oks(prediction, target, 900.0, np.zeros_like(seen))).all()
     assert (pose_errors.oks(lost, target, 1e12) < 1).all()

@@ -46,10 +46,12 @@ def test_the_values_are_those_of_the_metrics(folder, capsys):
     how = {"average": "action", "actions": kinds}
     angles = pose_errors.bone_angles(protocols.get("vp3d-cpn").parents)
     expected = {
-        "p_mpjpe": pose_errors.p_mpjpe(guess, truth, **how), "n_mpjpe": pose_errors.n_mpjpe(guess, truth, **how),
+        "p_mpjpe": pose_errors.p_mpjpe(guess, truth, **how),
+        "n_mpjpe": pose_errors.n_mpjpe(guess, truth, **how),
         "mpjve": pose_errors.mpjve(guess, truth, sequences=names, **how),
         "acceleration_error": pose_errors.acceleration_error(guess, truth, sequences=names, **how),
-        "pck3d": pose_errors.pck3d(guess, truth, **how), "auc3d": pose_errors.auc3d(guess, truth, **how),
+        "pck3d": pose_errors.pck3d(guess, truth, **how),
+        "auc3d": pose_errors.auc3d(guess, truth, **how),
         "mjae": pose_errors.mjae(guess, truth, angles=angles, **how),
     }
     assert {name: overall[name] for name in expected} == pytest.approx(expected)
