@@ -22,6 +22,7 @@ from jaxcxr.models.attention.geometry import TokenSequence
 from jaxcxr.models.attention.groups import HeadGroup
 from jaxcxr.models.attention.spans import Fixed
 from jaxcxr.plan import compiled, timing
+from jaxcxr.report.result_file import Table
 
 # name -> what a config calls it, with {h} heads, {w} the window and {n} tokens
 KINDS = {
@@ -68,7 +69,7 @@ _SHORTEST = 0.01
 
 def bench_attention(
     all_tokens: list[Tokens], kinds: list[str], seconds: float, with_bars: bool
-) -> None:
+) -> Table:
     """Prints a table for each size, and what the library promises.
 
     Arguments:
@@ -77,40 +78,56 @@ def bench_attention(
       seconds: for the rounds of each kind, size and pass.
       with_bars: whether to measure what the library promises, three times as long.
 
+    Returns:
+      The rows of all sizes; what the library promises stands in the note.
+
     Raises:
       UserError: a kind that does not exist, or one that does not fit the width or the heads.
     """
-    print(f"{jax.devices()[0].device_kind}: ratios to plain attention written out with einsum, "
-          "medians of interleaved rounds")
+    note = (f"{jax.devices()[0].device_kind}: ratios to plain attention written out with einsum, "
+            "medians of interleaved rounds")
+    print(note)
+    rows = []
     for tokens in all_tokens:
         print(f"\n{tokens}")
-        table(kinds, tokens, seconds)
+        rows += [(str(tokens), *row) for row in table(kinds, tokens, seconds)]
     if with_bars:
         print()
-        bars(all_tokens, seconds * 3)
+        note = "; ".join([note, *bars(all_tokens, seconds * 3)])
+    costs = [f"{name} {what}" for name in PASSES for what in ("GFLOP", "ratio", "ms", "ratio")]
+    return Table(("tokens", "kind", *costs), rows, f"{note}.")
 
 
-def table(kinds: list[str], tokens: Tokens, seconds: float) -> None:
-    """Print FLOPs and time of each kind at one size.
+def table(kinds: list[str], tokens: Tokens, seconds: float) -> list[tuple[str, ...]]:
+    """Prints FLOPs and time of each kind at one size.
 
     Arguments:
       kinds: keys of `KINDS`, or texts of a config.
       tokens: of the layers.
       seconds: for the rounds of each kind and pass.
+
+    Returns:
+      The kind, and for each pass GFLOP, ms and their ratios.
     """
     head = "".join(f" |{name:>9} GFLOP  ratio        ms  ratio" for name in PASSES)
     print(f"{'kind':<18}{head}")
     plain = attention_layers.by_hand(tokens)
     sides = {name: Side.of(pass_(plain), plain) for name, pass_ in PASSES.items()}
-    cells = [sides[name].row(sides[name].alone(seconds)) for name in PASSES]
-    print(f"{'einsum':<18}{''.join(cells)}", flush=True)
+    rows = [_row("einsum", [sides[name].cells(sides[name].alone(seconds)) for name in PASSES])]
     for kind in ("flax", *kinds):
         layer = _layer(kind, tokens)
         cells = []
         for name, pass_ in PASSES.items():
             side = Side.of(pass_(layer), layer)
-            cells.append(side.row(side.beside(sides[name], seconds), sides[name]))
-        print(f"{kind:<18}{''.join(cells)}", flush=True)
+            cells.append(side.cells(side.beside(sides[name], seconds), sides[name]))
+        rows.append(_row(kind, cells))
+    return rows
+
+
+def _row(kind: str, passes: list[tuple[str, ...]]) -> tuple[str, ...]:
+    parts = [f" |{spent:>15}{flops:>7}{time:>10}{ratio:>7}" for spent, flops, time, ratio in passes]
+    print(f"{kind:<18}{''.join(parts)}", flush=True)
+    return (kind, *(cell for cells in passes for cell in cells))
 
 
 def _layer(kind: str, tokens: Tokens) -> Layer:
@@ -151,16 +168,16 @@ class Side:
         """Rounds of this side and of `plain` in turn."""
         return timing.within({"plain": plain.measure, "own": self.measure}, seconds)
 
-    def row(self, rounds: timing.Rounds, plain: "Side | None" = None) -> str:
-        """The figures as a part of a line."""
+    def cells(self, rounds: timing.Rounds, plain: "Side | None" = None) -> tuple[str, ...]:
+        """Formats GFLOP, their ratio, ms and their ratio."""
         spent, time = self.built.flops, timing.median(rounds, "own")
         flops = spent / plain.built.flops if plain else 1.0
         ratio = timing.ratio(rounds, "own", "plain") if plain else 1.0
-        return f" |{spent / 1e9:>15,.3f}{flops:>7.2f}{time * 1e3:>10,.2f}{ratio:>7.2f}"
+        return f"{spent / 1e9:,.3f}", f"{flops:.2f}", f"{time * 1e3:,.2f}", f"{ratio:.2f}"
 
 
-def bars(all_tokens: list[Tokens], seconds: float) -> None:
-    """Print what the library promises, and whether it holds here.
+def bars(all_tokens: list[Tokens], seconds: float) -> list[str]:
+    """Prints what the library promises, and whether it holds here.
 
     Attention with a window of 64 frames either way, without the projections, which no window makes
     cheaper, is at least 8 times as fast as full attention on 4,096 frames, with at least 15 times
@@ -172,24 +189,35 @@ def bars(all_tokens: list[Tokens], seconds: float) -> None:
     Arguments:
       all_tokens: sizes at which the plain layer is compared.
       seconds: for each comparison.
+
+    Returns:
+      Each promise with number, interval and verdict.
     """
+    found = []
     first = all_tokens[0]
     frames = Tokens(BAR_TOKENS, first.dim, first.heads, first.batch)
     for name, (rounds, fewer) in window(frames, BAR_WINDOW, seconds).items():
         what = f"window {BAR_WINDOW} of {BAR_TOKENS} frames, {name}"
-        _bar(f"{what}: times fewer FLOPs", fewer, (fewer, fewer), least=LEAST_FEWER)
-        _bar(f"{what}: times as fast as full attention", timing.ratio(rounds, "full", "window"),
-             timing.interval(rounds, "full", "window"), least=LEAST_FASTER)
+        found.append(
+            _bar(f"{what}: times fewer FLOPs", fewer, (fewer, fewer), least=LEAST_FEWER)
+        )
+        found.append(_bar(
+            f"{what}: times as fast as full attention", timing.ratio(rounds, "full", "window"),
+            timing.interval(rounds, "full", "window"), least=LEAST_FASTER,
+        ))
     for tokens in all_tokens:
         for name, (rounds, same) in plain(tokens, seconds).items():
             for other, most in (("einsum", MOST_OVER_EINSUM), ("flax", MOST_OVER_FLAX)):
-                _bar(f"plain heads, n = {tokens.count}, {name}: time over that of {other}",
-                     timing.ratio(rounds, "own", other), timing.interval(rounds, "own", other),
-                     most=most, same=other in same)
+                found.append(_bar(
+                    f"plain heads, n = {tokens.count}, {name}: time over that of {other}",
+                    timing.ratio(rounds, "own", other), timing.interval(rounds, "own", other),
+                    most=most, same=other in same,
+                ))
+    return found
 
 
 def _bar(what: str, value: float, interval: tuple[float, float], *, least: float = -math.inf,
-         most: float = math.inf, same: bool = False) -> None:
+         most: float = math.inf, same: bool = False) -> str:
     low, high = interval
     bound = f"at least {least:g}" if most == math.inf else f"at most {most:g}"
     if same:
@@ -202,6 +230,7 @@ def _bar(what: str, value: float, interval: tuple[float, float], *, least: float
         verdict = "too close to tell from so many rounds"
     span = f"[{low:.2f}, {high:.2f}]"
     print(f"{what:<68}{value:>7.2f} {span:<15}{bound:<14}{verdict}", flush=True)
+    return f"{what} {value:.2f} {span}, {bound}: {verdict}"
 
 
 def window(

@@ -21,6 +21,7 @@ from jaxcxr.bench import attention_layers
 from jaxcxr.bench.attention_bench import Side
 from jaxcxr.bench.attention_layers import PASSES, Layer, Tokens
 from jaxcxr.plan import compiled, timing
+from jaxcxr.report.result_file import Table
 
 
 class Promise(NamedTuple):
@@ -63,7 +64,7 @@ SIZES = (256, 512, 1024, 2048, 4096, 8192)
 def bench_complexity(
     all_tokens: Sequence[Tokens], members: Sequence[str], pass_: str, seconds: float,
     most_memory: float,
-) -> None:
+) -> Table:
     """Prints FLOPs, time and memory of each member at each size, and their exponents.
 
     Arguments:
@@ -73,35 +74,50 @@ def bench_complexity(
       seconds: of the rounds of each member; 0 for no times.
       most_memory: bytes; what needs more is compiled, but not run.
 
+    Returns:
+      Up to three rows for each member: GFLOP, ms and MB at each size, and the exponents.
+
     Raises:
       UserError: a kind that does not exist.
     """
     sizes = [tokens.count for tokens in all_tokens]
     first = all_tokens[0]
-    print(f"{jax.devices()[0].device_kind}, {pass_}, width {first.dim}, {first.heads} heads; "
-          f"exponents fitted to n = {', '.join(map(str, upper(sizes)))}")
-    numbers = "".join(f"{n:>10,}" for n in sizes)
-    print(f"{'member':<18}{'n':<7}{numbers}{'fitted':>9}{'promised':>10}")
+    note = (f"{jax.devices()[0].device_kind}, {pass_}, width {first.dim}, {first.heads} heads; "
+            f"exponents fitted to n = {', '.join(map(str, upper(sizes)))}")
+    columns = ("member", "n", *(f"{n:,}" for n in sizes), "fitted", "promised")
+    print(note)
+    _print(columns)
+    rows = []
     for kind in members:
         built = {tokens.count: compiled_of(kind, tokens, pass_) for tokens in all_tokens}
         work, memory = MEMBERS.get(kind, (None, None))
         flops = {n: found.flops / 1e9 for n, (found, _) in built.items()}
-        _row(kind.format(h=first.heads), "GFLOP", sizes, flops, exponent(flops), work)
+        name = kind.format(h=first.heads)
+        rows.append(_row(name, "GFLOP", sizes, flops, exponent(flops), work))
         if seconds:
             sides = {n: Side(found, layer.values()) for n, (found, layer) in built.items()
                      if found.memory <= most_memory}
             if len(sides) > 1:
-                _row("", "ms", sizes, *times(sides, seconds), work)
+                rows.append(_row("", "ms", sizes, *times(sides, seconds), work))
         bytes_ = {n: found.memory / 1e6 for n, (found, _) in built.items()}
-        _row("", "MB", sizes, bytes_, exponent(bytes_), memory)
+        rows.append(_row("", "MB", sizes, bytes_, exponent(bytes_), memory))
+    return Table(columns, rows, f"{note}.")
 
 
 def _row(
     kind: str, unit: str, sizes: list[int], values: dict[int, float], slope: float, promised
-) -> None:
-    cells = "".join(f"{values[n]:>10,.2f}" if n in values else f"{'':>10}" for n in sizes)
+) -> tuple[str, ...]:
+    cells = (f"{values[n]:,.2f}" if n in values else "" for n in sizes)
     wanted = "" if promised is None else "1 (log)" if promised == LOG else f"{promised:g}"
-    print(f"{kind:<18}{unit:<7}{cells}{slope:>9.2f}{wanted:>10}", flush=True)
+    row = (kind, unit, *cells, f"{slope:.2f}", wanted)
+    _print(row)
+    return row
+
+
+def _print(row: Sequence[str]) -> None:
+    kind, unit, *cells, slope, wanted = row
+    numbers = "".join(f"{cell:>10}" for cell in cells)
+    print(f"{kind:<18}{unit:<7}{numbers}{slope:>9}{wanted:>10}", flush=True)
 
 
 def compiled_of(kind: str, tokens: Tokens, pass_: str) -> tuple[compiled.Compiled, Layer]:

@@ -16,13 +16,14 @@ from collections.abc import Callable
 
 from jaxcxr.errors import UserError
 from jaxcxr.plan import timing
+from jaxcxr.report.result_file import Table
 
 ROUNDS = 5
 _ENDINGS = (".png", ".jpg", ".jpeg")
 
 
-def bench_input(config, seconds: float, others: dict[str, tuple]) -> None:
-    """Print examples/s of the grain pipeline beside a bare loop over the same source.
+def bench_input(config, seconds: float, others: dict[str, tuple]) -> Table:
+    """Prints examples/s of the grain pipeline beside a bare loop over the same source.
 
     The bare loop reads the same records in the same order and decodes and resizes them on as many
     threads; it neither shuffles, nor batches, nor keeps a position that can be restored.
@@ -31,6 +32,9 @@ def bench_input(config, seconds: float, others: dict[str, tuple]) -> None:
       config: the resolved config.
       seconds: length of each of the `ROUNDS` rounds a side.
       others: name -> (what reads the example of a number, how many there are).
+
+    Returns:
+      The rate of each side, and how many times as many the pipeline reads.
     """
     from jaxcxr import task
     from jaxcxr.data import pipeline
@@ -50,18 +54,23 @@ def bench_input(config, seconds: float, others: dict[str, tuple]) -> None:
         },
         ROUNDS,
     )
-    ours, bare = timing.median(found, "pipeline"), timing.median(found, "bare")
-    ratio = timing.ratio(found, "pipeline", "bare")
-    print(f"{config.data.source}: {len(source):,} examples of {bytes_each:,} bytes decoded, "
-          f"{config.data.threads} threads")
-    print(f"pipeline  {ours:10,.1f} examples/s (median of {ROUNDS} rounds)")
-    print(f"bare loop {bare:10,.1f} examples/s")
-    print(f"ratio     {ratio:10.2f} (median of the pairs)")
+    ours, bare = (f"{timing.median(found, name):,.1f}" for name in ("pipeline", "bare"))
+    ratio = f"{timing.ratio(found, 'pipeline', 'bare'):.2f}"
+    note = (f"{config.data.source}: {len(source):,} examples of {bytes_each:,} bytes decoded, "
+            f"{config.data.threads} threads")
+    print(note)
+    print(f"pipeline  {ours:>10} examples/s (median of {ROUNDS} rounds)")
+    print(f"bare loop {bare:>10} examples/s")
+    print(f"ratio     {ratio:>10} (median of the pairs)")
+    rows = [("pipeline", ours, ""), ("bare loop", bare, ratio)]
     for name in others:
-        rate, ratio = timing.median(found, name), timing.ratio(found, "pipeline", name)
+        rate = f"{timing.median(found, name):,.1f}"
         ratios = [sides["pipeline"] / sides[name] for sides in found]
-        print(f"{name:<10}{rate:10,.1f} examples/s, pipeline {ratio:.2f} times as many "
-              f"({min(ratios):.2f} to {max(ratios):.2f})")
+        ratio = f"{timing.ratio(found, 'pipeline', name):.2f}"
+        spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"{name:<10}{rate:>10} examples/s, pipeline {ratio} times as many {spread}")
+        rows.append((name, rate, f"{ratio} {spread}"))
+    return Table(("side", "examples/s", "pipeline, times as many"), rows, f"{note}.")
 
 
 def _rate(stream, prefetch: int, seconds: float) -> float:

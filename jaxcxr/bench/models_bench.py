@@ -11,7 +11,7 @@ On a CPU give `--config.dtype=float32`: XLA computes bfloat16 there in float32, 
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ from jaxcxr.models.attention.layers import layers, shares
 from jaxcxr.models.attention.stacks import stacks
 from jaxcxr.models.sequence import transformer
 from jaxcxr.plan import compiled, timing
+from jaxcxr.report.result_file import Table
 
 PLAIN = "mha"
 KINDS = (
@@ -51,13 +52,16 @@ class ModelCost:
     memory: int
 
 
-def bench_models(config, attention: list[str] | None, rounds: int) -> None:
+def bench_models(config, attention: list[str] | None, rounds: int) -> Table:
     """Prints what the model of a config costs with each kind of attention.
 
     Arguments:
       config: the resolved config.
       attention: what a config's `attention` may be; None: the config's own and all that fit.
       rounds: in which one layer of each kind is timed; 0: none is.
+
+    Returns:
+      A row for each kind.
 
     Raises:
       UserError: a mistake in a kind, or a model that is no ViT or `pose_temporal`.
@@ -67,21 +71,34 @@ def bench_models(config, attention: list[str] | None, rounds: int) -> None:
     kinds = list(dict.fromkeys(kinds))
     for kind in kinds:
         subject.blocks(kind)  # a mistake is told before anything is compiled
-    print(f"{jax.devices()[0].device_kind}: {config.model.name}, {subject.tokens:,} tokens, "
-          f"{jnp.dtype(config.dtype).name}, remat={subject.model(PLAIN).remat}")
-    width = max(map(len, kinds)) + 1
-    print(f"{'attention':<{width}}{'parameters':>12}{'GFLOP':>9}{'of plain':>10}"
-          f"{'GFLOP/layer':>13}{'of plain':>10}{'gradient MB':>13}")
-    rows = {}
+    note = (f"{jax.devices()[0].device_kind}: {config.model.name}, {subject.tokens:,} tokens, "
+            f"{jnp.dtype(config.dtype).name}, remat={subject.model(PLAIN).remat}")
+    print(note)
+    widths = (max(map(len, kinds)) + 1, 12, 9, 10, 13, 10, 13)
+    columns = ("attention", "parameters", "GFLOP", "of plain", "GFLOP/layer", "of plain",
+               "gradient MB")
+    _print(columns, widths)
+    costs, rows = {}, []
     for kind in kinds:
-        row = rows[kind] = subject.row(kind)
-        plain = rows[PLAIN]
-        print(f"{kind:<{width}}{row.parameters:>12,}{row.flops / 1e9:>9.1f}"
-              f"{row.flops / plain.flops:>10.1%}{row.layer_flops / 1e9:>13.2f}"
-              f"{row.layer_flops / plain.layer_flops:>10.1%}{row.memory / 1e6:>13,.0f}",
-              flush=True)
+        cost = costs[kind] = subject.row(kind)
+        plain = costs[PLAIN]
+        rows.append((
+            kind, f"{cost.parameters:,}", f"{cost.flops / 1e9:.1f}",
+            f"{cost.flops / plain.flops:.1%}", f"{cost.layer_flops / 1e9:.2f}",
+            f"{cost.layer_flops / plain.layer_flops:.1%}", f"{cost.memory / 1e6:,.0f}",
+        ))
+        _print(rows[-1], widths)
     if rounds:
-        _print_times(subject, kinds, width, rounds)
+        columns += tuple(text for name in PASSES for text in (f"{name} ms", "of plain"))
+        times = _print_times(subject, kinds, widths[0], rounds)
+        rows = [(*row, *cells) for row, cells in zip(rows, times, strict=True)]
+    return Table(columns, rows, f"{note}.")
+
+
+def _print(cells: Sequence[str], widths: Sequence[int]) -> None:
+    numbers = zip(cells[1:], widths[1:], strict=True)
+    text = "".join(f"{cell:>{width}}" for cell, width in numbers)
+    print(f"{cells[0]:<{widths[0]}}{text}", flush=True)
 
 
 class Subject:
@@ -177,8 +194,8 @@ class Subject:
         )
 
 
-def _print_times(subject: Subject, kinds: list[str], width: int, rounds: int) -> None:
-    """Print the time of a layer of each kind, forward and with the backward pass."""
+def _print_times(subject: Subject, kinds: list[str], width: int, rounds: int) -> list[list[str]]:
+    """Prints and returns the time of a layer of each kind, forward and with the backward pass."""
     sides: dict[str, Callable[[], float]] = {}
     for kind in kinds:
         for name, make in PASSES.items():
@@ -187,13 +204,15 @@ def _print_times(subject: Subject, kinds: list[str], width: int, rounds: int) ->
     measured = timing.interleaved(sides, rounds)
     heading = "".join(f"{name + ' ms':>15}{'of plain':>10}" for name in PASSES)
     print(f"\n{'one layer':<{width}}{heading}   median of {rounds} rounds")
+    rows = []
     for kind in kinds:
-        cells = "".join(
-            f"{timing.median(measured, f'{kind} {name}') * 1e3:>15,.1f}"
-            f"{timing.ratio(measured, f'{kind} {name}', f'{PLAIN} {name}'):>10.2f}"
-            for name in PASSES
-        )
-        print(f"{kind:<{width}}{cells}")
+        cells = []
+        for name in PASSES:
+            ratio = timing.ratio(measured, f"{kind} {name}", f"{PLAIN} {name}")
+            cells += [f"{timing.median(measured, f'{kind} {name}') * 1e3:,.1f}", f"{ratio:.2f}"]
+        _print([kind, *cells], [width, *(15, 10) * len(PASSES)])
+        rows.append(cells)
+    return rows
 
 
 class _Timer:

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jaxcxr.plan import timing
+from jaxcxr.report.result_file import Table
 
 # Rounds are short and many: the speed drifts within seconds. Three make up `--seconds`.
 ROUNDS, _IN_SECONDS = 15, 3
 
 
-def bench_step(config, seconds: float, begun: float) -> None:
-    """Print the loop's time per step beside the bare compiled step, and the time to first step.
+def bench_step(config, seconds: float, begun: float) -> Table:
+    """Prints the loop's time per step beside the bare compiled step, and the time to first step.
 
     The loop runs twice: on one batch that lies in the host's memory, which shows what logging,
     metrics and the hand-over of data cost, and on the data pipeline. Where the host's cores are the
@@ -29,6 +30,9 @@ def bench_step(config, seconds: float, begun: float) -> None:
       config: the resolved config.
       seconds: time that each side gets in three of the `ROUNDS` rounds.
       begun: `time.perf_counter()` before anything heavy was imported.
+
+    Returns:
+      Time, rate and overhead of each side.
     """
     import jax
 
@@ -76,7 +80,7 @@ def bench_step(config, seconds: float, begun: float) -> None:
                 "bare step": lambda: _time(stepped, count) / count,
             }
             rounds = timing.interleaved(sides, ROUNDS)
-    _print_steps(config, seconds_of, rounds, count)
+    return _print_steps(config, seconds_of, rounds, count)
 
 
 @contextlib.contextmanager
@@ -131,14 +135,21 @@ def _time(side: Callable[[int], Any], count: int) -> float:
     return time.perf_counter() - clock
 
 
-def _print_steps(config, seconds_of, rounds: timing.Rounds, count: int) -> None:
-    print(f"{config.model.name}, batch {config.batch_size}, {len(rounds)} rounds of {count} steps")
+def _print_steps(config, seconds_of, rounds: timing.Rounds, count: int) -> Table:
+    head = f"{config.model.name}, batch {config.batch_size}, {len(rounds)} rounds of {count} steps"
+    print(head)
+    rows = []
     for name in rounds[0]:
         middle = timing.median(rounds, name)
-        overhead = timing.ratio(rounds, name, "bare step") - 1
-        more = f", overhead {overhead:.1%} (median of the pairs)" if name != "bare step" else ""
-        rate = config.batch_size / middle
-        print(f"{name:<16}{middle * 1e3:10,.2f} ms a step, {rate:,.1f} examples/s{more}")
-    total = sum(seconds_of.values())
+        time_, rate = f"{middle * 1e3:,.2f}", f"{config.batch_size / middle:,.1f}"
+        overhead = f"{timing.ratio(rounds, name, 'bare step') - 1:.1%}"
+        overhead = "" if name == "bare step" else overhead
+        more = f", overhead {overhead} (median of the pairs)" if overhead else ""
+        print(f"{name:<16}{time_:>10} ms a step, {rate} examples/s{more}")
+        rows.append((name, time_, rate, overhead))
+    total = f"{sum(seconds_of.values()):.1f} s"
     parts = ", ".join(f"{name} {value:.1f} s" for name, value in seconds_of.items())
-    print(f"time to first step {total:.1f} s: {parts}")
+    first = f"time to first step {total}: {parts}"
+    print(first)
+    columns = ("side", "ms a step", "examples/s", "overhead")
+    return Table(columns, rows, f"{head}; {first}.")

@@ -20,10 +20,15 @@ from typing import Any
 
 from jaxcxr.errors import UserError
 from jaxcxr.plan import timing
+from jaxcxr.report.result_file import Table
 
 LATENCIES = (0, 1, 2, 4, 8)
 # Steps between two calls of the batch model.
 _STEPS = 20
+
+COLUMNS = ("latency", "ms a frame", "p99", "ms a window", "frame/window")
+_WIDTHS = (8, 12, 8, 13, 14)
+ERRORS = ("MPJPE mm", "P-MPJPE mm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +49,16 @@ class StreamCost:
     ratio: float
 
 
-def bench_stream(config, workdir: pathlib.Path | None, seconds: float) -> None:
+def bench_stream(config, workdir: pathlib.Path | None, seconds: float) -> Table:
     """Prints what a stream costs at each latency, and with a run its errors.
 
     Arguments:
       config: the resolved config.
       workdir: a trained run of it, or None.
       seconds: time of each row.
+
+    Returns:
+      A row for each latency; with a run also one of the errors as it was trained.
 
     Raises:
       UserError: no pose model, a model that needs whole sequences, or no run.
@@ -61,14 +69,22 @@ def bench_stream(config, workdir: pathlib.Path | None, seconds: float) -> None:
         raise UserError(f"bench stream takes models of poses, not of the task {config.task!r}.")
     model = models.create(config.model.name, **config.model.options.to_dict())
     variants = streamed(model, config.data.frames)
-    print(f"{config.model.name}, 1 stream, windows of {config.data.frames} frames")
-    print(f"{'latency':>8}{'ms a frame':>12}{'p99':>8}{'ms a window':>13}{'frame/window':>14}")
+    head = f"{config.model.name}, 1 stream, windows of {config.data.frames} frames"
+    print(head)
+    print("".join(f"{c:>{w}}" for c, w in zip(COLUMNS, _WIDTHS, strict=True)))
+    rows = []
     for variant in variants:
-        row = measure(variant, config.data.frames, seconds)
-        print(f"{row.latency:>8}{row.median:>12.3f}{row.p99:>8.3f}{row.batch:>13.3f}"
-              f"{row.ratio:>14.3f}")
-    if workdir is not None:
-        print_curve(config, workdir, model, variants)
+        cost = measure(variant, config.data.frames, seconds)
+        times = (cost.median, cost.p99, cost.batch, cost.ratio)
+        latency, *cells = str(cost.latency), *(f"{value:.3f}" for value in times)
+        print("".join(f"{c:>{w}}" for c, w in zip((latency, *cells), _WIDTHS, strict=True)))
+        rows.append((latency, *cells))
+    if workdir is None:
+        return Table(COLUMNS, rows, f"{head}.")
+    errors = {name: cells for name, *cells in print_curve(config, workdir, model, variants)}
+    rows = [(*row, *errors.pop(row[0], ("", ""))) for row in rows]
+    rows += [(name, *[""] * (len(COLUMNS) - 1), *cells) for name, cells in errors.items()]
+    return Table((*COLUMNS, *ERRORS), rows, f"{head}.")
 
 
 def streamed(model: Any, frames: int) -> list[Any]:
@@ -138,11 +154,21 @@ def measure(model: Any, frames: int, seconds: float) -> StreamCost:
     )
 
 
-def print_curve(config, workdir: pathlib.Path, model: Any, variants: Sequence[Any]) -> None:
-    """Print the errors of a run on its test split at each latency, and as it was trained."""
+def print_curve(
+    config, workdir: pathlib.Path, model: Any, variants: Sequence[Any]
+) -> list[tuple[str, str, str]]:
+    """Prints the errors of a run on its test split at each latency, and as it was trained.
+
+    Returns:
+      What it printed: latency, MPJPE and P-MPJPE.
+    """
+    rows = []
     print(f"{'latency':>10}{'MPJPE mm':>10}{'P-MPJPE mm':>12}")
     for name, metrics in curve(config, workdir, model, variants):
-        print(f"{name:>10}{metrics['mpjpe']:>10.1f}{metrics['p_mpjpe']:>12.1f}")
+        mpjpe, p_mpjpe = f"{metrics['mpjpe']:.1f}", f"{metrics['p_mpjpe']:.1f}"
+        print(f"{name:>10}{mpjpe:>10}{p_mpjpe:>12}")
+        rows.append((name, mpjpe, p_mpjpe))
+    return rows
 
 
 def curve(

@@ -21,6 +21,7 @@ from typing import Any
 from jaxcxr import registry
 from jaxcxr.bench import step_bench
 from jaxcxr.plan import timing
+from jaxcxr.report.result_file import Table
 
 # A round of a side lasts at least so many seconds.
 _ROUND = 0.3
@@ -41,7 +42,7 @@ def open_run(config):
 
 def bench_train(
     run_, seconds: float, others: Mapping[str, Side] | None = None
-) -> tuple[timing.Rounds, dict[str, list[tuple[float, float]]]]:
+) -> tuple[timing.Rounds, dict[str, list[tuple[float, float]]], Table]:
     """Measures loop, step and others in turn, and prints.
 
     Arguments:
@@ -51,7 +52,7 @@ def bench_train(
 
     Returns:
       seconds of a step of each side in each round; seconds and CPU seconds of each step of the
-      compiled step ("step") and of the others.
+      compiled step ("step") and of the others; what was printed.
     """
     import jax
 
@@ -63,7 +64,7 @@ def bench_train(
         batch = parallel.put_batch(run_.mesh, next(feed))
         bare = run_.train_step(run_.stages[0])
         state, _ = jax.block_until_ready(bare(run_.first_state(), batch))
-        _print_head(run_, state)
+        note = _print_head(run_, state)
         own = Steps(bare, state, batch)
         runs: dict[str, Side] = {"step": own.run, **(others or {})}
         clocks: dict[str, list] = {name: [] for name in runs}
@@ -82,9 +83,12 @@ def bench_train(
                 **{name: functools.partial(side, name) for name in runs},
             }
             rounds = timing.within(sides, seconds, timing.LEAST_ROUNDS)
-    _print_sides(run_, rounds, clocks, feed.share)
-    _print_use(run_, bare, batch, timing.median(rounds, "step"))
-    return rounds, clocks
+    rows = _print_sides(run_, rounds, clocks)
+    wait = f"data wait {feed.share:.1%} of the loop"
+    print(wait)
+    use = _print_use(run_, bare, batch, timing.median(rounds, "step"))
+    columns = ("side", "examples/s", "ms a step", "5 %", "95 %")
+    return rounds, clocks, Table(columns, rows, f"{note}; {wait}; {use}.")
 
 
 class Steps:
@@ -138,26 +142,30 @@ class Timed:
         return self._waited / self._looped if self._looped else 0.0
 
 
-def _print_head(run_, state) -> None:
+def _print_head(run_, state) -> str:
     import jax
 
     config, count = run_.config, sum(leaf.size for leaf in jax.tree.leaves(state.params))
     kind = jax.devices()[0].device_kind
-    print(f"{config.model.name}, {count:,} parameters, batch {config.batch_size}, {config.dtype}, "
-          f"{jax.device_count()} x {kind}")
+    head = (f"{config.model.name}, {count:,} parameters, batch {config.batch_size}, "
+            f"{config.dtype}, {jax.device_count()} x {kind}")
+    print(head)
+    return head
 
 
-def _print_sides(run_, rounds: timing.Rounds, clocks: dict[str, list], waited: float) -> None:
+def _print_sides(run_, rounds: timing.Rounds, clocks: dict[str, list]) -> list[tuple[str, ...]]:
+    rows = []
     for name in rounds[0]:
         middle = timing.median(rounds, name)
-        spread = ""
+        rate, time_ = f"{run_.config.batch_size / middle:,.1f}", f"{middle * 1e3:,.1f}"
+        low = high = spread = ""
         if clocks.get(name):
-            low, high = _tenths([seconds for seconds, _ in clocks[name]])
-            spread = f", nine tenths of {len(clocks[name])} steps from {low * 1e3:,.1f} to "
-            spread += f"{high * 1e3:,.1f}"
-        rate = run_.config.batch_size / middle
-        print(f"{name:<7}{rate:10,.1f} examples/s, {middle * 1e3:,.1f} ms a step{spread}")
-    print(f"data wait {waited:.1%} of the loop")
+            tenths = _tenths([seconds for seconds, _ in clocks[name]])
+            low, high = (f"{value * 1e3:,.1f}" for value in tenths)
+            spread = f", nine tenths of {len(clocks[name])} steps from {low} to {high}"
+        print(f"{name:<7}{rate:>10} examples/s, {time_} ms a step{spread}")
+        rows.append((name, rate, time_, low, high))
+    return rows
 
 
 def _tenths(values: list[float]) -> tuple[float, float]:
@@ -168,8 +176,8 @@ def _tenths(values: list[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _print_use(run_, bare, batch, seconds: float) -> None:
-    """MFU and memory."""
+def _print_use(run_, bare, batch, seconds: float) -> str:
+    """Prints and returns MFU and memory."""
     import jax
 
     from jaxcxr.plan import hardware
@@ -182,16 +190,20 @@ def _print_use(run_, bare, batch, seconds: float) -> None:
         # Devices that are parts of one CPU share what it can do.
         peak, whence = hardware.measured_flops(dtype), "measured on a product of 2048 x 2048"
     flops = products_of_step(run_, batch)
-    print(f"MFU {flops / seconds / peak:.1%} of {peak / 1e9:,.1f} GFLOP/s ({whence}): "
-          f"{flops / 1e9:,.4g} GFLOP a step at {flops / seconds / 1e9:,.4g} GFLOP/s")
+    mfu = f"MFU {flops / seconds / peak:.1%} of {peak / 1e9:,.1f} GFLOP/s ({whence})"
+    print(f"{mfu}: {flops / 1e9:,.4g} GFLOP a step at {flops / seconds / 1e9:,.4g} GFLOP/s")
     stats = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
-        print(f"memory {stats['peak_bytes_in_use'] / 2**20:,.0f} MiB at most on the device")
-        return
+        memory = f"memory {stats['peak_bytes_in_use'] / 2**20:,.0f} MiB at most on the device"
+        print(memory)
+        return f"{mfu}; {memory}"
     sizes = bare.memory_analysis() if hasattr(bare, "memory_analysis") else None
     step = (sizes.argument_size_in_bytes + sizes.temp_size_in_bytes) / 2**20 if sizes else 0.0
     whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    print(f"memory {step:,.0f} MiB for the compiled step, {whole:,.0f} MiB at most in the process")
+    memory = f"memory {step:,.0f} MiB for the compiled step, {whole:,.0f} MiB at most in the "
+    memory += "process"
+    print(memory)
+    return f"{mfu}; {memory}"
 
 
 def products_of_step(run_, batch: Any) -> float:

@@ -5,7 +5,7 @@
 
 Every comparison alternates its sides within one run, and the median of the ratios is printed,
 because the speed of a shared machine drifts. `jaxcxr.bench` has a module for each benchmark, which
-says what is measured.
+says what is measured. `--json FILE` also writes the table as a file that `docs/tables.py` reads.
 """
 
 import argparse
@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 
 from jaxcxr.errors import UserError
+from jaxcxr.report import result_file
+from jaxcxr.report.result_file import Table
 
 TAKES_CONFIG = True
 
@@ -29,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures and prints.
+    """Measures and prints; writes the result file that `--json` names.
 
     Raises:
       UserError: an option that the benchmark does not have, a mistake in the config, or data that
@@ -40,7 +42,11 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(
             f"bench {args.what} has no {' '.join(flags)}; see `jaxcxr bench {args.what} --help`."
         )
-    bench.run(args)
+    table = bench.run(args)
+    if args.json:
+        from jaxcxr import config as config_lib
+
+        result_file.write(args.json, table, config_lib.provenance())
 
 
 class _BenchParser(argparse.ArgumentParser):
@@ -52,6 +58,8 @@ class _BenchParser(argparse.ArgumentParser):
         # Also here, so that it may stand after the name of the benchmark.
         self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
                           help="show tracebacks")
+        self.add_argument("--json", metavar="FILE",
+                          help="also write the table as a result file")
         BENCHES[self.what].add_arguments(self)
         return super().parse_known_args(args, namespace)
 
@@ -61,13 +69,13 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--raw", metavar="DIR", help="the original images: loops over them too")
 
 
-def _run_input(args: argparse.Namespace) -> None:
+def _run_input(args: argparse.Namespace) -> Table:
     from jaxcxr import main
     from jaxcxr.bench import input_bench
 
     config = main.load_config(args.config)
     others = input_bench.originals(args.raw, config) if args.raw else {}
-    input_bench.bench_input(config, args.seconds, others)
+    return input_bench.bench_input(config, args.seconds, others)
 
 
 def _add_step(parser: argparse.ArgumentParser) -> None:
@@ -75,12 +83,12 @@ def _add_step(parser: argparse.ArgumentParser) -> None:
                         help="time of each side in three rounds")
 
 
-def _run_step(args: argparse.Namespace) -> None:
+def _run_step(args: argparse.Namespace) -> Table:
     begun = time.perf_counter()
     from jaxcxr import main
     from jaxcxr.bench import step_bench
 
-    step_bench.bench_step(main.load_config(args.config), args.seconds, begun)
+    return step_bench.bench_step(main.load_config(args.config), args.seconds, begun)
 
 
 def _add_attention(parser: argparse.ArgumentParser) -> None:
@@ -102,12 +110,12 @@ def _add_attention(parser: argparse.ArgumentParser) -> None:
                         help="measure what the library promises")
 
 
-def _run_attention(args: argparse.Namespace) -> None:
+def _run_attention(args: argparse.Namespace) -> Table:
     from jaxcxr.bench import attention_bench
     from jaxcxr.bench.attention_layers import Tokens
 
     tokens = [Tokens(n, args.dim, args.heads, args.batch) for n in args.sizes]
-    attention_bench.bench_attention(tokens, args.kinds, args.seconds, args.bars)
+    return attention_bench.bench_attention(tokens, args.kinds, args.seconds, args.bars)
 
 
 def _add_complexity(parser: argparse.ArgumentParser) -> None:
@@ -128,7 +136,7 @@ def _add_complexity(parser: argparse.ArgumentParser) -> None:
                         help="do not run, but compile only, what needs more (default: %(default)s)")
 
 
-def _run_complexity(args: argparse.Namespace) -> None:
+def _run_complexity(args: argparse.Namespace) -> Table:
     from jaxcxr.bench import complexity
     from jaxcxr.bench.attention_layers import Tokens
 
@@ -136,7 +144,7 @@ def _run_complexity(args: argparse.Namespace) -> None:
     if len(sizes) < 2:
         raise UserError("an exponent needs at least two sizes; give --sizes N N ...")
     tokens = [Tokens(n, args.dim, args.heads) for n in sizes]
-    complexity.bench_complexity(
+    return complexity.bench_complexity(
         tokens, args.members, args.pass_, args.seconds, args.most_memory * 1e9
     )
 
@@ -149,12 +157,12 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of --measure")
 
 
-def _run_models(args: argparse.Namespace) -> None:
+def _run_models(args: argparse.Namespace) -> Table:
     from jaxcxr import main
     from jaxcxr.bench import models_bench
 
     config = main.load_config(args.config)
-    models_bench.bench_models(config, args.attention, args.rounds if args.measure else 0)
+    return models_bench.bench_models(config, args.attention, args.rounds if args.measure else 0)
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
@@ -162,7 +170,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="NAME", help="another model than the config's, as it is")
 
 
-def _run_train(args: argparse.Namespace) -> None:
+def _run_train(args: argparse.Namespace) -> Table:
     from jaxcxr import config as config_lib
     from jaxcxr import main
     from jaxcxr.bench import train_bench
@@ -173,7 +181,8 @@ def _run_train(args: argparse.Namespace) -> None:
     if args.model:
         config_lib.set_model(config, args.model)
         config_lib.validate(config)
-    train_bench.bench_train(train_bench.open_run(config), args.seconds)
+    *_, table = train_bench.bench_train(train_bench.open_run(config), args.seconds)
+    return table
 
 
 def _add_stream(parser: argparse.ArgumentParser) -> None:
@@ -182,7 +191,7 @@ def _add_stream(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="time of each row")
 
 
-def _run_stream(args: argparse.Namespace) -> None:
+def _run_stream(args: argparse.Namespace) -> Table:
     from jaxcxr import main
     from jaxcxr.bench import stream_bench
     from jaxcxr.train import finished
@@ -192,7 +201,7 @@ def _run_stream(args: argparse.Namespace) -> None:
         config = main.load_config(given)
     else:
         config = finished.load_config(args.workdir)
-    stream_bench.bench_stream(config, args.workdir, args.seconds)
+    return stream_bench.bench_stream(config, args.workdir, args.seconds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,13 +211,13 @@ class _Bench:
     Attributes:
       text: one line of help.
       add_arguments: adds its options.
-      run: measures and prints.
+      run: measures and prints, and returns what it printed.
       takes_config: whether `--config=FILE[:ARG]` and its overrides are as for training.
     """
 
     text: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], None]
+    run: Callable[[argparse.Namespace], Table]
     takes_config: bool = True
 
 

@@ -11,6 +11,7 @@ import time
 import cv2
 
 from jaxcxr.errors import UserError
+from jaxcxr.report.result_file import Table
 from jaxcxr.xray.images import image_files
 from tests.bench import program
 
@@ -23,17 +24,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=1024, help="stored pixels a side")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Table:
     """Measures and prints; see `bench_encoding`."""
-    bench_encoding(args.images, args.size)
+    return bench_encoding(args.images, args.size)
 
 
-def bench_encoding(folder: str | None, size: int) -> None:
+def bench_encoding(folder: str | None, size: int) -> Table:
     """Prints what a stored radiograph costs in each encoding, on one core.
 
     Arguments:
       folder: images, searched recursively; they are resized and histogram-equalised first.
       size: pixels a side as stored.
+
+    Returns:
+      A row for each encoding.
 
     Raises:
       UserError: no folder, or no image in it.
@@ -45,8 +49,11 @@ def bench_encoding(folder: str | None, size: int) -> None:
     cv2.setNumThreads(1)
     resized = (image_files.resize(image_files.read(path), size) for path in paths)
     pictures = [image_files.equalize(picture, "hist") for picture in resized]
-    print(f"{len(paths)} images, {size} x {size}, best of {ROUNDS} rounds, one core")
-    print(f"{'encoding':<10}{'kB':>8}{'encode ms':>11}{'decode/s':>10}{'decode to 224/s':>17}")
+    note = f"{len(paths)} images, {size} x {size}, best of {ROUNDS} rounds, one core"
+    columns = ("encoding", "kB", "encode ms", "decode/s", "decode to 224/s")
+    print(note)
+    print("{:<10}{:>8}{:>11}{:>10}{:>17}".format(*columns))
+    rows = []
     for name in image_files.ENCODINGS:
         encoded = [image_files.encode(picture, name) for picture in pictures]
         seconds = [
@@ -58,8 +65,10 @@ def bench_encoding(folder: str | None, size: int) -> None:
             )
         ]
         size_kb = statistics.mean(map(len, encoded)) / 1e3
-        print(f"{name:<10}{size_kb:>8.0f}{seconds[0] * 1e3:>11.1f}{1 / seconds[1]:>10,.0f}"
-              f"{1 / seconds[2]:>17,.0f}")
+        rows.append((name, f"{size_kb:.0f}", f"{seconds[0] * 1e3:.1f}", f"{1 / seconds[1]:,.0f}",
+                     f"{1 / seconds[2]:,.0f}"))
+        print("{:<10}{:>8}{:>11}{:>10}{:>17}".format(*rows[-1]))
+    return Table(columns, rows, f"{note}.")
 
 
 def _seconds(function, items) -> float:

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from jaxcxr.errors import BadRecord, UserError
+from jaxcxr.report.result_file import Table
 from tests.bench import program
 
 _TILES = 4
@@ -30,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measures and prints.
+def run(args: argparse.Namespace) -> Table:
+    """Measures and prints; a row for each set of images.
 
     Raises:
       UserError: no bundle of radiographs with a guard, or its data are not prepared.
@@ -47,7 +48,9 @@ def run(args: argparse.Namespace) -> None:
     if args.others:
         sets[pathlib.Path(args.others).name] = _folder(pathlib.Path(args.others), bundle)
     print(bundle.description)
-    print("\n".join(tables.aligned(rows(bundle, real, sets))))
+    columns, *found = rows(bundle, real, sets)
+    print("\n".join(tables.aligned([columns, *found])))
+    return Table(columns, found, f"{bundle.description}.")
 
 
 def rows(bundle, real: np.ndarray, sets: dict[str, np.ndarray]) -> list[tuple[str, ...]]:

@@ -16,6 +16,7 @@ import time
 import numpy as np
 
 from jaxcxr.plan import timing
+from jaxcxr.report.result_file import Table
 from tests.bench import program
 
 
@@ -27,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=9, help="default: 9")
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measures and prints.
+def run(args: argparse.Namespace) -> Table:
+    """Measures and prints; a row for each side, their ratio beside the first.
 
     Raises:
       UserError: no bundle of radiographs, or its data are not prepared.
@@ -48,11 +49,17 @@ def run(args: argparse.Namespace) -> None:
             cv2.imwrite(paths[-1], image)
         found = measure(bundle, paths, pixels, args.batch, args.rounds, pathlib.Path(folder))
     low, high = timing.interval(found, "predict", "bare")
-    print(f"{bundle.description}: {len(pixels)} images, batches of {args.batch}")
-    for name, text in (("predict", "files to rows"), ("bare", "bare model")):
-        print(f"{text:14}{timing.median(found, name):10,.1f} images/s (median of {args.rounds})")
-    print(f"ratio         {timing.ratio(found, 'predict', 'bare'):10.3f} "
-          f"(median of the pairs, {low:.3f} to {high:.3f})")
+    note = f"{bundle.description}: {len(pixels)} images, batches of {args.batch}"
+    ratio, spread = f"{timing.ratio(found, 'predict', 'bare'):.3f}", f"{low:.3f} to {high:.3f}"
+    rows = [
+        ("files to rows", f"{timing.median(found, 'predict'):,.1f}", f"{ratio} ({spread})"),
+        ("bare model", f"{timing.median(found, 'bare'):,.1f}", ""),
+    ]
+    print(note)
+    for text, rate, _ in rows:
+        print(f"{text:14}{rate:>10} images/s (median of {args.rounds})")
+    print(f"ratio         {ratio:>10} (median of the pairs, {spread})")
+    return Table(("side", "images/s", "of the bare model"), rows, f"{note}.")
 
 
 def measure(bundle, paths, pixels: np.ndarray, batch: int, rounds: int, out) -> timing.Rounds:

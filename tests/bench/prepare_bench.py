@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxcxr.data.labels import FINDINGS
 from jaxcxr.errors import UserError
+from jaxcxr.report.result_file import Table
 from jaxcxr.xray.images import image_files
 from jaxcxr.xray.sources import builder
 from tests.bench import program
@@ -32,17 +33,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=1024, help="stored pixels a side")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Table:
     """Measures and prints; see `bench_prepare`."""
-    bench_prepare(args.raw_images, args.size)
+    return bench_prepare(args.raw_images, args.size)
 
 
-def bench_prepare(folder: str | None, size: int) -> None:
+def bench_prepare(folder: str | None, size: int) -> Table:
     """Prints images/s of `builder.encode` in each encoding and of the bare loop, alternating.
 
     Arguments:
       folder: image files that OpenCV reads, searched recursively.
       size: pixels a side as stored.
+
+    Returns:
+      A row for the bare loop and for each encoding.
 
     Raises:
       UserError: no folder, or no image in it, or an image that cannot be read.
@@ -64,13 +68,17 @@ def bench_prepare(folder: str | None, size: int) -> None:
     }
     cv2.setNumThreads(1)
     rates = _rates(sides, items, size)
-    print(f"{len(paths)} images to {size} x {size}, median of {ROUNDS} rounds, one core")
+    note = f"{len(paths)} images to {size} x {size}, median of {ROUNDS} rounds, one core"
+    print(note)
     bare = rates.pop("bare")
-    print(f"{'bare loop':<10}{statistics.median(bare):>8.1f} images/s (OpenCV, png)")
+    rows = [("bare loop", f"{statistics.median(bare):.1f}", "")]
+    print(f"{'bare loop':<10}{rows[0][1]:>8} images/s (OpenCV, png)")
     for encoding, ours in rates.items():
-        ratio = statistics.median(a / b for a, b in zip(ours, bare, strict=True))
-        rate = statistics.median(ours)
-        print(f"{encoding:<10}{rate:>8.1f} images/s, ratio to the bare loop {ratio:.2f}")
+        ratio = f"{statistics.median(a / b for a, b in zip(ours, bare, strict=True)):.2f}"
+        rate = f"{statistics.median(ours):.1f}"
+        print(f"{encoding:<10}{rate:>8} images/s, ratio to the bare loop {ratio}")
+        rows.append((encoding, rate, ratio))
+    return Table(("side", "images/s", "ratio to the bare loop"), rows, f"{note}.")
 
 
 def _rates(sides, items, size: int) -> dict[str, list[float]]:

@@ -4,12 +4,15 @@ import argparse
 import sys
 from collections.abc import Callable
 
+from jaxcxr import config as config_lib
 from jaxcxr.errors import RunError, UserError
+from jaxcxr.report import result_file
+from jaxcxr.report.result_file import Table
 
 
 def main(
     add_arguments: Callable[[argparse.ArgumentParser], None],
-    run: Callable[[argparse.Namespace], None],
+    run: Callable[[argparse.Namespace], Table],
     description: str,
     argv: list[str] | None = None,
 ) -> None:
@@ -17,7 +20,8 @@ def main(
 
     Arguments:
       add_arguments: adds the program's options.
-      run: measures and prints; finds `--config=FILE` and its overrides in `args.config`.
+      run: measures, prints and returns what it printed; finds `--config=FILE` and its overrides
+        in `args.config`.
       description: the program's docstring.
       argv: arguments without the program name; sys.argv's by default.
     """
@@ -25,12 +29,15 @@ def main(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(parser)
+    parser.add_argument("--json", metavar="FILE", help="also write the table as a result file")
     args, args.config = parser.parse_known_args(argv)
     unknown = [word for word in args.config if not word.startswith("--config")]
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
-        run(args)
+        table = run(args)
+        if args.json:
+            result_file.write(args.json, table, config_lib.provenance())
     except (UserError, RunError) as error:
         print(error, file=sys.stderr)
         sys.exit(2 if isinstance(error, UserError) else 1)

@@ -20,6 +20,7 @@ import urllib.parse
 import numpy as np
 
 from jaxcxr.errors import RunError, UserError
+from jaxcxr.report.result_file import Table
 from tests.bench import program
 
 _WARM = 3  # answers before the clock starts
@@ -49,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=10, help="for each number (10)")
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measures and prints.
+def run(args: argparse.Namespace) -> Table:
+    """Measures and prints; a row for each number of clients.
 
     Raises:
       UserError: no such file, an address that is none, or a number of clients that is none.
@@ -68,12 +69,16 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--url {args.url!r} is not such as http://127.0.0.1:8000.")
     where = address.hostname, address.port or 80
     measure(where, args.path, content, 1, 0.0)
-    print("clients  answers/s  p50 ms  p99 ms  refused")
+    columns, rows = ("clients", "answers/s", "p50 ms", "p99 ms", "refused"), []
+    print("  ".join(columns))
     for text in counts:
         found = measure(where, args.path, content, int(text), args.seconds)
         middle, late = 1000 * np.quantile(found.latencies, [0.5, 0.99])
-        print(f"{int(text):7}{len(found.latencies) / found.seconds:11.1f}{middle:8.1f}{late:8.1f}"
-              f"{found.refused:9}")
+        rate = len(found.latencies) / found.seconds
+        rows.append((str(int(text)), f"{rate:.1f}", f"{middle:.1f}", f"{late:.1f}",
+                     str(found.refused)))
+        print("{:>7}{:>11}{:>8}{:>8}{:>9}".format(*rows[-1]))
+    return Table(columns, rows)
 
 
 def measure(

@@ -26,7 +26,7 @@ def test_prints_rates_use_and_memory(train_run, capsys):
 
 def test_another_model_than_the_configs(train_run, monkeypatch):
     seen = []
-    monkeypatch.setattr(train_bench, "bench_train", lambda run, _: seen.append(run.config.model))
+    monkeypatch.setattr(train_bench, "bench_train", lambda run, _: [seen.append(run.config.model)])
     bench.run(arguments("train", "--model", "pose_spatiotemporal"))
     assert seen[0].name == "pose_spatiotemporal"
     assert seen[0].options.dim == 128

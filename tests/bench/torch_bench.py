@@ -11,12 +11,14 @@ printed.
 """
 
 import argparse
+import dataclasses
 import statistics
 import sys
 
 from jaxcxr.bench import train_bench
 from jaxcxr.errors import RunError, UserError
 from jaxcxr.plan import timing
+from jaxcxr.report.result_file import Table
 from tests.bench import program, train_spec
 from tests.bench.train_peer import Peer
 
@@ -31,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="torch.compile; auto: where it is faster")
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measures and prints.
+def run(args: argparse.Namespace) -> Table:
+    """Measures and prints; a row for each side, their ratio in the note.
 
     Raises:
       UserError: a mistake in the config, unprepared data, no torch, or a config that has no torch
@@ -52,9 +54,10 @@ def run(args: argparse.Namespace) -> None:
     without_augmentation(config)
     run_ = train_bench.open_run(config)
     peer = start_peer(run_, args.peer_python, args.peer_compile)
-    rounds, clocks = train_bench.bench_train(run_, args.seconds, {"torch": peer.run})
+    rounds, clocks, table = train_bench.bench_train(run_, args.seconds, {"torch": peer.run})
     peer.close()
-    _print_ratio(rounds, clocks, peer)
+    ratio = _print_ratio(rounds, clocks, peer)
+    return dataclasses.replace(table, note=f"{ratio} {table.note}")
 
 
 def without_augmentation(config) -> None:
@@ -91,17 +94,21 @@ def start_peer(run_, python: str, compile_: str) -> Peer:
     return peer
 
 
-def _print_ratio(rounds: timing.Rounds, clocks: dict[str, list], peer: Peer) -> None:
+def _print_ratio(rounds: timing.Rounds, clocks: dict[str, list], peer: Peer) -> str:
     ratio = timing.ratio(rounds, "torch", "step")
     low, high = timing.interval(rounds, "torch", "step")
     print(f"torch {peer.version}, {peer.how}, {peer.parameters:,} parameters, no augmentation "
           f"on either side" + (f", {peer.memory / 2**20:,.0f} MiB at most" if peer.memory else ""))
-    print(f"ratio {ratio:.2f} times torch's examples/s (median of {len(rounds)} rounds, 95% "
-          f"interval {low:.2f} to {high:.2f})")
+    text = (f"ratio {ratio:.2f} times torch's examples/s (median of {len(rounds)} rounds, 95% "
+            f"interval {low:.2f} to {high:.2f})")
+    print(text)
     ours, theirs = (statistics.median(cpu for _, cpu in clocks[n]) for n in ("step", "torch"))
     if peer.device == "cpu":
-        print(f"CPU time a step: {ours * 1e3:,.0f} ms, torch {theirs * 1e3:,.0f} ms, "
-              f"{theirs / ours:.2f} times; other work on the machine changes it least")
+        used = (f"CPU time a step: {ours * 1e3:,.0f} ms, torch {theirs * 1e3:,.0f} ms, "
+                f"{theirs / ours:.2f} times")
+        print(f"{used}; other work on the machine changes it least")
+        text = f"{text}; {used}"
+    return f"{text}."
 
 
 if __name__ == "__main__":

@@ -293,7 +293,7 @@ def figure(result: Mapping) -> "Figure":
 def to_text(result: Mapping) -> str:
     """The result as aligned tables."""
     blocks = [
-        "\n".join([kind["title"], *tables.aligned(_lines(kind))])
+        "\n".join([kind["title"], *tables.aligned(lines(kind))])
         for kind in result["kinds"].values()
     ]
     return "\n\n".join([_title(result), *blocks])
@@ -303,7 +303,7 @@ def to_markdown(result: Mapping) -> str:
     """The result as Markdown, with what the figure shows for those who do not see it."""
     blocks = ["# Stress test", _title(result)]
     for kind in result["kinds"].values():
-        blocks += [f"## {kind['title'].capitalize()}", "\n".join(tables.markdown(_lines(kind)))]
+        blocks += [f"## {kind['title'].capitalize()}", "\n".join(tables.markdown(lines(kind)))]
     if result["left_out"]:
         blocks += ["## Left out", "\n".join(f"- {line}" for line in result["left_out"])]
     last = [(kind, kind["levels"][-1]) for kind in result["kinds"].values()]
@@ -328,17 +328,18 @@ def _title(result: Mapping) -> str:
     )
 
 
-def _lines(kind: Mapping) -> list[tuple[str, str, str]]:
-    lines = [(kind["unit"], "MPJPE, mm", "change, mm")]
+def lines(kind: Mapping) -> list[tuple[str, str, str]]:
+    """Formats the table of a kind of disturbance, the first line its header."""
+    found = [(kind["unit"], "MPJPE, mm", "change, mm")]
     for entry in kind["levels"]:
         changed = entry is not kind["levels"][0]
-        lines.append((
+        found.append((
             f"{entry['level']:g}",
             f"{entry['mpjpe']:.1f}{_bracket(entry['mpjpe_interval'], '.1f')}",
             f"{entry['change']:+.1f}{_bracket(entry['change_interval'], '+.1f')}" if changed
             else "untouched",
         ))
-    return lines
+    return found
 
 
 def _bracket(interval: Sequence[float] | None, form: str) -> str:

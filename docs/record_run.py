@@ -1,0 +1,160 @@
+"""Writes the result file of a finished run, or of its stress test or explanations.
+
+    python docs/record_run.py evaluate runs/demo docs/results/demo.json \\
+        --command="python -m jaxcxr.main --config=configs/demo.py --workdir=runs/demo" \\
+        --time="2 min 16 s" --note="The time includes the generation of the images."
+    python docs/record_run.py stress runs/demo docs/results/demo_stress.json
+    python docs/record_run.py explain runs/demo docs/results/demo_explain.json
+
+The numbers come from RUN/report, those of poses from the best checkpoint, evaluated again; the
+versions come from RUN/config.json, the date from the file read. A run knows neither its machine nor
+its command nor how long it took: record it on the machine that ran it, and give the other two.
+"""
+
+import argparse
+import datetime
+import json
+import pathlib
+import sys
+from collections.abc import Mapping
+
+from jaxcxr.errors import RunError, UserError
+from jaxcxr.report import result_file
+from jaxcxr.report.result_file import Table
+
+FILES = {"evaluate": "metrics.jsonl", "stress": "report/stress.json",
+         "explain": "report/explanations.json"}
+
+
+def evaluated(run: pathlib.Path, record: Mapping) -> Table:
+    """Reads the test metrics of a run.
+
+    Arguments:
+      run: its folder.
+      record: the content of its config.json.
+    """
+    if record["config"]["task"] == "pose":
+        return of_poses(run)
+    return of_classes(json.loads((run / "report" / "metrics.json").read_text()))
+
+
+def of_classes(result: Mapping) -> Table:
+    """Formats report/metrics.json: a row for each class and one for their mean."""
+    macro, counts = result["macro"], result["counts"]
+    rows = [
+        (name, str(found["n_positive"]), str(found["n_negative"]), *_scores(found),
+         f"{found['ece']:.3f}", f"{found['shipped_threshold']:.3f}")
+        for name, found in result["per_class"].items()
+    ]
+    scored = len(macro["classes"])
+    rows.append((f"macro mean ({scored} of {len(rows)})", "", "", *_scores(macro), "", ""))
+    columns = ("class", "n+", "n-", "AUROC [95 %]", "AP [95 %]", "F1 [95 %]", "sensitivity",
+               "specificity", "Brier", "ECE", "threshold")
+    low, high = macro["auroc_interval_bootstrap"]
+    return Table(columns, rows, values={
+        "auroc": f"{macro['auroc']:.3f}", "auroc_interval": f"{low:.3f} to {high:.3f}",
+        "images": f"{counts['images']:,}", "patients": f"{counts['patients']:,}",
+        "classes": str(scored),
+    })
+
+
+def _scores(found: Mapping) -> list[str]:
+    intervals = {"auroc": "auroc_interval_bootstrap",
+                 "average_precision": "average_precision_interval", "f1": "f1_interval"}
+    cells = [_with_interval(found, key, interval) for key, interval in intervals.items()]
+    return cells + [f"{found[key]:.3f}" for key in ("sensitivity", "specificity", "brier")]
+
+
+def _with_interval(found: Mapping, key: str, interval: str, form: str = ".3f") -> str:
+    low, high = found[interval]
+    return f"{found[key]:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def of_poses(run: pathlib.Path) -> Table:
+    """Evaluates the best checkpoint of a run of poses again: a row for model and baselines each."""
+    from jaxcxr.train import finished, loop
+
+    with finished.open_best(run) as run_:
+        predictions = loop.predict(run_.setup, run_.variables, run_.task.source("test"))
+        result = run_.task.evaluate("test", predictions)
+    columns, *rows = (line.split() for line in result.table.splitlines())
+    names = {"mpjpe": "mpjpe", "p_mpjpe": "p_mpjpe", "mean_pose": "mean_pose/mpjpe",
+             "ridge": "ridge/mpjpe"}
+    return Table(columns, [row for row in rows if len(row) == len(columns)], values={
+        name: f"{result.metrics[key]:.1f}" for name, key in names.items()
+    })
+
+
+def stressed(run: pathlib.Path, record: Mapping) -> Table:
+    """Reads report/stress.json: a row for each level of what changes."""
+    result = json.loads((run / FILES["stress"]).read_text())
+    if record["config"]["task"] == "pose":
+        from jaxcxr.pose.evaluation import stress_poses
+
+        rows = [(kind["title"], kind["unit"], *line) for kind in result["kinds"].values()
+                for line in stress_poses.lines(kind)[1:]]
+        return Table(("what changes", "unit", "level", "MPJPE, mm [95 %]", "change, mm [95 %]"),
+                     rows)
+    from jaxcxr.xray.evaluation import stress_xrays
+
+    # A table of three columns whose last one is a change; the others hold other quantities.
+    rows = [(title, *line) for title, (header, *lines) in stress_xrays.sections(result)
+            if header[-1] == "change" for line in lines]
+    features = result.get("attributes", {}).get("from_features", {})
+    return Table(("what changes", "level", "macro AUROC [95 %]", "change [95 %]"), rows, values={
+        name: f"{found['auroc']:.3f}" for name, found in features.items()
+    })
+
+
+def explained(run: pathlib.Path, record: Mapping) -> Table:
+    """Reads report/explanations.json: a row for each method."""
+    del record
+    from jaxcxr.xray.explain import faithfulness
+
+    result = json.loads((run / FILES["explain"]).read_text())
+    columns, *lines = faithfulness.lines(result)
+    rows = [[cell.replace("_", " ").replace("n/a", "") for cell in line[:-1]] for line in lines]
+    return Table(columns[:-1], rows, f"{result['boxes']} findings of {result['patients']} patients "
+                 "with boxes; 95 % intervals over patients.")
+
+
+KINDS = {"evaluate": evaluated, "stress": stressed, "explain": explained}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parses the command line and writes the file.
+
+    Raises:
+      UserError: no such run, or one that did not do what is to be recorded.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=KINDS, help="what was done")
+    parser.add_argument("run", type=pathlib.Path, help="folder of the run")
+    parser.add_argument("out", type=pathlib.Path, help="docs/results/NAME.json")
+    parser.add_argument("--command", default="", help="that did it (jaxcxr WHAT --workdir=RUN)")
+    parser.add_argument("--time", default="", help="how long it took, for a sentence")
+    parser.add_argument("--note", default="", help="what a reader must know beside the command")
+    args = parser.parse_args(argv)
+    path = args.run / FILES[args.what]
+    if not path.exists():
+        raise UserError(
+            f"{path} does not exist; run jaxcxr {args.what} --workdir={args.run} first."
+        )
+    record = json.loads((args.run / "config.json").read_text())
+    table = KINDS[args.what](args.run, record)
+    values = {**table.values, **({"time": args.time} if args.time else {})}
+    result_file.write(
+        args.out, Table(table.columns, table.rows, args.note or table.note, values), record,
+        args.command or f"jaxcxr {args.what} --workdir={args.run}",
+        datetime.date.fromtimestamp(path.stat().st_mtime).isoformat(),
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (UserError, RunError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2 if isinstance(error, UserError) else 1)
