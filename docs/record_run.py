@@ -91,14 +91,14 @@ def stressed(run: pathlib.Path, record: Mapping) -> Table:
     if record["config"]["task"] == "pose":
         from jaxcxr.pose.evaluation import stress_poses
 
-        rows = [(kind["title"], kind["unit"], *line) for kind in result["kinds"].values()
+        rows = [[kind["title"], kind["unit"], *line] for kind in result["kinds"].values()
                 for line in stress_poses.lines(kind)[1:]]
         return Table(("what changes", "unit", "level", "MPJPE, mm [95 %]", "change, mm [95 %]"),
                      rows)
     from jaxcxr.xray.evaluation import stress_xrays
 
     # A table of three columns whose last one is a change; the others hold other quantities.
-    rows = [(title, *line) for title, (header, *lines) in stress_xrays.sections(result)
+    rows = [[title, *line] for title, (header, *lines) in stress_xrays.sections(result)
             if header[-1] == "change" for line in lines]
     features = result.get("attributes", {}).get("from_features", {})
     return Table(("what changes", "level", "macro AUROC [95 %]", "change [95 %]"), rows, values={

@@ -75,10 +75,11 @@ def bench_models(config, attention: list[str] | None, rounds: int) -> Table:
             f"{jnp.dtype(config.dtype).name}, remat={subject.model(PLAIN).remat}")
     print(note)
     widths = (max(map(len, kinds)) + 1, 12, 9, 10, 13, 10, 13)
-    columns = ("attention", "parameters", "GFLOP", "of plain", "GFLOP/layer", "of plain",
-               "gradient MB")
+    columns = ["attention", "parameters", "GFLOP", "of plain", "GFLOP/layer", "of plain",
+               "gradient MB"]
     _print(columns, widths)
-    costs, rows = {}, []
+    costs: dict[str, ModelCost] = {}
+    rows: list[tuple[str, ...]] = []
     for kind in kinds:
         cost = costs[kind] = subject.row(kind)
         plain = costs[PLAIN]
@@ -89,7 +90,7 @@ def bench_models(config, attention: list[str] | None, rounds: int) -> Table:
         ))
         _print(rows[-1], widths)
     if rounds:
-        columns += tuple(text for name in PASSES for text in (f"{name} ms", "of plain"))
+        columns += [text for name in PASSES for text in (f"{name} ms", "of plain")]
         times = _print_times(subject, kinds, widths[0], rounds)
         rows = [(*row, *cells) for row, cells in zip(rows, times, strict=True)]
     return Table(columns, rows, f"{note}.")

@@ -154,7 +154,7 @@ def _print_head(run_, state) -> str:
 
 
 def _print_sides(run_, rounds: timing.Rounds, clocks: dict[str, list]) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in rounds[0]:
         middle = timing.median(rounds, name)
         rate, time_ = f"{run_.config.batch_size / middle:,.1f}", f"{middle * 1e3:,.1f}"
