@@ -7,9 +7,10 @@ import importlib.util
 import logging
 import pathlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from etils import epath
+if TYPE_CHECKING:
+    from etils import epath
 
 
 def on_cloud_tpu() -> bool:
@@ -51,7 +52,7 @@ def used_equations(closed: Any) -> Any:
     return partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.out_avals))[0]
 
 
-def grain_states(folder: epath.Path, process: int | None = None) -> list[epath.Path]:
+def grain_states(folder: "epath.Path", process: int | None = None) -> list["epath.Path"]:
     """Files in which Grain's checkpoint handler keeps the iterator of a process.
 
     Grain restores with the same number of processes alone; we do with any other, all iterators of
