@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from etils import epath
 
 from jaxcxr.train import private_apis
 
@@ -49,7 +50,7 @@ def test_grain_keeps_the_iterator_of_a_process_where_we_look(tmp_path):
     with ocp.CheckpointManager(tmp_path, item_names=("data",)) as manager:
         manager.save(1, args=ocp.args.Composite(data=grain.checkpoint.CheckpointSave(data)))
         manager.wait_until_finished()
-    folder = private_apis.epath.Path(tmp_path) / "1" / "data"
+    folder = epath.Path(tmp_path) / "1" / "data"
     assert len(private_apis.grain_states(folder)) == 1
     assert private_apis.grain_states(folder, 0) == private_apis.grain_states(folder)
     assert private_apis.grain_states(folder, 1) == []
