@@ -8,8 +8,7 @@ import tempfile
 # Programs that tests start keep nothing in the user's cache; read when JAX is imported.
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
 # Nor do they see or change what the user has prepared.
-_PREPARED = tempfile.TemporaryDirectory()
-os.environ["TFDS_DATA_DIR"] = _PREPARED.name
+os.environ["TFDS_DATA_DIR"] = tempfile.mkdtemp(prefix="jaxcxr-tests-")
 
 import jax
 import pytest
@@ -25,6 +24,10 @@ flags.FLAGS.mark_as_parsed()  # grain reads absl flags; pytest never parses them
 
 _DEFAULT_SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 _DEFAULT_CASES = _DEFAULT_SHARED.with_name("cases")
+
+
+def pytest_sessionfinish():
+    shutil.rmtree(os.environ["TFDS_DATA_DIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

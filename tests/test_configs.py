@@ -58,7 +58,10 @@ def make(monkeypatch):
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), parallel.AXES)
     monkeypatch.setattr(parallel, "make_mesh", lambda config: mesh)
     monkeypatch.setattr(toys, "CLASSES", FINDINGS)
-    small = {"cxr": lambda config: toys.make_xray_task(config, train=8, test=1), "pose": toys.make_pose_task}
+    small = {
+        "cxr": lambda config: toys.make_xray_task(config, train=8, test=1),
+        "pose": toys.make_pose_task,
+    }
     monkeypatch.setattr(task, "create", lambda config: small[config.task](config))
     return setup.make
 

@@ -48,7 +48,8 @@ class Workspace:
     def workdir(self, name, gain, seed=0, **more):
         self.csv(f"{name}/predictions/test.csv", gain, seed, **more)
         scores = self.scores[name] = self.scores.pop(f"{name}/predictions/test.csv")
-        calibration_fit.fit(self.labels, scores, CLASSES).save(self.path / name / "calibration.json")
+        calibration = calibration_fit.fit(self.labels, scores, CLASSES)
+        calibration.save(self.path / name / "calibration.json")
         return str(self.path / name)
 
     def run(self, *words):

@@ -39,7 +39,8 @@ def pose_features(joints: int = 17, scaled: bool = False) -> tfds.features.Featu
     })
 
 
-class PoseSet(DataSet, skip_registration=True):
+# TFDS reads the keyword, which its types do not tell.
+class PoseSet(DataSet, skip_registration=True):  # type: ignore[call-arg]
     """Builds a motion data set with records of `pose_features`."""
 
     @staticmethod
