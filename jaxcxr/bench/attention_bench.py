@@ -250,10 +250,12 @@ def window(
     shapes = jax.ShapeDtypeStruct((3, *shape), jnp.float32)
     rule = weighing.Rule(HeadGroup(tokens.heads, span=Fixed(reach)), TokenSequence())
     tiles = weighing.tiling(rule, tokens.count)
+    assert tiles is not None, "a span shorter than the tokens is tiled"
     places = (TokenSequence().places(tokens.count),) * 2
 
     def near(_, qkv: jax.Array) -> jax.Array:
-        return weighing.by_windows(rule, {}, *qkv, places, tiles=tiles)
+        query, key, value = qkv
+        return weighing.by_windows(rule, {}, query, key, value, places, tiles=tiles)
 
     def full(_, qkv: jax.Array) -> jax.Array:
         return attention_layers.attend(*qkv)

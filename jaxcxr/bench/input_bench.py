@@ -9,6 +9,7 @@ loader of torchvision and PIL does: open, to gray, `resize` with its antialiased
 """
 
 import concurrent.futures
+import functools
 import itertools
 import pathlib
 import time
@@ -48,7 +49,7 @@ def bench_input(config, seconds: float, others: dict[str, tuple]) -> Table:
             "pipeline": lambda: _rate(stream, config.data.prefetch, seconds),
             "bare": lambda: _bare_rate(source.__getitem__, len(source), config, seconds),
             **{
-                name: lambda read=read, count=count: _bare_rate(read, count, config, seconds)
+                name: functools.partial(_bare_rate, read, count, config, seconds)
                 for name, (read, count) in others.items()
             },
         },
@@ -119,7 +120,10 @@ def originals(folder: str, config) -> dict[str, tuple[Callable[[int], object], i
     side = config.data.image_size
 
     def decoded(index: int) -> np.ndarray:
-        return cv2.imdecode(np.fromfile(paths[index], np.uint8), cv2.IMREAD_GRAYSCALE)
+        pixels = cv2.imdecode(np.fromfile(paths[index], np.uint8), cv2.IMREAD_GRAYSCALE)
+        if pixels is None:
+            raise UserError(f"--raw {folder}: {paths[index]} cannot be decoded.")
+        return pixels
 
     def by_pil(index: int) -> np.ndarray:
         with Image.open(paths[index]) as image:

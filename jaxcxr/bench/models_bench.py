@@ -11,6 +11,7 @@ On a CPU give `--config.dtype=float32`: XLA computes bfloat16 there in float32, 
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,7 +50,7 @@ class ModelCost:
     parameters: int
     flops: float
     layer_flops: float
-    memory: int
+    memory: float
 
 
 def bench_models(config, attention: list[str] | None, rounds: int) -> Table:
@@ -185,13 +186,14 @@ class Subject:
 
         key = jax.eval_shape(lambda: jax.random.key(0))
         gradient = jax.jit(jax.grad(loss)).lower(variables, self.input, key).compile()
+        sizes = gradient.memory_analysis()
         flops = sum(count * compiled.compile_(layer.function, *layer.shapes).flops
                     for layer, count in self.layers(kind))
         return ModelCost(
             sum(leaf.size for leaf in jax.tree.leaves(variables)),
             forward.flops,
             flops / model.depth,
-            gradient.memory_analysis().temp_size_in_bytes,
+            sizes.temp_size_in_bytes if sizes else math.nan,
         )
 
 

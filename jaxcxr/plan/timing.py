@@ -9,16 +9,17 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from scipy.stats import binom
 
 # The least from whose smallest and largest one can tell a median with 95 % confidence.
 LEAST_ROUNDS = 6
 
-Rounds = list[dict[str, float]]
+Rounds = list[dict[Any, float]]  # side -> what it measured, a dict for each round
 
 
-def interleaved(sides: Mapping[str, Callable[[], float]], rounds: int) -> Rounds:
+def interleaved(sides: Mapping[Any, Callable[[], float]], rounds: int) -> Rounds:
     """Lets the sides measure in turn.
 
     Arguments:
@@ -31,7 +32,7 @@ def interleaved(sides: Mapping[str, Callable[[], float]], rounds: int) -> Rounds
     return [{name: measure() for name, measure in sides.items()} for _ in range(rounds)]
 
 
-def within(sides: Mapping[str, Callable[[], float]], seconds: float, least: int = 1) -> Rounds:
+def within(sides: Mapping[Any, Callable[[], float]], seconds: float, least: int = 1) -> Rounds:
     """As many rounds as begin within so many seconds, and at least `least`.
 
     Every other round goes backwards, so that no side always comes after the same one.
@@ -44,17 +45,17 @@ def within(sides: Mapping[str, Callable[[], float]], seconds: float, least: int 
     return found
 
 
-def median(rounds: Rounds, name: str) -> float:
+def median(rounds: Rounds, name: Any) -> float:
     """The median of one side."""
     return statistics.median(sides[name] for sides in rounds)
 
 
-def ratio(rounds: Rounds, name: str, to: str) -> float:
+def ratio(rounds: Rounds, name: Any, to: Any) -> float:
     """The median over the rounds of `name` over `to`."""
     return statistics.median(sides[name] / sides[to] for sides in rounds)
 
 
-def interval(rounds: Rounds, name: str, to: str) -> tuple[float, float]:
+def interval(rounds: Rounds, name: Any, to: Any) -> tuple[float, float]:
     """95 % interval of `ratio`, by order statistics: no distribution of the times is assumed.
 
     Fewer than `LEAST_ROUNDS` rounds say nothing: (0, inf).
