@@ -7,8 +7,7 @@ fails at once, because the tree is locked. `validate` checks values before any d
 from jaxcxr.config.checks import validate
 from jaxcxr.config.durations import due, seconds, steps
 from jaxcxr.config.experiment import add_stage, default, default_stage, set_model, set_source
-from jaxcxr.config.provenance import provenance
-from jaxcxr.config.saved import difference, flatten, from_saved, get
+from jaxcxr.config.saved import difference, flatten, from_saved, get, provenance
 
 __all__ = [
     "add_stage", "default", "default_stage", "difference", "due", "flatten", "from_saved", "get",

@@ -1,7 +1,11 @@
-"""Reads configs back from config.json and compares them with the present one."""
+"""Reads and compares the config of config.json, and records what computes beside it."""
 
+import importlib.metadata
 import json
+import pathlib
+import platform
 import re
+import subprocess
 
 import ml_collections
 
@@ -87,3 +91,25 @@ def difference(config, saved: dict) -> list[str]:
         if changed and not any(re.search(pattern, key) for pattern in RESUME_MAY_CHANGE):
             lines.append(f"{key}: {before.get(key)!r} -> {now.get(key)!r}")
     return lines
+
+
+def provenance() -> dict:
+    """Returns the versions of Python and packages, and the git commit if there is one."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain",
+                "tensorflow-datasets", "numpy", "scikit-learn", "jaxcxr")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed as a package"
+    return {"python": platform.python_version(), "packages": versions, "git": _git_commit()}
+
+
+def _git_commit() -> str:
+    root = pathlib.Path(__file__).resolve().parents[2]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "not a git checkout"
