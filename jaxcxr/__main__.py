@@ -49,9 +49,9 @@ def run(argv: list[str] | None = None) -> None:
         sys.exit(0 if argv else 2)
     name, rest = argv[0], argv[1:]
     if started and name in STEPPING:
-        from jaxcxr.train import allocator
+        from jaxcxr.train import runtime
 
-        allocator.restart_with_huge_pages()
+        runtime.restart_with_huge_pages()
     if name not in COMMANDS:
         hint = did_you_mean(name, COMMANDS)
         print(f"jaxcxr: no command is called {name!r}.{hint}\n\n{usage()}", file=sys.stderr)

@@ -9,7 +9,7 @@ from ml_collections import config_flags
 
 from jaxcxr import registry
 from jaxcxr.errors import RunError, UserError, did_you_mean
-from jaxcxr.train import allocator, distributed
+from jaxcxr.train import distributed, runtime
 
 # JAX and the trainer are imported inside functions: processes that generate data import this
 # module again, and they need neither.
@@ -36,7 +36,7 @@ def main(argv) -> None:
       UserError: a mistake in the flags or what they name.
     """
     from jaxcxr import config as config_lib
-    from jaxcxr.train import compilation, loop, writers
+    from jaxcxr.train import loop, runtime, writers
     from jaxcxr.train import workdir as workdir_lib
 
     if len(argv) > 1:
@@ -46,7 +46,7 @@ def main(argv) -> None:
     workdir = workdir_lib.parse(_WORKDIR.value)
     config = _config(workdir)
     config_lib.validate(config)
-    compilation.enable_cache()
+    runtime.enable_cache()
     distributed.start(_DISTRIBUTED.value, _START.value, _LOST.value)
     screen = writers.Screen()
     if _MODE.value == "train":
@@ -190,5 +190,5 @@ def _complain(message: str) -> None:
 
 
 if __name__ == "__main__":
-    allocator.restart_with_huge_pages()
+    runtime.restart_with_huge_pages()
     run()

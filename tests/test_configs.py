@@ -12,7 +12,7 @@ import pytest
 from jaxcxr import config as base
 from jaxcxr import task
 from jaxcxr.data import pipeline
-from jaxcxr.data.labels import FINDINGS
+from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.errors import UserError
 from jaxcxr.train import parallel, setup
 from jaxcxr.train import state as state_lib

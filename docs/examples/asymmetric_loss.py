@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import nn
 
-from jaxcxr.data.labels import NEGATIVE, POSITIVE
+from jaxcxr.data.label_tables import NEGATIVE, POSITIVE
 from jaxcxr.xray.task import XrayTask
 
 ENTRY = f"{__name__}:AsymmetricXray"  # of registry.TASKS["cxr"]

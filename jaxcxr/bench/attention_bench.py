@@ -21,7 +21,7 @@ from jaxcxr.models.attention import weighing
 from jaxcxr.models.attention.geometry import TokenSequence
 from jaxcxr.models.attention.groups import HeadGroup
 from jaxcxr.models.attention.spans import Fixed
-from jaxcxr.plan import compiled, timing
+from jaxcxr.plan import measuring
 from jaxcxr.report.result_file import Table
 
 # name -> what a config calls it, with {h} heads, {w} the window and {n} tokens
@@ -146,7 +146,7 @@ class Side:
       args: its arguments.
     """
 
-    def __init__(self, built: compiled.Compiled, args: tuple):
+    def __init__(self, built: measuring.Compiled, args: tuple):
         self.built, self._args = built, args
         built.seconds(*args)  # touches all memory for the first time
         self._count = max(1, round(_SHORTEST / built.seconds(*args)))
@@ -154,25 +154,25 @@ class Side:
     @classmethod
     def of(cls, function: Callable, layer: Layer) -> "Side":
         """Compiles a function of a layer's arguments."""
-        return cls(compiled.compile_(function, *layer.shapes), layer.values())
+        return cls(measuring.compile_(function, *layer.shapes), layer.values())
 
     def measure(self) -> float:
         """Seconds of a call."""
         return self.built.seconds(*self._args, count=self._count)
 
-    def alone(self, seconds: float) -> timing.Rounds:
+    def alone(self, seconds: float) -> measuring.Rounds:
         """Rounds of this side."""
-        return timing.within({"own": self.measure}, seconds)
+        return measuring.within({"own": self.measure}, seconds)
 
-    def beside(self, plain: "Side", seconds: float) -> timing.Rounds:
+    def beside(self, plain: "Side", seconds: float) -> measuring.Rounds:
         """Rounds of this side and of `plain` in turn."""
-        return timing.within({"plain": plain.measure, "own": self.measure}, seconds)
+        return measuring.within({"plain": plain.measure, "own": self.measure}, seconds)
 
-    def cells(self, rounds: timing.Rounds, plain: "Side | None" = None) -> tuple[str, ...]:
+    def cells(self, rounds: measuring.Rounds, plain: "Side | None" = None) -> tuple[str, ...]:
         """Formats GFLOP, their ratio, ms and their ratio."""
-        spent, time = self.built.flops, timing.median(rounds, "own")
+        spent, time = self.built.flops, measuring.median(rounds, "own")
         flops = spent / plain.built.flops if plain else 1.0
-        ratio = timing.ratio(rounds, "own", "plain") if plain else 1.0
+        ratio = measuring.ratio(rounds, "own", "plain") if plain else 1.0
         return f"{spent / 1e9:,.3f}", f"{flops:.2f}", f"{time * 1e3:,.2f}", f"{ratio:.2f}"
 
 
@@ -202,15 +202,15 @@ def bars(all_tokens: list[Tokens], seconds: float) -> list[str]:
             _bar(f"{what}: times fewer FLOPs", fewer, (fewer, fewer), least=LEAST_FEWER)
         )
         found.append(_bar(
-            f"{what}: times as fast as full attention", timing.ratio(rounds, "full", "window"),
-            timing.interval(rounds, "full", "window"), least=LEAST_FASTER,
+            f"{what}: times as fast as full attention", measuring.ratio(rounds, "full", "window"),
+            measuring.interval(rounds, "full", "window"), least=LEAST_FASTER,
         ))
     for tokens in all_tokens:
         for name, (rounds, same) in plain(tokens, seconds).items():
             for other, most in (("einsum", MOST_OVER_EINSUM), ("flax", MOST_OVER_FLAX)):
                 found.append(_bar(
                     f"plain heads, n = {tokens.count}, {name}: time over that of {other}",
-                    timing.ratio(rounds, "own", other), timing.interval(rounds, "own", other),
+                    measuring.ratio(rounds, "own", other), measuring.interval(rounds, "own", other),
                     most=most, same=other in same,
                 ))
     return found
@@ -235,7 +235,7 @@ def _bar(what: str, value: float, interval: tuple[float, float], *, least: float
 
 def window(
     tokens: Tokens, reach: int, seconds: float
-) -> dict[str, tuple[timing.Rounds, float]]:
+) -> dict[str, tuple[measuring.Rounds, float]]:
     """How much less a fixed window costs than full attention, both without projections.
 
     Arguments:
@@ -267,12 +267,12 @@ def window(
             for key, function in (("window", near), ("full", full))
         }
         measures = {key: side.measure for key, side in sides.items()}
-        rounds = timing.within(measures, seconds, timing.LEAST_ROUNDS)
+        rounds = measuring.within(measures, seconds, measuring.LEAST_ROUNDS)
         found[name] = (rounds, sides["full"].built.flops / sides["window"].built.flops)
     return found
 
 
-def plain(tokens: Tokens, seconds: float) -> dict[str, tuple[timing.Rounds, set[str]]]:
+def plain(tokens: Tokens, seconds: float) -> dict[str, tuple[measuring.Rounds, set[str]]]:
     """Time of the plain layer, `own`, beside those of `einsum` and `flax`.
 
     Arguments:
@@ -291,7 +291,7 @@ def plain(tokens: Tokens, seconds: float) -> dict[str, tuple[timing.Rounds, set[
     for name, pass_ in PASSES.items():
         sides = {key: Side.of(pass_(layer), layer) for key, layer in layers.items()}
         measures = {key: side.measure for key, side in sides.items()}
-        rounds = timing.within(measures, seconds, timing.LEAST_ROUNDS)
+        rounds = measuring.within(measures, seconds, measuring.LEAST_ROUNDS)
         program = sides["own"].built.program
         found[name] = rounds, {key for key, side in sides.items() if side.built.program == program}
     return found

@@ -20,7 +20,7 @@ import numpy as np
 from jaxcxr.bench import attention_layers
 from jaxcxr.bench.attention_bench import Side
 from jaxcxr.bench.attention_layers import PASSES, Layer, Tokens
-from jaxcxr.plan import compiled, timing
+from jaxcxr.plan import measuring
 from jaxcxr.report.result_file import Table
 
 
@@ -120,7 +120,7 @@ def _print(row: Sequence[str]) -> None:
     print(f"{kind:<18}{unit:<7}{numbers}{slope:>9}{wanted:>10}", flush=True)
 
 
-def compiled_of(kind: str, tokens: Tokens, pass_: str) -> tuple[compiled.Compiled, Layer]:
+def compiled_of(kind: str, tokens: Tokens, pass_: str) -> tuple[measuring.Compiled, Layer]:
     """A layer compiled, and the layer.
 
     Arguments:
@@ -133,7 +133,7 @@ def compiled_of(kind: str, tokens: Tokens, pass_: str) -> tuple[compiled.Compile
         rows = 2 ** int(math.log2(tokens.count) / 2)
         layout = {"grid": (rows, tokens.count // rows), "global_tokens": 0}
     layer = attention_layers.library(kind.format(h=tokens.heads), tokens, **layout)
-    return compiled.compile_(PASSES[pass_](layer), *layer.shapes), layer
+    return measuring.compile_(PASSES[pass_](layer), *layer.shapes), layer
 
 
 def upper(sizes: Sequence[int]) -> list[int]:
@@ -156,6 +156,6 @@ def times(sides: dict[int, Side], seconds: float) -> tuple[dict[int, float], flo
       sides: size -> what to measure.
       seconds: for all turns; there are at least three.
     """
-    rounds = timing.within({n: side.measure for n, side in sides.items()}, seconds, least=3)
+    rounds = measuring.within({n: side.measure for n, side in sides.items()}, seconds, least=3)
     slope = statistics.median(exponent(turn) for turn in rounds)
-    return {n: timing.median(rounds, n) * 1e3 for n in sides}, slope
+    return {n: measuring.median(rounds, n) * 1e3 for n in sides}, slope

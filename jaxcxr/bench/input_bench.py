@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 
 from jaxcxr.errors import UserError
-from jaxcxr.plan import timing
+from jaxcxr.plan import measuring
 from jaxcxr.report.result_file import Table
 
 ROUNDS = 5
@@ -44,7 +44,7 @@ def bench_input(config, seconds: float, others: dict[str, tuple]) -> Table:
     stream = pipeline.train_iterator(source, config)
     first = next(stream)  # starts the threads
     bytes_each = sum(value[0].nbytes for value in first.values())
-    found = timing.interleaved(
+    found = measuring.interleaved(
         {
             "pipeline": lambda: _rate(stream, config.data.prefetch, seconds),
             "bare": lambda: _bare_rate(source.__getitem__, len(source), config, seconds),
@@ -55,8 +55,8 @@ def bench_input(config, seconds: float, others: dict[str, tuple]) -> Table:
         },
         ROUNDS,
     )
-    ours, bare = (f"{timing.median(found, name):,.1f}" for name in ("pipeline", "bare"))
-    ratio = f"{timing.ratio(found, 'pipeline', 'bare'):.2f}"
+    ours, bare = (f"{measuring.median(found, name):,.1f}" for name in ("pipeline", "bare"))
+    ratio = f"{measuring.ratio(found, 'pipeline', 'bare'):.2f}"
     note = (f"{config.data.source}: {len(source):,} examples of {bytes_each:,} bytes decoded, "
             f"{config.data.threads} threads")
     print(note)
@@ -65,9 +65,9 @@ def bench_input(config, seconds: float, others: dict[str, tuple]) -> Table:
     print(f"ratio     {ratio:>10} (median of the pairs)")
     rows = [("pipeline", ours, ""), ("bare loop", bare, ratio)]
     for name in others:
-        rate = f"{timing.median(found, name):,.1f}"
+        rate = f"{measuring.median(found, name):,.1f}"
         ratios = [sides["pipeline"] / sides[name] for sides in found]
-        ratio = f"{timing.ratio(found, 'pipeline', name):.2f}"
+        ratio = f"{measuring.ratio(found, 'pipeline', name):.2f}"
         spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
         print(f"{name:<10}{rate:>10} examples/s, pipeline {ratio} times as many {spread}")
         rows.append((name, rate, f"{ratio} {spread}"))

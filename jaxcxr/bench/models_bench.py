@@ -24,7 +24,7 @@ from jaxcxr.errors import UserError
 from jaxcxr.models.attention.layers import layers, shares
 from jaxcxr.models.attention.stacks import stacks
 from jaxcxr.models.sequence import transformer
-from jaxcxr.plan import compiled, timing
+from jaxcxr.plan import measuring
 from jaxcxr.report.result_file import Table
 
 PLAIN = "mha"
@@ -177,7 +177,7 @@ class Subject:
         """Compiles the model and its layers, without running them."""
         model = self.model(kind)
         variables = jax.eval_shape(model.init, jax.random.key(0), self.input)
-        forward = compiled.compile_(lambda v, x: model.apply(v, x), variables, self.input)
+        forward = measuring.compile_(lambda v, x: model.apply(v, x), variables, self.input)
 
         def loss(variables, x, key):
             out, _ = model.apply(variables, x, train=True, rngs={"dropout": key},
@@ -187,7 +187,7 @@ class Subject:
         key = jax.eval_shape(lambda: jax.random.key(0))
         gradient = jax.jit(jax.grad(loss)).lower(variables, self.input, key).compile()
         sizes = gradient.memory_analysis()
-        flops = sum(count * compiled.compile_(layer.function, *layer.shapes).flops
+        flops = sum(count * measuring.compile_(layer.function, *layer.shapes).flops
                     for layer, count in self.layers(kind))
         return ModelCost(
             sum(leaf.size for leaf in jax.tree.leaves(variables)),
@@ -203,16 +203,16 @@ def _print_times(subject: Subject, kinds: list[str], width: int, rounds: int) ->
     for kind in kinds:
         for name, make in PASSES.items():
             sides[f"{kind} {name}"] = _Timer(subject.layers(kind), make).measure
-    timing.interleaved(sides, 1)  # the first call is slower
-    measured = timing.interleaved(sides, rounds)
+    measuring.interleaved(sides, 1)  # the first call is slower
+    measured = measuring.interleaved(sides, rounds)
     heading = "".join(f"{name + ' ms':>15}{'of plain':>10}" for name in PASSES)
     print(f"\n{'one layer':<{width}}{heading}   median of {rounds} rounds")
     rows = []
     for kind in kinds:
         cells = []
         for name in PASSES:
-            ratio = timing.ratio(measured, f"{kind} {name}", f"{PLAIN} {name}")
-            cells += [f"{timing.median(measured, f'{kind} {name}') * 1e3:,.1f}", f"{ratio:.2f}"]
+            ratio = measuring.ratio(measured, f"{kind} {name}", f"{PLAIN} {name}")
+            cells += [f"{measuring.median(measured, f'{kind} {name}') * 1e3:,.1f}", f"{ratio:.2f}"]
         _print([kind, *cells], [width, *(15, 10) * len(PASSES)])
         rows.append(cells)
     return rows
@@ -222,7 +222,7 @@ class _Timer:
     """Seconds of a layer, the mean over the blocks of the model."""
 
     def __init__(self, blocks: list[tuple[Layer, int]], make: Callable[[Layer], Any]):
-        self._blocks = [(compiled.compile_(make(layer), *layer.shapes), layer.values(), count)
+        self._blocks = [(measuring.compile_(make(layer), *layer.shapes), layer.values(), count)
                         for layer, count in blocks]
 
     def measure(self) -> float:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jaxcxr.plan import timing
+from jaxcxr.plan import measuring
 from jaxcxr.report.result_file import Table
 
 # Rounds are short and many: the speed drifts within seconds. Three make up `--seconds`.
@@ -79,7 +79,7 @@ def bench_step(config, seconds: float, begun: float) -> Table:
                 "without reading": lambda: _time(handed, count) / count,
                 "bare step": lambda: _time(stepped, count) / count,
             }
-            rounds = timing.interleaved(sides, ROUNDS)
+            rounds = measuring.interleaved(sides, ROUNDS)
     return _print_steps(config, seconds_of, rounds, count)
 
 
@@ -135,14 +135,14 @@ def _time(side: Callable[[int], Any], count: int) -> float:
     return time.perf_counter() - clock
 
 
-def _print_steps(config, seconds_of, rounds: timing.Rounds, count: int) -> Table:
+def _print_steps(config, seconds_of, rounds: measuring.Rounds, count: int) -> Table:
     head = f"{config.model.name}, batch {config.batch_size}, {len(rounds)} rounds of {count} steps"
     print(head)
     rows = []
     for name in rounds[0]:
-        middle = timing.median(rounds, name)
+        middle = measuring.median(rounds, name)
         time_, rate = f"{middle * 1e3:,.2f}", f"{config.batch_size / middle:,.1f}"
-        overhead = f"{timing.ratio(rounds, name, 'bare step') - 1:.1%}"
+        overhead = f"{measuring.ratio(rounds, name, 'bare step') - 1:.1%}"
         overhead = "" if name == "bare step" else overhead
         more = f", overhead {overhead} (median of the pairs)" if overhead else ""
         print(f"{name:<16}{time_:>10} ms a step, {rate} examples/s{more}")

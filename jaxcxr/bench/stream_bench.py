@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxcxr.errors import UserError
-from jaxcxr.plan import timing
+from jaxcxr.plan import measuring
 from jaxcxr.report.result_file import Table
 
 LATENCIES = (0, 1, 2, 4, 8)
@@ -144,13 +144,13 @@ def measure(model: Any, frames: int, seconds: float) -> StreamCost:
 
     by_frame(), by_window()  # compile; not counted
     taken.clear()
-    rounds = timing.within({"stream": by_frame, "batch": by_window}, seconds, least=5)
+    rounds = measuring.within({"stream": by_frame, "batch": by_window}, seconds, least=5)
     return StreamCost(
         stream.latency,
         float(np.median(taken)) * 1e3,
         float(np.quantile(taken, 0.99)) * 1e3,
-        timing.median(rounds, "batch") * 1e3,
-        timing.ratio(rounds, "stream", "batch"),
+        measuring.median(rounds, "batch") * 1e3,
+        measuring.ratio(rounds, "stream", "batch"),
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from jaxcxr import registry
 from jaxcxr.bench import step_bench
-from jaxcxr.plan import timing
+from jaxcxr.plan import measuring
 from jaxcxr.report.result_file import Table
 
 # A round of a side lasts at least so many seconds.
@@ -42,7 +42,7 @@ def open_run(config):
 
 def bench_train(
     run_, seconds: float, others: Mapping[str, Side] | None = None
-) -> tuple[timing.Rounds, dict[str, list[tuple[float, float]]], Table]:
+) -> tuple[measuring.Rounds, dict[str, list[tuple[float, float]]], Table]:
     """Measures loop, step and others in turn, and prints.
 
     Arguments:
@@ -82,11 +82,11 @@ def bench_train(
                 "loop": lambda: feed.during(lambda: looped(count)) / count,
                 **{name: functools.partial(side, name) for name in runs},
             }
-            rounds = timing.within(sides, seconds, timing.LEAST_ROUNDS)
+            rounds = measuring.within(sides, seconds, measuring.LEAST_ROUNDS)
     rows = _print_sides(run_, rounds, clocks)
     wait = f"data wait {feed.share:.1%} of the loop"
     print(wait)
-    use = _print_use(run_, bare, batch, timing.median(rounds, "step"))
+    use = _print_use(run_, bare, batch, measuring.median(rounds, "step"))
     columns = ("side", "examples/s", "ms a step", "5 %", "95 %")
     return rounds, clocks, Table(columns, rows, f"{note}; {wait}; {use}.")
 
@@ -153,10 +153,10 @@ def _print_head(run_, state) -> str:
     return head
 
 
-def _print_sides(run_, rounds: timing.Rounds, clocks: dict[str, list]) -> list[tuple[str, ...]]:
+def _print_sides(run_, rounds: measuring.Rounds, clocks: dict[str, list]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for name in rounds[0]:
-        middle = timing.median(rounds, name)
+        middle = measuring.median(rounds, name)
         rate, time_ = f"{run_.config.batch_size / middle:,.1f}", f"{middle * 1e3:,.1f}"
         low = high = spread = ""
         if clocks.get(name):

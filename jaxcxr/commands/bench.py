@@ -174,9 +174,9 @@ def _run_train(args: argparse.Namespace) -> Table:
     from jaxcxr import config as config_lib
     from jaxcxr import main
     from jaxcxr.bench import train_bench
-    from jaxcxr.train import compilation
+    from jaxcxr.train import runtime
 
-    compilation.enable_cache()
+    runtime.enable_cache()
     config = main.load_config(args.config)
     if args.model:
         config_lib.set_model(config, args.model)

@@ -11,7 +11,7 @@ import argparse
 import pathlib
 
 from jaxcxr.errors import UserError
-from jaxcxr.statistics import recalibration
+from jaxcxr.statistics import reliability
 from jaxcxr.xray.evaluation import calibration_fit
 from jaxcxr.xray.evaluation.calibration import METHODS, NAME
 
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", help=f"default: {NAME} of the workdir")
     parser.add_argument("--method", choices=METHODS, default="platt", help="default: %(default)s")
     parser.add_argument(
-        "--threshold", choices=recalibration.THRESHOLD_RULES, default="f1",
+        "--threshold", choices=reliability.THRESHOLD_RULES, default="f1",
         help="rule of the threshold that is shipped; all are stored; default: %(default)s",
     )
     parser.add_argument(

@@ -42,13 +42,13 @@ def run(args: argparse.Namespace) -> None:
     device = hardware.named(args.device)
 
     from jaxcxr import main  # after the mistakes: JAX is slow to import
-    from jaxcxr.plan import measured_apart, plan_text, planning
+    from jaxcxr.plan import planning, roofline
 
     config = main.load_config(args.config)
     planning.check_mesh(config, shape)
     child = [sys.executable, "-m", "jaxcxr.commands.plan", json.dumps(shape), *args.config]
-    needs = measured_apart.needs(child, planning.fake_devices(shape))
-    print(plan_text.to_text(config, shape, device, needs))
+    needs = planning.needs(child, planning.fake_devices(shape))
+    print(roofline.to_text(config, shape, device, needs))
 
 
 def parse_mesh(text: str) -> tuple[int, int, int]:
@@ -74,14 +74,14 @@ def parse_mesh(text: str) -> tuple[int, int, int]:
 def _compile(argv: list[str]) -> None:
     """The other process: measures, and prints what it found as one line of JSON."""
     from jaxcxr import main
-    from jaxcxr.plan import measured_apart, planning
+    from jaxcxr.plan import planning
 
     try:
         needs = planning.measure(main.load_config(argv[1:]), tuple(json.loads(argv[0])))
     except UserError as error:
         print(f"jaxcxr: {error}", file=sys.stderr)
         sys.exit(2)
-    print(measured_apart.to_line(needs))
+    print(planning.to_line(needs))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
       UserError: an option or the raw data is wrong, or the folder cannot be written.
       RunError: the disk is full, or it was interrupted.
     """
-    from jaxcxr.data import overview, preparation
+    from jaxcxr.data import dataset, preparation
 
     given = {name: getattr(args, name) for name in preparation.option_names(args.source)}
     given = {name: value for name, value in given.items() if value is not None}
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         raise RunError("interrupted; the same command goes on where it stopped") from None
     print(f"{'Already prepared' if before else 'Prepared'}: {directory}")
-    overview.show(directory, registry.builder_class(args.source).overview)
+    dataset.show(directory, registry.builder_class(args.source).overview)
     if before:
         print("To prepare it anew, remove that folder first.")
 

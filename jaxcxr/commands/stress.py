@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
       UserError: no run, no checkpoint, a task without a stress test, or a kind that it does
         not have.
     """
-    from jaxcxr.train import features, finished, loop
+    from jaxcxr.train import finished, loop
     from jaxcxr.train import workdir as workdir_lib
 
     if args.resamples < 1 or args.seed < 0:
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
         found = test.measure(
             run_.task, args.split, functools.partial(loop.predict, run_.setup, run_.variables),
             kinds, args.resamples, args.seed, print,
-            features=functools.partial(features.features, run_),
+            features=functools.partial(finished.features, run_),
         )
         result = {"checkpoint": run_.step, **found}
     try:

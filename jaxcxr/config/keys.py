@@ -7,11 +7,13 @@ checks values against it, and the documentation lists it.
 import dataclasses
 import math
 import numbers
+import re
+from collections.abc import Callable
 from typing import Any
 
 from jaxcxr.errors import UserError, did_you_mean
 
-Rules = tuple[tuple[str, Any], ...]  # ((regex, value), ...), see `jaxcxr.config.rule_form`
+Rules = tuple[tuple[str, Any], ...]  # ((regex, value), ...), see `compile_rules`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,12 +252,12 @@ STAGE_KEYS = (
     Key("optimizer.decay_rules", DECAY, "((regex, factor of the weight decay), ...); "
         f"{MATRICES!r}: 1 for arrays of two dimensions or more, else 0"),
     Key("optimizer.multiplier_rules", MULTIPLIERS, "((regex, factor of the learning rate), ...)"),
-    Key("warmup.name", "none", "of the learning rate, see `jaxcxr.train.schedules`", choices=(
+    Key("warmup.name", "none", "of the learning rate, see `jaxcxr.train.optim`", choices=(
         "none", "linear", "exponential", "untuned_linear", "untuned_exponential", "noam",
     )),
     Key("warmup.steps", 0, "period of the linear, exponential and noam warm-ups", least=0),
     Key("warmup.dim", 0, "width of the model, for the noam warm-up", least=0),
-    Key("decay.name", "constant", "of the learning rate, see `jaxcxr.train.schedules`",
+    Key("decay.name", "constant", "of the learning rate, see `jaxcxr.train.optim`",
         choices=("constant", "cosine", "step", "exponential")),
     Key("decay.end_factor", 0.0, "last factor of the cosine and exponential decays", least=0,
         greatest=1),
@@ -272,3 +274,46 @@ def of_task(task: str) -> tuple[Key, ...]:
 def find(keys: tuple[Key, ...], name: str) -> Key:
     """Finds the key of a dotted name."""
     return next(key for key in keys if key.name == name)
+
+
+def check_rules(rules: Any, allowed: Callable[[Any], bool], expected: str, what: str) -> None:
+    """Checks the form of rules before any parameter exists.
+
+    Arguments:
+      rules: the setting to check, `((regex, value), ...)`.
+      allowed: tells whether a value is possible.
+      expected: the possible values in words, for the message.
+      what: name of the setting for the message.
+
+    Raises:
+      UserError: not a sequence of pairs, an invalid regex or an impossible value.
+    """
+    for pattern, value in compile_rules(rules, what):
+        if not allowed(value):
+            raise UserError(
+                f"{what}: the value of rule {pattern.pattern!r} must be {expected}, got {value!r}"
+            )
+
+
+def compile_rules(rules: Any, what: str) -> list[tuple[re.Pattern, Any]]:
+    """Compiles the regexes of rules.
+
+    Arguments:
+      rules: the setting, `((regex, value), ...)`.
+      what: its name for the message.
+
+    Raises:
+      UserError: not a sequence of pairs, or an invalid regex.
+    """
+    form = f'{what}: expected ((regex, value), ...) such as ((".*", 1.0),)'
+    if not isinstance(rules, list | tuple):
+        raise UserError(f"{form}, got {rules!r}")
+    compiled = []
+    for rule in rules:
+        if not (isinstance(rule, list | tuple) and len(rule) == 2 and isinstance(rule[0], str)):
+            raise UserError(f"{form}, got the rule {rule!r}")
+        try:
+            compiled.append((re.compile(rule[0]), rule[1]))
+        except re.error as error:
+            raise UserError(f"{what}: {rule[0]!r} is not a valid regex: {error}") from error
+    return compiled

@@ -1,4 +1,4 @@
-"""Builds data sets with TFDS, writing its shards straight from staged records."""
+"""Builds data sets with TFDS, writing its shards straight from staged records; shows them."""
 
 import abc
 import hashlib
@@ -6,9 +6,11 @@ import itertools
 import math
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
+import rich.console
+import rich.table
 import tensorflow_datasets as tfds
 from absl import logging
 from array_record.python import array_record_module
@@ -17,6 +19,8 @@ from jaxcxr.data import progress, staging
 from jaxcxr.errors import UserError
 
 _SHARD_BYTES = 2**28
+_SPLITS = ("train", "validation", "test")
+UNKNOWN = "unknown labels"  # a row that the overview leaves out where all labels are known
 
 
 class DataSet(  # type: ignore[call-arg]  # TFDS has no types
@@ -112,3 +116,23 @@ def _write_split(builder, split: str, records: list[staging.Staged]) -> tfds.cor
 def _place(split: str, key: str) -> bytes:
     """Hashes a key as TFDS does; changing it would reorder all data prepared so far."""
     return hashlib.md5(f"{split}{key}".replace("\\", "/").encode()).digest()
+
+
+def show(directory: pathlib.Path, overview: Callable[[pathlib.Path, str], dict[str, int]]) -> None:
+    """Prints the table of a prepared data set: one column per split.
+
+    Arguments:
+      directory: the prepared data set.
+      overview: see `DataSet.overview`.
+    """
+    info = tfds.builder_from_directory(directory).info
+    splits = [name for name in _SPLITS if name in info.splits]
+    columns = [overview(directory, name) for name in splits]
+    table = rich.table.Table("", *splits)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in columns[0]:
+        counts = [column[row] for column in columns]
+        if row != UNKNOWN or any(counts):
+            table.add_row(row, *(f"{count:,}" for count in counts))
+    rich.console.Console().print(table)

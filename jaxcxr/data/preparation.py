@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from jaxcxr import registry
 from jaxcxr.data import dataset, progress, staging
-from jaxcxr.data.cores import usable_cores
+from jaxcxr.data.staging import usable_cores
 from jaxcxr.errors import RunError, UserError, did_you_mean
 
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)

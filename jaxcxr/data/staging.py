@@ -340,3 +340,10 @@ def _too_many(label: str, bad: Sequence[str], max_bad: int) -> str:
         f"{_named(bad)}. Mend the files, or allow as many with --max-bad; run the same command "
         "again to go on, what is finished is kept."
     )
+
+
+def usable_cores() -> int:
+    """Counts the cores that this process may use: on Linux those it is bound to."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -264,7 +264,7 @@ def _measure(before, after, variables, examples: int, rounds: int) -> dict[str, 
     """Measures the fields of `Result` other than `layers`."""
     import jax
 
-    from jaxcxr.plan import timing
+    from jaxcxr.plan import measuring
 
     source = before.task.source("validation")
     count = min(examples, len(source))
@@ -286,15 +286,15 @@ def _measure(before, after, variables, examples: int, rounds: int) -> dict[str, 
         return time.perf_counter() - begun
 
     sides = {name: functools.partial(seconds, i) for i, name in enumerate(("before", "after"))}
-    timing.interleaved(sides, 1)
-    times = timing.interleaved(sides, rounds)
+    measuring.interleaved(sides, 1)
+    times = measuring.interleaved(sides, rounds)
     return {
         "parameters": tuple(
             sum(leaf.size for leaf in jax.tree.leaves(own["params"])) for own in variables
         ),
         "flops": tuple(flops),
-        "seconds": tuple(timing.median(times, name) for name in sides),
-        "ratio": timing.ratio(times, "after", "before"),
+        "seconds": tuple(measuring.median(times, name) for name in sides),
+        "ratio": measuring.ratio(times, "after", "before"),
         "difference": float(np.abs(outputs[0] - outputs[1]).max()),
         "largest": float(np.abs(outputs[0]).max()),
         "examples": count,

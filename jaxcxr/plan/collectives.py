@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from jaxcxr.plan import compiled
+from jaxcxr.plan import measuring
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -46,7 +46,7 @@ def of_program(text: str, mesh) -> list[Collective]:
     Raises:
       ValueError: a collective in a loop of unknown length.
     """
-    bodies = _computations(compiled.instructions(text))
+    bodies = _computations(measuring.instructions(text))
     times = _times(bodies)
     found = []
     for name, lines in bodies.items():

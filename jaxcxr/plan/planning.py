@@ -6,7 +6,11 @@ axis `data` above 1 as long as its share of the batch is, so that it is compiled
 """
 
 import dataclasses
+import json
 import math
+import os
+import subprocess
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcxr import registry
-from jaxcxr.errors import UserError
+from jaxcxr.errors import RunError, UserError
 from jaxcxr.plan import collectives, flops
 from jaxcxr.train import parallel, setup
 from jaxcxr.train import state as state_lib
@@ -22,6 +26,7 @@ from jaxcxr.train import step as step_lib
 
 # Size of the axis `data` that is compiled.
 _DATA = 2
+_RESULT = "plan: "  # begins the line by which another process tells what it measured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,3 +264,40 @@ def _by_fsdp(params) -> tuple[float, float]:
         else:
             rest += bytes_
     return split, rest
+
+
+def to_line(needs: Needs) -> str:
+    """The line by which the process tells what it measured."""
+    return _RESULT + json.dumps(dataclasses.asdict(needs))
+
+
+def needs(program: Sequence[str], devices: int) -> Needs:
+    """Runs a program that measures.
+
+    Arguments:
+      program: command line of a program that prints `to_line`.
+      devices: fake CPU devices to give it.
+
+    Raises:
+      UserError: it ended with code 2; the message is its last line.
+      RunError: it failed.
+    """
+    forced = f"--xla_force_host_platform_device_count={devices}"
+    env = {
+        **os.environ, "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {forced}".strip(),
+    }
+    done = subprocess.run(program, env=env, capture_output=True, text=True, check=False)
+    if done.returncode == 2:
+        raise UserError(done.stderr.strip().splitlines()[-1].removeprefix("jaxcxr: "))
+    lines = [line for line in done.stdout.splitlines() if line.startswith(_RESULT)]
+    if done.returncode or not lines:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise RunError(
+            f"the process that compiles the step ended with code {done.returncode}: {last}"
+        )
+    values = json.loads(lines[-1].removeprefix(_RESULT))
+    values["traffic"] = tuple(
+        Traffic(**{**part, "axes": tuple(part["axes"])}) for part in values["traffic"]
+    )
+    return Needs(**values)

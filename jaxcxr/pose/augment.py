@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from jaxcxr.data.augmentation import position_keys
+from jaxcxr.data.pipeline import position_keys
 
 
 def augment_pose(

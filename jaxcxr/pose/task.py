@@ -20,7 +20,7 @@ from jaxcxr.pose.evaluation import pose_errors as metrics_pose
 from jaxcxr.pose.geometry import skeletons
 from jaxcxr.pose.report import error_report, pose_page
 from jaxcxr.pose.sources import clips
-from jaxcxr.report import attention_figures, run_sections, training_curves
+from jaxcxr.report import attention_figures, curves, page
 from jaxcxr.statistics import reliability
 from jaxcxr.task import Evaluation
 
@@ -280,7 +280,7 @@ class PoseTask:
 
     def draw(self, split: str, model, variables, workdir: pathlib.Path) -> list[str]:
         """Draws training curves and attention."""
-        training_curves.write(workdir)
+        curves.write(workdir)
         if variables is None:
             return ["no figures of attention: they are drawn by runs of a single process"]
         seen = look.at_examples(model, variables, self._read(split), self._examples(split))
@@ -294,7 +294,7 @@ class PoseTask:
         """Writes the report page, which needs the predictions alone."""
         del model, variables
         title = f"{self._config.data.source}, {self._config.model.name}"
-        return run_sections.write(pose_page.build(self, split, workdir, title), workdir)
+        return page.write(pose_page.build(self, split, workdir, title), workdir)
 
     @staticmethod
     def stress_test():

@@ -4,17 +4,30 @@ The blocks of a page are plain data; `page.html` and `blocks.html` lay them out.
 for any form of colour blindness, pictures have alternative text, and tables sort by keyboard too.
 """
 
+import base64
 import dataclasses
+import functools
+import json
 import math
-from collections.abc import Iterable, Sequence
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxcxr.report import templates
 from jaxcxr.statistics.ranking import Curve
+
+if TYPE_CHECKING:
+    import jinja2
 
 _BLUE = (0, 114, 178)  # of the palette
 _SIDE, _LEFT, _TOP, _BELOW = 150, 34, 8, 30  # of a chart, pixels
+# File in report/ -> its caption.
+_TRAINING = {
+    "curves.png": "Training loss, validation metric and learning rate over steps",
+    "heads.png": "Span, order of entmax and gate of every attention head",
+    "attention.png": "Attention maps of a few examples",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,7 +222,93 @@ def render(title: str, top: Iterable[Block], sections: Iterable[Section]) -> str
       top: blocks between the heading and the table of contents.
       sections: those without blocks are left out.
     """
-    return templates.render(
+    return render_template(
         "report/page.html", title=title, top=list(top),
         sections=[section for section in sections if section.blocks],
     )
+
+
+def write(html: str, workdir: pathlib.Path) -> pathlib.Path:
+    """Writes a page as `report/index.html` of a run, whole or not at all; returns the file."""
+    path = workdir / "report" / "index.html"
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(html, encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def pictures(folder: pathlib.Path, texts: Mapping[str, str]) -> list[Block]:
+    """Reads the figures that exist in a folder.
+
+    Arguments:
+      folder: of the figures.
+      texts: file name -> caption, also the alternative text.
+    """
+    return [
+        Picture((folder / name).read_bytes(), text, text)
+        for name, text in texts.items() if (folder / name).exists()
+    ]
+
+
+def not_run(command: str) -> Paragraph:
+    """Names the command that fills a section still empty."""
+    return Paragraph(f"Not run yet: `jaxcxr {command} --workdir=RUN`, then `jaxcxr report`.")
+
+
+def about(workdir: pathlib.Path, task: Any, limits: Sequence[str]) -> list[Section]:
+    """Builds training, data and config, and the model card with the `limits`, one sentence each."""
+    record = json.loads((workdir / "config.json").read_text())
+    config, packages = record["config"], record["packages"]
+    data = [(key, value) for key, value in task.describe().items() if "\n" not in value]
+    provenance = [
+        SortableTable(("data", "contents"), data),
+        SortableTable(("package", "version"), list(packages.items()),
+                      f"Python {record['python']}, git {record['git']}"),
+        Details("Full config", [Preformatted(json.dumps(config, indent=2))]),
+    ]
+    return [
+        Section("training", "Training", pictures(workdir / "report", _TRAINING)),
+        Section("provenance", "Data and config", provenance),
+        Section("card", "Model card", list(_card(config, limits))),
+    ]
+
+
+def _card(config: dict, limits: Sequence[str]) -> Iterable[Block]:
+    stages = ", ".join(f"{name}: {config['stages'][name]['duration']}"
+                       for name in config["stage_order"])
+    rows = [
+        ("model", config["model"]["name"]),
+        ("initial weights", config["model"]["pretrained"] or "random"),
+        ("data", config["data"]["source"]),
+        ("training", f"{stages}; batches of {config['batch_size']}, seed {config['seed']}"),
+        ("intended use", "research on the data and the method"),
+        ("not for", "diagnosis, triage or any other clinical use; people or data unlike those "
+         "evaluated"),
+    ]
+    yield SortableTable(("", ""), rows)
+    yield Subtitle("Limits")
+    yield from map(Paragraph, limits)
+
+
+def render_template(name: str, **values: Any) -> str:
+    """Renders the template at a path in the package, such as "report/page.html"."""
+    return _environment().get_template(name).render(values)
+
+
+@functools.cache
+def _environment() -> "jinja2.Environment":
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jaxcxr", ""), autoescape=True,
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )
+    environment.filters["png_url"] = _png_url
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    return environment
+
+
+def _png_url(png: bytes) -> str:
+    """Encodes a picture as a data URL."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()

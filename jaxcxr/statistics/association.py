@@ -4,13 +4,13 @@ A model that scores no better than an attribute alone may have learnt nothing bu
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from sklearn import linear_model, pipeline, preprocessing
 from sklearn import metrics as sk
 
-from jaxcxr.statistics.classification import NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.statistics import NEGATIVE, POSITIVE, UNKNOWN
 
 MOST_PROBED = 4000  # examples that a probe is fitted on; a random choice of more
 _STRENGTH = 0.1  # inverse of the L2 penalty
@@ -153,3 +153,22 @@ def indicators(values: np.ndarray, groups: Sequence[str] | None = None) -> tuple
     found = np.stack([np.where(values == name, POSITIVE, NEGATIVE) for name in columns], 1)
     found[values == ""] = UNKNOWN
     return found, names
+
+
+def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """AUROC of one class, labels and scores `[N]`; NaN with one label value only."""
+    return _where_defined(sk.roc_auc_score, labels, scores)
+
+
+def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Average precision of one class, labels and scores `[N]`; NaN with one label value only."""
+    return _where_defined(sk.average_precision_score, labels, scores)
+
+
+def _where_defined(
+    metric: Callable[..., float], labels: np.ndarray, scores: np.ndarray
+) -> float:
+    if not ((labels == POSITIVE).any() and (labels == NEGATIVE).any()):
+        return math.nan
+    known = labels != UNKNOWN
+    return float(metric(labels[known], scores[known]))

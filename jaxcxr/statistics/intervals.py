@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import special, stats
 
-from jaxcxr.statistics.classification import NEGATIVE, POSITIVE
+from jaxcxr.statistics import NEGATIVE, POSITIVE
 
 LEVEL = 0.95
 LEAST_DEFINED = 0.5  # share of the resamples that an interval needs

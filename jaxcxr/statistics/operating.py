@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from jaxcxr.statistics import intervals
-from jaxcxr.statistics.classification import NEGATIVE, POSITIVE
+from jaxcxr.statistics import NEGATIVE, POSITIVE, intervals
 from jaxcxr.statistics.intervals import ratio
 
 

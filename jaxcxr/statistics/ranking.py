@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from scipy import sparse
 
-from jaxcxr.statistics.classification import NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.statistics import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.statistics.intervals import LEVEL, Groups, percentile_interval, ratio
 
 SPECIFICITY = 0.9  # at which the sensitivity is given

@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict
 
 from jaxcxr import config as config_lib
 from jaxcxr.errors import RunError, UserError
-from jaxcxr.plan import compiled
+from jaxcxr.plan import measuring
 from jaxcxr.pose.evaluation import run_errors
 from jaxcxr.study.grid import RESULT
 from jaxcxr.study.runner import REQUEST
@@ -100,7 +100,7 @@ def forward_cost(run, variables) -> dict[str, float]:
            "valid": np.ones(1, np.bool_)}
     forward = step_lib.make_eval_step(run.model, run.task)
     args = (variables["params"], variables["batch_stats"], one)
-    built = compiled.compile_(forward, *args)
+    built = measuring.compile_(forward, *args)
     built.seconds(*args)
     times = [built.seconds(*args) for _ in range(_CALLS)]
     return {"flops": built.flops, "milliseconds": 1e3 * statistics.median(times)}

@@ -5,12 +5,15 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+import numpy as np
 from etils import epath
 
 from jaxcxr import config as config_lib
 from jaxcxr import registry
+from jaxcxr.data import pipeline
 from jaxcxr.errors import UserError
-from jaxcxr.train import checkpoint, setup
+from jaxcxr.train import checkpoint, parallel, setup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,3 +112,33 @@ def _best(run, checkpoints, workdir) -> tuple[int, dict[str, Any]]:
 def _variables(saved: dict[str, Any]) -> dict[str, Any]:
     params = saved["params"] if saved["ema"] is None else saved["ema"]
     return {"params": params, "batch_stats": saved["batch_stats"]}
+
+
+def features(run: FinishedRun, source: Any) -> np.ndarray:
+    """Outputs of the backbone of a run.
+
+    Arguments:
+      run: of a model with a method `backbone`, inside `finished.open_best`.
+      source: examples, as the splits of the run's task.
+
+    Returns:
+      float32 `[examples, dim]`, in the order of the source.
+    """
+
+    @jax.jit
+    def backbone(variables, batch):
+        inputs, options = run.task.inputs(batch)
+        return run.model.apply(
+            variables, inputs, method=lambda model, x: model.backbone(x, False, **options)
+        )
+
+    parts = []
+    for batch in pipeline.eval_batches(source, run.config):
+        placed = parallel.put_batch(run.setup.mesh, batch)
+        found = parallel.gather({
+            "x": backbone(run.variables, placed), "valid": placed["valid"],
+            "index": placed["index"],
+        })
+        parts.append({key: value[found["valid"]] for key, value in found.items()})
+    order = np.argsort(np.concatenate([part["index"] for part in parts]))
+    return np.concatenate([part["x"] for part in parts])[order].astype(np.float32)

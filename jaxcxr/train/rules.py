@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxcxr.config.rule_form import compile_rules
+from jaxcxr.config.keys import compile_rules
 from jaxcxr.errors import UserError
 
 _SHOWN = 5

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import ml_collections
 from jax.scipy import ndimage
 
-from jaxcxr.data.augmentation import position_keys
+from jaxcxr.data.pipeline import position_keys
 
 
 def augment_xray(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxcxr.data.labels import NEGATIVE, POSITIVE
+from jaxcxr.data.label_tables import NEGATIVE, POSITIVE
 
 CLASS_WEIGHTS = ("thesis", "chexnet", "effective_number", "none")
 SAMPLING = ("plain", "class_balanced", "source_balanced")

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxcxr.data.labels import NEGATIVE, POSITIVE
+from jaxcxr.data.label_tables import NEGATIVE, POSITIVE
 
 
 def cross_entropy(logits, labels, positive_weight, negative_weight, gamma: float = 0.0):

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxcxr.data import image_ids, label_tables
-from jaxcxr.data.labels import NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.data import label_tables
+from jaxcxr.data.label_tables import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.errors import UserError, some
 from jaxcxr.statistics import ranking
 
@@ -204,7 +204,9 @@ def read_adjudicated(
             f"has {some(table.file.columns)}."
         )
     labels = table.labels([found[name] for name in columns])
-    places = image_ids.match(table.ids, list(map(str, training)), path, "the training split")
+    places = label_tables.match_images(
+        table.ids, list(map(str, training)), path, "the training split"
+    )
     there = places >= 0
     if not there.any():
         raise UserError(

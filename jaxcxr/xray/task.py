@@ -10,11 +10,11 @@ import numpy as np
 
 from jaxcxr import registry
 from jaxcxr.data import preparation
-from jaxcxr.data.labels import NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.data.label_tables import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention.geometry import Grid
 from jaxcxr.models.sequence import look
-from jaxcxr.report import attention_figures, run_sections, training_curves
+from jaxcxr.report import attention_figures, curves, page
 from jaxcxr.report.canvas import save
 from jaxcxr.task import LEFT_OUT, Evaluation
 from jaxcxr.xray import augment, balance, losses, relabeling
@@ -175,7 +175,7 @@ class XrayTask:
 
     def draw(self, split: str, model, variables, workdir: pathlib.Path) -> list[str]:
         """Draws training curves and attention maps."""
-        training_curves.write(workdir)
+        curves.write(workdir)
         if variables is None:
             return ["no figures of attention: they are drawn by runs of a single process"]
         seen = look.at_examples(model, variables, self._read(split), self._examples(split))
@@ -189,7 +189,7 @@ class XrayTask:
         """Writes the report page."""
         title = f"{self._config.data.source}, {self._config.model.name}"
         html = xray_page.build(self, model, variables, split, workdir, title)
-        return run_sections.write(html, workdir)
+        return page.write(html, workdir)
 
     @staticmethod
     def stress_test():

@@ -4,7 +4,7 @@ import pytest
 
 from jaxcxr import main, task
 from jaxcxr.plan import hardware
-from jaxcxr.train import compilation
+from jaxcxr.train import runtime
 from tests import toys
 
 
@@ -13,6 +13,6 @@ def train_run(monkeypatch):
     config = toys.pose_config(log_every=100, accumulate=1)
     monkeypatch.setattr(main, "load_config", lambda argv: config)
     monkeypatch.setattr(task, "create", toys.make_pose_task)
-    monkeypatch.setattr(compilation, "enable_cache", lambda: None)
+    monkeypatch.setattr(runtime, "enable_cache", lambda: None)
     monkeypatch.setattr(hardware, "measured_flops", lambda dtype: 1e9)
     return config

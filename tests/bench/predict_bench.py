@@ -15,7 +15,7 @@ import time
 
 import numpy as np
 
-from jaxcxr.plan import timing
+from jaxcxr.plan import measuring
 from jaxcxr.report.result_file import Table
 from tests.bench import program
 
@@ -48,12 +48,12 @@ def run(args: argparse.Namespace) -> Table:
             paths.append(str(pathlib.Path(folder, f"{number:05d}.png")))
             cv2.imwrite(paths[-1], image)
         found = measure(bundle, paths, pixels, args.batch, args.rounds, pathlib.Path(folder))
-    low, high = timing.interval(found, "predict", "bare")
+    low, high = measuring.interval(found, "predict", "bare")
     note = f"{bundle.description}: {len(pixels)} images, batches of {args.batch}"
-    ratio, spread = f"{timing.ratio(found, 'predict', 'bare'):.3f}", f"{low:.3f} to {high:.3f}"
+    ratio, spread = f"{measuring.ratio(found, 'predict', 'bare'):.3f}", f"{low:.3f} to {high:.3f}"
     rows = [
-        ("files to rows", f"{timing.median(found, 'predict'):,.1f}", f"{ratio} ({spread})"),
-        ("bare model", f"{timing.median(found, 'bare'):,.1f}", ""),
+        ("files to rows", f"{measuring.median(found, 'predict'):,.1f}", f"{ratio} ({spread})"),
+        ("bare model", f"{measuring.median(found, 'bare'):,.1f}", ""),
     ]
     print(note)
     for text, rate, _ in rows:
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> Table:
     return Table(("side", "images/s", "of the bare model"), rows, f"{note}.")
 
 
-def measure(bundle, paths, pixels: np.ndarray, batch: int, rounds: int, out) -> timing.Rounds:
+def measure(bundle, paths, pixels: np.ndarray, batch: int, rounds: int, out) -> measuring.Rounds:
     """Images/s of both sides in every round, after one that compiles.
 
     Arguments:
@@ -94,8 +94,8 @@ def measure(bundle, paths, pixels: np.ndarray, batch: int, rounds: int, out) -> 
         return len(paths) / (time.perf_counter() - begun)
 
     sides = {"predict": whole, "bare": bare}
-    timing.interleaved(sides, 1)
-    return timing.interleaved(sides, rounds)
+    measuring.interleaved(sides, 1)
+    return measuring.interleaved(sides, rounds)
 
 
 if __name__ == "__main__":

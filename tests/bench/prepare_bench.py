@@ -16,7 +16,7 @@ import time
 import cv2
 import numpy as np
 
-from jaxcxr.data.labels import FINDINGS
+from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.errors import UserError
 from jaxcxr.report.result_file import Table
 from jaxcxr.xray.images import image_files

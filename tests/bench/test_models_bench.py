@@ -10,7 +10,7 @@ from jaxcxr import main
 from jaxcxr.bench import models_bench
 from jaxcxr.commands import bench
 from jaxcxr.errors import UserError
-from jaxcxr.plan import compiled
+from jaxcxr.plan import measuring
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 FLEXIBLE = "1*global+1*fixed(1)"
@@ -80,7 +80,7 @@ def test_the_flexible_vit_has_at_most_60_percent_of_the_plain_flops_at_equal_par
     config.dtype = "float32"
     subject = models_bench.Subject(config)
     (plain, _), (flexible, depth) = subject.layers("mha")[0], subject.layers(subject.own)[0]
-    flops = [compiled.compile_(layer.function, *layer.shapes).flops for layer in (plain, flexible)]
+    flops = [measuring.compile_(layer.function, *layer.shapes).flops for layer in (plain, flexible)]
     assert flops[1] <= 0.6 * flops[0]
     n, d, heads = 4097, 384, 6
     # Tiles of 8 x 8 patches meet 24 x 24, and the class token.

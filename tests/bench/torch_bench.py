@@ -17,7 +17,7 @@ import sys
 
 from jaxcxr.bench import train_bench
 from jaxcxr.errors import RunError, UserError
-from jaxcxr.plan import timing
+from jaxcxr.plan import measuring
 from jaxcxr.report.result_file import Table
 from tests.bench import program, train_spec
 from tests.bench.train_peer import Peer
@@ -43,10 +43,10 @@ def run(args: argparse.Namespace) -> Table:
     """
     from jaxcxr import config as config_lib
     from jaxcxr import main
-    from jaxcxr.train import compilation
+    from jaxcxr.train import runtime
 
-    compilation.enable_cache()
-    compilation.share_device()
+    runtime.enable_cache()
+    runtime.share_device()
     config = main.load_config(args.config)
     if args.model:
         config_lib.set_model(config, args.model)
@@ -94,9 +94,9 @@ def start_peer(run_, python: str, compile_: str) -> Peer:
     return peer
 
 
-def _print_ratio(rounds: timing.Rounds, clocks: dict[str, list], peer: Peer) -> str:
-    ratio = timing.ratio(rounds, "torch", "step")
-    low, high = timing.interval(rounds, "torch", "step")
+def _print_ratio(rounds: measuring.Rounds, clocks: dict[str, list], peer: Peer) -> str:
+    ratio = measuring.ratio(rounds, "torch", "step")
+    low, high = measuring.interval(rounds, "torch", "step")
     print(f"torch {peer.version}, {peer.how}, {peer.parameters:,} parameters, no augmentation "
           f"on either side" + (f", {peer.memory / 2**20:,.0f} MiB at most" if peer.memory else ""))
     text = (f"ratio {ratio:.2f} times torch's examples/s (median of {len(rounds)} rounds, 95% "

@@ -1,15 +1,20 @@
 """Staged records: order, reuse, bad records, worker processes."""
 
+
 import dataclasses
 import functools
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from flax import serialization
 
 from jaxcxr.data import staging
+from jaxcxr.data.staging import usable_cores
 from jaxcxr.errors import BadRecord, UserError
 
 
@@ -207,3 +212,22 @@ def test_spooled_records_are_read_back(tmp_path):
     contents = {"a": b"", "b": b"\x00\xff", "c": b"c" * 1000}
     staged = staging.spooled(iter(contents.items()), tmp_path / "staging")
     assert {one.key: one.read() for one in staged} == contents
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system binds no process")
+def test_a_process_bound_to_a_core_uses_one():
+    core = min(os.sched_getaffinity(0))
+    code = (
+        f"import os; os.sched_setaffinity(0, [{core}]); "
+        "from jaxcxr.data.staging import usable_cores; print(usable_cores())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
+
+
+def test_a_system_that_cannot_say_has_all_its_cores(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert usable_cores() == 3
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cores() == 1

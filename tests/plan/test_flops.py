@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcxr import config as base
-from jaxcxr.plan import compiled, flops
+from jaxcxr.plan import flops, measuring
 from jaxcxr.train import state as state_lib
 from jaxcxr.train import step as step_lib
 from tests import toys
@@ -92,6 +92,6 @@ def test_a_training_step_has_the_flops_of_xlas_cost_analysis(config):
         stage, state = run.stages[0], run.abstract_state(run.stages[0])
         tx, schedule = state_lib.optimizer(stage, state.params)
         step = step_lib.make_train_step(config, run.model, task, stage, tx, schedule)
-        expected = compiled.compile_(step, state, run.example_batch()).flops
+        expected = measuring.compile_(step, state, run.example_batch()).flops
         found = flops.count(step, state, run.example_batch())
     assert found.total == pytest.approx(expected, rel=0.02)

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from jaxcxr.report import page, templates
+from jaxcxr.report import page
 from jaxcxr.report.page import Cell, Section
 from jaxcxr.statistics.ranking import Curve
 
@@ -62,4 +62,4 @@ def test_a_chart_draws_the_curve_in_its_band():
 
 def test_a_name_that_a_template_does_not_get_is_an_error():
     with pytest.raises(Exception, match="'title' is undefined"):
-        templates.render("report/page.html", top=[], sections=[])
+        page.render_template("report/page.html", top=[], sections=[])

@@ -16,7 +16,7 @@ from jaxcxr import task
 from jaxcxr.models.sequence import look
 from jaxcxr.pose.report import error_report
 from jaxcxr.pose.task import PoseTask
-from jaxcxr.report import canvas, training_curves
+from jaxcxr.report import canvas, curves
 from jaxcxr.train import checkpoint, loop, parallel, setup, writers
 from jaxcxr.train import state as state_lib
 from jaxcxr.xray.task import XrayTask
@@ -40,7 +40,7 @@ def toy_run(devices=8, stop_at=None, figures=False):
             patch.setattr(loop.SigTerm, "received", lambda self, step: step == stop_at)
         if not figures:
             patch.setattr(
-                training_curves, "curves_figure", lambda *args: canvas.new_figure(1, 1)
+                curves, "curves_figure", lambda *args: canvas.new_figure(1, 1)
             )
             patch.setattr(look, "at_examples", lambda *args: None)
             patch.setattr(error_report, "write", lambda *args: None)

@@ -8,7 +8,7 @@ import pytest
 
 from jaxcxr import config, models, registry
 from jaxcxr.config import keys
-from jaxcxr.config.stages import check_stage
+from jaxcxr.config.checks import check_stage
 from jaxcxr.errors import UserError
 from jaxcxr.train import optim, rules
 

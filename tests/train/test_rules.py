@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from jaxcxr.config.rule_form import check_rules
+from jaxcxr.config.keys import check_rules
 from jaxcxr.errors import UserError
 from jaxcxr.train import rules
 

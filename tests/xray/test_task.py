@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from jaxcxr.data.labels import FINDINGS
+from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.xray import balance, losses
 from jaxcxr.xray import task as xray_task
 from jaxcxr.xray.evaluation import calibration_fit

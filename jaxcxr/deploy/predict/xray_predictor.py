@@ -16,7 +16,7 @@ import cv2
 import jax
 import numpy as np
 
-from jaxcxr.data.cores import usable_cores
+from jaxcxr.data.staging import usable_cores
 from jaxcxr.deploy.bundle.bundled_model import Bundle
 from jaxcxr.deploy.predict import xray_rows
 from jaxcxr.deploy.predict.xray_rows import XrayPrediction

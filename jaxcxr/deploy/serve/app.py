@@ -23,7 +23,7 @@ from jaxcxr.deploy.bundle.bundled_model import Bundle
 from jaxcxr.deploy.serve import limits as limits_lib
 from jaxcxr.deploy.serve.limits import Limits
 from jaxcxr.deploy.serve.request_context import NOTICE, ServerResources
-from jaxcxr.report import templates
+from jaxcxr.report import page
 
 _ASSETS = {"page.css": "text/css", "page.js": "text/javascript"}
 _HEADERS = {
@@ -146,12 +146,12 @@ def _add_common(
 
 def _add_page(app: fastapi.FastAPI) -> None:
     files = importlib.resources.files("jaxcxr.deploy.serve")
-    page = templates.render("deploy/serve/page.html", notice=NOTICE)
+    text = page.render_template("deploy/serve/page.html", notice=NOTICE)
     policy = _policy()
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def index():
-        return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+        return HTMLResponse(text, headers={"Content-Security-Policy": policy})
 
     def add(name: str, media_type: str) -> None:
         content = files.joinpath(name).read_bytes()
@@ -168,7 +168,7 @@ def _policy() -> str:
     """Allows only the scripts and styles of this server and those inlined in the player."""
 
     def digest(name: str) -> str:
-        content = templates.render(f"pose/player/{name}").encode()
+        content = page.render_template(f"pose/player/{name}").encode()
         return f"'sha256-{base64.b64encode(hashlib.sha256(content).digest()).decode()}'"
 
     return (

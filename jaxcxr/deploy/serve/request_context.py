@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import pydantic
 from fastapi import Request
 
-from jaxcxr.data.cores import usable_cores
+from jaxcxr.data.staging import usable_cores
 from jaxcxr.deploy.serve.decoding_process import Reply
 from jaxcxr.deploy.serve.limits import Gate, Limits, read_body
 from jaxcxr.deploy.serve.model_thread import Worker

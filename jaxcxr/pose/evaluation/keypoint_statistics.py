@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxcxr.pose.evaluation import keypoint_errors
-from jaxcxr.report.metric import Metric
+from jaxcxr.report.tables import Metric
 from jaxcxr.statistics.intervals import Groups, ratio
 
 # MPII's area under the curve is over thresholds of 0 to half a head.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from jaxcxr.pose.evaluation import pose_errors
-from jaxcxr.report.metric import Metric
+from jaxcxr.report.tables import Metric
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from jaxcxr.pose.evaluation import pose_errors as metrics_pose
 from jaxcxr.pose.evaluation import pose_statistics
 from jaxcxr.pose.keypoints.detector import Detector
 from jaxcxr.pose.sources import clips
-from jaxcxr.report import stress_figures, tables
+from jaxcxr.report import curves, tables
 from jaxcxr.statistics import intervals
 
 if TYPE_CHECKING:
@@ -286,8 +286,8 @@ def _height(sequences: Sequence[clips.Sequence]) -> float:
 
 
 def figure(result: Mapping) -> "Figure":
-    """The curves, see `stress_figures.pose_figure`."""
-    return stress_figures.pose_figure(result)
+    """The curves, see `curves.pose_figure`."""
+    return curves.pose_figure(result)
 
 
 def to_text(result: Mapping) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.player.motions import Take
-from jaxcxr.report import templates
+from jaxcxr.report.page import render_template
 
 NONE = -32768  # marks unknown values
 _LARGEST = 32767
@@ -36,7 +36,7 @@ def page(takes: Sequence[Take], title: str, most_frames: int = MOST_FRAMES) -> s
         "right": HUMAN36M.right, "none": NONE, "note": note,
         "takes": [_take(take.every(step)) for take in takes],
     }
-    return templates.render("pose/player/player.html", title=title, content=content)
+    return render_template("pose/player/player.html", title=title, content=content)
 
 
 def _ordinal(number: int) -> str:

@@ -11,9 +11,8 @@ import numpy as np
 from jaxcxr.pose.evaluation import pose_metrics, run_errors
 from jaxcxr.pose.player import motions, viewer_page
 from jaxcxr.report import page
-from jaxcxr.report.page import Block, Cell, Section, SortableTable
-from jaxcxr.report.run_sections import about, not_run, pictures
-from jaxcxr.report.training_curves import read_metrics
+from jaxcxr.report.curves import read_metrics
+from jaxcxr.report.page import Block, Cell, Section, SortableTable, about, not_run, pictures
 
 PLAYED = 4  # sequences in the player, the worst ones
 _MOST_FRAMES = 3000  # in the player, over all sequences

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import jaxcxr
-from jaxcxr.report import templates
+from jaxcxr.report import page
 from jaxcxr.xray.audit import audit_checks, audited_files, duplicates
 from jaxcxr.xray.sources import rsna_pneumonia_table
 
@@ -90,7 +90,7 @@ def counts(table: Mapping) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]
 
 def to_html(result: Mapping) -> str:
     """Renders the result of `audit`, every name included, as a page without scripts."""
-    return templates.render(
+    return page.render_template(
         "xray/audit/audit.html", result=result, verdict=verdict(result), place=place,
         tables=map(counts, result["tables"]),
     )

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxcxr.data import label_tables
-from jaxcxr.data.label_tables import LabelTable
-from jaxcxr.data.labels import FINDINGS
+from jaxcxr.data.label_tables import FINDINGS, LabelTable
 from jaxcxr.data.text_files import read_list
 from jaxcxr.errors import UserError
 from jaxcxr.xray.images import manifest

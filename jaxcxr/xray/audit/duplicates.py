@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import cv2
 import numpy as np
 
-from jaxcxr.data.cores import usable_cores
+from jaxcxr.data.staging import usable_cores
 from jaxcxr.xray.images import image_files
 
 BITS = 4  # of 64 that may differ

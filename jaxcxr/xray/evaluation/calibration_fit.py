@@ -16,8 +16,7 @@ import sklearn
 import jaxcxr
 from jaxcxr.errors import UserError
 from jaxcxr.report import tables
-from jaxcxr.statistics import recalibration
-from jaxcxr.statistics.classification import NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.statistics import NEGATIVE, POSITIVE, UNKNOWN, reliability
 from jaxcxr.xray.evaluation import scored_files
 from jaxcxr.xray.evaluation.calibration import METHODS, Calibration, ClassCalibration, logit
 
@@ -91,15 +90,15 @@ def _fit_class(name, labels, logits, method: str, rule: str, target: float) -> C
     if fewest >= LEAST_FOR_THRESHOLD:
         probabilities = entry.probabilities(z)
         thresholds = {
-            one: recalibration.threshold(y, probabilities, one, target)
-            for one in recalibration.THRESHOLD_RULES
+            one: reliability.threshold(y, probabilities, one, target)
+            for one in reliability.THRESHOLD_RULES
         }
     else:
         notes.append(
             f"threshold left at {PLAIN_THRESHOLD}: choosing one takes {LEAST_FOR_THRESHOLD} "
             "positives and negatives"
         )
-    if entry.parameters.get("slope") == recalibration.LEAST_SLOPE:
+    if entry.parameters.get("slope") == reliability.LEAST_SLOPE:
         notes.append("scores rank the validation labels no better than chance")
     return ClassCalibration(**{
         **vars(entry), "threshold": thresholds.get(rule, PLAIN_THRESHOLD),
@@ -110,7 +109,7 @@ def _fit_class(name, labels, logits, method: str, rule: str, target: float) -> C
 def _parameters(method: str, labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
     if method == "identity":
         return {}
-    values = getattr(recalibration, method)(labels, logits)
+    values = getattr(reliability, method)(labels, logits)
     if method == "temperature":
         values = (values,)
     return {

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxcxr.report import tables
-from jaxcxr.statistics.classification import NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.statistics import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.xray.evaluation.xray_metrics import METRICS
 
 LOGGED = tuple(metric for metric in METRICS if metric.logged)

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxcxr.report import tables
 from jaxcxr.report.tables import interval_or_none, number, span
-from jaxcxr.statistics import classification, intervals, operating, ranking
+from jaxcxr.statistics import UNKNOWN, intervals, operating, ranking
 from jaxcxr.xray.evaluation import class_metrics
 from jaxcxr.xray.evaluation.calibration import Calibration
 from jaxcxr.xray.evaluation.xray_metrics import (
@@ -229,7 +229,7 @@ def _add_probabilities(
         for metric in rates:
             value, *interval = found[metric.name]
             entry |= metric.entry(value, interval)
-        known = labels[:, i] != classification.UNKNOWN
+        known = labels[:, i] != UNKNOWN
         parts = labels[known, i], probabilities[known, i], scores[known, i]
         for metric in of_basis(PROBABILITIES, calibrated):
             entry |= metric.entry(metric.measure(*parts) if known.any() else math.nan)

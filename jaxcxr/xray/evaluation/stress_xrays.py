@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn import preprocessing
 
-from jaxcxr.data.labels import UNKNOWN
-from jaxcxr.report import stress_figures, tables
+from jaxcxr.data.label_tables import UNKNOWN
+from jaxcxr.report import curves, tables
 from jaxcxr.report.tables import interval_or_none, number, value_or_none
 from jaxcxr.statistics import association, intervals, ranking
 from jaxcxr.xray.evaluation.xray_metrics import METRICS
@@ -290,8 +290,8 @@ _TITLES = {
 
 
 def figure(result: Mapping) -> "Figure":
-    """Curves of corruptions and bars of regions, see `stress_figures.xray_figure`."""
-    return stress_figures.xray_figure(result)
+    """Curves of corruptions and bars of regions, see `curves.xray_figure`."""
+    return curves.xray_figure(result)
 
 
 def to_text(result: Mapping) -> str:

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxcxr.data import image_ids
+from jaxcxr.data import label_tables
 from jaxcxr.data.label_tables import COLUMNS, years
 from jaxcxr.data.text_files import CsvFile, fold, read_csv
 from jaxcxr.errors import UserError, some
 from jaxcxr.report import tables
-from jaxcxr.report.metric import Metric
-from jaxcxr.statistics import classification, intervals, operating, ranking
+from jaxcxr.report.tables import Metric
+from jaxcxr.statistics import NEGATIVE, POSITIVE, intervals, operating, ranking
 from jaxcxr.xray.evaluation import class_metrics
 from jaxcxr.xray.evaluation.xray_metrics import METRICS, RANKING, RATES
 
@@ -142,7 +142,7 @@ def read(
       UserError: the file is not of this form, or does not hold every image.
     """
     table = read_csv(path)
-    place = image_ids.match(ids, image_ids.read(table), labels_path, path)
+    place = label_tables.match_images(ids, label_tables.image_ids(table), labels_path, path)
     absent = [name for name, row in zip(ids, place, strict=True) if row < 0]
     if absent:
         raise UserError(
@@ -207,8 +207,8 @@ def _chosen(table: CsvFile) -> dict[str, int]:
 
 def _any(labels, found) -> list[np.ndarray]:
     """For whole images: missed, with a finding, overcalled, without any, as `[N, C]` / C."""
-    some = (labels == classification.POSITIVE).any(axis=1)
-    none = (labels == classification.NEGATIVE).all(axis=1)
+    some = (labels == POSITIVE).any(axis=1)
+    none = (labels == NEGATIVE).all(axis=1)
     said = found.any(axis=1)
     parts = (some & ~said, some, none & said, none)
     # All terms have one shape; the first class holds what is of the whole image.
@@ -224,8 +224,8 @@ def _ranked_rows(labels, scores, clusters, classes, resamples, seed) -> list[dic
     )
     counts = {"images": len(labels), "patients": len(np.unique(clusters))}
     used = [i for i, row in enumerate(table.rows) if row.defined]
-    some = (labels == classification.POSITIVE).any(axis=1).sum()
-    none = (labels == classification.NEGATIVE).all(axis=1).sum()
+    some = (labels == POSITIVE).any(axis=1).sum()
+    none = (labels == NEGATIVE).all(axis=1).sum()
     entries = [
         {"class": ALL, **counts, "positives": int(some), "negatives": int(none),
          "classes": len(used)},

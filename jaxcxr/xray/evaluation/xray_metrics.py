@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxcxr.report.metric import Metric
-from jaxcxr.statistics import classification, intervals, operating, ranking, reliability
+from jaxcxr.report.tables import Metric
+from jaxcxr.statistics import association, intervals, operating, ranking, reliability
 
 # What a measure takes: `ranking.Counts`, `operating.Sums`, or (labels, probabilities, scores) of
 # the examples of one class whose label is known, `[n]` each.
@@ -66,13 +66,13 @@ _part = functools.partial(
 METRICS = (
     XrayMetric(
         name="auroc", title="AUROC", brief="AUROC", page="AUROC", brief_span=True,
-        basis=RANKING, measure=ranking.auroc, whole=classification.auroc,
+        basis=RANKING, measure=ranking.auroc, whole=association.auroc,
         analytic=lambda labels, scores: intervals.delong(labels, scores).interval,
         groups="brief", compared=True, logged=True, undefined=_ONE_VALUE,
     ),
     XrayMetric(
         name="average_precision", title="AP", brief="AP", page="AP", brief_span=True,
-        basis=RANKING, measure=ranking.average_precision, whole=classification.average_precision,
+        basis=RANKING, measure=ranking.average_precision, whole=association.average_precision,
         compared=True, logged=True, undefined=_ONE_VALUE,
     ),
     _rate(

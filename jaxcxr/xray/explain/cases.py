@@ -5,7 +5,7 @@ import dataclasses
 import cv2
 import numpy as np
 
-from jaxcxr.data.labels import NEGATIVE, POSITIVE
+from jaxcxr.data.label_tables import NEGATIVE, POSITIVE
 from jaxcxr.xray.explain import saliency
 
 _SHOWN = 256  # least pixels per side of the pictures

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from jaxcxr.data.labels import POSITIVE
+from jaxcxr.data.label_tables import POSITIVE
 from jaxcxr.statistics import intervals
 from jaxcxr.xray.explain import localization, saliency
 from jaxcxr.xray.images.radiographs import Radiographs

@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 from scipy import stats
 
-from jaxcxr.data.labels import FINDINGS
+from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.errors import UserError
 
 # Share of the 112,120 images of ChestX-ray14 (label file v2020) with each finding. COVID-19 is

@@ -5,7 +5,7 @@ import dataclasses
 import cv2
 import numpy as np
 
-from jaxcxr.data.labels import FINDINGS
+from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.xray.phantom.anatomy import LEFT, RIGHT, Geometry, Grid, soft
 from jaxcxr.xray.phantom.population import Visit
 

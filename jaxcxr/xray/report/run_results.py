@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxcxr.report.canvas import save
-from jaxcxr.statistics.classification import UNKNOWN
+from jaxcxr.statistics import UNKNOWN
 from jaxcxr.xray.evaluation import calibration_fit, metrics_table, subgroups
 from jaxcxr.xray.evaluation.calibration import NAME, Calibration
 from jaxcxr.xray.images.manifest import Manifest

@@ -9,7 +9,7 @@ from sklearn import metrics as sk
 
 from jaxcxr.report import tables
 from jaxcxr.report.canvas import BLUE, FAINT, GRAY, ORANGE, draw_image, new_figure, styled
-from jaxcxr.statistics import classification, reliability
+from jaxcxr.statistics import NEGATIVE, POSITIVE, UNKNOWN, reliability
 from jaxcxr.xray.evaluation import class_metrics
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 _SHOWN_SCORES = 6
 _LABELS: dict[int, tuple[str, dict[str, Any]]] = {
-    classification.POSITIVE: ("label positive", {"color": ORANGE}),
-    classification.NEGATIVE: ("label negative", {"color": BLUE}),
-    classification.UNKNOWN: (
+    POSITIVE: ("label positive", {"color": ORANGE}),
+    NEGATIVE: ("label negative", {"color": BLUE}),
+    UNKNOWN: (
         "label unknown",
         {"facecolor": "white", "edgecolor": GRAY, "hatch": "////"},
     ),
@@ -46,7 +46,7 @@ def roc_figure(labels: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -
     figure = new_figure(max(3.6, 2.3 * columns), 2.35 * rows + 0.9)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for i, row in enumerate(table.rows):
-        known = labels[:, i] != classification.UNKNOWN
+        known = labels[:, i] != UNKNOWN
         _draw_roc(panels[i], row, labels[known, i], scores[known, i])
     for i, axes in enumerate(panels):
         if i >= len(classes):
@@ -88,7 +88,7 @@ def reliability_figure(
     figure = new_figure(max(3.6, 2.3 * columns), 2.35 * rows + (1.1 if across == 3 else 1.6))
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for i, name in enumerate(classes):
-        known = labels[:, i] != classification.UNKNOWN
+        known = labels[:, i] != UNKNOWN
         calibrated = None if probabilities is None else probabilities[known, i]
         _draw_reliability(panels[i], name, labels[known, i], scores[known, i], calibrated)
     for axes in panels[len(classes):]:
@@ -177,7 +177,7 @@ def _draw_reliability(
     end, texts = 0.02, []
     axes.plot((0, 1), (0, 1), color=FAINT, linewidth=1, label="perfect")
     for label, color, marker, values in series:
-        bins = reliability.reliability(labels == classification.POSITIVE, values)
+        bins = reliability.reliability(labels == POSITIVE, values)
         low, high = bins.intervals()
         faint = calibrated is not None and label == "scores"
         axes.plot(bins.predicted, bins.observed, color=color, marker=marker, label=label,
@@ -200,7 +200,7 @@ def _draw_scores(
     axes: "Axes", labels: np.ndarray, scores: np.ndarray, classes: Sequence[str]
 ) -> None:
     """Draws bars of the positive findings and of the highest other scores, highest on top."""
-    positive = labels == classification.POSITIVE
+    positive = labels == POSITIVE
     wanted = np.lexsort((-scores, ~positive))[: max(_SHOWN_SCORES, int(positive.sum()))]
     shown = wanted[np.argsort(scores[wanted], kind="stable")]
     for place, i in enumerate(shown):

@@ -9,10 +9,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcxr.data.labels import POSITIVE
+from jaxcxr.data.label_tables import POSITIVE
 from jaxcxr.report import page
-from jaxcxr.report.page import Block, Cell, Section, SortableTable
-from jaxcxr.report.run_sections import about, not_run, pictures
+from jaxcxr.report.page import Block, Cell, Section, SortableTable, about, not_run, pictures
 from jaxcxr.statistics import ranking
 from jaxcxr.xray.evaluation import metrics_table, stress_xrays, subgroups
 from jaxcxr.xray.evaluation.calibration import NAME, Calibration

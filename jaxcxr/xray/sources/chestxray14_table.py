@@ -10,8 +10,7 @@ import pathlib
 import re
 from collections.abc import Iterable
 
-from jaxcxr.data.label_tables import ALIASES, findings_of, years
-from jaxcxr.data.labels import FINDINGS
+from jaxcxr.data.label_tables import ALIASES, FINDINGS, findings_of, years
 from jaxcxr.data.text_files import csv_rows, read_text
 from jaxcxr.errors import UserError, some
 from jaxcxr.xray.sources.builder import ImageListing, ImageRecord, note, split_of

@@ -8,8 +8,7 @@ import dataclasses
 import pathlib
 from typing import ClassVar
 
-from jaxcxr.data.label_tables import years
-from jaxcxr.data.labels import FINDINGS, POSITIVE, UNKNOWN
+from jaxcxr.data.label_tables import FINDINGS, POSITIVE, UNKNOWN, years
 from jaxcxr.data.text_files import csv_rows
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder, covid_tables

@@ -26,7 +26,7 @@ from typing import ClassVar
 
 import openpyxl
 
-from jaxcxr.data.labels import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.data.label_tables import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder
 

@@ -9,8 +9,7 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-from jaxcxr.data.label_tables import years
-from jaxcxr.data.labels import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.data.label_tables import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN, years
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder
 

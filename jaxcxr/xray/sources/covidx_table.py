@@ -13,7 +13,7 @@ import pathlib
 import re
 from collections.abc import Iterable, Iterator
 
-from jaxcxr.data.labels import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.data.label_tables import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.data.text_files import read_text
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder, covid19_radiography

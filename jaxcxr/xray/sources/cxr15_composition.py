@@ -4,7 +4,7 @@ import collections
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
-from jaxcxr.data.labels import FINDINGS, NEGATIVE, POSITIVE
+from jaxcxr.data.label_tables import FINDINGS, NEGATIVE, POSITIVE
 from jaxcxr.xray.sources import builder, covidx_table, rsna_pneumonia_table
 
 OFFICIAL = ("chestxray14", "covidx")  # the parts with a published split

@@ -6,9 +6,8 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcxr.data.dataset import DataSet
-from jaxcxr.data.labels import FINDINGS
-from jaxcxr.data.overview import UNKNOWN
+from jaxcxr.data.dataset import UNKNOWN, DataSet
+from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.xray.images import manifest, radiographs
 
 

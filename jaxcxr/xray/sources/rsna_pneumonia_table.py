@@ -5,7 +5,7 @@ import math
 import pathlib
 import re
 
-from jaxcxr.data.labels import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.data.label_tables import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.data.text_files import csv_rows, read_text
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder

@@ -27,7 +27,7 @@ import types
 from collections.abc import Mapping
 from typing import ClassVar
 
-from jaxcxr.data.labels import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.data.label_tables import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.data.text_files import csv_rows
 from jaxcxr.errors import UserError
 from jaxcxr.xray.images import dicom

@@ -20,7 +20,7 @@ import pathlib
 import re
 from typing import ClassVar
 
-from jaxcxr.data.labels import NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.data.label_tables import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.data.text_files import read_text
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder, tbx11k_boxes

@@ -11,7 +11,7 @@ from scipy import special
 
 from jaxcxr import __main__ as command
 from jaxcxr.errors import UserError
-from jaxcxr.statistics import recalibration
+from jaxcxr.statistics import reliability
 from jaxcxr.xray.evaluation import calibration_fit
 from jaxcxr.xray.evaluation.calibration import Calibration, logit, shift
 
@@ -51,9 +51,9 @@ def test_the_file_gives_what_was_fitted(method, tmp_path):
     y, z = labels[known, 1], logit(scores[known, 1])
     expected = {
         "identity": lambda: scores[known, 1],
-        "temperature": lambda: special.expit(z / recalibration.temperature(y, z)),
-        "platt": lambda: special.expit(np.polyval(recalibration.platt(y, z), z)),
-        "isotonic": lambda: np.interp(z, *recalibration.isotonic(y, z)),
+        "temperature": lambda: special.expit(z / reliability.temperature(y, z)),
+        "platt": lambda: special.expit(np.polyval(reliability.platt(y, z), z)),
+        "isotonic": lambda: np.interp(z, *reliability.isotonic(y, z)),
     }[method]()
     np.testing.assert_allclose(probabilities[known, 1], expected, rtol=1e-12)
     found = read.findings(probabilities)

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxcxr.data.labels import FINDINGS
+from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.xray import phantom
 from jaxcxr.xray.phantom import population, radiograph
 from jaxcxr.xray.phantom.anatomy import measure

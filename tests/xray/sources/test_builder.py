@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxcxr.data.labels import FINDINGS
+from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.errors import UserError
 from jaxcxr.xray.images import fingerprint, image_files
 from jaxcxr.xray.sources import builder

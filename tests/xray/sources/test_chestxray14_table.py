@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from jaxcxr.data.labels import FINDINGS
+from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import chestxray14_table as table
 from jaxcxr.xray.sources.builder import split_of

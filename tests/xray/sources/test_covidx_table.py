@@ -4,7 +4,7 @@ import collections
 
 import pytest
 
-from jaxcxr.data.labels import FINDINGS
+from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder, covidx_table
 from tests.pose.sources import fuzz

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from jaxcxr.data import preparation
-from jaxcxr.data.labels import FINDINGS
+from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import figure1 as source
 from tests.pose.sources import fuzz
