@@ -41,15 +41,17 @@ def markdown(lines: Sequence[Sequence[str]], left: int = 1) -> list[str]:
     return [rows[0], f"|{rule}|", *rows[1:]]
 
 
-def number(value: float | None, form: str = ".3f") -> str:
-    """Formats a number; None and NaN give "n/a"."""
-    return "n/a" if value is None or math.isnan(value) else format(value, form)
+def number(value: float | None, form: str = ".3f", undefined: str = "n/a") -> str:
+    """Formats a number; None and NaN give `undefined`."""
+    return undefined if value is None or math.isnan(value) else format(value, form)
 
 
-def span(interval: Sequence[float] | None, form: str = ".3f") -> str:
-    """Formats an interval; None and NaN give "n/a"."""
+def span(
+    interval: Sequence[float] | None, form: str = ".3f", undefined: str = "n/a"
+) -> str:
+    """Formats an interval; None and NaN give `undefined`."""
     if interval is None or math.isnan(interval[0]):
-        return "n/a"
+        return undefined
     return f"[{interval[0]:{form}}, {interval[1]:{form}}]"
 
 

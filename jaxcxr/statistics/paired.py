@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import stats
@@ -106,6 +106,31 @@ def seeds(
         float(second.mean() - first.mean()), (float(ends.low), float(ends.high)),
         float(test.pvalue),
     )
+
+
+def t_interval(values: Sequence[float], level: float = intervals.LEVEL) -> tuple[float, float]:
+    """Student's t interval of a mean; NaN with fewer than two values."""
+    sample = np.asarray(values, np.float64)
+    if len(sample) < 2:
+        return math.nan, math.nan
+    half = stats.t.ppf((1 + level) / 2, len(sample) - 1) * sample.std(ddof=1) / len(sample) ** 0.5
+    return float(sample.mean() - half), float(sample.mean() + half)
+
+
+def same_seeds(reference: Mapping[int, float], values: Mapping[int, float]) -> Difference:
+    """Mean difference of a metric by seed, over the seeds that both have, by the paired t test.
+
+    Returns:
+      NONE without a seed in common; p is NaN with one, or where all differences are equal.
+    """
+    common = sorted(values.keys() & reference.keys())
+    if not common:
+        return NONE
+    differences = np.array([values[seed] - reference[seed] for seed in common])
+    rounding = 1e-12 * max(abs(values[seed]) for seed in common)
+    tested = len(common) > 1 and np.ptp(differences) > rounding
+    p = float(stats.ttest_1samp(differences, 0).pvalue) if tested else math.nan
+    return Difference(float(differences.mean()), t_interval(differences), p)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

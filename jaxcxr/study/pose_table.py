@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxcxr.pose.evaluation.pose_metrics import IN_STUDIES
 from jaxcxr.pose.evaluation.run_errors import METRICS, estimates, pooled
+from jaxcxr.report import tables
 from jaxcxr.statistics import intervals
 
 
@@ -161,7 +162,7 @@ def to_markdown(rows: Sequence[PoseRow]) -> str:
 
 
 def _number(value: float, digits: int, sign: str = "") -> str:
-    return "" if math.isnan(value) else f"{value:{sign},.{digits}f}"
+    return tables.number(value, f"{sign},.{digits}f", "")
 
 
 def _shown(value: float, ends: Sequence[float], digits: int, sign: str = "") -> str:

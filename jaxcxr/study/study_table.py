@@ -12,26 +12,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
-from scipy import special, stats
+from scipy import special
 
-from jaxcxr.statistics import paired as paired_tests
+from jaxcxr.report import tables
+from jaxcxr.statistics import paired
 
-LEVEL = 0.95
 # "Equal parameters": rows that differ from the reference by more are flagged.
 EQUAL = 1e-3
 _NONE = math.nan
 # The interval that static gates are stretched to before they are clipped to [0, 1].
 _GATE = (-0.1, 1.1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Interval:
-    """A mean with its interval; `low` and `high` are NaN with fewer than two values."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +31,10 @@ class StudyRow:
     Attributes:
       name: of the row.
       seeds: number of finished runs.
-      value: monitored metric on the test split.
+      value, interval: mean of the monitored metric on the test split, and its t interval.
       validation: its mean on the validation split.
-      difference: from the reference, over the seeds that both have; NaN without any.
-      p: of the paired t test of the difference, times the number of comparisons as Holm (1979)
-        has it.
+      difference: from the reference, over the seeds that both have.
+      p: that of the difference, adjusted by `paired.holm`.
       parameters: number.
       parameters_off: by how much they differ from the reference's, as a share.
       flops: of a forward pass over one example.
@@ -54,9 +43,10 @@ class StudyRow:
 
     name: str
     seeds: int
-    value: Interval
+    value: float
+    interval: tuple[float, float]
     validation: float
-    difference: Interval
+    difference: paired.Difference
     p: float
     parameters: int
     parameters_off: float
@@ -94,44 +84,6 @@ class StudyTable:
     learned: Mapping[str, str]
 
 
-def interval(values: npt.ArrayLike, level: float = LEVEL) -> Interval:
-    """Mean and Student's t interval.
-
-    Arguments:
-      values: at least one.
-      level: of the interval.
-    """
-    sample = np.asarray(values, np.float64)
-    mean = float(sample.mean())
-    if len(sample) < 2:
-        return Interval(mean, _NONE, _NONE)
-    half = stats.t.ppf((1 + level) / 2, len(sample) - 1) * sample.std(ddof=1) / len(sample) ** 0.5
-    return Interval(mean, mean - float(half), mean + float(half))
-
-
-def paired(
-    values: Mapping[int, float], reference: Mapping[int, float]
-) -> tuple[Interval, float]:
-    """Difference by seed from a reference.
-
-    Arguments:
-      values: seed -> metric.
-      reference: the same of the reference.
-
-    Returns:
-      The mean difference with its t interval, over the seeds that both have, and the two-sided p
-      of the paired t test; NaN where there are fewer than two, or all differences are equal.
-    """
-    common = sorted(values.keys() & reference.keys())
-    if not common:
-        return Interval(_NONE, _NONE, _NONE), _NONE
-    differences = np.array([values[seed] - reference[seed] for seed in common])
-    rounding = 1e-12 * max(abs(values[seed]) for seed in common)
-    if len(common) < 2 or np.ptp(differences) <= rounding:
-        return interval(differences), _NONE
-    return interval(differences), float(stats.ttest_1samp(differences, 0).pvalue)
-
-
 def make(
     data: str,
     results: Mapping[str, Mapping[int, Mapping]],
@@ -162,19 +114,19 @@ def make(
                   and not math.isnan(means[row])]
     best = max if higher else min
     reference = best(candidates, key=means.__getitem__) if candidates else ""
-    compared = {row: paired(test[row], test.get(reference, {})) for row in finished}
+    compared = {row: paired.same_seeds(test.get(reference, {}), test[row]) for row in finished}
     others = [row for row in finished if row not in references]
-    p_values = paired_tests.holm([compared[row][1] for row in others])
+    p_values = paired.holm([compared[row].p for row in others])
     adjusted = dict(zip(others, p_values, strict=True))
     size = _parameters(finished[reference]) if reference else 0
     rows = []
     for row, by_seed in finished.items():
         parameters = _parameters(by_seed)
-        is_reference = row == reference
-        none = Interval(_NONE, _NONE, _NONE)
+        values = list(test[row].values())
         rows.append(StudyRow(
-            name=row, seeds=len(by_seed), value=interval(list(test[row].values())),
-            validation=means[row], difference=none if is_reference else compared[row][0],
+            name=row, seeds=len(by_seed), value=float(np.mean(values)),
+            interval=paired.t_interval(values),
+            validation=means[row], difference=paired.NONE if row == reference else compared[row],
             p=adjusted.get(row, _NONE), parameters=parameters,
             parameters_off=parameters / size - 1 if size else _NONE,
             flops=float(np.mean([result["flops"] for result in by_seed.values()])),
@@ -239,8 +191,9 @@ def to_csv(table: StudyTable) -> str:
     ))
     for row in table.rows:
         numbers = (
-            *dataclasses.astuple(row.value), row.validation, *dataclasses.astuple(row.difference),
-            row.p, row.parameters, row.parameters_off, int(row.unequal), row.flops, row.seconds,
+            row.value, *row.interval, row.validation, row.difference.value,
+            *row.difference.interval, row.p, row.parameters, row.parameters_off, int(row.unequal),
+            row.flops, row.seconds,
         )
         writer.writerow((
             table.data, row.name, table.reference, table.metric, row.seeds,
@@ -259,11 +212,12 @@ def to_markdown(table: StudyTable) -> str:
              "| row | seeds | " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) + 1)]
     for row in table.rows:
         difference = "reference" if row.name == table.reference else _shown(
-            row.difference, digits, "+")
+            row.difference.value, row.difference.interval, digits, "+")
         flag = " (unequal)" if row.unequal else ""
         cells = (
-            row.name, row.seeds, _shown(row.value, digits), difference, _number(row.p, 2),
-            f"{row.parameters:,}{flag}", _number(row.flops / 1e6, 2), _number(row.seconds, 1),
+            row.name, row.seeds, _shown(row.value, row.interval, digits), difference,
+            _number(row.p, 2), f"{row.parameters:,}{flag}", _number(row.flops / 1e6, 2),
+            _number(row.seconds, 1),
         )
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     lines += ["", (
@@ -284,19 +238,17 @@ def to_markdown(table: StudyTable) -> str:
 
 def _digits(table: StudyTable) -> int:
     """Decimals that show four significant digits of the largest mean."""
-    largest = max(abs(row.value.mean) for row in table.rows)
+    largest = max(abs(row.value) for row in table.rows)
     if not math.isfinite(largest) or largest <= 0:
         return 3
     return max(0, min(4, 3 - math.floor(math.log10(largest))))
 
 
 def _number(value: float, digits: int, sign: str = "") -> str:
-    return "n/a" if math.isnan(value) else f"{value:{sign},.{digits}f}"
+    return tables.number(value, f"{sign},.{digits}f")
 
 
-def _shown(value: Interval, digits: int, sign: str = "") -> str:
-    if math.isnan(value.mean):
+def _shown(value: float, ends: tuple[float, float], digits: int, sign: str = "") -> str:
+    if math.isnan(value):
         return "n/a"
-    ends = "n/a" if math.isnan(value.low) else (
-        f"{_number(value.low, digits, sign)}, {_number(value.high, digits, sign)}")
-    return f"{_number(value.mean, digits, sign)} [{ends}]"
+    return f"{_number(value, digits, sign)} {tables.span(ends, f'{sign},.{digits}f', '[n/a]')}"

@@ -20,6 +20,7 @@ import numpy as np
 from jaxcxr.data import label_tables
 from jaxcxr.data.label_tables import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.errors import UserError, some
+from jaxcxr.report import tables
 from jaxcxr.statistics import ranking
 
 # Columns of the adjudicated labels of Majkowska et al. 2020 (doi:10.1148/radiol.2019191293) that
@@ -311,7 +312,7 @@ def to_text(rows: Sequence[ClassChanges]) -> str:
     lines = [("class", "positive", "new", "added", "threshold", "F1", "unchanged", "kappa")]
     lines += [
         (row.name, f"{row.positives:,}", f"{row.relabelled:,}", f"{row.added:,}",
-         _number(row.threshold), _number(row.f1), _number(row.unchanged), _number(row.kappa))
+         *map(tables.number, (row.threshold, row.f1, row.unchanged, row.kappa)))
         for row in rows
     ]
     text = [_aligned(lines)]
@@ -336,20 +337,11 @@ def agreement_text(before: Mapping[str, Agreement], after: Mapping[str, Agreemen
         new = after[name]
         pairs = ((old.sensitivity, new.sensitivity), (old.ppv, new.ppv), (old.kappa, new.kappa))
         lines.append((name, f"{old.images:,}", f"{old.positives:,}",
-                      *(f"{_number(a)} -> {_number(b)}" for a, b in pairs)))
+                      *(f"{tables.number(a)} -> {tables.number(b)}" for a, b in pairs)))
     return _aligned(lines)
 
 
-def _number(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.3f}"
-
-
 def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Aligns cells in columns, the first to the left, with a rule below the header."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [
-        "  ".join(cell.rjust(width) if i else cell.ljust(width)
-                  for i, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
-        for line in lines
-    ]
-    return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
+    """Aligns cells in columns, with a rule below the header."""
+    head, *rows = tables.aligned(lines)
+    return "\n".join([head, "-" * max(map(len, [head, *rows])), *rows])

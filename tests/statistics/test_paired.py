@@ -8,6 +8,8 @@ from scipy import stats
 
 from jaxcxr.statistics import paired
 
+RNG = np.random.default_rng(0)
+
 
 def example(seed, n=200, gain=0.0):
     """Labels and two correlated scores, the second better by `gain`."""
@@ -97,3 +99,38 @@ def test_holm_by_hand():
     )
     np.testing.assert_allclose(paired.holm([0.9, 0.8]), [1, 1])
     assert paired.holm([]) == []
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_interval_is_scipys(count):
+    values = RNG.normal(0.7, 0.05, count)
+    found = paired.t_interval(values)
+    low, high = stats.t.interval(0.95, count - 1, values.mean(), stats.sem(values))
+    np.testing.assert_allclose(found, (low, high))
+
+
+def test_one_value_has_no_interval():
+    assert np.isnan(paired.t_interval([0.7])).all()
+
+
+def test_paired_difference_is_scipys_over_the_seeds_both_have():
+    values, reference = RNG.normal(0.7, 0.05, 4), RNG.normal(0.7, 0.05, 4)
+    found = paired.same_seeds(
+        {9: 0.9, **dict(reversed([*enumerate(reference)]))}, {**dict(enumerate(values)), 8: 0.1}
+    )
+    test = stats.ttest_rel(values, reference)
+    ends = test.confidence_interval(0.95)
+    np.testing.assert_allclose(found.p, test.pvalue)
+    np.testing.assert_allclose(
+        (found.value, *found.interval), ((values - reference).mean(), ends.low, ends.high)
+    )
+
+
+def test_paired_difference_without_a_test():
+    assert paired.same_seeds({1: 0.6}, {0: 0.7}) is paired.NONE
+    found = paired.same_seeds({0: 0.5}, {0: 0.75})
+    assert found.value == 0.25
+    assert np.isnan([*found.interval, found.p]).all()
+    found = paired.same_seeds({0: 0.5, 1: 0.25}, {0: 0.75, 1: 0.5})
+    assert (found.value, *found.interval) == (0.25, 0.25, 0.25)
+    assert math.isnan(found.p)

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse
 
 from jaxcxr.errors import UserError
+from jaxcxr.report.tables import value_or_none
 from jaxcxr.statistics import association
 from jaxcxr.xray.audit import duplicates
 from jaxcxr.xray.audit.audited_files import UNSPLIT, Everything, Part
@@ -306,12 +307,12 @@ def _table(rows: manifest.Manifest, name: str, split: str, wanted: np.ndarray) -
 def _told(attribute: str, labels: np.ndarray, values: np.ndarray) -> dict:
     """Measures how well an attribute alone predicts a label: `auroc`, and `cramers_v`."""
     if attribute == "age":
-        return {"auroc": _number(association.value_auroc(labels, values))}
+        return {"auroc": value_or_none(association.value_auroc(labels, values))}
     table = association.counts(labels, values)
     v = association.cramers_v(table)
     # A single category tests nothing.
     auroc = association.category_auroc(table) if table.shape[1] > 1 else np.nan
-    return {"auroc": _number(auroc), "cramers_v": _number(v)}
+    return {"auroc": value_or_none(auroc), "cramers_v": value_or_none(v)}
 
 
 def shortcuts(found: Sequence[dict], threshold: float) -> Iterator[dict]:
@@ -369,7 +370,3 @@ def _members(everything, rows, group, chosen) -> list[list[str]]:
     for i in np.flatnonzero(chosen).tolist():
         members.setdefault(int(group[i]), []).append(str(everything.rows.image_id[rows[i]]))
     return list(members.values())
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else value
