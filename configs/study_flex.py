@@ -43,7 +43,7 @@ import numpy as np
 
 from jaxcxr import config as base
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention import gates
+from jaxcxr.models.attention import head_parts
 from jaxcxr.study import Context, Study
 
 DATA = ("cmu_mocap", "chest_phantom", "chestxray14")
@@ -182,7 +182,7 @@ def gated(context: Context):
 
 def random_pruned(context: Context):
     odds = np.array(list(context.finished("gates")["learned"].values()), np.float32)
-    closed = int((np.asarray(gates.hard_concrete(odds)) == 0).sum())
+    closed = int((np.asarray(head_parts.hard_concrete(odds)) == 0).sum())
     rng = np.random.default_rng(context.seed)
     pruned = np.zeros(odds.size, bool)
     pruned[rng.permutation(odds.size)[:closed]] = True

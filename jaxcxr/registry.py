@@ -88,11 +88,11 @@ MODELS = {
     "pose_spatiotemporal": Model(
         "jaxcxr.models.pose.joint_transformers:PoseSpatioTemporal", "pose"
     ),
-    "pose_dual_stream": Model("jaxcxr.models.pose.dual_stream:PoseDualStream", "pose"),
-    "pose_recurrent": Model("jaxcxr.models.pose.recurrent_lifter:PoseRecurrent", "pose"),
-    "pose_seq2seq": Model("jaxcxr.models.pose.seq2seq_lifters:PoseSeq2Seq", "pose"),
+    "pose_dual_stream": Model("jaxcxr.models.pose.joint_transformers:PoseDualStream", "pose"),
+    "pose_recurrent": Model("jaxcxr.models.pose.sequence_lifters:PoseRecurrent", "pose"),
+    "pose_seq2seq": Model("jaxcxr.models.pose.sequence_lifters:PoseSeq2Seq", "pose"),
     "pose_encoder_decoder": Model(
-        "jaxcxr.models.pose.seq2seq_lifters:PoseEncoderDecoder", "pose"
+        "jaxcxr.models.pose.sequence_lifters:PoseEncoderDecoder", "pose"
     ),
 }
 

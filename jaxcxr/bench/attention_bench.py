@@ -10,13 +10,12 @@ with the gradient by parameters and tokens. FLOPs are those of XLA's cost analys
 """
 
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from jaxcxr.bench import attention_layers
-from jaxcxr.bench.attention_layers import PASSES, Layer, Tokens
+from jaxcxr.bench.attention_layers import PASSES, Layer, Side, Tokens
 from jaxcxr.models.attention import weighing
 from jaxcxr.models.attention.geometry import TokenSequence
 from jaxcxr.models.attention.groups import HeadGroup
@@ -62,9 +61,6 @@ PATCHES, FRAMES = 4, 16
 # What the library promises, see `bars`.
 BAR_TOKENS, BAR_WINDOW = 4096, 64
 LEAST_FASTER, LEAST_FEWER, MOST_OVER_EINSUM, MOST_OVER_FLAX = 8.0, 15.0, 1.05, 1.0
-
-# A measurement is at least so long, and as many calls as that takes.
-_SHORTEST = 0.01
 
 
 def bench_attention(
@@ -136,44 +132,6 @@ def _layer(kind: str, tokens: Tokens) -> Layer:
     window = PATCHES if tokens.side else FRAMES
     text = KINDS.get(kind, kind).format(h=tokens.heads, w=window, n=tokens.count)
     return attention_layers.library(text, tokens)
-
-
-class Side:
-    """A compiled function with its arguments, one of those that are compared.
-
-    Arguments:
-      built: the function.
-      args: its arguments.
-    """
-
-    def __init__(self, built: measuring.Compiled, args: tuple):
-        self.built, self._args = built, args
-        built.seconds(*args)  # touches all memory for the first time
-        self._count = max(1, round(_SHORTEST / built.seconds(*args)))
-
-    @classmethod
-    def of(cls, function: Callable, layer: Layer) -> "Side":
-        """Compiles a function of a layer's arguments."""
-        return cls(measuring.compile_(function, *layer.shapes), layer.values())
-
-    def measure(self) -> float:
-        """Seconds of a call."""
-        return self.built.seconds(*self._args, count=self._count)
-
-    def alone(self, seconds: float) -> measuring.Rounds:
-        """Rounds of this side."""
-        return measuring.within({"own": self.measure}, seconds)
-
-    def beside(self, plain: "Side", seconds: float) -> measuring.Rounds:
-        """Rounds of this side and of `plain` in turn."""
-        return measuring.within({"plain": plain.measure, "own": self.measure}, seconds)
-
-    def cells(self, rounds: measuring.Rounds, plain: "Side | None" = None) -> tuple[str, ...]:
-        """Formats GFLOP, their ratio, ms and their ratio."""
-        spent, time = self.built.flops, measuring.median(rounds, "own")
-        flops = spent / plain.built.flops if plain else 1.0
-        ratio = measuring.ratio(rounds, "own", "plain") if plain else 1.0
-        return f"{spent / 1e9:,.3f}", f"{flops:.2f}", f"{time * 1e3:,.2f}", f"{ratio:.2f}"
 
 
 def bars(all_tokens: list[Tokens], seconds: float) -> list[str]:

@@ -14,7 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxcxr.models.attention.layers import layers
+from jaxcxr.models.attention import layers
+from jaxcxr.plan import measuring
+
+# A measurement is at least so long, and as many calls as that takes.
+_SHORTEST = 0.01
 
 Function = Callable[[Any, jax.Array], Any]
 
@@ -43,7 +47,7 @@ class Tokens:
 
     @property
     def layout(self) -> dict[str, Any]:
-        """Where they stand, for `layers.layers`."""
+        """Where they stand, for `attention.layers`."""
         return {"grid": (self.side, self.side), "global_tokens": 1} if self.side else {}
 
     @property
@@ -73,6 +77,44 @@ class Layer:
     def values(self) -> tuple[Any, Any]:
         """Arguments, drawn at random."""
         return jax.tree.map(_draw, self.shapes)
+
+
+class Side:
+    """A compiled function with its arguments, one of those that are compared.
+
+    Arguments:
+      built: the function.
+      args: its arguments.
+    """
+
+    def __init__(self, built: measuring.Compiled, args: tuple):
+        self.built, self._args = built, args
+        built.seconds(*args)  # touches all memory for the first time
+        self._count = max(1, round(_SHORTEST / built.seconds(*args)))
+
+    @classmethod
+    def of(cls, function: Callable, layer: Layer) -> "Side":
+        """Compiles a function of a layer's arguments."""
+        return cls(measuring.compile_(function, *layer.shapes), layer.values())
+
+    def measure(self) -> float:
+        """Seconds of a call."""
+        return self.built.seconds(*self._args, count=self._count)
+
+    def alone(self, seconds: float) -> measuring.Rounds:
+        """Rounds of this side."""
+        return measuring.within({"own": self.measure}, seconds)
+
+    def beside(self, plain: "Side", seconds: float) -> measuring.Rounds:
+        """Rounds of this side and of `plain` in turn."""
+        return measuring.within({"plain": plain.measure, "own": self.measure}, seconds)
+
+    def cells(self, rounds: measuring.Rounds, plain: "Side | None" = None) -> tuple[str, ...]:
+        """Formats GFLOP, their ratio, ms and their ratio."""
+        spent, time = self.built.flops, measuring.median(rounds, "own")
+        flops = spent / plain.built.flops if plain else 1.0
+        ratio = measuring.ratio(rounds, "own", "plain") if plain else 1.0
+        return f"{spent / 1e9:,.3f}", f"{flops:.2f}", f"{time * 1e3:,.2f}", f"{ratio:.2f}"
 
 
 def library(kind: str, tokens: Tokens, **layout: Any) -> Layer:

@@ -18,8 +18,7 @@ import jax
 import numpy as np
 
 from jaxcxr.bench import attention_layers
-from jaxcxr.bench.attention_bench import Side
-from jaxcxr.bench.attention_layers import PASSES, Layer, Tokens
+from jaxcxr.bench.attention_layers import PASSES, Layer, Side, Tokens
 from jaxcxr.plan import measuring
 from jaxcxr.report.result_file import Table
 

@@ -21,8 +21,7 @@ import jax.numpy as jnp
 from jaxcxr import models
 from jaxcxr.bench.attention_layers import PASSES, Layer
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention.layers import layers, shares
-from jaxcxr.models.attention.stacks import stacks
+from jaxcxr.models.attention import layers, shares, stacks
 from jaxcxr.models.sequence import transformer
 from jaxcxr.plan import measuring
 from jaxcxr.report.result_file import Table

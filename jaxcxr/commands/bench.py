@@ -86,9 +86,9 @@ def _add_step(parser: argparse.ArgumentParser) -> None:
 def _run_step(args: argparse.Namespace) -> Table:
     begun = time.perf_counter()
     from jaxcxr import main
-    from jaxcxr.bench import step_bench
+    from jaxcxr.bench import train_bench
 
-    return step_bench.bench_step(main.load_config(args.config), args.seconds, begun)
+    return train_bench.bench_step(main.load_config(args.config), args.seconds, begun)
 
 
 def _add_attention(parser: argparse.ArgumentParser) -> None:

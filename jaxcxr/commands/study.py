@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
       UserError: a mistake in the options or the study.
       RunError: a run failed; the others were done.
     """
-    from jaxcxr.study import grid, runner, written_tables
+    from jaxcxr.study import grid, runner
 
     if args.jobs < 1:
         raise UserError(f"--jobs is {args.jobs}; give at least 1.")
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
         failed = runner.Runner(study, config_of, root, args.jobs).run(args.only)
         if failed is None:
             return
-    for text in written_tables.write(study, config_of, root):
+    for text in grid.write_tables(study, config_of, root):
         print(f"\n{text}", flush=True)
     if failed:
         raise RunError(f"{len(failed)} of the runs were not done:\n  " + "\n  ".join(

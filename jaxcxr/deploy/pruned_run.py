@@ -161,8 +161,7 @@ class _Blocks:
 def _stacks(config) -> list[_Blocks]:
     from jaxcxr import models
     from jaxcxr.models import attention
-    from jaxcxr.models.attention.layers import of_layers
-    from jaxcxr.models.attention.stacks import stacks
+    from jaxcxr.models.attention import of_layers, stacks
 
     model = models.create(config.model.name, **config.model.options.to_dict())
     data = config.data

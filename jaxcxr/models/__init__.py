@@ -2,8 +2,8 @@
 
 Packages build on each other in this order: layers, attention, sequence, weights, vision and pose.
 A model's class declares what else serves it: `layouts` of weight files (`weights.layouts`),
-`stacks` of encoder blocks (`attention.stacks`), `stream` (`pose.streaming`), and the maps that
-explanations see (`layers.taps`).
+`stacks` of encoder blocks (`attention.Stack`), `stream` (`pose.streaming`), and the maps that
+explanations see (`layers.tap`).
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Draws what attention heads have learned and where they look.
 
 A stack holds the blocks of a model of one direction, in order: block name -> the arrays that its
-attention stored in the collection `attention`, see `jaxcxr.models.attention.capture`.
+attention stored in the collection `attention`, see `jaxcxr.models.attention.sown`.
 """
 
 import functools

@@ -23,7 +23,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.layers.sharding import BATCH_AXES, by_example
+from jaxcxr.models.layers import BATCH_AXES, by_example
 from jaxcxr.train.rules import match_rules, paths
 
 AXES = ("data", "fsdp", "tensor")

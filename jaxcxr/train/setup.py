@@ -197,7 +197,7 @@ def _compile_once() -> dict | None:
 
 
 def _keep_barriers() -> dict | None:
-    """Compiler options of a training step; see `jaxcxr.models.layers.gradients`.
+    """Compiler options of a training step; see `jaxcxr.models.layers`.
 
     The pass that is left out removes optimization barriers, before fusion on CPU.
     """

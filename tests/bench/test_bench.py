@@ -6,7 +6,7 @@ import pytest
 
 from jaxcxr import __main__ as command
 from jaxcxr import main, task
-from jaxcxr.bench import input_bench, step_bench
+from jaxcxr.bench import input_bench, train_bench
 from jaxcxr.commands import bench
 from jaxcxr.errors import UserError
 from tests import toys
@@ -64,7 +64,7 @@ def test_step_prints_the_overhead_and_the_time_to_the_first_step(pose_run, capsy
 
 
 def test_a_held_feed_reads_nothing():
-    feed = step_bench._Feed(iter(range(5)))
+    feed = train_bench._Feed(iter(range(5)))
     assert next(feed) == 0
     with feed.held():
         assert [next(feed), next(feed)] == [0, 0]

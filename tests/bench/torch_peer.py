@@ -109,7 +109,7 @@ class PoseLifter(nn.Module):
 def standardize(keypoints):
     """Pose of unit extent about its centre, `[..., joints, 3]`, and `[..., 3]`: where, how large.
 
-    As `jaxcxr.models.pose.standardization.standardize`.
+    As `jaxcxr.models.pose.inputs_outputs.standardize`.
     """
     confidence = keypoints[..., 2:]
     weight = confidence.clamp(min=0.0)

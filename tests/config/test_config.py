@@ -12,7 +12,7 @@ from jaxcxr import registry
 from jaxcxr.config import keys
 from jaxcxr.config.checks import check_stage
 from jaxcxr.errors import UserError
-from jaxcxr.models.layers import remat
+from jaxcxr.models import layers
 from jaxcxr.pose import losses
 from jaxcxr.pose.sources import clips
 from jaxcxr.statistics import reliability
@@ -198,7 +198,7 @@ def test_choices_are_those_that_the_rooms_offer():
     assert {name: keys.find(keys.KEYS, name).choices for name in offered} == offered
     terms = [k.name for k in keys.of_task("pose") if k.name.startswith("loss.") and not k.choices]
     assert terms == [f"loss.{name}" for name in losses.TERMS]
-    for kept in (*remat.NAMES, True, False):
+    for kept in (*layers.REMATS, True, False):
         config = toys.xray_config()
         base.set_model(config, "vit_tiny", remat=kept)
         base.validate(config)

@@ -17,9 +17,8 @@ from jaxcxr import models, registry
 from jaxcxr.deploy import pruned_run
 from jaxcxr.deploy.export import function, onnx_graph, onnx_ops, torch_weights
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention.layers import layers
-from jaxcxr.models.attention.stacks import Stack
-from jaxcxr.models.layers.taps import tap
+from jaxcxr.models.attention import Stack, layers
+from jaxcxr.models.layers import tap
 from jaxcxr.models.sequence import transformer
 from jaxcxr.models.vision.classifier import ClassifierHead
 from jaxcxr.models.weights import pretrained

@@ -159,7 +159,7 @@ def test_augreg_npz_equals_timm_at_another_grid(torch, timm, tmp_path):
 def test_sinusoidal_grid_has_the_codes_of_timm(torch, timm):
     from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 
-    from jaxcxr.models.layers.positions import sinusoidal_2d
+    from jaxcxr.models.layers import sinusoidal_2d
 
     ours = sinusoidal_2d(3, 5, 16)
     theirs = build_sincos2d_pos_embed([3, 5], dim=16).numpy().reshape(-1, 16)

@@ -16,7 +16,7 @@ import pytest
 from jaxcxr import models
 from jaxcxr.commands import study
 from jaxcxr.errors import RunError, UserError
-from jaxcxr.models.attention.gates import OPEN
+from jaxcxr.models.attention.head_parts import OPEN_GATE
 from jaxcxr.study import Study, grid, one_run, runner
 from jaxcxr.train import setup
 from tests import toys
@@ -268,7 +268,7 @@ def test_a_run_leaves_its_result(finished):
         f"backbone/blocks_0/attention/group_{name}" for name in ("0/span", "1/gate")
     ]
     assert span == layer["group_0"]["span"].tolist() != [0.5]
-    assert gate == layer["group_1"]["gate"].tolist() != [OPEN]
+    assert gate == layer["group_1"]["gate"].tolist() != [OPEN_GATE]
 
 
 def test_flops_are_those_of_the_matrix_products_and_little_more():

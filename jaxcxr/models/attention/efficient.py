@@ -7,8 +7,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention.heads import attention_weights
-from jaxcxr.models.attention.projections import from_heads, keys_seen, only_self, to_heads
+from jaxcxr.models.attention.heads import (
+    attention_weights,
+    from_heads,
+    keys_seen,
+    only_self,
+    to_heads,
+)
 
 
 def _zero_unseen(t: jax.Array, seen: jax.Array | None) -> jax.Array:

@@ -9,11 +9,10 @@ import numpy as np
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention import alignments, cache, capture, fused, gates, spans, weighing
+from jaxcxr.models.attention import alignments, head_parts, sown, spans, weighing
 from jaxcxr.models.attention.geometry import Geometry, geometry, of_layout
 from jaxcxr.models.attention.groups import Cost, HeadGroup, widths
-from jaxcxr.models.attention.head_losses import Losses
-from jaxcxr.models.attention.head_parameters import (
+from jaxcxr.models.attention.head_parts import (
     GroupParameters,
     HeadNorm,
     Output,
@@ -21,8 +20,8 @@ from jaxcxr.models.attention.head_parameters import (
     gate_projection,
     span_projection,
 )
-from jaxcxr.models.layers.sharding import by_head, splits_heads
-from jaxcxr.models.layers.taps import PERTURBATIONS
+from jaxcxr.models.attention.sown import Losses
+from jaxcxr.models.layers import PERTURBATIONS, by_head, splits_heads
 
 
 class FlexibleHeadAttention(nn.Module):
@@ -41,12 +40,12 @@ class FlexibleHeadAttention(nn.Module):
 
     A span with a bound (fixed, ramped, or learned with a limit) costs, on a line or a grid, what
     lies inside its window. Plain heads are cuDNN's fused kernel where its conditions hold, see
-    `fused.choose`. All else computes every pair, by chunks of queries when there are many.
+    `choose_kernel`. All else computes every pair, by chunks of queries when there are many.
 
     In training, the losses of spans and gates and the expected cost are sown into the collection
     `losses` as `span`, `gate` and `cost`, each weighted and divided by the heads of the layer.
     Where the collection `attention` is mutable, `weights` (before dropout), `span`, `alpha` and
-    `gate` of all heads are sown into it, see `capture`.
+    `gate` of all heads are sown into it, see `sown`.
 
     Arguments:
       groups: the heads; at least one group.
@@ -110,12 +109,12 @@ class FlexibleHeadAttention(nn.Module):
         mask, x = None if mask is None else jnp.asarray(mask), x.astype(self.dtype)
         keys = queries if memory is None else memory.shape[1]
         if self.decode:
-            cache.check(self.groups, where, memory is None, train)
+            head_parts.check_decodes(self.groups, where, memory is None, train)
         places = None if where is None else (where.places(queries), where.places(keys))
         parts = self._project(x, memory, sizes)
         losses = Losses(self.cost, alignments.wide(self.dtype))
         collects = train and not self.is_initializing()
-        captures = not self.is_initializing() and self.is_mutable_collection(capture.COLLECTION)
+        captures = not self.is_initializing() and self.is_mutable_collection(sown.COLLECTION)
         outputs, captured, first = [], [], 0
         for index, group in enumerate(self.groups):
             params = GroupParameters(group, sizes[index][0], name=f"group_{index}")(where)
@@ -127,7 +126,7 @@ class FlexibleHeadAttention(nn.Module):
             past = self._past(index, parts[index]) if self.decode and memory is None else None
             if past is not None:
                 places = tuple(positions[:, None] for positions in past)
-                own_mask = cache.seen(own_mask, *past)
+                own_mask = head_parts.past_mask(own_mask, *past)
                 longest, captures = parts[index]["key"].shape[1] - queries, False
             limit = 0 if share is None or where is None else where.largest(longest, longest)
             rule = weighing.Rule(group, where, rate, limit)
@@ -150,8 +149,8 @@ class FlexibleHeadAttention(nn.Module):
         """Sows losses and captured properties."""
         for name, loss in losses.items():
             self.sow("losses", name, loss)
-        for name, value in (capture.joined(captured) if captured else {}).items():
-            self.sow(capture.COLLECTION, name, value)
+        for name, value in (sown.joined(captured) if captured else {}).items():
+            self.sow(sown.COLLECTION, name, value)
 
     def _geometry(self, distance: Any) -> Geometry | None:
         """Geometry of the tokens; None where no group needs it."""
@@ -227,7 +226,7 @@ class FlexibleHeadAttention(nn.Module):
 
     def _past(self, index: int, parts: dict[str, jax.Array]) -> tuple | None:
         """Puts the keys and values before those of the call; the positions of new ones and all."""
-        found = cache.Cache(self.groups[index], name=f"group_{index}_cache")(
+        found = head_parts.Cache(self.groups[index], name=f"group_{index}_cache")(
             parts["key"], parts["value"]
         )
         if found is None:
@@ -251,8 +250,8 @@ class FlexibleHeadAttention(nn.Module):
             return weighing.by_windows(
                 rule, params, query, key, value, places, mask, share, rng, tiles=tiles
             )
-        if fused.chosen(rule.group, query, key, value, mask is not None, bool(rule.dropout)):
-            return fused.attend(rule.group, params, query, key, value, mask)
+        if weighing.is_fused(rule.group, query, key, value, mask is not None, bool(rule.dropout)):
+            return weighing.by_fused_kernel(rule.group, params, query, key, value, mask)
         arguments = (rule, params, query, key, value, places, mask, share, rng, _valid(mask))
         if query.shape[1] * key.shape[1] > weighing.MANY_PAIRS:
             return weighing.by_chunks(*arguments, chunk=self.chunk)
@@ -275,8 +274,8 @@ class FlexibleHeadAttention(nn.Module):
             return None
         if group.gate == "static":
             key = self.make_rng("dropout") if train else None
-            return gates.hard_concrete(params["gate"], key)[:, None]
-        return gates.from_logits(logits)
+            return head_parts.hard_concrete(params["gate"], key)[:, None]
+        return head_parts.soft_gates(logits)
 
     def _combine(self, outputs, sizes, dim: int) -> jax.Array:
         counts = [group.count for group in self.groups]
@@ -315,7 +314,7 @@ def _captured(rule, params, parts, places, mask, share, gate, largest) -> dict[s
     weights = weighing.weights(
         rule, params, parts["query"], parts["key"], places, mask, share, _valid(mask)
     )
-    own = capture.of_group(rule, params, share, gate, largest, weights.dtype)
+    own = sown.properties(rule, params, share, gate, largest, weights.dtype)
     return {"weights": weights, **own}
 
 

@@ -1,4 +1,4 @@
-"""Groups of heads: their properties as a value, and the notation in which configs write them."""
+"""Groups of heads: their properties as a value, the notation of configs, and presets."""
 
 import dataclasses
 import inspect
@@ -6,15 +6,16 @@ import re
 from typing import Any
 
 from jaxcxr.errors import UserError, did_you_mean
-from jaxcxr.models.attention import alignments, gates
-from jaxcxr.models.attention.spans import EVERYTHING, SPANS, Global, Span
+from jaxcxr.models.attention import alignments
+from jaxcxr.models.attention.spans import EVERYTHING, SPANS, Adaptive, Dynamic, Fixed, Global, Span
 
 NORMS = ("softmax", "sigmoid", "sparsemax", "entmax15", "entmax", "quasi", "linear")
+GATES = ("none", "static", "token", "element")
 MIXES = ("none", "talking")
 BIASES = ("none", "alibi", "table")
 
 _CHOICES = {
-    "align": alignments.NAMES, "norm": NORMS, "gate": gates.NAMES, "mix": MIXES, "rel_bias": BIASES,
+    "align": alignments.NAMES, "norm": NORMS, "gate": GATES, "mix": MIXES, "rel_bias": BIASES,
 }
 # Every word of a group in text names one value of one property.
 _WORDS = {
@@ -35,7 +36,8 @@ class HeadGroup:
       norm: from scores to weights: "softmax", "sparsemax", "entmax15", "entmax" (order learned by
         each head), "sigmoid", "quasi" or, for the alignment `kernel` alone, "linear".
       span: which keys are seen, see `spans`.
-      gate: how much each head counts: "none", "static", "token" or "element", see `gates`.
+      gate: how much each head counts: "none", "static", "token" or "element", see
+        `head_parts`.
       mix: "talking" mixes scores, and weights, over the heads of the group (Shazeer et al. 2020).
       rel_bias: added to the scores: "alibi" (a slope of each head times the distance, Press et al.
         2022) or "table" (learned for each relative position: Raffel et al. 2020, Liu et al. 2021).
@@ -289,3 +291,102 @@ def construct(function: Any, arguments: dict[str | int, Any], where: str, *first
         names = ", ".join(list(signature.parameters)[len(first) :]) or "none"
         raise UserError(f"{where.strip()!r}: {error}; its arguments: {names}.") from None
     return function(*first, *positional, **named)
+
+
+Groups = tuple[HeadGroup, ...]
+
+
+def _part(heads: int, part: int | None, default: int, what: str) -> int:
+    part = default if part is None else part
+    if not isinstance(part, int) or not 0 <= part <= heads:
+        raise UserError(f"{what}={part!r} of {heads} heads; give a number from 0 to {heads}.")
+    return part
+
+
+def _split(*groups: tuple[int, dict]) -> Groups:
+    return tuple(HeadGroup(count, **fields) for count, fields in groups if count)
+
+
+def plain(heads: int) -> Groups:
+    """Equal heads that see everything: multi-head attention."""
+    return (HeadGroup(heads),)
+
+
+def local_global(heads: int, window: int = 16, local: int | None = None) -> Groups:
+    """Heads with a window, and heads that see everything.
+
+    Arguments:
+      heads: of the layer.
+      window: largest distance seen by the local heads, in frames, patches or hops.
+      local: number of local heads; three quarters by default.
+    """
+    local = _part(heads, local, heads * 3 // 4, "local")
+    return _split((heads - local, {}), (local, {"span": Fixed(window)}))
+
+
+def adaptive_span(
+    heads: int, ramp: float = 2.0, init: float = 1.0, loss: float = 0.0, limit: float = 0.0
+) -> Groups:
+    """Heads that each learn how far they see; options as in `spans.Adaptive`."""
+    return (HeadGroup(heads, span=Adaptive(ramp, limit, init, loss)),)
+
+
+def dynamic_span(heads: int, ramp: float = 2.0, loss: float = 0.0, limit: float = 0.0) -> Groups:
+    """Heads whose queries each choose how far they see; options as in `spans.Dynamic`."""
+    return (HeadGroup(heads, span=Dynamic(ramp, limit, loss)),)
+
+
+def entmax(heads: int) -> Groups:
+    """Heads that each learn how sparse their weights are."""
+    return (HeadGroup(heads, norm="entmax"),)
+
+
+def mixed_alignment(heads: int) -> Groups:
+    """One additive head, the others divided among scaled dot product, general and similarity."""
+    general = similarity = (heads - 1) // 3
+    return _split(
+        (heads - 1 - general - similarity, {}),
+        (general, {"align": "general"}),
+        (similarity, {"align": "similarity"}),
+        (1, {"align": "additive"}),
+    )
+
+
+def gated(heads: int, gate: str = "static", loss: float = 0.0) -> Groups:
+    """Plain heads with gates.
+
+    Arguments:
+      heads: of the layer.
+      gate: "static", "token" or "element".
+      loss: weight of the gates in the loss.
+    """
+    return (HeadGroup(heads, gate=gate, gate_loss=loss),)
+
+
+def thesis_all(
+    heads: int, ramp: float = 2.0, span_loss: float = 0.0, gate_loss: float = 0.0
+) -> Groups:
+    """Everything at once: learned spans from short to long, learned sparsity, gates, alignments.
+
+    Half of the heads are scaled dot products with entmax of learned order; the other half are
+    general, with softmax.
+    """
+    common = {
+        "span": Adaptive(ramp, init=-1, loss=span_loss), "gate": "static", "gate_loss": gate_loss,
+    }
+    return _split(
+        (heads - heads // 2, {**common, "norm": "entmax"}),
+        (heads // 2, {**common, "align": "general"}),
+    )
+
+
+PRESETS = {
+    "plain": plain,
+    "local_global": local_global,
+    "adaptive_span": adaptive_span,
+    "dynamic_span": dynamic_span,
+    "entmax": entmax,
+    "mixed_alignment": mixed_alignment,
+    "gated": gated,
+    "thesis_all": thesis_all,
+}

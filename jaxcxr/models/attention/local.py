@@ -8,13 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention.projections import (
-    Drop,
-    from_heads,
-    full_attention,
-    only_self,
-    to_heads,
-)
+from jaxcxr.models.attention.heads import Drop, from_heads, full_attention, only_self, to_heads
 from jaxcxr.models.attention.tiling import Extra, Tiling, tiled_attention
 
 

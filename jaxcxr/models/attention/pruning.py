@@ -17,7 +17,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcxr.models.attention import gates, spans, weighing
+from jaxcxr.models.attention import head_parts, spans, weighing
 from jaxcxr.models.attention.geometry import Geometry
 from jaxcxr.models.attention.groups import Cost, HeadGroup, format_groups, widths
 
@@ -141,7 +141,7 @@ def apply(plan_: Plan, params: Mapping[str, Any]) -> dict[str, Any]:
         if part.silent:
             flat = _silenced(flat)
         elif plan_.groups[part.source].gate == "static":
-            gate = np.asarray(gates.hard_concrete(jnp.asarray(flat.pop("own/gate"))))
+            gate = np.asarray(head_parts.hard_concrete(jnp.asarray(flat.pop("own/gate"))))
             flat["out/kernel"] = flat["out/kernel"] * gate[:, None, None]
         if not isinstance(part.group.span, spans.Adaptive):
             flat.pop("own/span", None)
@@ -153,7 +153,7 @@ def _kept(group: HeadGroup, own: Mapping[str, Any]) -> tuple[int, ...]:
     everything = tuple(range(group.count))
     if group.gate != "static":
         return everything
-    opened = np.flatnonzero(np.asarray(gates.hard_concrete(jnp.asarray(own["gate"]))) > 0)
+    opened = np.flatnonzero(np.asarray(head_parts.hard_concrete(jnp.asarray(own["gate"]))) > 0)
     heads = tuple(int(head) for head in opened)
     return heads if not heads or _divides(group, heads) else everything
 

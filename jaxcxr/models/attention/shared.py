@@ -12,8 +12,7 @@ from flax import linen as nn
 from scipy.special import rel_entr
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention.heads import attention_weights
-from jaxcxr.models.attention.projections import from_heads, to_heads
+from jaxcxr.models.attention.heads import attention_weights, from_heads, to_heads
 
 
 class SharedAttention(nn.Module):
@@ -25,7 +24,7 @@ class SharedAttention(nn.Module):
     Arguments:
       heads, dropout, dtype: as in `MultiHeadAttention`.
       size: layers of a group.
-      leads: whether it is the first of its group; set by `layers.layers`.
+      leads: whether it is the first of its group; set by `attention.layers`.
     """
 
     heads: int

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxcxr.models.attention.projections import Drop
+from jaxcxr.models.attention.heads import Drop
 
 
 def _windows(t: jax.Array, axis: int, size: int, before: int, after: int) -> jax.Array:

@@ -9,8 +9,8 @@ import numpy as np
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention.projections import from_heads, to_heads
-from jaxcxr.models.layers.positions import sinusoidal
+from jaxcxr.models.attention.heads import from_heads, to_heads
+from jaxcxr.models.layers import sinusoidal
 
 
 def relative_shift(scores: jax.Array, keys: int) -> jax.Array:

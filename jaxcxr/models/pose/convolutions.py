@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.pose.outputs import HEAD_INIT, Outputs
-from jaxcxr.models.pose.standardization import standardize
+from jaxcxr.models.pose.inputs_outputs import HEAD_INIT, Outputs, standardize
 from jaxcxr.models.pose.streaming import Windowed
 
 _DENSE_INIT = nn.initializers.he_normal()
@@ -126,7 +125,7 @@ class PoseConvolution(nn.Module):
       dropout: rate after each convolution.
       momentum: of BatchNorm's running statistics.
       inputs: "screen" (x and y, 0 where unseen) or "standardized" (also the confidence, see
-        `standardization.standardize`).
+        `inputs_outputs.standardize`).
       causal: a frame is lifted from itself and those before it.
       uncertainty, trajectory: as in `PoseRecurrent`.
       axis_name: mapped axis over which BatchNorm averages.

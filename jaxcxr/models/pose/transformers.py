@@ -10,11 +10,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention.layers import layers, shares
-from jaxcxr.models.attention.stacks import Stack
-from jaxcxr.models.pose import frame_cache
-from jaxcxr.models.pose.outputs import HEAD_INIT, Outputs
-from jaxcxr.models.pose.standardization import standardize
+from jaxcxr.models.attention import Stack, layers, shares
+from jaxcxr.models.pose import streaming
+from jaxcxr.models.pose.inputs_outputs import HEAD_INIT, Outputs, standardize
 from jaxcxr.models.pose.streaming import Cached
 from jaxcxr.models.sequence import scanned, transformer
 
@@ -60,7 +58,7 @@ class Backbone(nn.Module):
         )
         if frames and self.decode:
             makers = [
-                frame_cache.stepwise(make, 0 if index else self.latency)
+                streaming.stepwise(make, 0 if index else self.latency)
                 for index, make in enumerate(makers)
             ]
         return [
@@ -80,7 +78,7 @@ class Backbone(nn.Module):
         """Tokens `[..., frames, dim]` with their positions."""
         std = transformer.position_std(self.norm, self.dim)
         options = (self.positions, self.max_length, std, self.decode)
-        x = frame_cache.Positions(*options, name="positions")(x)
+        x = streaming.Positions(*options, name="positions")(x)
         return nn.Dropout(self.dropout)(x, deterministic=not train)
 
     def masks(self, mask: jax.Array | None, frames: int) -> tuple[jax.Array | None, ...]:
@@ -124,7 +122,7 @@ class Backbone(nn.Module):
         """Runs the `index`-th block over frames; returns its output and the weights it shares."""
         ahead = self.decode and self.latency and not index
         if ahead:
-            x = frame_cache.Latest(self.latency + 1, name=f"latest_{name}")(x)
+            x = streaming.Latest(self.latency + 1, name=f"latest_{name}")(x)
         block = make(drop_path=rate, name=name)
         x, weights = transformer.run_block(block, x, masks[min(index, 1)], train, weights)
         return x[:, :1] if ahead and not self.is_initializing() else x, weights
@@ -188,7 +186,7 @@ class PoseTemporal(nn.Module):
       attention_dropout: rate on the attention weights.
       drop_path: stochastic-depth rate of the last block; rises linearly from 0.
       attention: kind of attention, or the kinds that the blocks take in turn; see
-        `attention.layers.layers`.
+        `attention.layers`.
       positions: "sinusoidal" (any number of frames), "learned" (up to `max_length`) or "none"
         (for attention that tells distances itself).
       max_length: rows of the learned positions.
@@ -196,10 +194,10 @@ class PoseTemporal(nn.Module):
       latency: frames after its own that a frame of a causal model sees, in the first block; the
         weights are those of any other latency.
       norm: "pre", "post" or "tfixup"; see `transformer.Block`.
-      remat: "none", "full", "dots" or "weight_dots"; see `remat.rematerialized`.
+      remat: "none", "full", "dots" or "weight_dots"; see `layers.rematerialized`.
       scan: compile the blocks, which must be equal, as one loop; see `scanned`.
       uncertainty: also a log variance for each joint.
-      trajectory: also where the root stands; see `outputs.Outputs.read` for both.
+      trajectory: also where the root stands; see `inputs_outputs.Outputs.read` for both.
       decode: each call gets the next frame; see `streaming`, which sets it.
       dtype: of the computation; parameters, LayerNorm, softmax and output are float32.
     """
@@ -245,7 +243,7 @@ class PoseTemporal(nn.Module):
 
         Returns:
           float32 `[batch, frames, joints, 3]` in metres; with `uncertainty` or `trajectory` a
-          dict, see `outputs.Outputs.read`.
+          dict, see `inputs_outputs.Outputs.read`.
         """
         backbone = TemporalBackbone(**options_of(self, TemporalBackbone), name="backbone")
         outputs = Outputs(keypoints.shape[2], self.uncertainty, self.trajectory)

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
+from jaxcxr.models.attention import shares
 from jaxcxr.models.attention.flexible import FlexibleHeadAttention
 from jaxcxr.models.attention.heads import MultiHeadAttention, attention_weights
-from jaxcxr.models.attention.layers import shares
 from jaxcxr.models.sequence import transformer
 
 KeysValues = tuple[jax.Array, jax.Array]

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcxr.models.attention.capture import COLLECTION
+from jaxcxr.models.attention import Stack, stacks
 from jaxcxr.models.attention.geometry import Geometry
-from jaxcxr.models.attention.stacks import Stack, stacks
+from jaxcxr.models.attention.sown import COLLECTION
 from jaxcxr.models.sequence import scanned
 
 # Numbers that all weights together may be: 256 MB.

@@ -1,4 +1,4 @@
-"""Recurrent encoder-decoder with attention; the interface is that of `decoding`."""
+"""Recurrent encoder-decoder with attention; the interface is that of `seq2seq`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +11,8 @@ from jaxcxr.errors import UserError
 from jaxcxr.models.attention import alignments, weighing
 from jaxcxr.models.attention.groups import HeadGroup, parse_groups
 from jaxcxr.models.sequence import transformer
-from jaxcxr.models.sequence.decoding import shift_right
 from jaxcxr.models.sequence.recurrent import Recurrent, hidden, make_cell
+from jaxcxr.models.sequence.seq2seq import shift_right
 
 # kind of attention -> the alignment of its authors
 ATTENTIONS = {"bahdanau": "additive", "luong": "general", "none": None}

@@ -14,9 +14,8 @@ from flax import linen as nn
 from flax import traverse_util
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention.layers import shares
-from jaxcxr.models.layers import remat as remat_lib
-from jaxcxr.models.layers.sharding import by_example
+from jaxcxr.models.attention import shares
+from jaxcxr.models.layers import by_example, rematerialized
 from jaxcxr.models.sequence import transformer
 
 _STACK = re.compile(r"(.*/|^)blocks(/.*)")
@@ -48,12 +47,12 @@ def run(
     """Runs a stack of equal blocks, from inside a compact method, as the module `blocks`.
 
     Arguments:
-      makers: of the attention of each block, see `attention.layers.layers`.
+      makers: of the attention of each block, see `attention.layers`.
       x: `[batch, length, dim]`.
       mask: of the attention, or None.
       train: applies dropout and stochastic depth.
       drop_path: rate of the last block; rises linearly from 0.
-      remat: see `remat.rematerialized`.
+      remat: see `layers.rematerialized`.
       **options: arguments of `transformer.Block`.
 
     Returns:
@@ -68,7 +67,7 @@ def run(
             "scan=True needs blocks that are all equal, but the option attention names kinds that "
             "differ or share weights; name one kind, or set scan=False."
         )
-    body = remat_lib.rematerialized(ScannedBlock, remat, prevent_cse=False)
+    body = rematerialized(ScannedBlock, remat, prevent_cse=False)
     loop = nn.scan(
         body,
         variable_axes={"params": 0, "losses": 0},

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.layers import gradients
-from jaxcxr.models.layers.remat import rematerialized
-from jaxcxr.models.layers.sharding import by_example
+from jaxcxr.models import layers
+from jaxcxr.models.layers import by_example, rematerialized
 
 _DENSE_INIT = nn.initializers.xavier_uniform()
 
@@ -41,7 +40,7 @@ class LayerNorm(nn.Module):
         """Normalises the last axis of `x`, with parameters `scale` and `bias`."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
-        return gradients.layer_norm(x.astype(jnp.float32), scale, bias).astype(self.dtype)
+        return layers.layer_norm(x.astype(jnp.float32), scale, bias).astype(self.dtype)
 
 
 class DropPath(nn.Module):
@@ -83,7 +82,7 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps `[..., dim]` to `[..., dim]`."""
         y = nn.Dense(self.width, dtype=self.dtype, kernel_init=_DENSE_INIT, name="fc1")(x)
-        y = nn.Dropout(self.dropout)(gradients.gelu(y), deterministic=not train)
+        y = nn.Dropout(self.dropout)(layers.gelu(y), deterministic=not train)
         y = nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=_DENSE_INIT, name="fc2")(y)
         return nn.Dropout(self.dropout)(y, deterministic=not train)
 
@@ -174,7 +173,7 @@ class Block(nn.Module):
         self, x: jax.Array, y: jax.Array, name: str, train: bool, rate: jax.Array | None = None
     ) -> jax.Array:
         """`x` with the branch `y`, dropped at `rate` where it is not the block's own."""
-        x = gradients.kept(x + DropPath(self.drop_path)(y, train=train, rate=rate))
+        x = layers.kept(x + DropPath(self.drop_path)(y, train=train, rate=rate))
         return LayerNorm(self.dtype, name=name)(x) if self.norm == "post" else x
 
     def _attended(
@@ -241,7 +240,7 @@ def encoder_block(remat: str | bool, sharing: bool = False) -> type[nn.Module]:
     """Returns the class of a block.
 
     Arguments:
-      remat: see `remat.rematerialized`.
+      remat: see `layers.rematerialized`.
       sharing: for attention that shares weights.
     """
     block: type[Block] = SharingBlock if sharing else EncoderBlock

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxcxr.models.layers.sharding import by_example
+from jaxcxr.models.layers import by_example
 
 
 class ClassifierHead(nn.Module):

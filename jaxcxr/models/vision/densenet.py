@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.layers.remat import rematerialized
-from jaxcxr.models.layers.taps import tap
+from jaxcxr.models.layers import rematerialized, tap
 from jaxcxr.models.vision.classifier import ClassifierHead
 from jaxcxr.models.vision.convolution import convolve, stem_pool
 from jaxcxr.models.weights.layout_tables import TORCHVISION_DENSENET
@@ -142,7 +141,7 @@ class DenseNet(nn.Module):
       growth: channels that each layer adds.
       bn_size: channels of the 1x1 convolution of a layer over `growth`.
       width: channels of the stem.
-      remat: "none", "dots" or "full", see `remat.rematerialized`. With "full", memory grows with
+      remat: "none", "dots" or "full", see `layers.rematerialized`. With "full", memory grows with
         the depth of a block, not its square (Pleiss et al. 2017, arXiv:1707.06990).
       The others are as in `ResNet`.
     """

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.layers.remat import rematerialized
-from jaxcxr.models.layers.taps import tap
+from jaxcxr.models.layers import rematerialized, tap
 from jaxcxr.models.vision.classifier import ClassifierHead
 from jaxcxr.models.vision.convolution import convolve, stem_pool
 from jaxcxr.models.weights.layout_tables import TORCHVISION_RESNET
@@ -145,7 +144,7 @@ class ResNet(nn.Module):
       head_dropout: dropout rate of the head.
       zero_init: last BatchNorm scale of each block starts at 0 (Goyal et al. 2017, section 5.1).
       remat: "none", "dots" or "full" (least memory, about a third more time); see
-        `remat.rematerialized`.
+        `layers.rematerialized`.
       dtype: of the computation; parameters, BatchNorm and logits are float32.
       axis_name: mapped axis over which BatchNorm averages its statistics (pmap only; under jit
         with a sharded batch the statistics are already those of the whole batch).

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention.layers import layers, shares
-from jaxcxr.models.attention.stacks import Stack
-from jaxcxr.models.layers.positions import sinusoidal_2d
+from jaxcxr.models.attention import Stack, layers, shares
+from jaxcxr.models.layers import sinusoidal_2d
 from jaxcxr.models.sequence import scanned, transformer
 from jaxcxr.models.vision.classifier import ClassifierHead
 from jaxcxr.models.weights import layout_tables
@@ -130,11 +129,11 @@ class ViT(nn.Module):
       attention_dropout: rate on the attention weights.
       drop_path: stochastic-depth rate of the last block; rises linearly from 0.
       attention: kind of attention, or the kinds that the blocks take in turn; see
-        `attention.layers.layers`. The class token is global where a kind has global tokens.
+        `attention.layers`. The class token is global where a kind has global tokens.
       norm: "pre", "post" or "tfixup"; see `transformer.Block`. Weight files are of "pre".
       head_width: hidden units of the head, 0 for a single Dense.
       head_dropout: dropout rate of the head.
-      remat: "none", "full", "dots" or "weight_dots"; see `remat.rematerialized`.
+      remat: "none", "full", "dots" or "weight_dots"; see `layers.rematerialized`.
       scan: compile the blocks, which must be equal, as one loop; see `scanned`.
       dtype: of the computation; parameters, LayerNorm, softmax and logits are float32.
     """

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcxr.errors import UserError
+from jaxcxr.models.attention import Stack, stacks
 from jaxcxr.models.attention.geometry import Grid
-from jaxcxr.models.attention.stacks import Stack, stacks
-from jaxcxr.models.layers.taps import FEATURES, PERTURBATIONS
+from jaxcxr.models.layers import FEATURES, PERTURBATIONS
 from jaxcxr.models.sequence import scanned
 from jaxcxr.report.attention_figures import patch_maps, rollout
 

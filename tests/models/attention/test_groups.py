@@ -6,8 +6,7 @@ import pytest
 from jaxcxr.errors import UserError
 from jaxcxr.models import attention
 from jaxcxr.models.attention.flexible import FlexibleHeadAttention
-from jaxcxr.models.attention.groups import Cost, HeadGroup, parse_groups, widths
-from jaxcxr.models.attention.presets import PRESETS
+from jaxcxr.models.attention.groups import PRESETS, Cost, HeadGroup, parse_groups, widths
 from jaxcxr.models.attention.spans import Adaptive, Dynamic, Fixed
 
 make = functools.partial(attention.factory, dropout=0.1, dtype=jnp.float32)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention.reformer import LSH, hash_buckets
+from jaxcxr.models.attention.sparse import LSH, hash_buckets
 from tests.models.attention import oracles
 from tests.models.attention.oracles import normal
 

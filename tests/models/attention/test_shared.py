@@ -6,8 +6,7 @@ from scipy.spatial.distance import jensenshannon
 
 from jaxcxr import models
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention import MultiHeadAttention, shared
-from jaxcxr.models.attention.layers import layers
+from jaxcxr.models.attention import MultiHeadAttention, layers, shared
 from jaxcxr.models.attention.shared import SharedAttention
 from tests.models.attention import oracles
 from tests.models.attention.oracles import normal

@@ -10,7 +10,7 @@ from jaxcxr.errors import UserError
 from jaxcxr.models import create
 from jaxcxr.models.attention import MultiHeadAttention
 from jaxcxr.models.attention.transformer_xl import TransformerXL, in_segments, relative_shift
-from jaxcxr.models.layers.positions import sinusoidal
+from jaxcxr.models.layers import sinusoidal
 from jaxcxr.models.sequence.transformer import EncoderBlock
 from tests.models.attention import oracles
 from tests.models.attention.oracles import normal

@@ -7,9 +7,9 @@ import pytest
 
 from jaxcxr import models
 from jaxcxr.errors import UserError
-from jaxcxr.models.layers.positions import sinusoidal
+from jaxcxr.models.layers import sinusoidal
 from jaxcxr.models.pose import streaming
-from jaxcxr.models.pose.frame_cache import _sinusoidal
+from jaxcxr.models.pose.streaming import _sinusoidal
 
 LENGTH = 9
 KEYPOINTS = np.random.default_rng(0).normal(size=(2, LENGTH, 17, 3)).astype(np.float32)

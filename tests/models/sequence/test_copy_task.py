@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcxr.models.sequence import decoding
+from jaxcxr.models.sequence import seq2seq
 from jaxcxr.models.sequence.recurrent_attention import RecurrentEncoderDecoder
 from jaxcxr.models.sequence.seq2seq import EncoderDecoder
 
@@ -74,12 +74,12 @@ def exact(model, longest, steps, rate):
         batch = jax.tree.map(lambda x: x[:1], seen)
         variables = model.init(jax.random.key(0), batch["source"], batch["target"])
         (variables, _), _ = jax.lax.scan(step, (variables, optimizer.init(variables)), rows)
-        logits = decoding.decode(
+        logits = seq2seq.decode(
             model,
             variables,
             jnp.asarray(held_out["source"]),
             longest + 1,
-            decoding.one_hot_of_largest,
+            seq2seq.one_hot_of_largest,
             jnp.asarray(held_out["source_mask"]),
         )
         return logits.argmax(-1)

@@ -9,7 +9,7 @@ import pytest
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention import alignments, normalizers
-from jaxcxr.models.sequence import decoding
+from jaxcxr.models.sequence import seq2seq
 from jaxcxr.models.sequence.recurrent_attention import Attention, RecurrentEncoderDecoder
 
 RNG = np.random.default_rng(0)
@@ -45,7 +45,7 @@ def apply(module, variables, *arguments, train=False, rngs=None, **masks):
 
 def decode(module, variables, targets=None):
     def call(variables, targets):
-        return decoding.decode(module, variables, SOURCE, 6, source_mask=MASK, targets=targets)
+        return seq2seq.decode(module, variables, SOURCE, 6, source_mask=MASK, targets=targets)
 
     return jax.jit(call)(variables, targets)
 

@@ -9,7 +9,7 @@ from flax import traverse_util
 from jaxcxr import config as base
 from jaxcxr import models
 from jaxcxr.errors import UserError
-from jaxcxr.models.layers import remat
+from jaxcxr.models import layers
 from jaxcxr.models.pose import streaming
 from jaxcxr.models.sequence import scanned, transformer
 from tests import toys
@@ -130,7 +130,7 @@ def test_policies_keep_what_they_say():
         shapes = jax.eval_shape(lambda v: jax.vjp(lambda v: model.apply(v, x), v)[1], variables)
         return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
-    sizes = {choice: kept(choice) for choice in remat.NAMES}
+    sizes = {choice: kept(choice) for choice in layers.REMATS}
     assert sizes["full"] < sizes["weight_dots"] < sizes["dots"] < sizes["none"]
     with pytest.raises(UserError, match="remat='most' is not known; use one of none, full"):
         kept("most")

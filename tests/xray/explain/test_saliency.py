@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from jaxcxr import models
 from jaxcxr.errors import UserError
-from jaxcxr.models.layers.taps import tap
+from jaxcxr.models.layers import tap
 from jaxcxr.xray.explain import saliency
 
 SIDE = 16

@@ -5,8 +5,7 @@ import pytest
 
 from jaxcxr import models
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention import KINDS
-from jaxcxr.models.attention.layers import layers, parse
+from jaxcxr.models.attention import KINDS, layers, parse
 from jaxcxr.models.attention.local import LocalBlocks2D, Longformer
 
 ALSO_CAUSAL = {

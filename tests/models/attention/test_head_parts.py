@@ -1,14 +1,37 @@
-"""Token by token: what a causal mask gives for all at once."""
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from jaxcxr.errors import UserError
+from jaxcxr.models.attention import head_parts
 from jaxcxr.models.attention.flexible import FlexibleHeadAttention
 from jaxcxr.models.attention.geometry import Grid, TokenSequence
 from jaxcxr.models.attention.groups import parse_groups
+
+
+def test_evaluation_gates_are_exactly_open_and_shut_beyond_log_11():
+    edge = np.log(11)
+    log_alpha = jnp.array([edge + 1e-3, -edge - 1e-3, 0.0, head_parts.OPEN_GATE], jnp.float32)
+    np.testing.assert_array_equal(head_parts.hard_concrete(log_alpha), [1, 0, 0.5, 1])
+
+
+def test_the_open_probability_is_the_share_of_drawn_gates_that_are_open():
+    log_alpha = jnp.array([-2.0, 0.0, 1.5])
+    many = jnp.broadcast_to(log_alpha, (20000, 3))
+    drawn = np.asarray(head_parts.hard_concrete(many, jax.random.key(0)))
+    assert drawn.min() == 0
+    assert drawn.max() == 1
+    share = (drawn > 0).mean(0)
+    expected = head_parts.open_probability(log_alpha)
+    np.testing.assert_allclose(expected, expit(np.array([-2, 0, 1.5]) + 0.791), atol=1e-3)
+    np.testing.assert_allclose(share, expected, atol=4 * 0.5 / np.sqrt(20000))
+
+
+def test_gates_of_zero_logits_are_open():
+    np.testing.assert_array_equal(head_parts.soft_gates(jnp.zeros(3)), 1)
+
 
 LENGTH = 12
 X = np.random.default_rng(0).normal(size=(2, LENGTH, 16)).astype(np.float32)

@@ -1,5 +1,3 @@
-"""Weights and properties of heads that a call gives to who asks for them."""
-
 import jax
 import numpy as np
 import pytest

@@ -1,1 +1,0 @@
-"""Parts of every model: sharding, rematerialisation, positions, taps."""
