@@ -169,6 +169,7 @@ _MODEL = (
     Key("model.name", "pose_temporal", "lifter", task="pose"),
     Key("model.options", {}, "of the model, see `set_model`"),
     Key("model.pretrained", "", "file of foreign weights to start from; '': random weights"),
+    Key("model.pretrained_part", "", "part of that file, where it holds several networks"),
 )
 
 _LOSS = (

@@ -1,5 +1,10 @@
 """What torch writes, in both of its formats, is read back number for number."""
 
+import argparse
+import collections
+import pathlib
+import warnings
+
 import numpy as np
 import pytest
 
@@ -28,10 +33,10 @@ def test_reads_what_torch_saves(torch, tmp_path, zipped):
     path = tmp_path / "w.pth"
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     arrays = weight_files.read(path)
-    assert set(arrays) == set(tensors)
+    assert set(arrays) == {f"model.module.{key}" for key in tensors}
     for key, tensor in tensors.items():
         expected = tensor.detach()
-        found = arrays[key]
+        found = arrays[f"model.module.{key}"]
         assert found.shape == tuple(expected.shape), key
         assert str(found.dtype) == str(expected.dtype).removeprefix("torch."), key
         np.testing.assert_array_equal(
@@ -49,7 +54,31 @@ def test_reads_a_state_dict_with_its_metadata(torch, tmp_path, zipped):
         np.testing.assert_array_equal(arrays[key], tensor.numpy())
 
 
-def test_a_whole_pickled_module_is_refused(torch, tmp_path):
-    torch.save(torch.nn.Linear(2, 2), tmp_path / "w.pth")
-    with pytest.raises(weight_files.UserError, match=r"torch\.nn\.modules\.linear\.Linear"):
-        weight_files.read(tmp_path / "w.pth")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_training_checkpoint_and_a_whole_module(torch, tmp_path, zipped):
+    network = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3))
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.ones(1, 2, 5, 5)).sum().backward()
+    optimizer.step()
+    content = {
+        "args": argparse.Namespace(lr=0.1, device=torch.device("cpu")), "model": network,
+        "optimizer": optimizer.state_dict(), "best": np.float64(0.5), "dtype": torch.float16,
+        "shape": torch.Size([1, 2]), "curve": np.arange(3.0), "where": pathlib.PurePosixPath("x"),
+        "seen": {1, 2}, "calls": collections.defaultdict(list), "counts": collections.Counter("ab"),
+    }
+    torch.save(content, tmp_path / "w.ckpt", _use_new_zipfile_serialization=zipped)
+    arrays = weight_files.read(tmp_path / "w.ckpt")
+    state = {f"model.{key}": value for key, value in network.state_dict().items()}
+    assert set(arrays) == set(state)
+    for key, value in state.items():
+        np.testing.assert_array_equal(arrays[key], value.numpy())
+
+
+def test_a_torchscript_archive(torch, tmp_path):
+    network = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(network).save(str(tmp_path / "w.pt"))
+    arrays = weight_files.read(tmp_path / "w.pt")
+    for key, value in network.state_dict().items():
+        np.testing.assert_array_equal(arrays[key], value.numpy())

@@ -1,6 +1,9 @@
 """Layouts of the weights of torchvision, timm, transformers and augreg."""
 
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from jaxcxr.models.weights.layouts import (
     BACKBONE,
@@ -22,6 +25,17 @@ from jaxcxr.models.weights.layouts import (
 _COUNTERS = r".*\.num_batches_tracked"
 _TORCHVISION = "torchvision.models.{name}(num_classes={classes})"
 
+
+def _without_biases(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Moves biases of MONAI's shortcuts to the means of the BatchNorms that follow, exactly."""
+    found = dict(tensors)
+    for name in tensors:
+        mean = name.replace(".downsample.0.bias", ".downsample.1.running_mean")
+        if mean != name and mean in found:
+            found[mean] = found[mean] - found.pop(name)
+    return found
+
+
 TORCHVISION_RESNET = Layout(
     entries=(
         tensor("conv1.weight", f"{BACKBONE}/conv1/kernel", FIRST_CONV),
@@ -33,6 +47,7 @@ TORCHVISION_RESNET = Layout(
         *batch_norm("layer{}.{}.downsample.1", "backbone/layer{}_{}/downsample_bn"),
         *linear("fc", HEAD),
     ),
+    prepare=_without_biases,
     ignored=_COUNTERS,
     library="torchvision",
     fixed=("stages", "bottleneck", "width", "stem"),
@@ -53,14 +68,15 @@ TORCHVISION_DENSENET = Layout(
         *batch_norm("features.transition{}.norm", "backbone/transition{}/norm"),
         *linear("classifier", HEAD),
     ),
-    # CheXNet's reproductions hold the network in an attribute and the classifier in a Sequential.
-    # Older files, torchvision's own ImageNet weights among them, write `norm.1` for `norm1`.
+    # CheXNet's reproductions hold the classifier in a Sequential. Older files, torchvision's own
+    # ImageNet weights among them, write `norm.1` for `norm1`; MONAI has names of its own.
     renamed=(
-        (r"^densenet121\.", ""),
         (r"^classifier\.0\.", "classifier."),
+        (r"^class_layers\.out\.", "classifier."),
+        (r"(\.denselayer\d+)\.layers\.", r"\1."),
         (r"(\.denselayer\d+\.(?:norm|conv))\.(\d+)", r"\1\2"),
     ),
-    ignored=_COUNTERS,
+    ignored=rf"{_COUNTERS}|op_threshs",  # the latter are thresholds of torchxrayvision
     library="torchvision",
     fixed=("stages", "growth", "bn_size", "width", "stem"),
     head="classifier",
@@ -96,8 +112,8 @@ AUGREG_VIT = Layout(
           for leaf in ("scale", "bias")),
         *(tensor(f"head/{leaf}", f"{HEAD}/{leaf}") for leaf in ("kernel", "bias")),
     ),
-    marker=r"embedding/kernel$",
     ignored=r"pre_logits/.*",
+    head="head",
     **_TOKENS,
     method="linear",
     antialias=False,
@@ -123,9 +139,17 @@ HF_VIT = Layout(
         *norm("layernorm", f"{BACKBONE}/norm"),
         *linear("classifier", HEAD),
     ),
-    marker=r"(vit\.)?embeddings\.",
-    renamed=((r"^vit\.", ""),),
+    # Names of transformers 5, where they are others.
+    renamed=(
+        (r"^layers\.", "encoder.layer."),
+        *((rf"\.attention\.{role[0]}_proj\.", f".attention.attention.{role}.")
+          for role in _ROLES),
+        (r"\.attention\.o_proj\.", ".attention.output.dense."),
+        (r"\.mlp\.fc1\.", ".intermediate.dense."),
+        (r"\.mlp\.fc2\.", ".output.dense."),
+    ),
     ignored=r"pooler\..*|embeddings\.mask_token",
+    head="classifier",
     **_TOKENS,
 )
 
@@ -147,6 +171,8 @@ TIMM_VIT = Layout(
         *linear("head", HEAD),
     ),
     renamed=((r"^fc_norm\.", "norm."),),
+    # A masked autoencoder's decoder, and the token in the place of masked patches.
+    ignored=r"decoder_.*|mask_token",
     **_TOKENS,
     library="timm",
     fixed=("dim", "depth", "heads", "mlp_ratio", "pool", "positions", "attention", "norm"),

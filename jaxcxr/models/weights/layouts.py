@@ -90,9 +90,8 @@ class Layout:
 
     Attributes:
       entries: every tensor.
-      marker: pattern that a tensor's name begins with in files of this layout alone; "" where
-        there is none, for the last of a model's layouts.
       renamed: pattern and replacement of names that some files have, applied in order.
+      prepare: changes the tensors of a file before they are read; None: nothing.
       ignored: pattern of tensors that the model has no place for.
       class_token: our name of the token that models with mean pooling do without.
       positions: our name of the positions, which are resampled to the model's grid.
@@ -107,8 +106,8 @@ class Layout:
     """
 
     entries: tuple[Entry, ...]
-    marker: str = ""
     renamed: tuple[tuple[str, str], ...] = ()
+    prepare: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]] | None = None
     ignored: str = ""
     class_token: str = ""
     positions: str = ""
@@ -118,10 +117,6 @@ class Layout:
     fixed: tuple[str, ...] = ()
     head: str = ""
     constructor: str = ""
-
-    def fits(self, names: Mapping[str, np.ndarray]) -> bool:
-        """Whether a file with tensors of these names may be of this layout."""
-        return not self.marker or any(re.match(self.marker, name) for name in names)
 
     def leaves(self, name: str) -> list[tuple[str, Read]] | None:
         """Leaves that a tensor of a file holds, with their conversions; None if it is unknown."""

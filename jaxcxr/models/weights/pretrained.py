@@ -1,4 +1,4 @@
-"""Loads ImageNet weights of torchvision, timm, transformers and augreg into our models."""
+"""Loads the weights of other libraries into our models."""
 
 import dataclasses
 import math
@@ -12,28 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from jaxcxr import registry
 from jaxcxr.errors import UserError
 from jaxcxr.models.sequence import scanned
-from jaxcxr.models.weights import weight_files
+from jaxcxr.models.weights import networks
 from jaxcxr.models.weights.layouts import Layout, Read
 
 # What flexible heads learn beside the projections of plain heads; no file has it.
 _OWN = re.compile(r"/attention/group_\d+(_(gate|span|query_norm|key_norm))?/")
 _PROJECTION = re.compile(r"(.*/attention)/(query|key|value|out)/(kernel|bias)")
-
-
-def _layout(model_name: str, arrays: Mapping[str, Any]) -> Layout:
-    """The first layout of the model that the file may have."""
-    layouts = getattr(registry.model(model_name).func, "layouts", ())
-    if not layouts:
-        known = [name for name in registry.MODELS
-                 if getattr(registry.model(name).func, "layouts", ())]
-        raise UserError(
-            f"there are no pretrained weights for model {model_name!r}: the weights of other "
-            f"libraries are known for {', '.join(known)}; remove the option."
-        )
-    return next(layout for layout in layouts if layout.fits(arrays))
 
 
 def resample_positions(
@@ -163,7 +149,8 @@ def _convert(
     values: Sequence[np.ndarray | None]
     for key, route in routes.items():
         if route is None:
-            problems.extra.append(key)
+            if not (skip_head and layout.head and key.startswith(f"{layout.head}.")):
+                problems.extra.append(key)
             continue
         for target, read in route:
             if skip_head and target.startswith("params/head/"):
@@ -209,24 +196,27 @@ def load(
     variables: Mapping[str, Any],
     model_name: str,
     *,
+    part: str = "",
     skip_head: bool = True,
     grid: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """Replaces the variables of a model by the weights of a file.
+    """Replaces the variables of a model by those of the network in a file.
 
-    The file has one of the `layouts` that the model's class declares. Positions are resampled to
-    the model's grid; the first convolution is summed over RGB for one-channel images, which is
-    exact for three identical channels under one normalisation.
+    The network has one of the `layouts` that the model's class declares, see
+    `networks.open_file`. Positions are resampled to the model's grid; the first convolution is
+    summed over RGB for one-channel images, which is exact for three identical channels under one
+    normalisation.
 
     Flexible heads take the projections of plain heads in order; where their sizes differ, the
     kernels are cut into slices in order, which must be as wide together. What only flexible heads
     have (spans, gates, orders, biases ...) keeps its value in `variables`.
 
     Arguments:
-      path: `.safetensors`, `.pth`, `.pt`, `.bin` or `.npz`; no pickled code is run.
+      path: as in `weight_files.read`; no pickled code is run.
       variables: `params` and, with BatchNorm, `batch_stats`, from `module.init` (with
         `skip_head=False` shapes are enough).
       model_name: name given to `models.create`.
+      part: of the file, where it holds several networks.
       skip_head: keeps the head of `variables` and ignores that of the file. Otherwise the model
         needs `head_width=0` and the classes of the file.
       grid: (rows, columns) of the model's patches where the images are not square.
@@ -238,16 +228,27 @@ def load(
       UserError: the file cannot be read, or keys are missing, unknown or of another shape; all
         are named in one message.
     """
-    arrays = weight_files.read(path)
+    network = networks.open_file(path, model_name, part)
+    return fill(network, variables, model_name, skip_head=skip_head, grid=grid)
+
+
+def fill(
+    network: networks.Network,
+    variables: Mapping[str, Any],
+    model_name: str,
+    *,
+    skip_head: bool = True,
+    grid: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Replaces the variables of a model by those of a network; see `load`."""
     flat = traverse_util.flatten_dict(dict(variables), sep="/")
     shapes = {
         k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in flat.items()
         if k.startswith(("params/", "batch_stats/"))
     }
     wanted = scanned.unstacked(shapes)
-    layout = _layout(model_name, arrays)
-    found, problems = _convert(arrays, wanted, layout, skip_head, grid)
-    problems.check(path, model_name)
+    found, problems = _convert(network.tensors, wanted, network.layout, skip_head, grid)
+    problems.check(network.path, model_name)
     found = found if wanted.keys() == shapes.keys() else scanned.stacked(found)
     loaded = {k: _place(found[k], v) if k in found else v for k, v in flat.items()}
     return traverse_util.unflatten_dict(loaded, sep="/")
