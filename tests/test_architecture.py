@@ -33,7 +33,7 @@ MAY_IMPORT = {
 FORBIDDEN = ("torch", "tensorflow", "torchvision", "timm", "clu", "pickle", "cloudpickle")
 ALLOWED = {
     # Restricted unpicklers: they execute nothing that a file says.
-    ("jaxcxr/models/weights/weight_files.py", "pickle"),
+    ("jaxcxr/models/weights/torch_files.py", "pickle"),
     ("jaxcxr/data/object_arrays.py", "pickle"),
     # A program of its own, which nothing imports.
     ("jaxcxr/deploy/export/tensorflow_program.py", "tensorflow"),

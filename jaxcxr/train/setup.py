@@ -124,7 +124,8 @@ class Setup:
         )
         # Each device gets its part of the file alone, from the host.
         variables = pretrained.load(
-            self.config.model.pretrained, make(), self.config.model.name
+            self.config.model.pretrained, make(), self.config.model.name,
+            part=self.config.model.pretrained_part,
         )
         make = jax.jit(
             lambda v: state_lib.create(v, stage, ema), out_shardings=placed, donate_argnums=0

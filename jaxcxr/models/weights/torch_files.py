@@ -248,8 +248,15 @@ def read(file: BinaryIO) -> dict[str, np.ndarray]:
     States of optimisers, which are numbered, are left out.
 
     Raises:
-      pickle.UnpicklingError: it holds no tensors, or is damaged.
+      ValueError: it holds no tensors, or is damaged.
     """
+    try:
+        return _read(file)
+    except pickle.UnpicklingError as error:
+        raise ValueError(str(error)) from error
+
+
+def _read(file: BinaryIO) -> dict[str, np.ndarray]:
     load = _load_zip if zipfile.is_zipfile(file) else _load_legacy
     file.seek(0)
     content = load(file)

@@ -1,7 +1,6 @@
 """Reads weight files of other frameworks into NumPy without executing anything they contain."""
 
 import pathlib
-import pickle
 import struct
 import zipfile
 from typing import BinaryIO
@@ -73,7 +72,7 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file:
             return _read(file, path)
     except (
-        pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError, struct.error, RecursionError,
+        zipfile.BadZipFile, SafetensorError, struct.error, RecursionError,
         EOFError, ValueError, TypeError, AttributeError, KeyError, IndexError, ImportError,
         OverflowError, MemoryError, OSError, NotImplementedError,
     ) as error:
