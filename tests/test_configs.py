@@ -11,12 +11,15 @@ import pytest
 
 from jaxcxr import config as base
 from jaxcxr import task
+from jaxcxr.config import keys
 from jaxcxr.data import pipeline
 from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.errors import UserError
+from jaxcxr.pose.evaluation import pose_metrics
 from jaxcxr.train import parallel, setup
 from jaxcxr.train import state as state_lib
 from jaxcxr.train import step as step_lib
+from jaxcxr.xray.evaluation import xray_metrics
 from tests import toys
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "configs"
@@ -135,3 +138,14 @@ def test_one_shrunken_step_of_its_last_stage_runs(name, variant, make):
     moved = [not np.array_equal(a, b) for a, b in
              zip(*map(jax.tree.leaves, (before, state.params)), strict=True)]
     assert any(moved)
+
+
+def test_monitors_are_metrics_that_runs_log():
+    logged = {
+        "cxr": {metric.name for metric in xray_metrics.METRICS if metric.logged},
+        "pose": {metric.name for metric in pose_metrics.OF_RUNS},
+    }
+    for name, names in logged.items():
+        key = keys.find(keys.of_task(name), "checkpoint.monitor")
+        assert set(key.choices) <= names
+        assert key.default in key.choices

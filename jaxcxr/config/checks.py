@@ -18,12 +18,6 @@ from jaxcxr.errors import UserError, nearest_or_known
 # Subtrees whose keys the registry or the experiment decides.
 _OPEN = ("stages", "data.options", "model.options")
 
-# Validation metrics that choose the best checkpoint; "auroc/Effusion" is one class's.
-_MONITORS = {
-    "cxr": ("auroc", "average_precision"),
-    "pose": ("mpjpe", "p_mpjpe", "mpjpe_action_mean"),
-}
-
 _REMAT = ("none", "full", "dots", "weight_dots", True, False)
 
 # Terms of the pose loss -> the model option they need; terms that compare neighbouring frames.
@@ -68,7 +62,6 @@ def validate(config) -> None:
     _check_model(config)
     if config.task == "pose":
         _check_pose(config)
-    _check_monitor(config)
     check_rules(
         config.sharding_rules, lambda action: action in ("fsdp", "replicate") or _is_spec(action),
         "'fsdp', 'replicate' or a tuple of mesh axes and None", "config.sharding_rules",
@@ -177,15 +170,6 @@ def _check_pose(config) -> None:
             f"{config.model.name!r} is taught with the poses of all frames, but with "
             "config.data.target='center' a window has one; use 'sequence', or "
             "model.options.teacher_forcing=False."
-        )
-
-
-def _check_monitor(config) -> None:
-    monitor, allowed = config.checkpoint.monitor, _MONITORS[config.task]
-    if monitor.partition("/")[0] not in allowed:
-        raise UserError(
-            f"config.checkpoint.monitor is {monitor!r}; allowed: {', '.join(allowed)}."
-            + nearest_or_known(monitor, allowed)
         )
 
 

@@ -27,6 +27,7 @@ class Key:
       least, greatest: allowed bounds, inclusive.
       above, below: allowed bounds, exclusive.
       choices: allowed values, if there are few.
+      of_part: a choice may be followed by /NAME, a class or an action.
       task: the task that has the key; "" for both.
     """
 
@@ -39,6 +40,7 @@ class Key:
     above: float | None = None
     below: float | None = None
     choices: tuple = ()
+    of_part: bool = False
     task: str = ""
 
     def allowed(self) -> str:
@@ -68,7 +70,7 @@ class Key:
                 f"{where} is {value!r}; it must be of type {type(self.default).__name__}."
             )
         if self.choices:
-            if value not in self.choices:
+            if (value.partition("/")[0] if self.of_part else value) not in self.choices:
                 hint = did_you_mean(str(value), self.choices, 0.5)
                 raise UserError(f"{where} is {value!r}; allowed: {self.allowed()}.{hint}")
         elif is_number(self.default) and not self._within(value):
@@ -208,8 +210,10 @@ _RUN = (
     Key("evaluate_every", "1 epoch", "duration between evaluations on validation"),
     Key("checkpoint.every", "1 epoch", "duration between checkpoints"),
     Key("checkpoint.keep", 2, "newest checkpoints kept, besides the best by `monitor`", least=1),
-    Key("checkpoint.monitor", "auroc", "validation metric of the best checkpoint", task="cxr"),
-    Key("checkpoint.monitor", "mpjpe", "validation metric of the best checkpoint", task="pose"),
+    Key("checkpoint.monitor", "auroc", "validation metric of the best checkpoint; auroc/Effusion: "
+        "of one class", choices=("auroc", "average_precision"), of_part=True, task="cxr"),
+    Key("checkpoint.monitor", "mpjpe", "validation metric of the best checkpoint", of_part=True,
+        choices=("mpjpe", "p_mpjpe", "mpjpe_action_mean"), task="pose"),
     Key("checkpoint.mode", "max", "whether more of it is better", choices=("max", "min"),
         task="cxr"),
     Key("checkpoint.mode", "min", "whether more of it is better", choices=("max", "min"),

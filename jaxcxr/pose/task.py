@@ -17,6 +17,7 @@ from jaxcxr.models.sequence import look
 from jaxcxr.pose import augment, baselines
 from jaxcxr.pose import losses as pose_losses
 from jaxcxr.pose.evaluation import pose_errors as metrics_pose
+from jaxcxr.pose.evaluation import pose_metrics
 from jaxcxr.pose.geometry import skeletons
 from jaxcxr.pose.report import error_report, pose_page
 from jaxcxr.pose.sources import clips
@@ -280,7 +281,7 @@ class PoseTask:
 
     def draw(self, split: str, model, variables, workdir: pathlib.Path) -> list[str]:
         """Draws training curves and attention."""
-        curves.write(workdir)
+        curves.write(workdir, pose_metrics.METRICS[0])
         if variables is None:
             return ["no figures of attention: they are drawn by runs of a single process"]
         seen = look.at_examples(model, variables, self._read(split), self._examples(split))

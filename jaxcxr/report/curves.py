@@ -10,39 +10,34 @@ import numpy as np
 
 from jaxcxr.errors import UserError
 from jaxcxr.report.canvas import BLUE, GRAY, GREEN, LIGHT, ORANGE, new_figure, save, styled
+from jaxcxr.report.tables import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# The validation panel shows the first of these that was logged.
-_METRICS = {"auroc": "macro AUROC", "mpjpe": "MPJPE (mm)", "loss": "loss"}
 _SMOOTH_ABOVE = 60  # points, beyond which the loss is drawn faint under its running mean
 
 
-def write(workdir: pathlib.Path) -> None:
-    """Draws `report/curves.png` once the run has trained a step."""
+def write(workdir: pathlib.Path, metric: Metric) -> None:
+    """Draws `report/curves.png` once the run has trained a step; `metric`: of validation."""
     path = workdir / "metrics.jsonl"
     if path.is_file() and any(record["kind"] == "train" for record in read_metrics(path)):
-        save(curves_figure(path), workdir / "report" / "curves.png")
+        save(curves_figure(path, metric), workdir / "report" / "curves.png")
 
 
 @styled
-def curves_figure(metrics_path: pathlib.Path | str, metric: str | None = None) -> "Figure":
+def curves_figure(metrics_path: pathlib.Path | str, metric: Metric) -> "Figure":
     """Draws training loss, validation metric and learning rate over steps.
 
-    Arguments:
-      metrics_path: of a metrics.jsonl.
-      metric: validation metric to draw; None: the main one of the task.
-
     Raises:
-      UserError: no file, no training record, a broken line, or a metric that was not logged.
+      UserError: no metrics.jsonl at `metrics_path`, no training record, or a broken line.
     """
     records = sorted(read_metrics(metrics_path), key=lambda record: record["step"])
     train = _series(records, "train", "loss")
     if not len(train[0]):
         raise UserError(f"{metrics_path} holds no training loss yet; train for a step first")
-    name, validation = _validation(records, metric, metrics_path)
+    validation = _series(records, "validation", metric.name)
 
     figure = new_figure(8.0, 7.2)
     loss, score, rate = figure.subplots(
@@ -50,9 +45,9 @@ def curves_figure(metrics_path: pathlib.Path | str, metric: str | None = None) -
     )
     _draw_loss(loss, train, _series(records, "validation", "loss"))
     score.plot(*validation, color=BLUE, marker="o", markersize=4)
-    score.set_ylabel(f"validation\n{_METRICS.get(name, name)}")
+    score.set_ylabel(f"validation\n{_name(metric)}")
     if len(validation[0]):
-        _mark_best(score, *validation, lower_is_better="mpjpe" in name or "loss" in name)
+        _mark_best(score, *validation, lower_is_better=not metric.higher)
     else:
         score.text(0.5, 0.5, "no validation yet", transform=score.transAxes, ha="center")
     rate.plot(*_series(records, "train", "learning_rate"), color=GREEN)
@@ -105,23 +100,9 @@ def _series(records: list[dict], kind: str, key: str) -> tuple[np.ndarray, np.nd
     return np.array(steps), np.array(values, float)
 
 
-def _validation(
-    records: list[dict], metric: str | None, path: pathlib.Path | str
-) -> tuple[str, tuple[np.ndarray, np.ndarray]]:
-    logged = {
-        key: None
-        for record in records
-        if record["kind"] == "validation"
-        for key, value in record.items()
-        if key != "step" and _is_finite(value)
-    }
-    if metric is not None and metric not in logged:
-        raise UserError(
-            f"{path} holds no validation metric {metric!r}; logged: {', '.join(logged) or 'none'}"
-        )
-    preferred = [name for name in _METRICS if name in logged]
-    name = metric or next(iter([*preferred, *logged]), "metric")
-    return name, _series(records, "validation", name)
+def _name(metric: Metric) -> str:
+    """Names a metric with its unit, or as the mean over classes that it is."""
+    return f"{metric.title} ({metric.unit})" if metric.unit else f"macro {metric.title}"
 
 
 def _draw_loss(axes: "Axes", train: tuple, validation: tuple) -> None:
@@ -171,11 +152,12 @@ def _is_finite(value: object) -> bool:
 
 
 @styled
-def pose_figure(result: Mapping) -> "Figure":
-    """Draws MPJPE at the levels of each corruption, a panel each, harder to the right.
+def pose_figure(result: Mapping, metric: Metric) -> "Figure":
+    """Draws an error at the levels of each corruption, a panel each, harder to the right.
 
     Arguments:
       result: of `stress_poses.measure`.
+      metric: the error.
     """
     kinds = result["kinds"]
     columns = min(3, len(kinds))
@@ -184,7 +166,7 @@ def pose_figure(result: Mapping) -> "Figure":
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     height = result["settings"]["person_height"]
     for axes, (name, kind) in zip(panels.flat, kinds.items(), strict=False):
-        _curve(axes, kind["levels"], result["mpjpe"], name in ("fps", "window"))
+        _curve(axes, kind["levels"], result[metric.name], metric, name in ("fps", "window"))
         axes.set(title=kind["title"], xlabel=kind["unit"])
         if name in ("noise", "drift") and height:
             levels = [entry["level"] for entry in kind["levels"]]
@@ -196,21 +178,25 @@ def pose_figure(result: Mapping) -> "Figure":
     for axes in panels.flat[len(kinds):]:
         axes.set_visible(False)
     for axes in panels[:, 0]:
-        axes.set_ylabel("MPJPE (mm)")
+        axes.set_ylabel(_name(metric))
     panels[0, 0].set_ylim(bottom=0)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(handles))
     return figure
 
 
-def _curve(axes: "Axes", levels: list[Mapping], untouched: float, ratio: bool) -> None:
+def _curve(
+    axes: "Axes", levels: list[Mapping], untouched: float, metric: Metric, ratio: bool
+) -> None:
     x = np.array([entry["level"] for entry in levels])
-    y = np.array([entry["mpjpe"] for entry in levels])
-    ranges = [entry["mpjpe_interval"] or (np.nan, np.nan) for entry in levels]
+    y = np.array([entry[metric.name] for entry in levels])
+    ranges = [entry[metric.interval] or (np.nan, np.nan) for entry in levels]
     low, high = np.array(ranges).T
-    axes.axhline(untouched, color=GRAY, linestyle=":", label=f"untouched, {untouched:.1f} mm")
+    axes.axhline(untouched, color=GRAY, linestyle=":",
+                 label=f"untouched, {untouched:.1f} {metric.unit}")
     axes.errorbar(x, y, yerr=(np.maximum(y - low, 0), np.maximum(high - y, 0)), color=BLUE,
-                  marker="o", markersize=5, capsize=3, label="MPJPE with its 95% interval")
+                  marker="o", markersize=5, capsize=3,
+                  label=f"{metric.title} with its 95% interval")
     if ratio:
         axes.set_xscale("log")
         axes.set_xticks(x, [f"{level:.3g}" for level in x])
@@ -219,11 +205,12 @@ def _curve(axes: "Axes", levels: list[Mapping], untouched: float, ratio: bool) -
 
 
 @styled
-def xray_figure(result: Mapping) -> "Figure":
-    """Draws macro AUROC of parts of the image, of attributes, and at the levels of corruptions.
+def xray_figure(result: Mapping, metric: Metric) -> "Figure":
+    """Draws a macro metric of parts of the image, of attributes, and at the levels of corruptions.
 
     Arguments:
       result: of `stress_xrays.measure`.
+      metric: with 0.5 at chance.
     """
     bars = {"whole image": result}
     bars |= {name.replace("_", " "): entry for name, entry in result.get("regions", {}).items()}
@@ -239,37 +226,39 @@ def xray_figure(result: Mapping) -> "Figure":
     grid = figure.add_gridspec(
         1 + rows, columns, height_ratios=[0.34 * len(bars) + 0.6, *([2.8] * rows)]
     )
-    _bars(figure.add_subplot(grid[0, :]), bars)
+    _bars(figure.add_subplot(grid[0, :]), bars, metric)
     first = None
     for place, kind in enumerate(kinds):
         axes = figure.add_subplot(grid[1 + place // columns, place % columns], sharey=first)
         first = first or axes
-        _auroc_curve(axes, kind, result["auroc"])
+        _level_curve(axes, kind, result[metric.name], metric)
         if place % columns == 0:
-            axes.set_ylabel("macro AUROC")
+            axes.set_ylabel(_name(metric))
     return figure
 
 
-def _bars(axes: "Axes", bars: Mapping[str, Mapping]) -> None:
-    shown = {name: entry for name, entry in bars.items() if entry["auroc"] is not None}
+def _bars(axes: "Axes", bars: Mapping[str, Mapping], metric: Metric) -> None:
+    shown = {name: entry for name, entry in bars.items() if entry[metric.name] is not None}
     for place, entry in enumerate(shown.values()):
-        low, high = entry["auroc_interval"] or (entry["auroc"], entry["auroc"])
-        axes.barh(place, entry["auroc"] - 0.5, left=0.5, height=0.6,
-                  color=BLUE if place == 0 else GRAY)
+        value = entry[metric.name]
+        low, high = entry[metric.interval] or (value, value)
+        axes.barh(place, value - 0.5, left=0.5, height=0.6, color=GRAY if place else BLUE)
         axes.plot((low, high), (place, place), color="black", linewidth=1.2)
-        axes.annotate(f"{entry['auroc']:.3f}", (max(high, 0.5), place), xytext=(4, 0),
+        axes.annotate(metric.number(entry), (max(high, 0.5), place), xytext=(4, 0),
                       textcoords="offset points", va="center", fontsize=9)
     axes.set_yticks(range(len(shown)), list(shown))
     axes.invert_yaxis()
     axes.axvline(0.5, color="black", linewidth=0.8)
-    axes.set(xlabel="macro AUROC, 0.5 is chance, line: 95% interval", xlim=(None, 1.08))
+    axes.set(xlabel=f"{_name(metric)}, 0.5 is chance, line: 95% interval", xlim=(None, 1.08))
     axes.grid(False, axis="y")
 
 
-def _auroc_curve(axes: "Axes", kind: Mapping, untouched: float | None) -> None:
-    known = [entry for entry in kind["levels"] if entry["auroc"] is not None]
-    y = np.array([entry["auroc"] for entry in known])
-    ranges = [entry["auroc_interval"] or (np.nan, np.nan) for entry in known]
+def _level_curve(
+    axes: "Axes", kind: Mapping, untouched: float | None, metric: Metric
+) -> None:
+    known = [entry for entry in kind["levels"] if entry[metric.name] is not None]
+    y = np.array([entry[metric.name] for entry in known])
+    ranges = [entry[metric.interval] or (np.nan, np.nan) for entry in known]
     low, high = np.array(ranges).reshape(-1, 2).T
     if untouched is not None:
         axes.axhline(untouched, color=GRAY, linestyle=":")

@@ -107,6 +107,7 @@ class Metric:
       page: head of its column on the report page; "" leaves it out.
       higher: whether more of it is better; None: neither.
       form: format of its values.
+      unit: of its values; "" for a share.
       span: whether tables show its interval beside it.
       brief_span: whether tables of 80 characters do.
       macro: whether its unweighted mean over classes is reported.
@@ -119,6 +120,7 @@ class Metric:
     page: str = ""
     higher: bool | None = True
     form: str = ".3f"
+    unit: str = ""
     span: bool = True
     brief_span: bool = False
     macro: bool = True

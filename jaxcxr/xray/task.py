@@ -18,7 +18,7 @@ from jaxcxr.report import attention_figures, curves, page
 from jaxcxr.report.canvas import save
 from jaxcxr.task import LEFT_OUT, Evaluation
 from jaxcxr.xray import augment, balance, losses, relabeling
-from jaxcxr.xray.evaluation import class_metrics
+from jaxcxr.xray.evaluation import class_metrics, xray_metrics
 from jaxcxr.xray.images import manifest, radiographs
 from jaxcxr.xray.report import run_results, xray_figures, xray_page
 
@@ -175,7 +175,7 @@ class XrayTask:
 
     def draw(self, split: str, model, variables, workdir: pathlib.Path) -> list[str]:
         """Draws training curves and attention maps."""
-        curves.write(workdir)
+        curves.write(workdir, xray_metrics.METRICS[0])
         if variables is None:
             return ["no figures of attention: they are drawn by runs of a single process"]
         seen = look.at_examples(model, variables, self._read(split), self._examples(split))

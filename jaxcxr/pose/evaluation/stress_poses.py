@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxcxr.errors import UserError
 from jaxcxr.pose.evaluation import pose_errors as metrics_pose
-from jaxcxr.pose.evaluation import pose_statistics
+from jaxcxr.pose.evaluation import pose_metrics, pose_statistics
 from jaxcxr.pose.keypoints.detector import Detector
 from jaxcxr.pose.sources import clips
 from jaxcxr.report import curves, tables
@@ -287,7 +287,7 @@ def _height(sequences: Sequence[clips.Sequence]) -> float:
 
 def figure(result: Mapping) -> "Figure":
     """The curves, see `curves.pose_figure`."""
-    return curves.pose_figure(result)
+    return curves.pose_figure(result, pose_metrics.METRICS[0])
 
 
 def to_text(result: Mapping) -> str:

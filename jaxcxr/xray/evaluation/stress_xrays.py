@@ -291,7 +291,7 @@ _TITLES = {
 
 def figure(result: Mapping) -> "Figure":
     """Curves of corruptions and bars of regions, see `curves.xray_figure`."""
-    return curves.xray_figure(result)
+    return curves.xray_figure(result, _AUROC)
 
 
 def to_text(result: Mapping) -> str:
