@@ -1,14 +1,13 @@
 """Writes the result file of a finished run, or of its stress test or explanations.
 
     python docs/record_run.py evaluate runs/demo docs/results/demo.json \\
-        --command="python -m jaxcxr.main --config=configs/demo.py --workdir=runs/demo" \\
-        --time="2 min 16 s" --note="The time includes the generation of the images."
+        --note="The time includes the generation of the images."
     python docs/record_run.py stress runs/demo docs/results/demo_stress.json
     python docs/record_run.py explain runs/demo docs/results/demo_explain.json
 
 The numbers come from RUN/report, those of poses from the best checkpoint, evaluated again; the
-versions come from RUN/config.json, the date from the file read. A run knows neither its machine nor
-its command nor how long it took: record it on the machine that ran it, and give the other two.
+versions come from RUN/config.json, the date from the file read; command, machine and time of a
+training from RUN/run.jsonl. Record stress tests and explanations on the machine that did them.
 """
 
 import argparse
@@ -18,6 +17,7 @@ import pathlib
 import sys
 from collections.abc import Mapping
 
+from jaxcxr import config
 from jaxcxr.errors import RunError, UserError
 from jaxcxr.report import result_file
 from jaxcxr.report.result_file import Table
@@ -118,6 +118,31 @@ def explained(run: pathlib.Path, record: Mapping) -> Table:
                  "with boxes; 95 % intervals over patients.")
 
 
+def started(run: pathlib.Path) -> dict[str, str]:
+    """Reads command, machine and time of a training from run.jsonl.
+
+    The time is that of all starts together; it is left out where one of them was killed, which
+    leaves a gap in the steps.
+    """
+    path = run / "run.jsonl"
+    if not path.exists():
+        return {}
+    starts = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    ends = [0, *(start["to_step"] for start in starts)]
+    done = next((i for i, start in enumerate(starts, 1) if start["finished"]), 0)
+    whole = done and all(start["from_step"] == end for start, end in zip(starts[:done], ends,
+                                                                         strict=False))
+    machines = ", ".join(dict.fromkeys(start["machine"] for start in starts))
+    found = {"command": starts[0]["command"], "machine": machines}
+    if whole:
+        minutes, seconds = divmod(round(sum(start["seconds"] for start in starts[:done])), 60)
+        hours, minutes = divmod(minutes, 60)
+        parts = {"h": hours, "min": minutes, "s": seconds}
+        kept = [f"{value} {unit}" for unit, value in parts.items() if value]
+        found["time"] = " ".join(kept) or "0 s"
+    return found
+
+
 KINDS = {"evaluate": evaluated, "stress": stressed, "explain": explained}
 
 
@@ -133,8 +158,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("what", choices=KINDS, help="what was done")
     parser.add_argument("run", type=pathlib.Path, help="folder of the run")
     parser.add_argument("out", type=pathlib.Path, help="docs/results/NAME.json")
-    parser.add_argument("--command", default="", help="that did it (jaxcxr WHAT --workdir=RUN)")
-    parser.add_argument("--time", default="", help="how long it took, for a sentence")
+    parser.add_argument(
+        "--command", default="",
+        help="that did it (default: RUN/run.jsonl's, or jaxcxr WHAT --workdir=RUN)",
+    )
+    parser.add_argument("--time", default="", help="how long it took (default: RUN/run.jsonl's)")
     parser.add_argument("--note", default="", help="what a reader must know beside the command")
     args = parser.parse_args(argv)
     path = args.run / FILES[args.what]
@@ -144,10 +172,13 @@ def main(argv: list[str] | None = None) -> None:
         )
     record = json.loads((args.run / "config.json").read_text())
     table = KINDS[args.what](args.run, record)
-    values = {**table.values, **({"time": args.time} if args.time else {})}
+    start = started(args.run) if args.what == "evaluate" else {}
+    time = args.time or start.get("time")
+    values = {**table.values, **({"time": time} if time else {})}
+    origin = config.origin() | record | {"command": f"jaxcxr {args.what} --workdir={args.run}"}
+    origin |= start | ({"command": args.command} if args.command else {})
     result_file.write(
-        args.out, Table(table.columns, table.rows, args.note or table.note, values), record,
-        args.command or f"jaxcxr {args.what} --workdir={args.run}",
+        args.out, Table(table.columns, table.rows, args.note or table.note, values), origin,
         datetime.date.fromtimestamp(path.stat().st_mtime).isoformat(),
     )
 

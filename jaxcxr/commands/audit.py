@@ -11,7 +11,6 @@ ChestX-ray14 with hashes take 19 s and 0.7 GiB on two cores.
 """
 
 import argparse
-import json
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -21,11 +20,12 @@ import rich.console
 import rich.markup
 import rich.table
 
+from jaxcxr.commands import add_json, write_json
 from jaxcxr.errors import UserError
 from jaxcxr.xray.audit import audit_checks, audit_result, audited_files, duplicates
 
 _STYLES = {audit_checks.LEAK: "bold red", audit_checks.WARNING: "yellow"}
-_SHOWN = 3  # names per finding on the screen; the JSON has all
+_SHOWN = 3  # names per finding on the screen; the file of --json has all
 _WIDTH = 120  # columns, where the output is no terminal
 _EPILOG = (
     "A MANIFEST is a prepared data set (its folder or manifest.parquet); the raw folder of "
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--map", metavar="CSV", help="which image of ChestX-ray14 each image of the RSNA is: "
         "columns rsna_patientId, chestxray14_image, mse",
     )
-    parser.add_argument("--json", metavar="F", help="write everything found, with all names")
+    add_json(parser)
     parser.add_argument("--html", metavar="F", help="write a page to read")
     parser.add_argument(
         "--bits", type=int, default=duplicates.BITS,
@@ -73,9 +73,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--shortcut is {args.shortcut}; allowed: 0.5 to 1")
     data_sets = audited_files.load(args.manifests, args.map)
     result = audit_result.audit(data_sets, args.bits, args.shortcut)
-    if args.json:
-        text = json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False)
-        _write(pathlib.Path(args.json), text + "\n")
+    write_json(args, audit_result.to_table(result), **result)
     if args.html:
         _write(pathlib.Path(args.html), audit_result.to_html(result))
     width = None if sys.stdout.isatty() else _WIDTH

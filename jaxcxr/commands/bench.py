@@ -14,8 +14,8 @@ import pathlib
 import time
 from collections.abc import Callable
 
+from jaxcxr.commands import add_json, write_json
 from jaxcxr.errors import UserError
-from jaxcxr.report import result_file
 from jaxcxr.report.result_file import Table
 
 TAKES_CONFIG = True
@@ -42,11 +42,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(
             f"bench {args.what} has no {' '.join(flags)}; see `jaxcxr bench {args.what} --help`."
         )
-    table = bench.run(args)
-    if args.json:
-        from jaxcxr import config as config_lib
-
-        result_file.write(args.json, table, config_lib.provenance())
+    write_json(args, bench.run(args))
 
 
 class _BenchParser(argparse.ArgumentParser):
@@ -58,8 +54,7 @@ class _BenchParser(argparse.ArgumentParser):
         # Also here, so that it may stand after the name of the benchmark.
         self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
                           help="show tracebacks")
-        self.add_argument("--json", metavar="FILE",
-                          help="also write the table as a result file")
+        add_json(self)
         BENCHES[self.what].add_arguments(self)
         return super().parse_known_args(args, namespace)
 

@@ -10,8 +10,10 @@ import json
 import pathlib
 import sys
 
+from jaxcxr.commands import add_json, write_json
 from jaxcxr.deploy.export import formats
 from jaxcxr.errors import UserError
+from jaxcxr.report.result_file import Table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tensorflow", default=sys.executable, metavar="PYTHON",
         help="of savedmodel: interpreter of an environment with TensorFlow (default: this one)",
     )
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -45,7 +48,12 @@ def run(args: argparse.Namespace) -> None:
             f"{out} cannot be written ({error.strerror}); give another --out"
         ) from error
     print(bundle.description)
-    for name, value in about.items():
-        print(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
+    facts = [
+        (name, value if isinstance(value, str) else json.dumps(value))
+        for name, value in about.items()
+    ]
+    print("\n".join(f"{name}: {value}" for name, value in facts))
     size = sum(path.stat().st_size for path in (out, *out.rglob("*")) if path.is_file())
     print(f"Written: {out}, {size / 1e6:.1f} MB, and {beside.name}")
+    facts.append(("size", f"{size / 1e6:.1f} MB"))
+    write_json(args, Table(("", args.format), facts, bundle.description))

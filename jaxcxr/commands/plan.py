@@ -16,6 +16,7 @@ import json
 import re
 import sys
 
+from jaxcxr.commands import add_json, write_json
 from jaxcxr.errors import UserError
 
 TAKES_CONFIG = True
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mesh", default="data:1", metavar="AXIS:N,...",
                         help="sizes of data, fsdp and tensor, such as data:4,fsdp:2")
     parser.add_argument("--device", default="h100", help="a name of the table (default: h100)")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -49,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
     child = [sys.executable, "-m", "jaxcxr.commands.plan", json.dumps(shape), *args.config]
     needs = planning.needs(child, planning.fake_devices(shape))
     print(roofline.to_text(config, shape, device, needs))
+    write_json(args, roofline.to_table(config, shape, device, needs))
 
 
 def parse_mesh(text: str) -> tuple[int, int, int]:

@@ -17,6 +17,7 @@ look at the table, and at `--adjudicated` labels where there are any, before tra
 import argparse
 import pathlib
 
+from jaxcxr.commands import add_json, write_json
 from jaxcxr.errors import UserError
 
 TAKES_CONFIG = True
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--adjudicated", metavar="CSV",
         help="expert labels of some training images, to compare with before and after",
     )
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -51,7 +53,11 @@ def run(args: argparse.Namespace) -> None:
     config = main.load_config(args.config)
     _check(config, args.members, args.held_out)
     out = pathlib.Path(args.out).expanduser()
-    out_of_fold.relabel(config, out, args.members, args.held_out, args.adjudicated, print)
+    table = out_of_fold.relabel(
+        config, out, args.members, args.held_out, args.adjudicated, print
+    )
+    if table is not None:
+        write_json(args, table)
 
 
 def _check(config, members: int, held_out: int) -> None:

@@ -8,7 +8,9 @@
 import argparse
 import pathlib
 
+from jaxcxr.commands import add_json, write_json
 from jaxcxr.errors import RunError, UserError
+from jaxcxr.report.result_file import Table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (default: 1)")
     parser.add_argument("--table", action="store_true", help="only write and print the table")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -41,8 +44,13 @@ def run(args: argparse.Namespace) -> None:
         failed = runner.Runner(study, config_of, root, args.jobs).run(args.only)
         if failed is None:
             return
-    for text in grid.write_tables(study, config_of, root):
+    found = []
+    for text, table in grid.write_tables(study, config_of, root):
         print(f"\n{text}", flush=True)
+        found += [table] if table else []
+    note = " ".join(dict.fromkeys(table.note for table in found))
+    rows = [row for table in found for row in table.rows]
+    write_json(args, Table(found[0].columns, rows, note))
     if failed:
         raise RunError(f"{len(failed)} of the runs were not done:\n  " + "\n  ".join(
             f"{cell}: {why}" for cell, why in failed.items()))

@@ -2,10 +2,13 @@
 
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 import re
+import shlex
 import subprocess
+import sys
 
 import ml_collections
 
@@ -20,6 +23,9 @@ RESUME_MAY_CHANGE = (
     r"^checkpoint\.keep$", r"^report\.", r"^watchdog$",
     r"^calibration\.", r"^model\.options\.remat$",
 )
+
+# flag of /proc/cpuinfo -> name, the widest first
+_INSTRUCTIONS = {"avx512f": "AVX-512", "avx2": "AVX2"}
 
 
 def get(config, dotted: str):
@@ -104,6 +110,45 @@ def provenance() -> dict:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed as a package"
     return {"python": platform.python_version(), "packages": versions, "git": _git_commit()}
+
+
+def origin() -> dict:
+    """Returns what this process is: `provenance`, its command and its kind of machine."""
+    return {"command": _command_line(), "machine": _machine(), **provenance()}
+
+
+def _command_line() -> str:
+    """Formats the command of this process as one types it: `jaxcxr ...`, `python -m ...`."""
+    spec = sys.modules["__main__"].__spec__
+    module = spec.name.removesuffix(".__main__") if spec else ""
+    if not module:
+        program = [pathlib.Path(sys.argv[0]).name]
+    elif module == "jaxcxr":
+        program = ["jaxcxr"]
+    else:
+        program = ["python", "-m", module]
+    return shlex.join([*program, *sys.argv[1:]])
+
+
+def _machine() -> str:
+    """Describes the kind of machine: accelerators, CPU cores and their instruction set."""
+    jax = sys.modules.get("jax")  # what has not imported it has used no accelerator
+    devices = jax.devices() if jax else ()
+    kinds = [device.device_kind for device in devices if device.platform != "cpu"]
+    accelerators = f"{len(kinds)} x {kinds[0]}, " if kinds else ""
+    return f"{accelerators}{os.cpu_count()} CPU cores, {_instruction_set()}"
+
+
+def _instruction_set() -> str:
+    name = platform.machine().replace("x86_64", "x86-64").replace("AMD64", "x86-64")
+    if name in ("arm64", "aarch64"):
+        return f"{name} with NEON"  # part of the architecture
+    try:
+        flags = set(pathlib.Path("/proc/cpuinfo").read_text().split())
+    except OSError:  # not Linux
+        return f"{name}, instruction set not recorded"
+    widest = next((name for flag, name in _INSTRUCTIONS.items() if flag in flags), "")
+    return f"{name} with {widest}" if widest else name
 
 
 def _git_commit() -> str:

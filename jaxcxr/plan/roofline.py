@@ -8,14 +8,16 @@ does lies between, if its kernels reach their peaks, which small ones do not.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxcxr.errors import UserError
 from jaxcxr.plan.hardware import Device
 from jaxcxr.plan.planning import Needs, Traffic
+from jaxcxr.report.result_file import Table
 
 AXES = ("data", "fsdp", "tensor")
+_COLUMNS = ("devices", "hidden ms", "added ms", "efficiency", "bound by")
 _MOST_DEVICES = 1024  # in the table of more data parallel
 
 
@@ -200,12 +202,31 @@ def _work_rows(needs, found, device, shape) -> list[str]:
 
 
 def _scaling_rows(needs, device, shape, dtype) -> list[str]:
-    rows = ["more data parallel, the same share of the batch on each device",
-            f"{'devices':>9}{'hidden ms':>12}{'added ms':>12}{'efficiency':>18}  bound by"]
+    rows = ["more data parallel, the same share of the batch on each device"]
+    for cells in (_COLUMNS, *_scaling(needs, device, shape, dtype)):
+        count, hidden, added, efficiency, bound = cells
+        rows.append(f"{count:>9}{hidden:>12}{added:>12}{efficiency:>18}  {bound}")
+    return rows
+
+
+def _scaling(needs, device, shape, dtype) -> Iterator[tuple[str, ...]]:
     for other in scaled(shape, _MOST_DEVICES):
         found = estimate(needs, device, other, dtype)
         low, high = found.efficiency
-        count = other[0] * other[1] * other[2]
-        rows.append(f"{count:>9,}{found.hidden * 1e3:>12,.3f}{found.added * 1e3:>12,.3f}"
-                    f"{f'{low:.1%} to {high:.1%}':>18}  {found.bound}")
-    return rows
+        yield (f"{math.prod(other):,}", f"{found.hidden * 1e3:,.3f}", f"{found.added * 1e3:,.3f}",
+               f"{low:.1%} to {high:.1%}", found.bound)
+
+
+def to_table(config: Any, shape: tuple[int, int, int], device: Device, needs: Needs) -> Table:
+    """Returns how the step scales, and its single numbers; arguments as of `to_text`."""
+    found = estimate(needs, device, shape, config.dtype)
+    return Table(
+        _COLUMNS, list(_scaling(needs, device, shape, config.dtype)),
+        _head(config, shape, device, needs).replace("\n", ", "),
+        {
+            "memory": f"{needs.memory / 1e9:.1f} of {device.memory / 1e9:.0f} GB",
+            "flops": f"{needs.model_flops / 1e12:,.1f} T",
+            "milliseconds": f"{found.hidden * 1e3:.1f} to {found.added * 1e3:.1f}",
+            "bound": found.bound,
+        },
+    )

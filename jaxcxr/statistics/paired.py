@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from jaxcxr.statistics import intervals
@@ -108,7 +109,7 @@ def seeds(
     )
 
 
-def t_interval(values: Sequence[float], level: float = intervals.LEVEL) -> tuple[float, float]:
+def t_interval(values: npt.ArrayLike, level: float = intervals.LEVEL) -> tuple[float, float]:
     """Student's t interval of a mean; NaN with fewer than two values."""
     sample = np.asarray(values, np.float64)
     if len(sample) < 2:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from jaxcxr.errors import UserError
+from jaxcxr.report.result_file import Table
 
 Overrides = Mapping[str, Any]
 RESULT = "result.json"
@@ -206,7 +207,7 @@ def read_result(folder: pathlib.Path) -> dict[str, Any] | None:
 
 def write_tables(
     study: Study, config_of: Callable[[str], Any], root: pathlib.Path
-) -> Iterator[str]:
+) -> Iterator[tuple[str, Table | None]]:
     """Writes the table of each data set that has a finished run, and that of lifted poses.
 
     Arguments:
@@ -215,7 +216,7 @@ def write_tables(
       root: the workdir.
 
     Yields:
-      each table as Markdown, once it is written.
+      Each table as Markdown, once it is written, and as of a result file, but for the poses.
 
     Raises:
       UserError: no run of the study is finished.
@@ -239,7 +240,11 @@ def write_tables(
         (root / f"table_{data}.csv").write_text(study_table.to_csv(table), encoding="utf-8")
         text = study_table.to_markdown(table)
         (root / f"table_{data}.md").write_text(text, encoding="utf-8")
-        yield text
+        yield text, Table(
+            ("data", *study_table.header(table)),
+            [(data, *line) for line in study_table.cells(table)],
+            f"Reference: {table.reference}." if table.reference else "",
+        )
         scored = {row: {seed: result for seed, result in runs.items() if "sequences" in result}
                   for row, runs in results.items()}
         if any(scored.values()):
@@ -248,6 +253,6 @@ def write_tables(
         (root / "poses.csv").write_text(pose_table.to_csv(poses), encoding="utf-8")
         text = pose_table.to_markdown(poses)
         (root / "poses.md").write_text(text, encoding="utf-8")
-        yield text
+        yield text, None
     if not found:
         raise UserError(f"no run of the study is finished in {root}.")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxcxr.errors import UserError
+from jaxcxr.report.result_file import Table
 
 _SEEDS = 2**31
 
@@ -18,7 +19,7 @@ _SEEDS = 2**31
 def relabel(
     config, out: pathlib.Path, members: int, held_out: int, adjudicated: str | None,
     say: Callable[[str], None],
-) -> np.ndarray | None:
+) -> Table | None:
     """Trains what is not trained yet, then relabels the training split.
 
     Arguments:
@@ -30,7 +31,7 @@ def relabel(
       say: gets the tables.
 
     Returns:
-      The new labels, int8 `[training images, classes]`; None when SIGTERM stopped a training.
+      The changes of each class; None when SIGTERM stopped a training.
 
     Raises:
       UserError: a mistake in the config or a file.
@@ -61,7 +62,10 @@ def relabel(
         record["adjudicated"] = _compare(truth, rows.labels, new, say)
     (out / "summary.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     say(f"\nTo train on the new labels: --config.data.labels={out / 'labels.csv'}")
-    return new
+    return Table(
+        analysis.COLUMNS, [analysis.cells(row) for row in summary],
+        f"{config.data.source}, {members} members, {held_out} of the folds left out by each.",
+    )
 
 
 def _out_of_fold_scores(configs, rows, out: pathlib.Path) -> np.ndarray | None:

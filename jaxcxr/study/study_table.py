@@ -202,24 +202,33 @@ def to_csv(table: StudyTable) -> str:
     return out.getvalue()
 
 
-def to_markdown(table: StudyTable) -> str:
-    """The table for people, with what its columns mean."""
-    digits = _digits(table)
+def header(table: StudyTable) -> tuple[str, ...]:
+    """Returns the heads of the columns of `cells`."""
     better = "more" if table.higher else "less"
-    head = (f"{table.metric} ({better} is better)", "difference", "p", "parameters", "MFLOPs",
-            "training s")
-    lines = [f"**{table.data}**, reference {table.reference or 'not finished'}", "",
-             "| row | seeds | " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) + 1)]
+    return ("row", "seeds", f"{table.metric} ({better} is better)", "difference", "p",
+            "parameters", "MFLOPs", "training s")
+
+
+def cells(table: StudyTable) -> list[tuple[str, ...]]:
+    """Formats the rows."""
+    digits = _digits(table)
+    lines: list[tuple[str, ...]] = []
     for row in table.rows:
         difference = "reference" if row.name == table.reference else _shown(
             row.difference.value, row.difference.interval, digits, "+")
         flag = " (unequal)" if row.unequal else ""
-        cells = (
-            row.name, row.seeds, _shown(row.value, row.interval, digits), difference,
+        lines.append((
+            row.name, str(row.seeds), _shown(row.value, row.interval, digits), difference,
             _number(row.p, 2), f"{row.parameters:,}{flag}", _number(row.flops / 1e6, 2),
             _number(row.seconds, 1),
-        )
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
+        ))
+    return lines
+
+
+def to_markdown(table: StudyTable) -> str:
+    """The table for people, with what its columns mean."""
+    lines = [f"**{table.data}**, reference {table.reference or 'not finished'}", "",
+             *tables.markdown([header(table), *cells(table)])]
     lines += ["", (
         "Mean over seeds [95 % t interval]; difference from the reference paired by seed; p of its "
         "paired t test, Holm-adjusted over the rows that are no candidates for the reference. "

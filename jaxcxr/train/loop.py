@@ -35,6 +35,7 @@ def train(
       UserError: a mistake in the config, the data or the workdir.
       RunError: the loss is not finite.
     """
+    begun = time.perf_counter()
     checkpoint.check_workdir(workdir, config)
     run = setup.make(config)
     checkpoint.write_config(workdir, config)
@@ -52,13 +53,17 @@ def train(
         with contextlib.closing(writer), SigTerm() as stop:
             try:
                 train_until_done(run, state, step, data, checkpoints, writer, local, screen, stop)
-                return finish(run, checkpoints, writer, local, screen, split, stop)
+                metrics = finish(run, checkpoints, writer, local, screen, split, stop)
             except Stopped:
                 screen.print(
                     f"stopped by SIGTERM after saving; run the same command again to go on "
                     f"from {workdir}"
                 )
-                return {}
+                metrics = {}
+            seconds = time.perf_counter() - begun
+            last_step = checkpoints.latest_step or step
+            writers.append_start(local.path, step, last_step, seconds, bool(metrics))
+            return metrics
 
 
 def start(run: setup.Setup, checkpoints, data):

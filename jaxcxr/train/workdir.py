@@ -87,7 +87,8 @@ class Local:
         self._copied: dict[pathlib.Path, tuple[int, int]] = {}
         self.path = pathlib.Path(tempfile.mkdtemp() if self._remote else workdir)
         if self._remote and self._active:
-            for name in ("config.json", "metrics.jsonl"):  # what is read here, or goes on
+            # What is read here, or goes on.
+            for name in ("config.json", "metrics.jsonl", "run.jsonl"):
                 if (self.workdir / name).exists():
                     (self.path / name).write_bytes((self.workdir / name).read_bytes())
 

@@ -1,6 +1,7 @@
 """Writes metrics during a run: metrics.jsonl, TensorBoard events, the terminal."""
 
 import contextlib
+import datetime
 import json
 import pathlib
 import sys
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from jaxcxr import config
 from jaxcxr.train import private_apis
 
 
@@ -84,6 +86,32 @@ def _keep_until(path: pathlib.Path, step: int | None) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text("".join(kept), encoding="utf-8")
     partial.replace(path)
+
+
+def append_start(
+    folder: pathlib.Path, first_step: int, last_step: int, seconds: float, finished: bool
+) -> None:
+    """Appends to `run.jsonl` what one start of a run did, its command and its machine.
+
+    A start that was killed or failed leaves no line, which shows as a gap in the steps.
+
+    Arguments:
+      folder: of the run, on this machine; process 0 alone writes.
+      first_step, last_step: optimiser steps done before and after.
+      seconds: from the start to the end, reports included.
+      finished: whether the run was evaluated and reported.
+    """
+    if jax.process_index():
+        return
+    origin = config.origin()
+    record = {
+        "from_step": first_step, "to_step": last_step, "seconds": round(seconds, 1),
+        "finished": finished, "date": datetime.date.today().isoformat(),
+        "processes": jax.process_count(), "command": origin["command"],
+        "machine": origin["machine"],
+    }
+    with (folder / "run.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 class Screen:

@@ -307,15 +307,18 @@ def as_json(rows: Sequence[Any]) -> list[dict]:
     ]
 
 
+COLUMNS = ("class", "positive", "new", "added", "threshold", "F1", "unchanged", "kappa")
+
+
+def cells(row: ClassChanges) -> tuple[str, ...]:
+    """Formats the changes of a class, as `COLUMNS`."""
+    numbers = map(tables.number, (row.threshold, row.f1, row.unchanged, row.kappa))
+    return (row.name, f"{row.positives:,}", f"{row.relabelled:,}", f"{row.added:,}", *numbers)
+
+
 def to_text(rows: Sequence[ClassChanges]) -> str:
     """Formats the table of all classes, with warnings below."""
-    lines = [("class", "positive", "new", "added", "threshold", "F1", "unchanged", "kappa")]
-    lines += [
-        (row.name, f"{row.positives:,}", f"{row.relabelled:,}", f"{row.added:,}",
-         *map(tables.number, (row.threshold, row.f1, row.unchanged, row.kappa)))
-        for row in rows
-    ]
-    text = [_aligned(lines)]
+    text = [_aligned([COLUMNS, *map(cells, rows)])]
     kept = [row.name for row in rows if math.isnan(row.threshold)]
     if kept:
         text.append(f"one label value only, labels kept: {', '.join(kept)}")

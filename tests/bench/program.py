@@ -4,9 +4,8 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from jaxcxr import config as config_lib
+from jaxcxr.commands import add_json, write_json
 from jaxcxr.errors import RunError, UserError
-from jaxcxr.report import result_file
 from jaxcxr.report.result_file import Table
 
 
@@ -29,15 +28,13 @@ def main(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(parser)
-    parser.add_argument("--json", metavar="FILE", help="also write the table as a result file")
+    add_json(parser)
     args, args.config = parser.parse_known_args(argv)
     unknown = [word for word in args.config if not word.startswith("--config")]
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
-        table = run(args)
-        if args.json:
-            result_file.write(args.json, table, config_lib.provenance())
+        write_json(args, run(args))
     except (UserError, RunError) as error:
         print(error, file=sys.stderr)
         sys.exit(2 if isinstance(error, UserError) else 1)

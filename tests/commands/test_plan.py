@@ -1,5 +1,6 @@
 """The command `plan`: what it prints, and the mistakes that it names."""
 
+import json
 import pathlib
 import re
 import subprocess
@@ -22,7 +23,7 @@ def command(*args):
 
 def test_a_plan_of_a_config_without_data(tmp_path):
     done = command(f"--config={CONFIG}:quick", "--config.data.dir=/nowhere",
-                   "--mesh=data:4,fsdp:2", "--device=h200")
+                   "--mesh=data:4,fsdp:2", "--device=h200", f"--json={tmp_path / 'a.json'}")
     assert done.returncode == 0, done.stderr
     text = done.stdout
     assert "8 x h200: data 4 x fsdp 2 x tensor 1" in text
@@ -32,6 +33,12 @@ def test_a_plan_of_a_config_without_data(tmp_path):
     assert [row[0] for row in rows] == ["2", "4", "8", "16", "32", "64", "128", "256", "512",
                                         "1,024"]
     assert all(float(low) <= float(high) <= 100 for _, low, high in rows)
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert [" ".join(row) for row in found["rows"]] == [
+        " ".join(line.split()) for line in text.splitlines()[-len(rows):]
+    ]
+    assert found["command"].startswith("jaxcxr plan --config=")
+    assert found["values"]["memory"].endswith(" of 141 GB")
 
 
 @pytest.mark.parametrize(

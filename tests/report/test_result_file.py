@@ -59,20 +59,21 @@ def test_a_benchmark_writes_the_table_that_it_prints(tmp_path, shown, capsys, mo
 
 
 def test_a_result_file_says_where_it_comes_from(tmp_path):
-    versions = config_lib.provenance()
+    origin = config_lib.origin() | {"command": "jaxcxr plan"}
     table = Table(("a", "b"), [("x | y", "1"), ("é", "2")], values={"n": "2"})
     path = tmp_path / "a.json"
-    result_file.write(path, table, versions, "jaxcxr plan", "2026-01-02")
+    result_file.write(path, table, origin, "2026-01-02", leaks=[3])
     found = json.loads(path.read_text(encoding="utf-8"))
     assert found["rows"] == [list(row) for row in table.rows]
     assert (found["columns"], found["values"]) == (["a", "b"], {"n": "2"})
     assert (found["command"], found["date"]) == ("jaxcxr plan", "2026-01-02")
     assert "note" not in found
-    assert f"jax {versions['packages']['jax']}, " in found["versions"]
-    assert found["versions"].endswith(f"Python {versions['python']}")
+    assert found["leaks"] == [3]
+    assert f"jax {origin['packages']['jax']}, " in found["versions"]
+    assert found["versions"].endswith(f"Python {origin['python']}")
     assert re.match(r"(\d+ x [^,]+, )?\d+ CPU cores, \S", found["machine"])
     with pytest.raises(UserError, match="cannot be written"):
-        result_file.write(tmp_path / "none" / "a.json", table, versions)
+        result_file.write(tmp_path / "none" / "a.json", table, origin)
 
 
 @pytest.mark.parametrize(("module", "expected"), [
@@ -84,7 +85,7 @@ def test_the_command_is_the_one_typed(module, expected, monkeypatch):
     spec = module and importlib.util.spec_from_loader(module, None)
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", spec)
     monkeypatch.setattr(sys, "argv", ["/somewhere/jaxcxr", "bench", "a b"])
-    assert result_file.command_line() == expected
+    assert config_lib.origin()["command"] == expected
 
 
 def test_a_program_beside_the_package_writes_its_table(tmp_path, shown):
@@ -124,6 +125,32 @@ def test_the_scores_of_a_run(tmp_path, shown):
     assert "| macro mean (1 of 1) |  |  | 0.900 [0.800, 0.950] |" in shown("a")
     values = [shown(f"a.{key}") for key in ("auroc", "auroc_interval", "images", "time")]
     assert values == ["0.900", "0.800 to 0.950", "1,237", "2 min"]
+
+
+def start(first, last, seconds, *, finished=False):
+    return {"from_step": first, "to_step": last, "seconds": seconds, "finished": finished,
+            "command": "jaxcxr train --config=a", "machine": "8 x TPU v5e"}
+
+
+@pytest.mark.parametrize(("starts", "time"), [
+    ([start(0, 90, 136.4, finished=True)], "2 min 16 s"),
+    ([start(0, 30, 3600), start(30, 90, 5, finished=True), start(90, 90, 50, finished=True)],
+     "1 h 5 s"),
+    ([start(0, 30, 100), start(40, 90, 200, finished=True)], None),  # one was killed in between
+    ([start(20, 90, 200, finished=True)], None),
+    ([start(0, 30, 100)], None),
+])
+def test_a_training_says_its_command_machine_and_time(starts, time, tmp_path):
+    run = run_of(tmp_path / "run", "cxr", metrics={"per_class": {}, "macro": {
+        "auroc": 0.9, "auroc_interval_bootstrap": [0.8, 0.95], "average_precision": 0.5,
+        "average_precision_interval": [0.4, 0.6], "f1": 0.7, "f1_interval": [0.6, 0.8],
+        "sensitivity": 0.75, "specificity": 0.65, "brier": 0.1, "classes": [],
+    }, "counts": {"images": 1, "patients": 1}})
+    (run / "run.jsonl").write_text("".join(json.dumps(line) + "\n" for line in starts))
+    load("record_run").main(["evaluate", str(run), str(tmp_path / "a.json")])
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert (found["command"], found["machine"]) == ("jaxcxr train --config=a", "8 x TPU v5e")
+    assert found["values"].get("time") == time
 
 
 @pytest.mark.parametrize(("task", "metric", "row"), [

@@ -186,8 +186,14 @@ def test_agreement_with_the_truth_is_scikit_learns(done, prepared):
 def test_run_again_it_trains_nothing_and_writes_the_same(done):
     files = [done.out / name for name in ("labels.csv", "changes.csv", "summary.json")]
     before, count = [path.read_bytes() for path in files], len(done.trained)
+    done.command.json = str(done.out / "result.json")
     relabel.run(done.command)
     assert [path.read_bytes() for path in files] == before
+    rows = json.loads((done.out / "result.json").read_text())["rows"]
+    classes = json.loads((done.out / "summary.json").read_text())["classes"]
+    assert [(row[0], row[1]) for row in rows] == [
+        (entry["name"], f"{entry['positives']:,}") for entry in classes
+    ]
     assert len(done.trained) == count
 
 

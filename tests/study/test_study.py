@@ -202,8 +202,11 @@ def test_the_command_writes_the_table_and_prints_it(file, tmp_path, capsys):
     assert "| a | fast | 9 | 2 | 50.5 [50.5, 50.5] |" in text
     assert (tmp_path / "w" / "table_a.csv").read_text().count("\n") == 3
     assert (tmp_path / "w" / "poses.csv").read_text().count("\n") == 3
-    study.run(command(*words, "--table"))
+    study.run(command(*words, "--table", f"--json={tmp_path / 'a.json'}"))
     assert capsys.readouterr().out == f"\n{text}\n"
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert [f"| {' | '.join(row[1:])} |" in text for row in found["rows"]] == [True, True]
+    assert {row[0] for row in found["rows"]} == {"a"}
 
 
 def test_the_command_ends_with_what_was_not_done(file, tmp_path):

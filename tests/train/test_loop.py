@@ -292,6 +292,14 @@ def test_killed_and_terminated_run_ends_as_the_uninterrupted_one(whole, tmp_path
     assert process.returncode == 0, output
     assert_same(saved_state(tmp_path, 6), states[6])
     assert lines(tmp_path) == lines(workdir)
+    # The killed start has left no line; the others say what they did, for how long and where.
+    stopped, ended = map(json.loads, (tmp_path / "run.jsonl").read_text().splitlines())
+    assert stopped["to_step"] == ended["from_step"] in (4, 5)
+    assert stopped["from_step"] > 0
+    assert (ended["to_step"], stopped["finished"], ended["finished"]) == (6, False, True)
+    assert 0 < ended["seconds"] < 120
+    assert ended["machine"].endswith(stopped["machine"])
+    assert "run_toy" in ended["command"]
     modules = json.loads(listed.read_text())
     assert {"jaxcxr.train.loop", "tensorboardX"} <= set(modules)
     assert {"tensorflow", "torch"}.isdisjoint(modules)

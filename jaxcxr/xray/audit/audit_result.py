@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import jaxcxr
 from jaxcxr.report import page
+from jaxcxr.report.result_file import Table
 from jaxcxr.xray.audit import audit_checks, audited_files, duplicates
 from jaxcxr.xray.sources import rsna_pneumonia_table
 
@@ -86,6 +87,16 @@ def counts(table: Mapping) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]
         for entry in table["classes"]
     ]
     return title, header, rows
+
+
+def to_table(result: Mapping) -> Table:
+    """Returns a row for each finding, and the verdict, for a result file."""
+    rows = [
+        (finding["severity"], finding["kind"].replace("_", " "), f"{finding['count']:,}",
+         ", ".join(map(place, finding["between"])), finding["text"])
+        for finding in result["findings"]
+    ]
+    return Table(("", "finding", "count", "between", "what"), rows, verdict(result))
 
 
 def to_html(result: Mapping) -> str:

@@ -141,8 +141,14 @@ def test_what_cannot_be_said_in_onnx_is_refused(compute, message):
 def export(bundle_file, out, kind, code=0):
     words = ["export", f"--model={bundle_file}", f"--format={kind}", f"--out={out}"]
     if not code:
-        command.run(words)
-        return json.loads(out.with_name(f"{out.name}.json").read_text())
+        result = out.with_name("result.json")
+        command.run([*words, f"--json={result}"])
+        about = json.loads(out.with_name(f"{out.name}.json").read_text())
+        rows = dict(json.loads(result.read_text())["rows"])
+        assert rows.pop("size").endswith(" MB")
+        for name, value in rows.items():
+            assert value in (about[name], json.dumps(about[name]))
+        return about
     with pytest.raises(SystemExit) as stopped:
         command.run(words)
     assert stopped.value.code == code

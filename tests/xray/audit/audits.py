@@ -26,6 +26,9 @@ class Audited:
         printed = capsys.readouterr()
         self.out, self.err = printed.out, printed.err
         self.result = json.loads(path.read_text()) if path.exists() else {}
+        if self.result:  # also a result file, with a row for each finding
+            assert len(self.result["rows"]) == len(self.result["findings"])
+            assert {"command", "date", "versions", "machine", "columns"} <= self.result.keys()
 
     def found(self, kind):
         return [f for f in self.result["findings"] if f["kind"] == kind]
