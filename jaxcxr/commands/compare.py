@@ -66,13 +66,13 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _compare_xrays(args: argparse.Namespace, models: Mapping[str, Sequence[str]]):
-    from jaxcxr.xray.evaluation import compare_xrays, compared_files
+    from jaxcxr.xray.evaluation import compare_xrays
 
     files = {
         name: {path: _predictions_of(path, f"{args.split}.csv") for path in paths}
         for name, paths in models.items()
     }
-    compared = compared_files.read(files, args.labels, args.split_list)
+    compared = compare_xrays.read(files, args.labels, args.split_list)
     result = compare_xrays.compare(compared, args.resamples, args.seed)
     return compare_xrays, result | {"inputs": compared.inputs}
 

@@ -11,7 +11,7 @@ import pathlib
 import sys
 
 from jaxcxr.commands import add_json, write_json
-from jaxcxr.deploy.export import formats
+from jaxcxr.deploy.export import FORMATS
 from jaxcxr.errors import UserError
 from jaxcxr.report.result_file import Table
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `jaxcxr export`."""
     parser.add_argument("--model", required=True, metavar="BUNDLE", help="the bundle")
     parser.add_argument(
-        "--format", required=True, choices=formats.FORMATS, help="of the file to write"
+        "--format", required=True, choices=FORMATS, help="of the file to write"
     )
     parser.add_argument("--out", required=True, metavar="FILE", help="the file to write")
     parser.add_argument(
@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> None:
       UserError: no bundle, a model that the format cannot hold, or a file that cannot be written.
     """
     from jaxcxr.deploy.bundle.bundled_model import Bundle
+    from jaxcxr.deploy.export import formats
 
     bundle, out = Bundle.load(args.model), pathlib.Path(args.out).expanduser()
     if out.is_dir() and args.format != "savedmodel":

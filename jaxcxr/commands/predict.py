@@ -107,10 +107,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _predict_xrays(args: argparse.Namespace, bundle) -> None:
-    from jaxcxr.deploy.predict import xray_files, xray_predictor, xray_rows
+    from jaxcxr.deploy.predict import xray_files, xray_predictor
 
     out = _folder(args.out)
-    formats = _formats(args.format or "csv,jsonl", xray_rows.FORMATS, "formats of radiographs")
+    formats = _formats(args.format or "csv,jsonl", xray_files.FORMATS, "formats of radiographs")
     if args.batch < 1 or args.threads < 0:
         raise UserError("--batch must be at least 1, --threads at least 0.")
     paths = xray_predictor.find(args.inputs)
@@ -121,8 +121,7 @@ def _predict_xrays(args: argparse.Namespace, bundle) -> None:
 
 
 def _lift(args: argparse.Namespace, source) -> None:
-    from jaxcxr.deploy.predict import pose_files
-    from jaxcxr.deploy.predict.lifter import Lifter
+    from jaxcxr.deploy.predict.lifter import Lifter, lift_files
     from jaxcxr.pose.keypoints import keypoint_files
 
     formats = _formats(args.format or "npz", prediction_files.FORMATS, "formats")
@@ -136,7 +135,7 @@ def _lift(args: argparse.Namespace, source) -> None:
         if not path.exists():
             raise UserError(f"no keypoints at {path}; check the path.")
     out = _folder(args.out)
-    pose_files.lift_files(
+    lift_files(
         Lifter(source), paths, out, formats, functools.partial(print, flush=True), fps=args.fps,
         size=size, joints=args.joints, people=args.person, symmetric=args.symmetric,
     )

@@ -99,9 +99,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _score_xrays(args: argparse.Namespace) -> str:
-    from jaxcxr.xray.evaluation import score_xrays
+    from jaxcxr.xray.report import xray_results
 
-    return score_xrays.score_files(
+    return xray_results.score_files(
         args.labels, args.predictions, pathlib.Path(args.out), split_list=args.split_list,
         calibration=args.calibration, groups=args.groups, resamples=args.resamples, seed=args.seed,
     )

@@ -109,6 +109,25 @@ class LabelTable:
         values = [self.file.parse(self.classes[name], parse, dtype) for name in classes]
         return np.array(values, dtype).reshape(len(values), len(self.ids)).T
 
+    def readable_classes(self, parse: Callable) -> list[str]:
+        """Lists the classes: columns that `parse` reads (`label_of`, `score_of`), so no dates.
+
+        The name of a finding, or a prefix such as `label_`, makes a class whatever it holds.
+        """
+        findings = match_classes(self.classes, FINDINGS)
+
+        def read(column: int) -> bool:
+            try:
+                self.file.parse(column, parse, np.float64)
+            except UserError:
+                return False
+            return True
+
+        return [
+            name for name, column in self.classes.items()
+            if name in findings or self.file.columns[column] != name or read(column)
+        ]
+
     def patients(self) -> tuple[str, ...] | None:
         """Returns the patient of each row; None if the file has no such column.
 

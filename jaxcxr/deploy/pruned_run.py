@@ -86,8 +86,7 @@ def prune(
     """Prunes a run; `out` is written only once the outputs of both models agree.
 
     Arguments:
-      workdir: folder of the run.
-      out: folder to make.
+      workdir, out: folders of the run and of the one to make.
       duration: of its training; None: that of the last stage.
       round_spans: rounds learned spans to multiples of this; 0 leaves them.
       examples: of the validation split to measure on.
@@ -145,13 +144,7 @@ def prune(
 
 @dataclasses.dataclass(frozen=True)
 class _Blocks:
-    """A stack of encoder blocks with its attention.
-
-    Attributes:
-      stack: declared by the model, see `attention.stacks.Stack`.
-      kinds: attention of each block, as text.
-      flexible: number of a block -> its groups of heads and their cost.
-    """
+    """A stack of encoder blocks: attention of each, and block -> groups of flexible heads, cost."""
 
     stack: Any
     kinds: tuple[str, ...]

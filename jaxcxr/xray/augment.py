@@ -42,20 +42,17 @@ def augment_xray(
 def affine_sample(
     images: jax.Array, matrices: jax.Array, offsets: jax.Array, fill: float = 0.0
 ) -> jax.Array:
-    """Resamples each image bilinearly under an affine map about its centre.
+    """Resamples images float32 `[B, H, W, 1]` bilinearly under an affine map about their centre.
 
     Output pixel p (row, column) takes the value at c + A (p - c) + o of the image, where c is the
     centre ((H-1)/2, (W-1)/2). Neighbours outside the image count as `fill` (SciPy's
     "grid-constant").
 
     Arguments:
-      images: float32 `[B, H, W, 1]`.
+      images: of any intensity.
       matrices: float32 `[B, 2, 2]`, A in (row, column) order.
       offsets: float32 `[B, 2]`, o in pixels.
       fill: intensity outside.
-
-    Returns:
-      float32 `[B, H, W, 1]`.
     """
     height, width = images.shape[1:3]
     center_y, center_x = (height - 1) / 2, (width - 1) / 2
@@ -74,11 +71,6 @@ def random_affine(
     key: jax.Array, config: ml_collections.ConfigDict, height: int, width: int
 ) -> tuple[jax.Array, jax.Array]:
     """Draws the map of `affine_sample` for one image: flip, crop, then rotation and the rest.
-
-    Arguments:
-      key: PRNG key of the image.
-      config: settings of `config.augment`.
-      height, width: of the image, pixels.
 
     Returns:
       (float32 `[2, 2]` matrix, float32 `[2]` offset in pixels), both in (row, column) order.

@@ -34,16 +34,7 @@ ADJUDICATED = {
 
 
 def folds(patients: Sequence[str] | np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Assigns each image a fold, a fixed function of its patient's id and the seed.
-
-    Arguments:
-      patients: `[n]` ids.
-      count: number of folds.
-      seed: any whole number.
-
-    Returns:
-      int64 `[n]` in 0 ... count - 1.
-    """
+    """Assigns each image a fold, 0 to count - 1, a fixed function of its patient and the seed."""
     names, inverse = np.unique(np.asarray(patients, str), return_inverse=True)
     digests = (hashlib.sha256(f"fold {seed} {name}".encode()).digest() for name in names)
     return np.array([int.from_bytes(d[:8], "big") % count for d in digests], np.int64)[inverse]
@@ -58,15 +49,12 @@ def left_out(member: int, count: int, held_out: int) -> tuple[int, ...]:
 
 
 def average(scores: Sequence[np.ndarray], rows: Sequence[np.ndarray], count: int) -> np.ndarray:
-    """Averages the scores of each image over the members that scored it.
+    """Averages the scores `[count, classes]` of each image over the members that scored it.
 
     Arguments:
       scores: for each member, `[its images, classes]`.
       rows: for each member, the positions of its images among all.
       count: number of all images.
-
-    Returns:
-      float64 `[count, classes]`.
 
     Raises:
       ValueError: an image that no member scored.
@@ -82,13 +70,9 @@ def average(scores: Sequence[np.ndarray], rows: Sequence[np.ndarray], count: int
 
 
 def kappa(left: np.ndarray, right: np.ndarray) -> float:
-    """Computes Cohen's kappa (1960) of two label columns, where both are known.
+    """Computes Cohen's kappa (1960) of two label columns `[n]`, where both are known.
 
-    Arguments:
-      left, right: integers `[n]` in {1, 0, -1 unknown}.
-
-    Returns:
-      At most 1; NaN if chance alone would give full agreement, or nothing is known.
+    NaN if chance alone would give full agreement, or nothing is known.
     """
     known = (left != UNKNOWN) & (right != UNKNOWN)
     if not known.any():
@@ -100,7 +84,7 @@ def kappa(left: np.ndarray, right: np.ndarray) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class ClassChanges:
-    """Counts what relabelling changed in one class.
+    """Counts the changes of one class by relabelling.
 
     Attributes:
       positives, negatives, unknown: numbers of recorded labels.
@@ -136,9 +120,6 @@ def relabel(
       labels: int8 `[n, classes]` in {1, 0, -1 unknown}.
       scores: `[n, classes]`, of networks that saw none of these patients.
       classes: names.
-
-    Returns:
-      New labels int8 `[n, classes]`, and the changes of each class.
     """
     new = labels.copy()
     rows = []
@@ -181,11 +162,6 @@ def read_adjudicated(
     """Reads a csv of adjudicated labels and finds its images in the training split.
 
     Ignores columns that are neither a class nor in `ADJUDICATED`, and images of other splits.
-
-    Arguments:
-      path: the file, in a form that `label_tables.read` knows.
-      training: ids of the training images.
-      classes: names.
 
     Raises:
       UserError: the file has no such column, a value that is not a label, or no training image.
@@ -236,14 +212,10 @@ class Agreement:
 
 
 def agreement(labels: np.ndarray, truth: Adjudicated) -> dict[str, Agreement]:
-    """Measures how labels agree with each adjudicated column.
+    """Measures how labels `[training images, classes]` agree with each adjudicated column.
 
     Where a column covers several classes, an image is positive if any of them is, and unknown if
     none is positive and any is unknown.
-
-    Arguments:
-      labels: int8 `[training images, classes]`.
-      truth: from `read_adjudicated`.
     """
     result = {}
     for j, (name, members) in enumerate(truth.columns.items()):
@@ -274,14 +246,7 @@ def write_labels(
 
 
 def write_changes(path: pathlib.Path, rows, scores, new, summary: Sequence[ClassChanges]) -> None:
-    """Writes a csv with a line for each changed label.
-
-    Arguments:
-      path: the csv.
-      rows: manifest of the training split.
-      scores, new: scores and new labels, `[n, classes]`.
-      summary: from `relabel`.
-    """
+    """Writes a csv with a line for each changed label."""
     lines = (
         (rows.image_id[i], rows.patient_id[i], rows.classes[c], int(rows.labels[i, c]),
          int(new[i, c]), f"{scores[i, c]:.6g}", f"{summary[c].threshold:.6g}")

@@ -17,10 +17,10 @@ from jaxcxr.models.sequence import look
 from jaxcxr.report import attention_figures, curves, page
 from jaxcxr.report.canvas import save
 from jaxcxr.task import LEFT_OUT, Evaluation
-from jaxcxr.xray import augment, balance, losses, relabeling
-from jaxcxr.xray.evaluation import class_metrics, xray_metrics
+from jaxcxr.xray import augment, losses, relabeling
+from jaxcxr.xray.evaluation import xray_metrics
 from jaxcxr.xray.images import manifest, radiographs
-from jaxcxr.xray.report import run_results, xray_figures, xray_page
+from jaxcxr.xray.report import xray_figures, xray_page, xray_results
 
 # The grey channel replaces three identical ones, so mean and deviation are the averages over
 # ImageNet's channels.
@@ -31,9 +31,7 @@ _MOST_MAPS = 4  # images over which attention is drawn
 class XrayTask:
     """Detects findings in chest X-rays; implements `jaxcxr.task.Task`.
 
-    Arguments:
-      config: the resolved config.
-      open_split: split name -> its radiographs (random access, with a `manifest`).
+    `open_split` opens the radiographs of a split (random access, with a `manifest`).
     """
 
     def __init__(self, config, open_split: Callable[[str], radiographs.Radiographs]):
@@ -44,7 +42,7 @@ class XrayTask:
         self.loss_weights = {"cross_entropy": 1.0}
         self.span_units = {"blocks": "patches"}
         self._gamma = config.loss.focal_gamma if config.loss.cxr == "focal" else 0.0
-        self._positive, self._negative = balance.class_weights(
+        self._positive, self._negative = losses.class_weights(
             train.labels, config.loss.class_weights, config.loss.effective_beta
         )
 
@@ -73,7 +71,7 @@ class XrayTask:
     def sampling(self) -> np.ndarray | None:
         """Computes the probability of each training image, by `data.sampling`."""
         rows = self.source("train").manifest
-        return balance.sampling(rows.labels, rows.source, self._config.data.sampling)
+        return losses.sampling(rows.labels, rows.source, self._config.data.sampling)
 
     def model_options(self) -> dict:
         """Gives the model one output per class."""
@@ -109,7 +107,7 @@ class XrayTask:
     def evaluate(self, split: str, predictions) -> Evaluation:
         """Computes per-class and macro AUROC and average precision."""
         labels = self.source(split).manifest.labels
-        table = class_metrics.evaluate(labels, predictions["scores"], self.classes)
+        table = xray_metrics.evaluate(labels, predictions["scores"], self.classes)
         return Evaluation(table.scalars(), table.to_text())
 
     def ids(self, split: str, index) -> list[str]:
@@ -118,7 +116,7 @@ class XrayTask:
 
     def calibrate(self, predictions, step: int, workdir: pathlib.Path) -> None:
         """Writes `calibration.json` and `predictions/validation.csv`."""
-        run_results.write_calibration(
+        xray_results.write_calibration(
             self.source("validation").manifest, predictions["scores"], self._config.calibration,
             {"step": step, "source": self._config.data.source}, workdir,
         )
@@ -135,8 +133,8 @@ class XrayTask:
             pictures, rows.labels[chosen], scores[chosen], self.classes
         )
         save(figure, folder / f"samples_{split}.png")
-        table = run_results.write_metrics(rows, scores, workdir)
-        run_results.write_scores(rows, scores, workdir / "predictions" / f"{split}.csv")
+        table = xray_results.write_metrics(rows, scores, workdir)
+        xray_results.write_scores(rows, scores, workdir / "predictions" / f"{split}.csv")
         return table
 
     def _examples(self, split: str) -> np.ndarray:
@@ -175,7 +173,7 @@ class XrayTask:
 
     def draw(self, split: str, model, variables, workdir: pathlib.Path) -> list[str]:
         """Draws training curves and attention maps."""
-        curves.write(workdir, xray_metrics.METRICS[0])
+        curves.write(workdir, xray_metrics.AUROC)
         if variables is None:
             return ["no figures of attention: they are drawn by runs of a single process"]
         seen = look.at_examples(model, variables, self._read(split), self._examples(split))

@@ -75,13 +75,13 @@ def measure(bundle, paths, pixels: np.ndarray, batch: int, rounds: int, out) -> 
     """
     import jax
 
-    from jaxcxr.deploy.predict import xray_predictor, xray_rows
+    from jaxcxr.deploy.predict import xray_files, xray_predictor
 
     parts = jax.device_put(np.split(pixels, len(pixels) // batch))
 
     def whole() -> float:
         begun = time.perf_counter()
-        with xray_rows.Tables(out, bundle.classes, ("csv", "jsonl")) as tables:
+        with xray_files.Tables(out, bundle.classes, ("csv", "jsonl")) as tables:
             for part in xray_predictor.predicted(bundle, paths, batch):
                 for row, _ in part:
                     tables.write(row)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxcxr.deploy.bundle import Bundle
-from jaxcxr.deploy.predict import xray_rows
+from jaxcxr.deploy.predict import xray_files
 from tests.bench import guard_bench, predict_bench
 
 
@@ -55,9 +55,9 @@ def test_changes_and_what_is_no_radiograph_are_images_of_the_same_size():
 
 def test_a_prediction_goes_from_files_to_rows_in_every_round(bundle_file, tmp_path, monkeypatch):
     bundle, written = Bundle.load(bundle_file), []
-    write = xray_rows.Tables.write
+    write = xray_files.Tables.write
     monkeypatch.setattr(
-        xray_rows.Tables, "write",
+        xray_files.Tables, "write",
         lambda tables, row: written.append(row.status) or write(tables, row))
     pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32), np.uint8)
     paths = [str(tmp_path / f"{i}.png") for i in range(8)]

@@ -16,7 +16,7 @@ from jaxcxr.models import layers
 from jaxcxr.pose import losses
 from jaxcxr.pose.sources import clips
 from jaxcxr.statistics import reliability
-from jaxcxr.xray import balance
+from jaxcxr.xray import losses as xray_losses
 from jaxcxr.xray.evaluation import calibration
 from tests import toys
 
@@ -190,8 +190,8 @@ def test_every_default_is_allowed():
 
 def test_choices_are_those_that_the_rooms_offer():
     offered = {
-        "data.target": clips.TARGETS, "data.sampling": balance.SAMPLING,
-        "loss.class_weights": balance.CLASS_WEIGHTS,
+        "data.target": clips.TARGETS, "data.sampling": xray_losses.SAMPLING,
+        "loss.class_weights": xray_losses.CLASS_WEIGHTS,
         "calibration.method": tuple(calibration.METHODS),
         "calibration.threshold": reliability.THRESHOLD_RULES, "task": tuple(registry.TASKS),
     }

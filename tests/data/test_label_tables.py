@@ -17,7 +17,7 @@ from jaxcxr.data import label_tables
 from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.errors import UserError
 from jaxcxr.xray import relabeling
-from jaxcxr.xray.evaluation import compared_files, subgroups
+from jaxcxr.xray.evaluation import compare_xrays, subgroups
 from jaxcxr.xray.images import manifest, radiographs
 
 CELLS = {
@@ -68,7 +68,7 @@ class Table:
 
     def check_compare(self):
         models = {name: {name: self.predictions(self.folder / f"{name}.csv")} for name in "AB"}
-        compared = compared_files.read(models, str(self.path))
+        compared = compare_xrays.read(models, str(self.path))
         assert compared.classes == tuple(self.classes)
         np.testing.assert_array_equal(compared.labels, self.labels)
 

@@ -15,7 +15,7 @@ from flax import linen as nn
 from jaxcxr import config as config_lib
 from jaxcxr import models, registry
 from jaxcxr.deploy import pruned_run
-from jaxcxr.deploy.export import function, onnx_graph, onnx_ops, torch_weights
+from jaxcxr.deploy.export import formats, onnx_graph, onnx_ops, torch_weights
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention import Stack, layers
 from jaxcxr.models.layers import tap
@@ -173,7 +173,7 @@ def test_onnxruntime_computes_it(draw):
     model, variables = made(draw)
     proto = onnx_graph.model(
         lambda x: {"logits": model.apply(variables, x)},
-        function.symbolic({"x": ((8, 8, 1), np.float32)}), ("x",), onnx_ops.PRIMITIVES,
+        formats.symbolic({"x": ((8, 8, 1), np.float32)}), ("x",), onnx_ops.PRIMITIVES,
     )
     session = onnxruntime.InferenceSession(
         proto.SerializeToString(), providers=["CPUExecutionProvider"]

@@ -10,7 +10,7 @@ import pytest
 from sklearn import metrics as sk
 
 from jaxcxr.data.label_tables import FINDINGS
-from jaxcxr.xray import balance, losses
+from jaxcxr.xray import losses
 from jaxcxr.xray import task as xray_task
 from jaxcxr.xray.evaluation import calibration_fit
 from jaxcxr.xray.evaluation.calibration import Calibration
@@ -43,7 +43,7 @@ def test_the_loss_weighs_by_the_training_split_alone(logits, labels, kind, loss)
         return toys.ToyXrays(40, seed=0)
 
     task = xray_task.XrayTask(config, open_split)
-    positive, negative = balance.class_weights(toys.ToyXrays(40, seed=0).labels, kind, beta=0.9)
+    positive, negative = losses.class_weights(toys.ToyXrays(40, seed=0).labels, kind, beta=0.9)
     gamma = 1.5 if loss == "focal" else 0.0
     expected = losses.cross_entropy(logits, labels, positive, negative, gamma).sum()
     batch = {"labels": labels, "valid": np.ones(40, bool)}
@@ -64,7 +64,7 @@ def test_counts_and_weights_of_each_class_are_shown():
     config = toys.xray_config(loss__class_weights="effective_number", loss__effective_beta=0.9)
     task = toys.make_xray_task(config)
     labels = task.source("train").labels
-    positive, negative = balance.class_weights(labels, "effective_number", 0.9)
+    positive, negative = losses.class_weights(labels, "effective_number", 0.9)
     head, *rows = task.describe()["class weights"].splitlines()
     assert head.split() == ["pos.", "neg.", "unk.", "w+", "w-"]
     assert len(rows) == 3

@@ -45,26 +45,19 @@ class Archive:
     digest: str
 
     def json(self, name: str) -> Any:
-        """Parses a member.
-
-        Raises:
-          UserError: it is absent or not JSON.
-        """
+        """Parses a member; a UserError where it is absent or not JSON."""
         if name not in self.files:
             raise UserError(f"the bundle has no {name}; make it again by `jaxcxr bundle`")
         return _json(self.files[name], name)
 
 
 def write(path: pathlib.Path, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
-    """Writes a bundle, whole or not at all.
+    """Writes a bundle, whole or not at all, and returns its digest.
 
     Arguments:
       path: file to write.
       facts: of `bundle.json`, JSON types only; format, version and hashes are added.
       files: name, one of `LIMITS`, -> bytes.
-
-    Returns:
-      Its digest.
 
     Raises:
       UserError: a member is too large, or the file cannot be written.

@@ -185,11 +185,7 @@ class Bundle:
         return self.preprocessing.pixels(image)
 
     def apply(self, variables: Any, pixels: Any) -> tuple[jax.Array, jax.Array]:
-        """Computes logits and penultimate features of pixels uint8 `[n, S, S]`; traceable.
-
-        Returns:
-          float32 `[n, classes]` and float32 `[n, channels]`.
-        """
+        """Computes logits `[n, classes]`, features `[n, channels]` of pixels uint8 `[n, S, S]`."""
         inputs = self.preprocessing.normalized(pixels)
 
         def both(module, x):
@@ -205,14 +201,10 @@ class Bundle:
         return lambda pixels: compiled(placed, pixels)
 
     def outputs(self, pixels: np.ndarray, batch: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
-        """Computes logits `[n, classes]` and features `[n, channels]`, float32.
-
-        Arguments:
-          pixels: uint8 `[n, S, S]`, as `preprocess` returns them.
-          batch: images at once; the last batch is padded, so that nothing is compiled again.
+        """Computes logits `[n, classes]` and features `[n, channels]`, float32, of `pixels`.
 
         Raises:
-          ValueError: the images are of another type or size.
+          ValueError: `pixels` are not uint8 `[n, S, S]`, as `preprocess` returns them.
         """
         size = self.image_size
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size):
@@ -250,15 +242,10 @@ class Bundle:
         return saliency.Explainer(self.model, self.variables, black)
 
     def heatmaps(self, method: str, pixels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """Explains preprocessed images by maps float32 `[n, S, S]`, for one class each.
-
-        Arguments:
-          method: of `jaxcxr.xray.explain.saliency.METHODS`, such as "grad_cam".
-          pixels: uint8 `[n, S, S]`.
-          classes: int `[n]`.
+        """Draws maps float32 `[n, S, S]` of pixels uint8 `[n, S, S]`, for one class `[n]` each.
 
         Raises:
-          UserError: the method does not explain this model.
+          UserError: the method, of `saliency.METHODS`, does not explain this model.
         """
         return self.explainer.maps(method, self.preprocessing.normalized(pixels), classes)
 
@@ -282,11 +269,7 @@ class Bundle:
 
 
 def check_shapes(variables: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Checks that variables are those of a model.
-
-    Arguments:
-      variables: arrays.
-      wanted: variables of `model.init`, or their shapes; only `params` and `batch_stats` count.
+    """Checks that variables have the names and shapes of `wanted`, those of `model.init`.
 
     Raises:
       ValueError: a name is missing or unknown, or has another shape.

@@ -131,11 +131,9 @@ def _fitted(run, variables, facts, workdir, say) -> tuple[calibration.Calibratio
         say(f"calibration: {path}")
         return fitted, guard
     settings, rows = run.config.calibration, run.task.source("validation").manifest
-    fitted = calibration_fit.fit(
-        rows.labels, calibration.sigmoid(seen["validation"][1]), rows.classes, settings.method,
-        settings.threshold, settings.target,
-        {"fitted_on": "validation", "patients": len(np.unique(rows.patient_id)), "step": step,
-         "source": run.config.data.source},
+    fitted = calibration_fit.fit_split(
+        rows, calibration.sigmoid(seen["validation"][1]), settings,
+        {"step": step, "source": run.config.data.source},
     )
     say(f"calibration: fitted on the validation split ({settings.method}); the run has no "
         f"{calibration.NAME}")

@@ -88,9 +88,7 @@ class Guard:
     ) -> "Guard":
         """Fits distributions on the training split, scale and threshold on the validation split.
 
-        Arguments:
-          train, validation: preprocessed images uint8 `[n, S, S]` and penultimate features
-            `[n, channels]`.
+        Of each: preprocessed images uint8 `[n, S, S]`, penultimate features `[n, channels]`.
         """
         models = {part: Gaussian.fit(v) for part, v in _values(*train).items()}
         distances = {part: models[part].distance(v) for part, v in _values(*validation).items()}
@@ -100,15 +98,7 @@ class Guard:
         return dataclasses.replace(unfinished, threshold=float(np.quantile(score, KEPT)))
 
     def parts(self, pixels: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """Scores images by each of `PARTS`: 0 at the median of validation, 1 at 99 %.
-
-        Arguments:
-          pixels: preprocessed images uint8 `[n, S, S]`.
-          features: penultimate features `[n, channels]`.
-
-        Returns:
-          float64 `[n, 2]`.
-        """
+        """Scores images by each of `PARTS`, `[n, 2]`: 0 at the median of validation, 1 at 99 %."""
         found = _values(pixels, features)
         return np.stack([self._scaled(part, found[part]) for part in PARTS], 1)
 
@@ -117,12 +107,7 @@ class Guard:
         return self.parts(pixels, features).max(1)
 
     def reason(self, pixels: np.ndarray, parts: np.ndarray) -> str:
-        """Says in words why an image is flagged; "" if it is not.
-
-        Arguments:
-          pixels: one preprocessed image uint8 `[S, S]`.
-          parts: its row of `parts`.
-        """
+        """Says why an image uint8 `[S, S]` with this row of `parts` is flagged; "" if it is not."""
         if not parts.max() > self.threshold:
             return ""
         if pixels.std() < _FLAT:
@@ -148,11 +133,7 @@ class Guard:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Guard":
-        """Reads what `to_bytes` wrote.
-
-        Raises:
-          KeyError, ValueError, safetensors.SafetensorError: it is something else.
-        """
+        """Reads the content of `to_bytes`; KeyError, ValueError or SafetensorError if damaged."""
         arrays = safetensors.numpy.load(content)
         names = [field.name for field in dataclasses.fields(Gaussian)]
         if not all(np.isfinite(value).all() for value in arrays.values()):
@@ -180,11 +161,7 @@ class Guard:
 
 
 def thumbnails(pixels: np.ndarray) -> np.ndarray:
-    """Shrinks images `[n, S, S]` to 16 x 16 of mean 0 and deviation 1 (0 if blank).
-
-    Returns:
-      float32 `[n, 256]`.
-    """
+    """Shrinks images `[n, S, S]` to float32 `[n, 256]` of mean 0 and deviation 1 (0 if blank)."""
     small = np.stack([
         cv2.resize(np.ascontiguousarray(one), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
         for one in pixels

@@ -13,3 +13,5 @@ says, and normalise them; they return `logits`, float32 `[batch, classes]`. Mode
 `keypoints` float32 `[batch, frames, 17, 3]` and `mask` bool `[batch, frames]`. `OUT.json` also has
 the classes, the calibration with thresholds, the licence and the measured difference.
 """
+
+FORMATS = ("stablehlo", "onnx", "torch-safetensors", "savedmodel")

@@ -136,11 +136,6 @@ class Graph:
     def evaluate(self, jaxpr: Any, consts: Sequence, inputs: Sequence[Value]) -> list[Value]:
         """Adds the equations of an open jaxpr and returns its outputs.
 
-        Arguments:
-          jaxpr: without constants bound.
-          consts: arrays or values.
-          inputs: of the jaxpr.
-
         Raises:
           UserError: a primitive has no translation.
         """

@@ -23,15 +23,7 @@ from jaxcxr.models.weights.layouts import Layout
 def state_dict(
     variables: Mapping[str, Any], model_name: str, hidden_head: bool = False
 ) -> dict[str, np.ndarray]:
-    """Converts weights to the names and layouts of torch.
-
-    Arguments:
-      variables: of the model, its loop over layers unrolled.
-      model_name: of `registry.MODELS`.
-      hidden_head: whether the head has a hidden layer.
-
-    Returns:
-      name -> float32 array; `num_batches_tracked` is 0.
+    """Converts weights, their loop over layers unrolled, to the names and layouts of torch.
 
     Raises:
       UserError: the model has no layout of torch.
@@ -47,11 +39,7 @@ def state_dict(
 
 
 def write(bundle: Bundle, out: pathlib.Path) -> dict[str, Any]:
-    """Writes the weights of a bundle of radiographs and returns facts about the file.
-
-    Raises:
-      UserError: no library has the model.
-    """
+    """Writes the weights of a bundle of radiographs and returns facts about the file."""
     name = bundle.model_name
     layout = _layout(name)
     options, standard = bundle.config.model.options, registry.model_options(name)

@@ -1,6 +1,7 @@
 """Writes the predictions for files of radiographs: rows, structured reports, heat maps."""
 
 import collections
+import csv
 import json
 import pathlib
 import time
@@ -11,12 +12,14 @@ import numpy as np
 
 from jaxcxr.data.progress import Progress
 from jaxcxr.deploy.bundle.bundled_model import Bundle
-from jaxcxr.deploy.predict import xray_predictor, xray_rows
-from jaxcxr.deploy.predict.xray_predictor import Reading
-from jaxcxr.deploy.predict.xray_rows import XrayPrediction
+from jaxcxr.deploy.predict import xray_predictor
+from jaxcxr.deploy.predict.xray_predictor import STATES, Reading, XrayPrediction
 from jaxcxr.errors import RunError, UserError
 from jaxcxr.pose.formats import prediction_files
-from jaxcxr.xray.explain import cases as case_pictures
+from jaxcxr.xray.explain import explanation
+
+FORMATS = ("csv", "jsonl", "sr")
+_SHOWN = 384  # least side of a drawn heat map, pixels
 
 
 def predict_files(
@@ -37,12 +40,10 @@ def predict_files(
       bundle: of radiographs.
       paths: as `xray_predictor.find` returns them.
       out: existing folder to write to.
-      formats: of `xray_rows.FORMATS`.
+      formats: of `FORMATS`.
       say: gets lines of progress.
       heatmaps: method of heat maps, "auto", or "" for none.
-      refuse: gives no findings for flagged images.
-      batch: images at once.
-      threads: that read; 0: one per core.
+      refuse, batch, threads: see `xray_predictor.predicted`.
 
     Raises:
       UserError: a method that does not explain the model, or a package that is not installed.
@@ -57,7 +58,7 @@ def predict_files(
     counts: collections.Counter[str] = collections.Counter()
     begun = time.perf_counter()
     with (
-        xray_rows.Tables(out, bundle.classes, formats) as tables,
+        Tables(out, bundle.classes, formats) as tables,
         Progress("predict", len(paths)) as progress,
     ):
         for part in xray_predictor.predicted(bundle, paths, batch, threads, refuse=refuse):
@@ -70,7 +71,7 @@ def predict_files(
             progress.advance(len(part), bad=counts["failed"])
     seconds = time.perf_counter() - begun
     _write_summary(out, bundle, counts, seconds)
-    states = ", ".join(f"{counts[s]:,} {s}" for s in xray_rows.STATES if counts[s])
+    states = ", ".join(f"{counts[s]:,} {s}" for s in STATES if counts[s])
     total = counts.total()
     say(f"{total:,} files: {states}; {total / seconds:,.1f} files/s with compilation")
     for line in [*map(str, tables.paths), *(sink.summary() for sink in sinks)]:
@@ -87,7 +88,7 @@ def _write_summary(out: pathlib.Path, bundle: Bundle, counts, seconds: float) ->
         "bundle": bundle.digest, "model": bundle.model_name, "training": bundle.facts["training"],
         "thresholds": dict(zip(bundle.classes, bundle.thresholds.tolist(), strict=True)),
         "unusual_threshold": bundle.fitted[1].threshold,
-        "images": {state: counts[state] for state in xray_rows.STATES},
+        "images": {state: counts[state] for state in STATES},
         "seconds": round(seconds, 3),
     }
     (out / "predictions.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -139,7 +140,7 @@ class _Heatmaps:
         possible = bundle.explainer.methods(blank)
         self._method = method
         if method == "auto":
-            self._method = case_pictures.method_for(bundle.explainer, blank)
+            self._method = explanation.method_for(bundle.explainer, blank)
         if self._method not in possible:
             raise UserError(
                 f"--heatmaps {method!r} does not explain this model; its methods: "
@@ -166,9 +167,76 @@ class _Heatmaps:
         maps = self._bundle.heatmaps(self._method, pixels, classes)
         for (name, image, finding), one in zip(pairs, maps, strict=False):
             title = prediction_files.file_name(self._bundle.classes[finding])
-            picture = xray_rows.overlay(image, one)
+            picture = overlay(image, one)
             cv2.imwrite(str(self._folder / f"{name}_{title}.png"), picture)
             self._written += 1
 
     def summary(self) -> str:
         return f"{self._folder}: {self._written} pictures by {self._method}"
+
+
+class Tables:
+    """Writes `predictions.csv` and `.jsonl` row by row, so that rows survive a crash.
+
+    The csv has the columns `prob_CLASS` and `finding_CLASS`, which `jaxcxr score` reads.
+    """
+
+    def __init__(self, folder: pathlib.Path, classes: Sequence[str], formats: Sequence[str]):
+        self._classes = tuple(classes)
+        self.paths: list[pathlib.Path] = []
+        self._csv = self._jsonl = None
+        if "csv" in formats:
+            self._csv = self._open(folder / "predictions.csv")
+            self._writer = csv.writer(self._csv)
+            self._writer.writerow((
+                "image", "status", "reason", "unusual", "view",
+                *(f"prob_{name}" for name in classes), *(f"finding_{name}" for name in classes),
+            ))
+        if "jsonl" in formats:
+            self._jsonl = self._open(folder / "predictions.jsonl")
+
+    def __enter__(self) -> "Tables":
+        return self
+
+    def __exit__(self, *_) -> None:
+        for file in filter(None, (self._csv, self._jsonl)):
+            file.close()
+
+    def write(self, row: XrayPrediction) -> None:
+        """Adds a row."""
+        empty = ("",) * len(self._classes)
+        if self._csv:
+            self._writer.writerow((
+                row.image, row.status, row.reason,
+                "" if np.isnan(row.unusual) else f"{row.unusual:.6g}",
+                (row.header or {}).get("view", ""),
+                *(empty if row.probabilities is None else (f"{p:.6g}" for p in row.probabilities)),
+                *(empty if row.findings is None else map(int, row.findings)),
+            ))
+        if self._jsonl:
+            record = json.dumps(row.to_json(self._classes), ensure_ascii=False, allow_nan=False)
+            self._jsonl.write(f"{record}\n")
+
+    def flush(self) -> None:
+        """Flushes the files."""
+        for file in filter(None, (self._csv, self._jsonl)):
+            file.flush()
+
+    def _open(self, path: pathlib.Path):
+        self.paths.append(path)
+        # Linux paths are bytes and may not be valid text.
+        return path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
+
+
+def overlay(pixels: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
+    """Draws a map `[S, S]` over its image uint8 `[S, S]`, BGR; the least value is transparent."""
+    side = len(pixels) * -(-_SHOWN // len(pixels))
+    low, high = float(heatmap.min()), float(heatmap.max())
+    unit = (heatmap - low) / (high - low) if high > low else np.zeros_like(heatmap)
+    gray, strength = (
+        cv2.resize(one, (side, side), interpolation=cv2.INTER_LINEAR)
+        for one in (pixels, unit.astype(np.float32))
+    )
+    colours = cv2.applyColorMap((strength * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    alpha = 0.6 * strength[..., None]
+    return np.round(gray[..., None] * (1 - alpha) + colours * alpha).astype(np.uint8)

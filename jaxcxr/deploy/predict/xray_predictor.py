@@ -9,8 +9,8 @@ import concurrent.futures
 import dataclasses
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import cv2
 import jax
@@ -18,14 +18,15 @@ import numpy as np
 
 from jaxcxr.data.staging import usable_cores
 from jaxcxr.deploy.bundle.bundled_model import Bundle
-from jaxcxr.deploy.predict import xray_rows
-from jaxcxr.deploy.predict.xray_rows import XrayPrediction
 from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.xray.images import image_files
 
 if TYPE_CHECKING:
     from jaxcxr.xray.images.dicom import Header
 
+
+STATES = ("ok", "flagged", "refused", "failed")
+_TEXTS = ("view", "modality", "body_part", "photometric", "patient_id", "study_id", "image_id")
 ENDINGS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp")
 _AHEAD = 3  # batches to read ahead
 _XRAY = ("", "CR", "DX", "DR", "RG", "RF")
@@ -35,6 +36,50 @@ _GRAY = ("", "MONOCHROME1", "MONOCHROME2")
 
 # Pixels, and the outputs that the device computes for them.
 _Launched: TypeAlias = tuple[np.ndarray, tuple[jax.Array, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class XrayPrediction:
+    """The prediction for one file.
+
+    Attributes:
+      image: path as found.
+      status: of `STATES`: "flagged" is unlike the frontal chest radiographs of the training,
+        "refused" is flagged and left without findings on request, "failed" could not be read.
+      reason: why the status is not "ok".
+      unusual: score of the guard, NaN if failed.
+      probabilities: `[classes]`, calibrated; None if refused or failed.
+      findings: bool `[classes]`, or None.
+      header: texts of the header of a DICOM file.
+    """
+
+    image: str
+    status: str
+    reason: str = ""
+    unusual: float = float("nan")
+    probabilities: np.ndarray | None = None
+    findings: np.ndarray | None = None
+    header: Mapping[str, str] | None = None
+
+    def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
+        """Turns the prediction into JSON types, numbers with 6 digits."""
+        found = None if self.findings is None else [
+            name for name, there in zip(classes, self.findings, strict=True) if there
+        ]
+        probabilities = None if self.probabilities is None else {
+            name: float(f"{p:.6g}") for name, p in zip(classes, self.probabilities, strict=True)
+        }
+        return {
+            "image": self.image, "status": self.status, "reason": self.reason,
+            "unusual": None if np.isnan(self.unusual) else float(f"{self.unusual:.6g}"),
+            "probabilities": probabilities, "findings": found,
+            "dicom": None if self.header is None else dict(self.header),
+        }
+
+
+def header_texts(header: "Header | None") -> dict[str, str] | None:
+    """Selects the texts of a DICOM header that a row keeps."""
+    return None if header is None else {name: getattr(header, name) for name in _TEXTS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,6 +270,6 @@ def rows(
         found.append((XrayPrediction(
             reading.path, status, "; ".join(reasons), float(part.max()),
             None if refused else probability, None if refused else finding,
-            xray_rows.header_texts(reading.header),
+            header_texts(reading.header),
         ), reading))
     return found

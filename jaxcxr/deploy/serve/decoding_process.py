@@ -66,12 +66,7 @@ def answer(options: dict[str, Any], content: bytes) -> Reply:
 
 
 def kind_of(content: bytes, media_type: str) -> str:
-    """Recognises an image by its first bytes; "" if unknown.
-
-    Arguments:
-      content: of the file.
-      media_type: stated by the client; it decides only for DICOM without preamble.
-    """
+    """Recognises an image by its first bytes, DICOM without preamble by its media type; else ""."""
     if content.startswith(PNG):
         return "png"
     if content.startswith(JPEG):

@@ -29,39 +29,32 @@ class Limits:
     frames: int = 10_000
 
 
-class Problem(Exception):
-    """An error response in the form of RFC 9457.
-
-    Arguments:
-      status: of HTTP.
-      title: kind of error in a few words.
-      detail: what is wrong, and what to do.
-      retry: seconds after which to try again; 0: never.
-    """
+class Refusal(Exception):
+    """An error response (RFC 9457): status, kind, what is wrong and what to do, seconds to wait."""
 
     def __init__(self, status: int, title: str, detail: str, retry: int = 0):
         super().__init__(detail)
         self.status, self.title, self.detail, self.retry = status, title, detail, retry
 
 
-def too_large(detail: str) -> Problem:
+def too_large(detail: str) -> Refusal:
     """Makes a 413."""
-    return Problem(413, "too large", detail)
+    return Refusal(413, "too large", detail)
 
 
-def unsupported(detail: str) -> Problem:
+def unsupported(detail: str) -> Refusal:
     """Makes a 415."""
-    return Problem(415, "unsupported type", detail)
+    return Refusal(415, "unsupported type", detail)
 
 
-def unusable(detail: str) -> Problem:
+def unusable(detail: str) -> Refusal:
     """Makes a 422."""
-    return Problem(422, "cannot be used", detail)
+    return Refusal(422, "cannot be used", detail)
 
 
-def busy(detail: str) -> Problem:
+def busy(detail: str) -> Refusal:
     """Makes a 503 that advises to try again."""
-    return Problem(503, "busy", detail, retry=1)
+    return Refusal(503, "busy", detail, retry=1)
 
 
 class Gate:
@@ -72,11 +65,7 @@ class Gate:
 
     @contextlib.asynccontextmanager
     async def enter(self) -> AsyncIterator[None]:
-        """Holds a place for one request while the block runs.
-
-        Raises:
-          Problem: 503, no place is free or the time is up.
-        """
+        """Holds a place for a request while the block runs; a 503 if none is free or time is up."""
         if self.inside >= self._limits.waiting:
             raise busy(f"{self.inside} requests are being worked on; try again.")
         self.inside += 1
@@ -90,11 +79,7 @@ class Gate:
 
 
 async def read_body(request: Request, most: int) -> bytes:
-    """Reads the body of a request, in memory alone.
-
-    Raises:
-      Problem: 413, longer than `most` bytes; 422, empty or cut short.
-    """
+    """Reads the body of a request in memory alone; a 413 if too long, a 422 if empty or cut."""
     refused = too_large(f"the file is larger than the limit of {most / MEGA:g} MB.")
     if int(request.headers.get("content-length", 0)) > most:
         raise refused

@@ -12,8 +12,7 @@ from fastapi.responses import HTMLResponse
 
 from jaxcxr.deploy.bundle.bundled_model import Bundle
 from jaxcxr.deploy.predict.lifter import Lifter
-from jaxcxr.deploy.serve.model_thread import Job
-from jaxcxr.deploy.serve.request_context import NOTICE, RESPONSES, ServerResources, body_of
+from jaxcxr.deploy.serve.resources import NOTICE, RESPONSES, Job, ServerResources, body_of
 from jaxcxr.pose.formats.prediction_files import AXES, MM, Person
 from jaxcxr.pose.geometry import joint_sets
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
@@ -58,12 +57,7 @@ class Poses(pydantic.BaseModel):
 
 
 class Lifting:
-    """The service of a bundle of poses.
-
-    Arguments:
-      bundle: the model.
-      resources: what requests share.
-    """
+    """The service of a bundle of poses."""
 
     def __init__(self, bundle: Bundle, resources: ServerResources):
         self._bundle, self._resources = bundle, resources

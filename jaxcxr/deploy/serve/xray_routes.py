@@ -12,18 +12,18 @@ from fastapi import Query, Request, Response
 
 from jaxcxr.deploy.bundle.bundled_model import Bundle
 from jaxcxr.deploy.predict import xray_predictor
-from jaxcxr.deploy.predict.xray_rows import XrayPrediction
+from jaxcxr.deploy.predict.xray_predictor import XrayPrediction
 from jaxcxr.deploy.serve.decoding_process import kind_of
 from jaxcxr.deploy.serve.limits import unsupported
-from jaxcxr.deploy.serve.model_thread import Job
-from jaxcxr.deploy.serve.request_context import (
+from jaxcxr.deploy.serve.resources import (
     NOTICE,
     RESPONSES,
+    Job,
     Probability,
     ServerResources,
     body_of,
 )
-from jaxcxr.xray.explain import cases
+from jaxcxr.xray.explain import explanation
 from jaxcxr.xray.images import dicom, image_files
 
 _SHOWN = 1024  # greatest side of a picture sent back, pixels
@@ -72,11 +72,7 @@ class Radiograph(pydantic.BaseModel):
 class Radiographs:
     """The service of a bundle of radiographs.
 
-    Arguments:
-      bundle: the model.
-      resources: that requests share.
-      batch: images at once. One image runs alone, more are padded to the batch, so that the model
-        compiles twice only.
+    One image runs alone, more are padded to `batch`, so that the model compiles twice only.
     """
 
     def __init__(self, bundle: Bundle, resources: ServerResources, batch: int):
@@ -84,7 +80,7 @@ class Radiographs:
         self._rows = Job(self._predict, batch)
         self._maps = Job(self._draw)
         blank = bundle.preprocessing.normalized(self._blank(1))
-        self._method = cases.method_for(bundle.explainer, blank)
+        self._method = explanation.method_for(bundle.explainer, blank)
 
     def warm(self) -> None:
         """Compiles everything."""

@@ -110,11 +110,7 @@ def _identical(everything, first: Part, second: Part, kind: str, severity: str) 
 
 
 def near(everything: Everything, bits: int) -> tuple[list[dict], np.ndarray]:
-    """Finds near-duplicates across splits by their hashes, confirmed by their pixels if present.
-
-    Arguments:
-      everything: all data sets.
-      bits: of the 64 that may differ.
+    """Finds near-duplicates across splits: hashes differ in few bits; pixels, if present, confirm.
 
     Returns:
       Findings, and the confirmed pairs as indices `[k, 2]` of all rows.
@@ -237,15 +233,12 @@ def conflicts(everything: Everything, near_pairs: np.ndarray) -> Iterator[dict]:
 def groups(
     everything: Everything, rows: np.ndarray, near_pairs: np.ndarray = _NO_PAIRS
 ) -> np.ndarray:
-    """Numbers the distinct images; copies, and copies of copies, share a number.
+    """Numbers the distinct images `[n]`; copies, and copies of copies, share a number.
 
     Arguments:
       everything: all data sets.
       rows: indices `[n]`.
       near_pairs: copies confirmed by their pixels, `[k, 2]` positions among the rows.
-
-    Returns:
-      int `[n]`.
     """
     n = len(rows)
     edges = [near_pairs]
@@ -316,11 +309,9 @@ def _told(attribute: str, labels: np.ndarray, values: np.ndarray) -> dict:
 
 
 def shortcuts(found: Sequence[dict], threshold: float) -> Iterator[dict]:
-    """Finds labels that one attribute alone predicts; one finding per attribute.
+    """Finds labels that one attribute alone predicts with at least this AUROC, one per attribute.
 
-    Arguments:
-      found: from `tables`.
-      threshold: least AUROC. Classes with under ten positives or negatives are skipped.
+    Classes with under ten positives or negatives are skipped.
     """
     told: dict[tuple[str, str], list] = {}
     for table in found:

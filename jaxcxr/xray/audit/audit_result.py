@@ -22,10 +22,9 @@ def audit(
       shortcut: warn about an attribute that predicts a label with at least this AUROC.
 
     Returns:
-      `findings`, the worst first, each with `kind`, `severity` ("leak" or "warning"), `count`,
-      `text`, `between` (data set, split, `images` concerned `of` all), `advice` and `items`
-      (names); `leaks`, their number; `tables` per data set and split with counts per class and,
-      for each of `attributes`, `auroc` and `cramers_v`; `data_sets`; `settings`.
+      `findings`, the worst first, as `audit_checks.finding` makes them; `leaks`, their number;
+      `tables` per data set and split with counts per class and, for each of `attributes`, `auroc`
+      and `cramers_v`; `data_sets`; `settings`.
     """
     everything = audited_files.join(data_sets)
     near, pairs = audit_checks.near(everything, bits)

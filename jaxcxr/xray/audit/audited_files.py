@@ -60,12 +60,10 @@ class DataSet:
 
 def load(paths: Sequence[str | pathlib.Path], rsna_map: str | pathlib.Path | None = None
          ) -> list[DataSet]:
-    """Reads all data sets.
+    """Reads all data sets, in any of the forms listed by `jaxcxr audit --help`.
 
-    Arguments:
-      paths: in any of the forms listed by `jaxcxr audit --help`; COVIDx lists of one name and
-        folder form one data set.
-      rsna_map: csv with the columns rsna_patientId, chestxray14_image, mse.
+    COVIDx lists of one name and folder form one data set. `rsna_map` is a csv with the columns
+    rsna_patientId, chestxray14_image, mse.
 
     Raises:
       UserError: a file is absent or not in its form.
@@ -201,25 +199,16 @@ def _labels(table: LabelTable) -> tuple[np.ndarray, tuple[str, ...], tuple[str, 
     """Reads labels, classes and remarks; a column of unknown name that holds labels is a class."""
     if table.finding_labels:
         return table.labels(FINDINGS), FINDINGS, ()
-    sure = set(label_tables.match_classes(table.classes, FINDINGS))
-    if any(map(label_tables.LABEL_PREFIX.match, table.file.columns)):
-        sure = set(table.classes)
-    labels, ignored, file = {}, [], table.file.path.name
-    for name in table.classes:
-        try:
-            labels[name] = table.labels([name])
-        except UserError:
-            if name in sure:
-                raise
-            ignored.append(name)
+    classes = table.readable_classes(label_tables.label_of)
+    ignored = [name for name in table.classes if name not in classes]
+    file = table.file.path.name
     notes = builder.note(ignored, f"columns of {file} hold no labels and are ignored")
-    if not labels:
+    if not classes:
         notes += (
             f"no column of {file} holds labels (1, 0 or empty, under the name of a finding): "
             "copies and patients are checked, shortcuts are not",
         )
-    none = np.zeros((len(table.ids), 0), np.int8)
-    return np.concatenate([none, *labels.values()], axis=1), tuple(labels), notes
+    return table.labels(classes), tuple(classes), notes
 
 
 def _of_source(patients: np.ndarray, sources: np.ndarray) -> np.ndarray:

@@ -26,15 +26,10 @@ _PAIRS = 4096  # pairs correlated at once
 def near_pairs(
     left: np.ndarray, right: np.ndarray, bits: int = BITS, limit: int = LIMIT
 ) -> tuple[np.ndarray, bool]:
-    """Finds all pairs of hashes that differ in few bits.
+    """Finds all pairs of hashes uint64 `[n]` and `[m]` that differ in few of 64 bits.
 
     Compares every pair: hashes of radiographs crowd together, so an index by parts of the hash
     would have few, full buckets.
-
-    Arguments:
-      left, right: uint64 `[n]` and `[m]`.
-      bits: of 64 that may differ.
-      limit: number of pairs at which the search ends.
 
     Returns:
       int64 `[k, 2]`, indices into left and right, and whether the search ended at the limit.
@@ -62,15 +57,7 @@ def near_pairs(
 
 
 def thumbnails(read: Callable[[int], np.ndarray], rows: Sequence[int]) -> np.ndarray:
-    """Reads images and shrinks them for comparison.
-
-    Arguments:
-      read: returns the image of a row, uint8 `[height, width]`; called from several threads.
-      rows: the rows to read.
-
-    Returns:
-      uint8 `[rows, SIDE, SIDE]`.
-    """
+    """Shrinks images to uint8 `[rows, SIDE, SIDE]`; `read` is called from several threads."""
     result = np.empty((len(rows), SIDE, SIDE), np.uint8)
 
     def fill(i: int) -> None:

@@ -1,4 +1,4 @@
-"""`calibration.json`: from the outputs of a model to probabilities and findings, in NumPy alone.
+"""Turns outputs of a model into probabilities and findings by `calibration.json`, in NumPy alone.
 
     calibration = Calibration.load("runs/demo/calibration.json")
     probabilities = calibration.probabilities(logits)  # [..., classes]
@@ -7,7 +7,7 @@
 The file is plain JSON, for any language to read:
 
     {"format": "jaxcxr calibration", "version": 1,
-     "about": {"fitted_on": "validation", ...},  what it was fitted on, and with which versions
+     "about": {"fitted_on": "validation", ...},
      "classes": [{"name": "Effusion", "method": "platt",
                   "parameters": {"slope": 1.3, "intercept": -2.1}, "threshold": 0.31,
                   "thresholds": {"f1": 0.31, "youden": 0.12, ...}, "prevalence": 0.11,
@@ -22,8 +22,8 @@ Methods, of the logit z of a class, s(x) = 1 / (1 + exp(-x)):
     isotonic     p = probabilities interpolated linearly at z between logits, constant outside
 
 With a `target_prevalence` t, of a class that had `prevalence` q where it was fitted, p becomes
-p t / q / (p t / q + (1 - p) (1 - t) / (1 - q)). A finding is p >= threshold. `jaxcxr.report.
-calibrate` fits such files, on validation images alone.
+p t / q / (p t / q + (1 - p) (1 - t) / (1 - q)). A finding is p >= threshold. `calibration_fit`
+fits such files, on validation images alone.
 """
 
 import dataclasses
@@ -52,19 +52,17 @@ _SMALLEST = 2.0**-24
 
 @dataclasses.dataclass(frozen=True)
 class ClassCalibration:
-    """One class of a `Calibration`.
+    """Calibrates one class of a `Calibration`.
 
     Attributes:
-      name: of the class.
-      method: of `METHODS`.
-      parameters: name -> number, or list of numbers, as the method has them.
-      threshold: of the probability; at or above it the finding is said to be there.
+      parameters: name -> number, or list of numbers, as the method of `METHODS` has them.
+      threshold: least probability of a predicted finding.
       thresholds: the same by every rule that could be fitted, by name.
       prevalence: share of positives among the labels it was fitted on, NaN without any.
       positives, negatives, unknown: numbers of these labels.
       fallback: whether the method asked for had too few labels, so that this is "identity".
-      note: what a reader should know, such as why it fell back.
-      target_prevalence: share of positives where it is used; none: as `prevalence`.
+      note: remarks for readers, such as why it fell back.
+      target_prevalence: share of positives where it is used; None: as `prevalence`.
     """
 
     name: str
@@ -81,7 +79,7 @@ class ClassCalibration:
     target_prevalence: float | None = None
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Probabilities float64 `[...]` of logits `[...]`."""
+        """Computes probabilities float64 `[...]` of logits `[...]`."""
         logits = np.asarray(logits, np.float64)
         values = self.parameters
         if self.method == "isotonic":
@@ -97,11 +95,11 @@ class ClassCalibration:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Probabilities and findings of a model's outputs, class by class.
+    """Turns a model's outputs into probabilities and findings, class by class.
 
     Attributes:
       classes: in the order of the model's outputs.
-      about: what it was fitted on and by which versions, JSON types only.
+      about: data and versions that it was fitted on, JSON types only.
     """
 
     classes: tuple[ClassCalibration, ...]
@@ -118,33 +116,21 @@ class Calibration:
         return np.array([entry.threshold for entry in self.classes])
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities.
-
-        Arguments:
-          logits: `[..., classes]`, of the model, before any sigmoid.
-
-        Returns:
-          float64 `[..., classes]`; NaN where a logit is NaN.
+        """Computes calibrated probabilities, float64 `[..., classes]`; NaN where a logit is NaN.
 
         Raises:
-          ValueError: the last axis is not that of the classes.
+          ValueError: the last axis of the logits is not that of the classes.
         """
         logits = self._checked(logits)
         columns = [c.probabilities(logits[..., i]) for i, c in enumerate(self.classes)]
         return np.stack(columns, axis=-1)
 
     def from_scores(self, scores: np.ndarray) -> np.ndarray:
-        """`probabilities` of scores in [0, 1], as `predictions/*.csv` hold them."""
+        """Computes `probabilities` of scores in [0, 1], as `predictions/*.csv` hold them."""
         return self.probabilities(logit(scores))
 
     def findings(self, probabilities: np.ndarray) -> np.ndarray:
-        """Which findings are said to be there.
-
-        Arguments:
-          probabilities: `[..., classes]`, as `probabilities` or `from_scores` returned them.
-
-        Returns:
-          bool `[..., classes]`.
+        """Predicts the findings, bool `[..., classes]`, of calibrated probabilities.
 
         Raises:
           ValueError: the last axis is not that of the classes, or a probability is NaN.
@@ -155,7 +141,7 @@ class Calibration:
         return probabilities >= self.thresholds
 
     def with_prevalences(self, prevalences: Mapping[str, float]) -> "Calibration":
-        """The calibration for where findings are rarer or more common than they were.
+        """Adapts the calibration to where findings are rarer or more common than they were.
 
         Posterior odds change by the odds of the prevalences (Saerens et al., "Adjusting the outputs
         of a classifier to new a priori probabilities", 2002, eq. 2.4), as if positives looked like
@@ -163,14 +149,8 @@ class Calibration:
         for the same sensitivity and specificity. A class that fell back to "identity" has no
         probabilities to adjust: it stays as it is, and its note says so.
 
-        Arguments:
-          prevalences: class -> share of positives, above 0 and below 1; other classes stay.
-
-        Returns:
-          a new calibration.
-
         Raises:
-          UserError: no such class, or no such share.
+          UserError: no such class, or a prevalence that is not above 0 and below 1.
         """
         strange = [name for name in prevalences if name not in self.names]
         if strange:
@@ -187,11 +167,7 @@ class Calibration:
         return dataclasses.replace(self, classes=tuple(classes))
 
     def select(self, names: Sequence[str]) -> "Calibration":
-        """The calibration of some classes, in the order given.
-
-        Raises:
-          UserError: a class is not calibrated here.
-        """
+        """Selects some classes, in the order given; a UserError where one is not calibrated."""
         by_name = {entry.name: entry for entry in self.classes}
         absent = [name for name in names if name not in by_name]
         if absent:
@@ -201,7 +177,7 @@ class Calibration:
         return dataclasses.replace(self, classes=tuple(by_name[name] for name in names))
 
     def to_json(self) -> dict[str, Any]:
-        """The content of the file, JSON types only; NaN is null."""
+        """Makes the content of the file, JSON types only; NaN is null."""
         entries = [dataclasses.asdict(entry) for entry in self.classes]
         for entry in entries:
             if math.isnan(entry["prevalence"]):
@@ -220,11 +196,7 @@ class Calibration:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str = "calibration") -> "Calibration":
-        """The calibration that `to_json` turned into JSON types.
-
-        Arguments:
-          content: of the file.
-          where: name of the file, for messages.
+        """Reads the content of a file; `where` names it in messages.
 
         Raises:
           UserError: it is no calibration, is of a newer version, or is damaged.
@@ -248,11 +220,7 @@ class Calibration:
 
     @classmethod
     def load(cls, path: str | pathlib.Path) -> "Calibration":
-        """Reads the file.
-
-        Raises:
-          UserError: it cannot be read, or as `from_json`.
-        """
+        """Reads the file; a UserError where it cannot be read, or as `from_json`."""
         path = pathlib.Path(path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -272,20 +240,20 @@ class Calibration:
 
 
 def sigmoid(values: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x)) without overflow."""
+    """Computes 1 / (1 + exp(-x)) without overflow."""
     values = np.asarray(values, np.float64)
     small = np.exp(-np.abs(values))
     return np.where(values >= 0, 1.0, small) / (1.0 + small)
 
 
 def logit(scores: np.ndarray) -> np.ndarray:
-    """log(p / (1 - p)); p nearer to 0 or 1 than 2^-24 counts as if it were so near."""
+    """Computes log(p / (1 - p)), p clipped to within 2^-24 of 0 and 1."""
     scores = np.clip(np.asarray(scores, np.float64), _SMALLEST, 1 - _SMALLEST)
     return np.log(scores) - np.log1p(-scores)
 
 
 def shift(probabilities: np.ndarray | float, prevalence: float, target: float) -> np.ndarray:
-    """Probabilities `[...]` where `prevalence` was true, for where `target` is (Saerens 2002)."""
+    """Adapts probabilities `[...]` from one prevalence to a target prevalence (Saerens 2002)."""
     positive = np.asarray(probabilities, np.float64) * (target / prevalence)
     negative = (1.0 - np.asarray(probabilities, np.float64)) * ((1 - target) / (1 - prevalence))
     return positive / (positive + negative)
@@ -311,7 +279,7 @@ def _with_prevalence(entry: ClassCalibration, target: float) -> ClassCalibration
 
 
 def _entry(item: Mapping[str, Any]) -> ClassCalibration:
-    """A class of the file; what is wrong with it is a KeyError, TypeError or ValueError."""
+    """Reads a class of the file; an error in it is a KeyError, TypeError or ValueError."""
     known = {field.name for field in dataclasses.fields(ClassCalibration)}
     prevalence = item["prevalence"]
     entry = ClassCalibration(**{

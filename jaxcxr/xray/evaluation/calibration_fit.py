@@ -1,7 +1,4 @@
-"""Fits `calibration.json`: probabilities and thresholds of each class, on validation images.
-
-`jaxcxr.xray.evaluation.calibration` reads the file.
-"""
+"""Fits `calibration.json`: probabilities and thresholds of each class, on validation images."""
 
 import math
 import pathlib
@@ -38,7 +35,7 @@ def fit(
     target: float = 0.9,
     about: Mapping[str, Any] | None = None,
 ) -> Calibration:
-    """A calibration fitted on the examples given; they should be of the validation split.
+    """Fits a calibration on examples, which should be of the validation split.
 
     A class with fewer positives or negatives than `LEAST` says falls back to "identity", one with
     fewer than `LEAST_FOR_THRESHOLD` to a threshold of 0.5; its note says so.
@@ -48,12 +45,9 @@ def fit(
       scores: `[N, C]` in [0, 1].
       classes: the C names.
       method: of `calibration.METHODS`.
-      rule: of `recalibration.THRESHOLD_RULES`, for the threshold that is shipped.
+      rule: of `reliability.THRESHOLD_RULES`, for the threshold that is shipped.
       target: of the rules "sensitivity" and "specificity".
       about: more facts to keep, such as the step of the checkpoint.
-
-    Returns:
-      the calibration.
     """
     labels, logits = np.asarray(labels), logit(scores)
     entries = tuple(
@@ -70,6 +64,21 @@ def fit(
         },
         **(about or {}),
     })
+
+
+def fit_split(rows: Any, scores: np.ndarray, settings: Any, about: Mapping) -> Calibration:
+    """Fits a calibration on the validation split of a run, by its `config.calibration`.
+
+    Arguments:
+      rows: manifest of the split.
+      scores: `[n, classes]`, sigmoids of the model's outputs.
+      settings: `config.calibration`.
+      about: more facts to keep.
+    """
+    return fit(
+        rows.labels, scores, rows.classes, settings.method, settings.threshold, settings.target,
+        {"fitted_on": "validation", "patients": len(np.unique(rows.patient_id)), **about},
+    )
 
 
 def _fit_class(name, labels, logits, method: str, rule: str, target: float) -> ClassCalibration:
@@ -126,14 +135,10 @@ def fit_files(
     rule: str = "f1",
     target: float = 0.9,
 ) -> Calibration:
-    """A calibration fitted on predictions of any framework.
-
-    Arguments:
-      labels, predictions, split_list: files as `scored_files.join` reads them.
-      method, rule, target: as in `fit`.
+    """Fits a calibration on predictions of any framework, from files for `scored_files.join`.
 
     Raises:
-      UserError: a file does not hold what it must, or a score is no probability.
+      UserError: a file is not as it must be, or a score is no probability.
     """
     joined = scored_files.join(labels, predictions, split_list)
     return fit(
@@ -143,11 +148,7 @@ def fit_files(
 
 
 def checked_scores(joined: scored_files.Joined, path: str | pathlib.Path) -> np.ndarray:
-    """The scores, which must be probabilities in [0, 1].
-
-    Raises:
-      UserError: one is not; the message names its image and class.
-    """
+    """Returns the scores; a UserError names the image and class of one that is not in [0, 1]."""
     wrong = np.argwhere((joined.scores < 0) | (joined.scores > 1))
     if len(wrong):
         row, column = wrong[0]
@@ -160,7 +161,7 @@ def checked_scores(joined: scored_files.Joined, path: str | pathlib.Path) -> np.
 
 
 def to_text(calibration: Calibration) -> str:
-    """A line for each class, and its notes."""
+    """Formats a line for each class, and its notes."""
     lines = [("class", "n+", "n-", "prevalence", "target", "method", "parameters", "threshold")]
     for entry in calibration.classes:
         values = [
@@ -180,7 +181,7 @@ def to_text(calibration: Calibration) -> str:
 
 
 def remarks(calibration: Calibration) -> list[str]:
-    """The notes of the classes, each once, with the names of the classes it is of."""
+    """Lists the notes of the classes, each once, with the names of its classes."""
     names: dict[str, list[str]] = {}
     for entry in calibration.classes:
         for note in filter(None, entry.note.split("; ")):

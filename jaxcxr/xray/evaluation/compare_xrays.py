@@ -4,18 +4,23 @@ Every model is compared with the first one. Of several seeds the mean and the sp
 the mean is compared; scores are never pooled.
 """
 
+import dataclasses
 import math
-from collections.abc import Mapping
+import pathlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxcxr.errors import some
+from jaxcxr.data import label_tables
+from jaxcxr.data.label_tables import LABEL_PREFIX
+from jaxcxr.data.text_files import fold, read_csv
+from jaxcxr.errors import UserError, some
 from jaxcxr.report import tables
 from jaxcxr.report.tables import interval_or_none, number, span, value_or_none
 from jaxcxr.statistics import intervals, operating, paired, ranking
-from jaxcxr.xray.evaluation import class_metrics, metrics_table
-from jaxcxr.xray.evaluation.compared_files import Compared, Model
-from jaxcxr.xray.evaluation.xray_metrics import METRICS, RANKING, RATES
+from jaxcxr.xray.evaluation import calibration_fit, metrics_table, scored_files, xray_metrics
+from jaxcxr.xray.evaluation.calibration import NAME, Calibration
+from jaxcxr.xray.evaluation.xray_metrics import AUROC, METRICS, RANKING, RATES
 
 MACRO = "macro"
 _COMPARED = {metric.name: metric for metric in METRICS if metric.compared}
@@ -30,12 +35,125 @@ _NOTES = {
 }
 
 
-def compare(compared: Compared, resamples: int = 1000, seed: int = 0) -> dict:
-    """All models, and the difference of each from the first, in the form of metrics.json.
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """Holds the predictions of one model, whose runs differ by their seed alone.
+
+    Attributes:
+      name: "A", "B", ...
+      paths: of the runs, as given.
+      scores: float64 `[seeds, N, C]`.
+      probabilities, found: `[seeds, N, C]`, calibrated, and the findings at the shipped
+        thresholds; None unless every run has a calibration.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    scores: np.ndarray
+    probabilities: np.ndarray | None
+    found: np.ndarray | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """Holds at least two models on the same images.
+
+    Attributes:
+      labels: int8 `[N, C]`. classes: the C names.
+      patients: `[N]`; None if unknown.
+      inputs: for each run its files' names and SHA-256.
+    """
+
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    patients: tuple[str, ...] | None
+    models: tuple[Model, ...]
+    inputs: dict[str, dict]
+
+
+def read(
+    models: Mapping[str, Mapping[str, pathlib.Path]],
+    labels: str | None = None,
+    split_list: str | None = None,
+) -> Compared:
+    """Reads all predictions and puts them on the same images and classes.
 
     Arguments:
-      compared: as `compared_files.read` returns it.
-      resamples, seed: of the bootstrap.
+      models: name -> run of each of its seeds, as given -> file of its predictions.
+      labels: file of the true labels; None: each file of predictions has its own, which must agree.
+      split_list: text file, one image per line; only these are compared.
+
+    Raises:
+      UserError: as `scored_files.join`; images, labels or classes differ; a file has no labels.
+    """
+    joined = {
+        path: scored_files.join(labels or _with_labels(file), file, split_list)
+        for files in models.values() for path, file in files.items()
+    }
+    first_path, first = next(iter(joined.items()))
+    found = []
+    for name, files in models.items():
+        scores = np.stack([_aligned(joined[path], path, first_path, first) for path in files])
+        found.append(Model(name, tuple(files), scores, *_calibrated(tuple(files), scores, first)))
+    inputs = {path: of.inputs for path, of in joined.items()}
+    return Compared(first.labels, first.classes, first.patients, tuple(found), inputs)
+
+
+def _with_labels(file: pathlib.Path) -> pathlib.Path:
+    if not any(map(LABEL_PREFIX.match, read_csv(file).columns)):
+        raise UserError(f"{file}: no column label_CLASS; give the true labels with --labels FILE")
+    return file
+
+
+def _aligned(
+    joined: scored_files.Joined, path: str, first_path: str, first: scored_files.Joined
+) -> np.ndarray:
+    """Puts scores in the order of the first run's images and classes."""
+    if set(map(fold, joined.classes)) != set(map(fold, first.classes)):
+        differ = set(map(fold, joined.classes)) ^ set(map(fold, first.classes))
+        shown = [n for n in (*first.classes, *joined.classes) if fold(n) in differ]
+        raise UserError(
+            f"{path}: not the classes of {first_path}; they differ in {some(shown)}"
+        )
+    place = label_tables.match_images(first.ids, joined.ids, first_path, path)
+    if len(joined.ids) != len(first.ids) or (place < 0).any():
+        absent = [name for name, row in zip(first.ids, place, strict=True) if row < 0]
+        here = set(range(len(joined.ids))) - set(place.tolist())
+        only = [*absent, *(joined.ids[i] for i in sorted(here))]
+        raise UserError(
+            f"{path}: not the images of {first_path}; {len(only)} are in one of both only: "
+            f"{some(only)}; name the common ones with --split-list"
+        )
+    order = [list(map(fold, joined.classes)).index(fold(name)) for name in first.classes]
+    labels = joined.labels[place][:, order]
+    wrong = np.argwhere(labels != first.labels)
+    if len(wrong):
+        row, column = wrong[0]
+        raise UserError(
+            f"{path}: not the labels of {first_path}; {len(wrong)} differ, the first is "
+            f"{first.classes[column]} of {first.ids[row]}"
+        )
+    return joined.scores[place][:, order]
+
+
+def _calibrated(
+    paths: Sequence[str], scores: np.ndarray, joined: scored_files.Joined
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Computes probabilities and findings, if every run is a workdir with a calibration."""
+    files = [pathlib.Path(path) / NAME for path in paths]
+    if not all(file.is_file() for file in files):
+        return None, None
+    probabilities, found = [], []
+    for path, file, values in zip(paths, files, scores, strict=True):
+        calibration_fit.checked_scores(dataclasses.replace(joined, scores=values), path)
+        calibration = Calibration.load(file).select(joined.classes)
+        probabilities.append(calibration.from_scores(values))
+        found.append(calibration.findings(probabilities[-1]))
+    return np.stack(probabilities), np.stack(found)
+
+
+def compare(compared: Compared, resamples: int = 1000, seed: int = 0) -> dict:
+    """Compares each model with the first; the result has the form of metrics.json.
 
     Returns:
       `metrics` (name -> class or "macro" -> `models` (model -> `values` of its seeds, `mean`,
@@ -46,9 +164,8 @@ def compare(compared: Compared, resamples: int = 1000, seed: int = 0) -> dict:
     labels, classes = compared.labels, compared.classes
     clusters = np.arange(len(labels)) if compared.patients is None else np.asarray(
         compared.patients)
-    table = class_metrics.evaluate(labels, compared.models[0].scores[0], classes)
-    used = [i for i, row in enumerate(table.rows) if row.defined]
-    measured = {m.name: _measured(m, labels, clusters, used, resamples, seed)
+    table = xray_metrics.evaluate(labels, compared.models[0].scores[0], classes, ())
+    measured = {m.name: _measured(m, labels, clusters, table.used, resamples, seed)
                 for m in compared.models}
     common = [metric for metric in _COMPARED if all(metric in m for m in measured.values())]
     result = {}
@@ -78,7 +195,7 @@ def compare(compared: Compared, resamples: int = 1000, seed: int = 0) -> dict:
 
 
 def _measured(model: Model, labels, clusters, used, resamples: int, seed: int) -> dict:
-    """Metric -> (values `[seeds, C + 1]`, draws of their mean `[C + 1, resamples]`)."""
+    """Computes metric -> (values `[seeds, C + 1]`, draws of their mean `[C + 1, resamples]`)."""
     ranked = [metric for metric in _COMPARED.values() if metric.basis == RANKING]
     wanted = {m.name: m.measure for m in _COMPARED.values() if m.basis == RATES}
     values: dict[str, list] = {}
@@ -107,7 +224,7 @@ def _measured(model: Model, labels, clusters, used, resamples: int, seed: int) -
 
 
 def _entry(measured: Mapping[str, tuple[np.ndarray, np.ndarray]], column: int) -> dict:
-    """One class of one metric: the models, and their differences from the first."""
+    """Describes one class of one metric: the models, and their differences from the first."""
     models, differences, first = {}, {}, None
     for name, (values, draws) in measured.items():
         of_seeds, drawn = values[:, column], draws[column]
@@ -153,7 +270,7 @@ def _add_delong(of_metric: dict, compared: Compared) -> None:
 
 
 def _add_holm(of_metric: dict, classes, key: str) -> None:
-    """Adjusted p values beside the others, over classes and models."""
+    """Adds adjusted p values beside the others, over classes and models."""
     entries = [entry for name in classes for entry in of_metric[name]["differences"].values()]
     p = [math.nan if entry[key] is None else entry[key] for entry in entries]
     for entry, adjusted in zip(entries, paired.holm(p), strict=True):
@@ -161,7 +278,7 @@ def _add_holm(of_metric: dict, classes, key: str) -> None:
 
 
 def lines(result: Mapping) -> dict[str, list[tuple[str, ...]]]:
-    """The table of each metric by its title, as cells."""
+    """Formats the table of each metric as cells, by its title."""
     found = {}
     for metric, of_metric in result["metrics"].items():
         names = list(next(iter(of_metric.values()))["models"])
@@ -192,7 +309,7 @@ def _model_cell(model: Mapping) -> str:
 
 
 def rows(result: Mapping) -> list[dict]:
-    """Rows of metrics.csv: one for each metric, class and model but the first."""
+    """Makes the rows of metrics.csv: one for each metric, class and model but the first."""
     found = []
     for metric, of_metric in result["metrics"].items():
         for title, entry in of_metric.items():
@@ -214,22 +331,22 @@ def rows(result: Mapping) -> list[dict]:
 
 
 def remarks(result: Mapping) -> list[str]:
-    """What to know about the tables, one line each."""
+    """Lists remarks on the tables, one line each."""
     found = [
         f"{result['counts']['images']:,} images"
         + (f" of {result['counts']['patients']:,} patients" if result["counts"]["patients"]
            else "; no patients are named, so each image counts as its own")
         + ". [95 %] and p: bootstrap of patients, paired. Holm: adjusted over classes and models."
     ]
-    macro = result["metrics"]["auroc"][MACRO]["differences"]
-    for name, one in macro.items():
+    macro = result["metrics"][AUROC.name][MACRO]
+    for name, one in macro["differences"].items():
         if "seeds" in one:
+            difference = number(one["difference"], "+.3f")
             found.append(
-                f"Over seeds, macro AUROC of {name} - A {number(one['difference'], '+.3f')} "
+                f"Over seeds, macro {AUROC.title} of {name} - A {difference} "
                 f"{span(one['seeds']['interval'], '+.3f')}, p {number(one['seeds']['p'])} (Welch)."
             )
-    if any(len(m["values"]) > 1
-           for m in result["metrics"]["auroc"][MACRO]["models"].values()):
+    if any(len(model["values"]) > 1 for model in macro["models"].values()):
         found.append("mean +- standard deviation (seeds); p and intervals of other patients.")
     if result["classes_left_out"]:
         names = some(result["classes_left_out"])

@@ -1,11 +1,9 @@
-"""Metrics of findings with 95% intervals: the content of metrics.json, and its tables.
+"""Computes metrics of findings with 95 % intervals: the content of metrics.json, and its tables."""
 
-`jaxcxr score` makes it of files, a run of its own test split.
-"""
-
+import functools
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +11,10 @@ import numpy as np
 from jaxcxr.report import tables
 from jaxcxr.report.tables import interval_or_none, number, span
 from jaxcxr.statistics import UNKNOWN, intervals, operating, ranking
-from jaxcxr.xray.evaluation import class_metrics
+from jaxcxr.xray.evaluation import xray_metrics
 from jaxcxr.xray.evaluation.calibration import Calibration
 from jaxcxr.xray.evaluation.xray_metrics import (
+    AUROC,
     METRICS,
     PROBABILITIES,
     RANKING,
@@ -48,31 +47,26 @@ def score(
     seed: int = 0,
     calibration: Calibration | None = None,
 ) -> dict:
-    """Metrics with intervals, in the form of metrics.json.
+    """Computes metrics with intervals, in the form of metrics.json.
 
     Arguments:
       labels: integers `[N, C]` in {1, 0, -1 unknown}.
       scores: `[N, C]`, larger is more positive; in [0, 1] if there is a calibration.
       classes: the C names.
-      patients: `[N]`; none: each image is its own patient.
-      resamples: of the bootstrap.
-      seed: of the bootstrap.
+      patients: `[N]`; None: each image is its own patient.
+      resamples, seed: of the bootstrap.
       calibration: of these classes, fitted on other images.
 
     Returns:
-      `per_class` (name -> `auroc`, `average_precision`, `sensitivity_at_specificity`, `f1_max`,
-      `threshold` (of f1_max), each with `NAME_interval` as [low, high]; `auroc_interval` is
-      DeLong's, `auroc_interval_bootstrap` the bootstrap's; `n_positive`, `n_negative`,
-      `n_unknown`, `bootstrap_undefined`: resamples left out), `macro` (unweighted means with the
-      bootstrap's intervals, `classes` in the mean, `classes_left_out`), `counts`, `settings`,
-      `classes_of_few` (names of those whose intervals are too narrow, see `few_note`). With
-      a calibration also `shipped_threshold`, `f1`, `sensitivity`, `specificity`, `ppv`, `npv`
-      there, and `calibration` (its method); `brier`, its parts `brier_miscalibration` and
-      `brier_discrimination`, and `ece` with it or with scores in [0, 1].
-      What is undefined is None.
+      `per_class` (name -> the metrics of `METRICS`, each with `NAME_interval` as [low, high];
+      `auroc_interval` is DeLong's, `auroc_interval_bootstrap` the bootstrap's; counts;
+      `bootstrap_undefined`: resamples left out), `macro` (unweighted means with the bootstrap's
+      intervals, `classes` in the mean, `classes_left_out`), `counts`, `settings`,
+      `classes_of_few` (see `few_note`). With a calibration also `shipped_threshold`, the rates
+      there, and `calibration` (its method). Undefined values are None.
     """
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
-    table = class_metrics.evaluate(labels, scores, classes)
+    table = xray_metrics.evaluate(labels, scores, classes, of_basis(RANKING))
     clusters = np.arange(len(labels)) if patients is None else np.asarray(patients)
     drawn = ranking.cluster_bootstrap(
         labels, scores, clusters, resamples, seed,
@@ -106,11 +100,7 @@ def score(
 
 
 def write(result: Mapping, out: pathlib.Path) -> None:
-    """`metrics.json`, `metrics.csv` and `metrics.md` in a folder, which is made.
-
-    Raises:
-      UserError: the folder cannot be written.
-    """
+    """Writes `metrics.json`, `metrics.csv` and `metrics.md` to a folder, which is made."""
     rows = [{"class": name, **tables.flat(entry)} for name, entry in result["per_class"].items()]
     macro = tables.flat(result["macro"])
     rows.append({"class": "macro", **{name: macro[name] for name in macro if name in rows[0]}})
@@ -118,19 +108,28 @@ def write(result: Mapping, out: pathlib.Path) -> None:
 
 
 def to_text(result: Mapping, brief: bool = False) -> str:
-    """The result of `score` as aligned tables: one line per class, then the means.
+    """Formats the result of `score` as tables: one line per class, then the means.
 
-    Arguments:
-      result: of `score`.
-      brief: only as much as 80 columns hold.
+    If `brief`, only as much as 80 columns hold.
     """
     shipped = any("shipped_threshold" in entry for entry in result["per_class"].values())
-    if brief:
-        blocks = [_brief_table(result)]
-    else:
-        blocks = [_table(result, shipped)]
+    counted = {"n+": "n_positive", "n-": "n_negative"}
+    if brief and any(entry["n_unknown"] for entry in result["per_class"].values()):
+        counted["unk."] = "n_unknown"
+    ranked: list[_Column] = []
+    rated: list[_Column] = []
+    for metric in METRICS:
+        if metric.brief if brief else metric.title and not (shipped and metric.uncalibrated):
+            (ranked if metric.basis == RANKING else rated).extend(_columns(metric, brief))
+    counts: list[_Column] = [
+        (head, functools.partial(_count, name)) for head, name in counted.items()
+    ]
+    blocks = [_ruled(result, "class", [*counts, *ranked])]
     if shipped:
-        blocks.append(_brief_threshold_table(result) if brief else _threshold_table(result))
+        head, form = ("thresh.", ".3f") if brief else ("threshold", ".4g")
+        threshold: list[_Column] = [(head, functools.partial(_shipped, form))]
+        columns = [*rated, *threshold] if brief else [*threshold, *rated]
+        blocks.append(_ruled(result, "at shipped thresholds", columns))
     left_out = result["macro"]["classes_left_out"]
     if left_out:
         blocks.append(f"not in the mean (one label value only): {', '.join(left_out)}")
@@ -140,7 +139,7 @@ def to_text(result: Mapping, brief: bool = False) -> str:
 
 
 def few_of(classes: Sequence[str], labels: np.ndarray, clusters: np.ndarray) -> list[str]:
-    """Names of the classes of `intervals.few_clusters`."""
+    """Names the classes of `intervals.few_clusters`."""
     few = intervals.few_clusters(labels, clusters)
     return [name for name, one in zip(classes, few, strict=True) if one]
 
@@ -153,7 +152,7 @@ def few_note(result: Mapping) -> str:
 
 
 def _undefined(calibrated: bool) -> str:
-    """Says where metrics are undefined, in words."""
+    """Says where metrics are undefined."""
     names: dict[str, list[str]] = {}
     for metric in METRICS:
         if calibrated or not metric.calibrated:
@@ -163,11 +162,11 @@ def _undefined(calibrated: bool) -> str:
 
 
 def _class_entry(
-    row: class_metrics.ClassMetrics, labels, scores, drawn: ranking.Bootstrap, index: int
+    row: xray_metrics.ClassMetrics, labels, scores, drawn: ranking.Bootstrap, index: int
 ) -> dict:
     entry: dict[str, Any] = {}
     for metric in of_basis(RANKING):
-        value, interval = metric.value(labels, scores), drawn.interval(metric.name, index)
+        value, interval = row.values[metric.name], drawn.interval(metric.name, index)
         if metric.analytic is None:
             entry |= metric.entry(value, interval)
         else:
@@ -180,17 +179,16 @@ def _class_entry(
 
 
 def _macro_entry(
-    table: class_metrics.ClassificationMetrics, per_class: dict, drawn: ranking.Bootstrap
+    table: xray_metrics.ClassificationMetrics, per_class: dict, drawn: ranking.Bootstrap
 ) -> dict:
-    used = [i for i, row in enumerate(table.rows) if row.defined]
-    names = [table.rows[i].name for i in used]
+    used, names = table.used, [table.rows[i].name for i in table.used]
     entry: dict[str, Any] = {}
     for metric in of_basis(RANKING):
         if metric.macro:
             interval = intervals.percentile_interval(drawn.macro(metric.name, used))
             entry |= metric.entry(_mean(metric, per_class, names), interval)
             entry[metric.bootstrap] = entry[metric.interval]
-    undefined = int(np.isnan(drawn.macro("auroc", used)).sum())
+    undefined = int(np.isnan(drawn.macro(AUROC.name, used)).sum())
     return entry | {
         "classes": names, "classes_left_out": list(table.undefined),
         "bootstrap_undefined": undefined,
@@ -198,10 +196,7 @@ def _macro_entry(
 
 
 def _mean(metric: XrayMetric, per_class: Mapping[str, Mapping], names: Sequence[str]) -> float:
-    """Unweighted mean over classes; NaN where one of them, or the list, has no value.
-
-    The mean over the others would be another quantity, as in `ranking.Bootstrap.macro`.
-    """
+    """Averages over classes; NaN where one has no value, as in `ranking.Bootstrap.macro`."""
     values = [per_class[name][metric.name] for name in names]
     return float(np.mean(values)) if values and None not in values else math.nan
 
@@ -209,7 +204,7 @@ def _mean(metric: XrayMetric, per_class: Mapping[str, Mapping], names: Sequence[
 def _add_probabilities(
     labels, scores, clusters, draws, calibration: Calibration | None, per_class, macro
 ) -> None:
-    """Adds what needs probabilities, and thresholds if there is a calibration."""
+    """Adds metrics of probabilities, and of thresholds if there is a calibration."""
     names, calibrated = tuple(per_class), calibration is not None
     probabilities, thresholds = scores, np.full(len(names), math.inf)
     if calibration is not None:
@@ -242,90 +237,43 @@ def _add_probabilities(
             macro |= metric.entry(value, intervals.percentile_interval(means))
 
 
-def _table(result: Mapping, shipped: bool) -> str:
-    """Metrics of the ranking, and their best threshold where none is shipped."""
-    shown = [m for m in of_basis(RANKING) if m.title and not (shipped and m.uncalibrated)]
-    header = ["class", "n+", "n-"]
-    for metric in shown:
-        header.append(metric.title)
-        header += ["[DeLong]"] if metric.analytic else []
-        header += ["[bootstrap]"] if metric.span else []
-
-    def cells(title: str, entry: Mapping) -> list[str]:
-        one_class = "n_positive" in entry  # the means have no counts and no DeLong
-        line = [title, *_counts(entry, ("n_positive", "n_negative"))]
-        for metric in shown:
-            line.append(metric.number(entry))
-            if metric.analytic:
-                line.append(span(entry[metric.interval]) if one_class else "")
-            line += [span(entry[metric.bootstrap])] if metric.span else []
-        return line
-
-    return _ruled(result, header, cells)
+# The head of a column, and its cell of an entry; the means have no counts and no DeLong.
+_Column = tuple[str, Callable[[Mapping], str]]
 
 
-def _threshold_table(result: Mapping) -> str:
-    shown = [m for m in METRICS if m.basis != RANKING and m.title]
-    header = ["at shipped thresholds", "threshold"]
-    for metric in shown:
-        header += [metric.title, "[bootstrap]"] if metric.span else [metric.title]
-
-    def cells(title: str, entry: Mapping) -> list[str]:
-        line = [title, _shipped(entry, ".4g")]
-        for metric in shown:
-            line.append(metric.number(entry))
-            line += [span(entry[metric.interval])] if metric.span else []
-        return line
-
-    return _ruled(result, header, cells)
+def _columns(metric: XrayMetric, brief: bool) -> list[_Column]:
+    if brief:
+        if not metric.brief_span:
+            return [(metric.brief, metric.number)]
+        return [(f"{metric.brief} [95 %]", functools.partial(_with_span, metric))]
+    columns: list[_Column] = [(metric.title, metric.number)]
+    if metric.analytic:
+        columns.append(("[DeLong]", lambda entry: (
+            span(entry[metric.interval]) if "n_positive" in entry else "")))
+    if metric.span:
+        columns.append(("[bootstrap]", lambda entry: span(entry[metric.bootstrap])))
+    return columns
 
 
-def _brief_table(result: Mapping) -> str:
-    unknown = any(entry["n_unknown"] for entry in result["per_class"].values())
-    shown = [m for m in of_basis(RANKING) if m.brief]
-    names = ["n_positive", "n_negative", *(["n_unknown"] if unknown else [])]
-    header = ["class", "n+", "n-", *(["unk."] if unknown else []), *map(_brief_head, shown)]
-
-    def cells(title: str, entry: Mapping) -> list[str]:
-        return [title, *_counts(entry, names), *(_brief_cell(metric, entry) for metric in shown)]
-
-    return _ruled(result, header, cells)
-
-
-def _brief_threshold_table(result: Mapping) -> str:
-    shown = [m for m in METRICS if m.basis != RANKING and m.brief]
-    header = ["at shipped thresholds", *map(_brief_head, shown), "thresh."]
-
-    def cells(title: str, entry: Mapping) -> list[str]:
-        return [title, *(_brief_cell(metric, entry) for metric in shown), _shipped(entry, ".3f")]
-
-    return _ruled(result, header, cells)
-
-
-def _brief_head(metric: XrayMetric) -> str:
-    return f"{metric.brief} [95 %]" if metric.brief_span else metric.brief
-
-
-def _brief_cell(metric: XrayMetric, entry: Mapping) -> str:
+def _with_span(metric: XrayMetric, entry: Mapping) -> str:
     text = metric.number(entry)
-    if not metric.brief_span or text in ("", "n/a"):
-        return text
-    return f"{text} {span(entry[metric.bootstrap])}"
+    return text if text in ("", "n/a") else f"{text} {span(entry[metric.bootstrap])}"
 
 
-def _counts(entry: Mapping, names: Sequence[str]) -> list[str]:
-    return [f"{entry[name]:,}" if name in entry else "" for name in names]
+def _count(name: str, entry: Mapping) -> str:
+    return f"{entry[name]:,}" if name in entry else ""
 
 
-def _shipped(entry: Mapping, form: str) -> str:
+def _shipped(form: str, entry: Mapping) -> str:
     return number(entry["shipped_threshold"], form) if "shipped_threshold" in entry else ""
 
 
-def _ruled(result: Mapping, header: list[str], cells) -> str:
-    """A table with its means between rules."""
+def _ruled(result: Mapping, title: str, columns: Sequence[_Column]) -> str:
+    """Formats a table with its means between rules."""
     macro = result["macro"]
-    title = f"macro mean ({len(macro['classes'])} of {len(result['per_class'])})"
-    rows = [cells(name, entry) for name, entry in result["per_class"].items()]
-    text = tables.aligned([header, *rows, cells(title, macro)])
+    mean = f"macro mean ({len(macro['classes'])} of {len(result['per_class'])})"
+    rows = [(name, *(cell(entry) for _, cell in columns))
+            for name, entry in (*result["per_class"].items(), (mean, macro))]
+    text = tables.aligned([(title, *(head for head, _ in columns)), *rows])
     rule = "-" * max(map(len, text))
     return "\n".join([text[0], rule, *text[1:-1], rule, text[-1]])

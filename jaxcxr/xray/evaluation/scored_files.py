@@ -1,4 +1,4 @@
-"""Label and prediction files of any framework, joined by image and by class name."""
+"""Joins label and prediction files of any framework by image and by class name."""
 
 import dataclasses
 import pathlib
@@ -13,12 +13,12 @@ from jaxcxr.errors import UserError, some
 
 @dataclasses.dataclass(frozen=True)
 class Joined:
-    """Labels and scores of the same images.
+    """Holds labels and scores of the same images.
 
     Attributes:
       labels: int8 `[N, C]` in {1, 0, -1 unknown}; scores: float64 `[N, C]`.
       classes: the C names, as the label file has them.
-      ids: `[N]`. patients: `[N]`, none if unknown.
+      ids: `[N]`. patients: `[N]`, None if unknown.
       labels_only, predictions_only: classes that stand in one of the two files only.
       ignored: number of predictions for images that are not scored.
       unlabelled: images of the split list that have no label.
@@ -42,9 +42,9 @@ def join(
     predictions: str | pathlib.Path,
     split_list: str | pathlib.Path | None = None,
 ) -> Joined:
-    """Reads both files and puts together what belongs together, by name and in any order.
+    """Reads both files and joins their rows and columns by name, in any order.
 
-    Images match as `image_ids.match_images` says. Classes match whatever their case, spaces and
+    Images match as `label_tables.match_images` says, classes whatever their case, spaces and
     underscores.
 
     Arguments:
@@ -77,36 +77,46 @@ def join(
             f"{predictions}: {len(absent)} of {len(ids)} images have no prediction: "
             f"{some(absent)}; predict them too, or name the images to score with --split-list"
         )
-    classes, pairs = _match_classes(truth, guess)
+    labelled = truth.readable_classes(label_tables.label_of)
+    scored = guess.readable_classes(label_tables.score_of)
+    pairs = _match_classes(truth, guess, labelled, scored)
     return Joined(
         labels=truth.labels(list(pairs))[rows],
         scores=guess.scores(list(pairs.values()))[chosen],
         classes=tuple(pairs),
         ids=ids,
         patients=None if patients is None else tuple(patients[row] for row in rows),
-        labels_only=tuple(name for name in classes if name not in pairs),
-        predictions_only=tuple(n for n in guess.classes if n not in pairs.values()),
+        labels_only=tuple(name for name in labelled if name not in pairs),
+        predictions_only=tuple(name for name in scored if name not in pairs.values()),
         ignored=len(guess.ids) - len(ids),
         unlabelled=unlabelled,
         inputs=inputs,
     )
 
 
-def _match_classes(truth: LabelTable, guess: LabelTable) -> tuple[list[str], dict[str, str]]:
-    """Classes of the labels, and those that are predicted with their names there."""
-    for table in (truth, guess):
-        if not table.classes:
+def _match_classes(
+    truth: LabelTable, guess: LabelTable, labelled: list[str], scored: list[str]
+) -> dict[str, str]:
+    """Maps the classes of the labels that are predicted to their names there."""
+    if truth.finding_labels:
+        # ChestX-ray14 has no label of COVID-19: known to be absent, it needs no prediction.
+        labelled.remove("COVID-19")
+    for table, classes in ((truth, labelled), (guess, scored)):
+        if not classes:
             raise UserError(
                 f"{table.file.path}: no column of a class among {', '.join(table.file.columns)}; "
                 "one column per class is needed beside the image's"
             )
-    # ChestX-ray14 has no label of COVID-19: known to be absent, it needs no prediction.
-    classes = [name for name in truth.classes if not truth.finding_labels or name != "COVID-19"]
-    pairs = label_tables.match_classes(classes, guess.classes)
+    # A column of both files that one can read is a class, so that a wrong cell is an error.
+    pairs = {
+        name: theirs for name, theirs in
+        label_tables.match_classes(truth.classes, guess.classes).items()
+        if name in labelled or (theirs in scored and not truth.finding_labels)
+    }
     if not pairs:
         raise UserError(
-            f"{guess.file.path}: none of its classes ({some(guess.classes)}) is one of "
-            f"{truth.file.path} ({some(classes)}); name the columns as there, with or "
+            f"{guess.file.path}: none of its classes ({some(scored)}) is one of "
+            f"{truth.file.path} ({some(labelled)}); name the columns as there, with or "
             "without the prefix prob_ or score_"
         )
-    return classes, pairs
+    return pairs

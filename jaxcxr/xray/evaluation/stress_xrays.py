@@ -1,9 +1,9 @@
-"""Tests what a classifier of radiographs depends on: regions, attributes, sources, quality.
+"""Tests a classifier of radiographs for shortcuts: regions, attributes, sources, quality.
 
-A test for `jaxcxr stress`. AUROC is the macro mean over the classes where it is defined, with a
-bootstrap over patients; changes are paired, of the same resamples. Beside the model stands what is
-told without any pixel of the lungs: from parts of the image, and from view, sex, age and source
-alone (DeGrave, Janizek and Lee 2021; Maguolo and Nanni 2021).
+AUROC is the macro mean over the classes where it is defined, with a bootstrap over patients;
+changes are paired, of the same resamples. Beside the model stand predictions without any pixel of
+the lungs: from parts of the image, and from view, sex, age and source alone (DeGrave, Janizek and
+Lee 2021; Maguolo and Nanni 2021).
 """
 
 import warnings
@@ -15,16 +15,16 @@ from sklearn import preprocessing
 
 from jaxcxr.data.label_tables import UNKNOWN
 from jaxcxr.report import curves, tables
-from jaxcxr.report.tables import interval_or_none, number, value_or_none
+from jaxcxr.report.tables import Metric, number
 from jaxcxr.statistics import association, intervals, ranking
-from jaxcxr.xray.evaluation.xray_metrics import METRICS
+from jaxcxr.xray.evaluation.xray_metrics import AUROC
 from jaxcxr.xray.images import damage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_AUROC = next(metric for metric in METRICS if metric.name == "auroc")
-_MACRO = f"macro {_AUROC.title}"
+_MACRO = f"macro {AUROC.title}"
+_CHANGE = Metric(name="change", form="+.3f", undefined=AUROC.undefined)
 KINDS = ("regions", "attributes", "sources", *damage.CORRUPTIONS)
 _UNITS = {
     "noise": "SD in gray values", "blur": "SD in pixels", "contrast": "share left",
@@ -40,13 +40,7 @@ _MOST_TRAINING = 4000  # images whose features are computed
 
 
 class Changed:
-    """A split whose images are changed one by one.
-
-    Arguments:
-      source: the split.
-      change: (uint8 image `[H, W]`, index) -> uint8 image of the same shape.
-      rows: indices of the images to take; None for all.
-    """
+    """Holds a split (or some `rows` of it) whose uint8 images `[H, W]` are changed one by one."""
 
     def __init__(
         self, source: Any, change: Callable[[np.ndarray, int], np.ndarray] | None = None,
@@ -60,7 +54,7 @@ class Changed:
         return len(self._rows)
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Several images at once, as the split's own `read` gives them."""
+        """Reads several images at once, as the split's own `read` gives them."""
         rows = self._rows[indices]
         found = self._source.read(rows)
         if self._change is not None:
@@ -83,21 +77,21 @@ def measure(
     *,
     features: Callable[[Any], np.ndarray],
 ) -> dict:
-    """AUROC under every change, and what attributes and features tell.
+    """Measures AUROC under every change, and how well attributes and features predict findings.
 
     Arguments:
       task: the `XrayTask`.
-      split: which of its splits.
+      split: of its splits.
       predict: predictions of the model for every image of a source, in order.
       kinds: of `KINDS`.
-      resamples, seed: of the bootstrap over patients; the seed also of what is drawn.
+      resamples, seed: of the bootstrap over patients; the seed also of random changes.
       say: gets a line for each result.
       features: pooled features `[n, d]` of every image of a source, in order.
 
     Returns:
       The content of stress.json: `auroc` and `auroc_interval` of the untouched images, `classes`,
       and where asked for `regions`, `attributes`, `sources`, `kinds` with `levels`; `warnings`,
-      `counts`, `settings`. What is undefined is None.
+      `counts`, `settings`. None where undefined.
     """
     source = task.source(split)
     rows = source.manifest
@@ -146,46 +140,42 @@ def _levels(kind: str, under, untouched: dict, seed: int) -> dict:
 
 
 class _Scored:
-    """AUROC of scores on the same images, from the same resamples of patients."""
+    """Computes AUROC of scores on the same images, from the same resamples of patients."""
 
     def __init__(self, labels, patients, resamples: int, seed: int):
         self._labels, self._patients = labels, patients
         self._resamples, self._seed = resamples, seed
 
     def draw(self, scores: np.ndarray, labels: np.ndarray | None = None, rows=slice(None)):
-        """AUROC `[classes]` and of the resamples `[classes, resamples]`."""
+        """Computes AUROC `[classes]` and of the resamples `[classes, resamples]`."""
         labels = (self._labels if labels is None else labels)[rows]
         usable = ~np.isnan(scores).all(0)
         labels = np.where(usable, labels, UNKNOWN)
         scores = np.where(usable, scores, 0.0)
         whole = np.array([
-            _AUROC.value(*of_class) for of_class in zip(labels.T, scores.T, strict=True)
+            AUROC.value(*of_class) for of_class in zip(labels.T, scores.T, strict=True)
         ])
         drawn = ranking.cluster_bootstrap(
             labels, scores, self._patients[rows], self._resamples, self._seed,
-            {_AUROC.name: _AUROC.measure},
+            {AUROC.name: AUROC.measure},
         )
-        return whole, drawn.values[_AUROC.name]
+        return whole, drawn.values[AUROC.name]
 
     def entry(self, found, base=None) -> dict:
-        """Macro AUROC with its interval, and the change from another with its own."""
+        """Describes macro AUROC with its interval, and the change from another with its own."""
         auroc, drawn = _macro(*found)
-        entry = _AUROC.entry(auroc, intervals.percentile_interval(drawn))
+        entry = AUROC.entry(auroc, intervals.percentile_interval(drawn))
         if base is not None:
             before, resampled = _macro(*base)
-            entry |= {
-                "change": value_or_none(auroc - before),
-                "change_interval": interval_or_none(
-                    intervals.percentile_interval(drawn - resampled)
-                ),
-            }
+            ends = intervals.percentile_interval(drawn - resampled)
+            entry |= _CHANGE.entry(auroc - before, ends)
         return entry
 
     @staticmethod
     def classes(found, names: Sequence[str]) -> dict[str, dict]:
-        """AUROC of each class with its interval."""
+        """Describes AUROC of each class with its interval."""
         return {
-            name: _AUROC.entry(value, intervals.percentile_interval(drawn))
+            name: AUROC.entry(value, intervals.percentile_interval(drawn))
             for name, value, drawn in zip(names, *found, strict=True)
         }
 
@@ -235,13 +225,13 @@ def _attributes(known, rows, seen, scored, base) -> dict:
 
 
 def _columns(rows, names: Sequence[str]) -> np.ndarray:
-    """Attributes as text, `[n, names]`; ages in bands."""
+    """Lists attributes as text, `[n, names]`; ages in bands."""
     bands = np.where(rows.age < 0, "", np.searchsorted(_AGES, rows.age, side="right").astype(str))
     return np.stack([bands if name == "age" else getattr(rows, name) for name in names], 1)
 
 
 def _sources(known, rows, seen, scored, scores) -> dict:
-    """AUROC on the images of each source; of linear heads that have, or have not, seen it."""
+    """Computes AUROC on each source's images; of linear heads that have, or have not, seen it."""
     names = sorted(set(known.source) & set(rows.source))
     found = {}
     for name in names if len(names) > 1 else ():
@@ -291,18 +281,18 @@ _TITLES = {
 
 def figure(result: Mapping) -> "Figure":
     """Curves of corruptions and bars of regions, see `curves.xray_figure`."""
-    return curves.xray_figure(result, _AUROC)
+    return curves.xray_figure(result, AUROC)
 
 
 def to_text(result: Mapping) -> str:
-    """The result as aligned tables."""
+    """Formats the result as aligned tables."""
     blocks = [_headline(result)]
     blocks += ["\n".join([title, *tables.aligned(lines)]) for title, lines in sections(result)]
     return "\n\n".join(blocks)
 
 
 def to_markdown(result: Mapping) -> str:
-    """The result as a page of Markdown tables."""
+    """Formats the result as a page of Markdown tables."""
     blocks = ["# Stress test", _headline(result)]
     for title, lines in sections(result):
         blocks.append("\n".join([f"## {title}", "", *tables.markdown(lines)]))
@@ -316,7 +306,7 @@ def _headline(result: Mapping) -> str:
         for name, entry in alone.items() if name in ("source", "view", "all")
     )
     lines = [
-        f"{_MACRO} {_with_interval(result)} on {result['counts']['images']:,} images of "
+        f"{_MACRO} {AUROC.cell(result)} on {result['counts']['images']:,} images of "
         f"{result['counts']['patients']:,} patients ({result['split']}){beside}",
         "[95 % over patients; in each resample over the classes that it defines]",
     ]
@@ -324,11 +314,11 @@ def _headline(result: Mapping) -> str:
 
 
 def sections(result: Mapping) -> list[tuple[str, list[list[str]]]]:
-    """Title and lines of each table."""
+    """Lists title and lines of each table."""
     found = []
     if "regions" in result:
         found.append(("Parts of the image", [
-            ["what remains", _MACRO, "change"], ["whole image", _with_interval(result), ""],
+            ["what remains", _MACRO, "change"], ["whole image", AUROC.cell(result), ""],
             *([_TITLES[name], *_changed(entry)] for name, entry in result["regions"].items()),
         ]))
     if "attributes" in result:
@@ -338,15 +328,15 @@ def sections(result: Mapping) -> list[tuple[str, list[list[str]]]]:
               for name, entry in result["attributes"]["findings_from"].items()),
         ]))
         found.append(("Attributes predicted from the model's features", [
-            ["attribute", _AUROC.title, "groups"],
-            *([name, _with_interval(entry), ", ".join(entry["groups"])]
+            ["attribute", AUROC.title, "groups"],
+            *([name, AUROC.cell(entry), ", ".join(entry["groups"])]
               for name, entry in result["attributes"]["from_features"].items()),
         ]))
     if result.get("sources"):
         found.append(("Images of one source", [
             ["source", "images", "model", "linear head, all sources", "trained without it"],
             *([name, f"{entry['images']:,}", *(
-                _with_interval(entry[key]) for key in ("within", "head_of_all", "head_of_others")
+                AUROC.cell(entry[key]) for key in ("within", "head_of_all", "head_of_others")
             )] for name, entry in result["sources"].items()),
         ]))
     for kind in result["kinds"].values():
@@ -357,13 +347,5 @@ def sections(result: Mapping) -> list[tuple[str, list[list[str]]]]:
     return [(title, lines) for title, lines in found if len(lines) > 1]
 
 
-def _with_interval(entry: Mapping, key: str = _AUROC.name, form: str = ".3f") -> str:
-    if entry[key] is None:
-        return "n/a"
-    interval = entry[f"{key}_interval"]
-    shown = f" [{interval[0]:{form}}, {interval[1]:{form}}]" if interval else ""
-    return f"{entry[key]:{form}}{shown}"
-
-
 def _changed(entry: Mapping) -> list[str]:
-    return [_with_interval(entry), _with_interval(entry, "change", "+.3f")]
+    return [AUROC.cell(entry), _CHANGE.cell(entry)]

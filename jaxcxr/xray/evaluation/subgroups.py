@@ -1,8 +1,4 @@
-"""Metrics by sex, age band, view, source or any other attribute of the images, with intervals.
-
-    report/subgroups.csv, report/subgroups.md        of a run's test split
-    jaxcxr score ... --groups attributes.csv         of predictions of any framework
-"""
+"""Computes metrics by sex, age band, view, source or any other attribute, with intervals."""
 
 import csv
 import dataclasses
@@ -19,7 +15,7 @@ from jaxcxr.errors import UserError, some
 from jaxcxr.report import tables
 from jaxcxr.report.tables import Metric
 from jaxcxr.statistics import NEGATIVE, POSITIVE, intervals, operating, ranking
-from jaxcxr.xray.evaluation import class_metrics
+from jaxcxr.xray.evaluation import xray_metrics
 from jaxcxr.xray.evaluation.xray_metrics import METRICS, RANKING, RATES
 
 ALL = "all"  # stands in the column of the class for a whole group
@@ -61,23 +57,21 @@ def rows(
     resamples: int = 1000,
     seed: int = 0,
 ) -> list[dict]:
-    """One row for each group of each attribute, and for each of its classes.
+    """Makes one row for each group of each attribute, and for each of its classes.
 
     Arguments:
       labels: integers `[N, C]` in {1, 0, -1 unknown}.
       scores: `[N, C]`, larger is more positive.
       classes: the C names.
-      patients: `[N]`; none: each image is its own patient.
-      attributes: name -> `[N]` of text; an attribute with one value only has no groups to compare
-        and is left out.
-      found: bool `[N, C]`, findings said at the shipped thresholds; none: AUROC alone.
+      patients: `[N]`; None: each image is its own patient.
+      attributes: name -> `[N]` of text; those with one value only are left out.
+      found: bool `[N, C]`, findings predicted at the shipped thresholds; None: AUROC alone.
       resamples, seed: of the bootstrap.
 
     Returns:
       Dicts of `attribute`, `group`, `class` (`ALL` for the whole group), `images`, `patients`,
-      `positives`, `negatives`, `classes` (in the AUROC of a whole group), and of `auroc`,
-      `sensitivity`, `gap`, `under_diagnosis`, `over_diagnosis` each with `NAME_interval`; None
-      where undefined.
+      `positives`, `negatives`, `classes` (in the AUROC of a whole group), and of the metrics of
+      `SHOWN`, each with `NAME_interval`; None where undefined.
 
     Source: Seyyed-Kalantari et al., "Underdiagnosis bias of artificial intelligence algorithms
       applied to chest radiographs in under-served patient populations", 2021.
@@ -109,11 +103,7 @@ def rows(
 
 
 def age_bands(ages: np.ndarray) -> np.ndarray:
-    """Names of `AGE_BANDS`, "" for an unknown age.
-
-    Arguments:
-      ages: `[N]` whole years, below 0 where unknown.
-    """
+    """Names the `AGE_BANDS` of ages `[N]` in whole years; "" for an unknown age, below 0."""
     names = np.full(len(ages), "", "<U5")
     for low, high in AGE_BANDS:
         name = f"{low}+" if high == AGE_BANDS[-1][1] else f"{low:02d}-{high}"
@@ -124,16 +114,11 @@ def age_bands(ages: np.ndarray) -> np.ndarray:
 def read(
     path: str | pathlib.Path, ids: Sequence[str], labels_path: str | pathlib.Path
 ) -> dict[str, np.ndarray]:
-    """Attributes of images from a csv file.
+    """Reads attributes of images from a csv file.
 
     The file has a column of image ids, as `jaxcxr score` knows them, and any of sex (or Patient
     Sex, Patient Gender), age (or Patient Age: 57, 057Y), view (or View Position) and source, so
     that ChestX-ray14's Data_Entry csv will do. With none of them, all other columns are attributes.
-
-    Arguments:
-      path: the file.
-      ids: `[N]` images.
-      labels_path: the file these are from, for messages.
 
     Returns:
       Attribute -> `[N]` of text; ages are in bands.
@@ -162,11 +147,7 @@ def read(
 
 
 def write(entries: Sequence[Mapping], folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
-    """`subgroups.csv` with all rows and `subgroups.md` for people, in a folder that there is.
-
-    Returns:
-      The files; none without rows.
-    """
+    """Writes `subgroups.csv` and `subgroups.md`, unless there are no rows; returns the files."""
     if not entries:
         return ()
     csv_path, md_path = folder / "subgroups.csv", folder / "subgroups.md"
@@ -183,12 +164,7 @@ def write(entries: Sequence[Mapping], folder: pathlib.Path) -> tuple[pathlib.Pat
 
 
 def to_text(entries: Sequence[Mapping], brief: bool = False) -> str:
-    """The whole groups as an aligned table; "" without rows.
-
-    Arguments:
-      entries: of `rows`.
-      brief: only as much as 80 columns hold.
-    """
+    """Formats the whole groups as a table, if `brief` of 80 columns; "" without rows."""
     if not entries:
         return ""
     lines = _brief_lines(entries) if brief else _lines(entries, of_groups=True)
@@ -196,7 +172,7 @@ def to_text(entries: Sequence[Mapping], brief: bool = False) -> str:
 
 
 def _chosen(table: CsvFile) -> dict[str, int]:
-    """Attribute -> column."""
+    """Maps each attribute to its column."""
     columns = {name: table.column(COLUMNS[name]) for name in _ATTRIBUTES}
     known = {name: column for name, column in columns.items() if column is not None}
     if known:
@@ -206,7 +182,7 @@ def _chosen(table: CsvFile) -> dict[str, int]:
 
 
 def _any(labels, found) -> list[np.ndarray]:
-    """For whole images: missed, with a finding, overcalled, without any, as `[N, C]` / C."""
+    """Marks whole images: missed, with a finding, overcalled, without any, as `[N, C]` / C."""
     some = (labels == POSITIVE).any(axis=1)
     none = (labels == NEGATIVE).all(axis=1)
     said = found.any(axis=1)
@@ -217,25 +193,25 @@ def _any(labels, found) -> list[np.ndarray]:
 
 
 def _ranked_rows(labels, scores, clusters, classes, resamples, seed) -> list[dict]:
-    """Entries of the whole group and of its classes, with what needs no threshold."""
-    table = class_metrics.evaluate(labels, scores, classes)
+    """Makes the entries of the whole group and of its classes, with metrics without threshold."""
+    table = xray_metrics.evaluate(labels, scores, classes, _RANKED)
     drawn = ranking.cluster_bootstrap(
         labels, scores, clusters, resamples, seed, {m.name: m.measure for m in _RANKED}
     )
     counts = {"images": len(labels), "patients": len(np.unique(clusters))}
-    used = [i for i, row in enumerate(table.rows) if row.defined]
     some = (labels == POSITIVE).any(axis=1).sum()
     none = (labels == NEGATIVE).all(axis=1).sum()
     entries = [
         {"class": ALL, **counts, "positives": int(some), "negatives": int(none),
-         "classes": len(used)},
+         "classes": len(table.used)},
         *({"class": row.name, **counts, "positives": row.positives, "negatives": row.negatives,
            "classes": 1} for row in table.rows),
     ]
     for metric in _RANKED:
-        values = np.array([metric.value(*of) for of in zip(labels.T, scores.T, strict=True)])
+        values = np.array([row.values[metric.name] for row in table.rows])
         of_draws = drawn.values[metric.name]
-        _add(entries, metric, values, of_draws, used, drawn.macro(metric.name, used))
+        means = drawn.macro(metric.name, table.used)
+        _add(entries, metric, values, of_draws, table.used, means)
     return entries
 
 
@@ -260,13 +236,7 @@ def _add_rates(entries, terms, mask, clusters, draws) -> None:
 
 
 def _add(entries, metric: Metric, values, drawn, used, means) -> None:
-    """Adds a metric to the entry of the whole group, which comes first, and to its classes.
-
-    Arguments:
-      values: `[C]`. drawn: of resamples, `[C, resamples]`.
-      used: classes in the mean, indices or mask.
-      means: over them in each resample.
-    """
+    """Adds a metric to the entry of the whole group, which comes first, and to its classes."""
     chosen = values[used]
     mean = chosen.mean() if len(chosen) else math.nan
     entries[0] |= metric.entry(mean, operating.interval(means))
@@ -275,7 +245,7 @@ def _add(entries, metric: Metric, values, drawn, used, means) -> None:
 
 
 def _rates(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """Rates, under- and over-diagnosis `[..., C]` of sums of terms `[..., C, 9]`."""
+    """Computes rates, under- and over-diagnosis `[..., C]` of sums of terms `[..., C, 9]`."""
     wanted = {metric.name: metric.measure for metric in _RATED} | {
         "sensitivity": operating.sensitivity
     }
@@ -304,7 +274,7 @@ def _brief_lines(entries: Sequence[Mapping]) -> list[tuple[str, ...]]:
 
 
 def _lines(entries: Sequence[Mapping], *, of_groups: bool) -> list[tuple[str, ...]]:
-    """Cells of the whole groups, or of their classes."""
+    """Formats cells of the whole groups, or of their classes."""
     kept = [entry for entry in entries if (entry["class"] == ALL) == of_groups]
     shown = [m for m in SHOWN if any(entry.get(m.name) is not None for entry in kept)]
     texts: tuple[str, ...]

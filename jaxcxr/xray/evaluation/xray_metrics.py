@@ -1,17 +1,29 @@
-"""The metrics of findings: a record for each is all that a column takes.
+"""Records of the metrics of findings, and the values of a split that every validation logs.
 
-`METRICS` is what `metrics_table`, `subgroups`, `compare_xrays` and the report page go by.
+A record is all that a column takes: `metrics_table`, `subgroups`, `compare_xrays` and the report
+page go by `METRICS`.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from jaxcxr.report import tables
 from jaxcxr.report.tables import Metric
-from jaxcxr.statistics import association, intervals, operating, ranking, reliability
+from jaxcxr.statistics import (
+    NEGATIVE,
+    POSITIVE,
+    UNKNOWN,
+    association,
+    intervals,
+    operating,
+    ranking,
+    reliability,
+)
 
 # What a measure takes: `ranking.Counts`, `operating.Sums`, or (labels, probabilities, scores) of
 # the examples of one class whose label is known, `[n]` each.
@@ -20,11 +32,11 @@ RANKING, RATES, PROBABILITIES = "ranking", "rates", "probabilities"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class XrayMetric(Metric):
-    """A metric of one finding.
+    """Describes a metric of one finding.
 
     Attributes:
       basis: `RANKING`, `RATES` or `PROBABILITIES`; the last have no interval.
-      measure: computes it from what the basis says; NaN where undefined.
+      measure: computes it from its basis; NaN where undefined.
       whole: (labels, scores) of a class -> value in the full set; None: by `measure`.
       analytic: (labels, scores) of a class -> an interval beside that of the bootstrap.
       calibrated: whether it takes a calibration, that is shipped thresholds.
@@ -50,7 +62,7 @@ class XrayMetric(Metric):
         return f"{self.interval}_bootstrap" if self.analytic else self.interval
 
     def value(self, labels: np.ndarray, scores: np.ndarray) -> float:
-        """In the full set, of a metric of `RANKING`: labels and scores `[N]` of a class."""
+        """Computes a metric of `RANKING` in the full set: labels and scores `[N]` of a class."""
         if self.whole is not None:
             return self.whole(labels, scores)
         return ranking.measure(labels, scores, self.measure)
@@ -126,7 +138,137 @@ METRICS = (
     ),
 )
 
+AUROC, AVERAGE_PRECISION = METRICS[:2]
+
 
 def of_basis(basis: str, calibrated: bool = True) -> tuple[XrayMetric, ...]:
-    """The metrics of a basis; without a calibration those that need none."""
+    """Lists the metrics of a basis; without a calibration those that need none."""
     return tuple(m for m in METRICS if m.basis == basis and (calibrated or not m.calibrated))
+
+
+LOGGED = tuple(metric for metric in METRICS if metric.logged)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassMetrics:
+    """Holds counts and metrics of one class: name -> value, NaN if undefined."""
+
+    name: str
+    positives: int
+    negatives: int
+    unknown: int
+    values: Mapping[str, float]
+
+    @property
+    def defined(self) -> bool:
+        """Whether both label values are present."""
+        return self.positives > 0 and self.negatives > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationMetrics:
+    """Holds the metrics of all classes, in the order given."""
+
+    rows: tuple[ClassMetrics, ...]
+
+    @property
+    def used(self) -> list[int]:
+        """Indices of the defined classes, of which means are."""
+        return [i for i, row in enumerate(self.rows) if row.defined]
+
+    @property
+    def undefined(self) -> tuple[str, ...]:
+        """Names of the classes with one label value only: the macro means leave them out."""
+        return tuple(row.name for row in self.rows if not row.defined)
+
+    def macro(self, name: str) -> float:
+        """Averages a metric over the defined classes, NaN if there is none."""
+        values = [row.values[name] for row in self.rows if row.defined]
+        return float(np.mean(values)) if values else math.nan
+
+    def scalars(self) -> dict[str, float]:
+        """Makes numbers for a log, undefined ones left out: macro means, counts, `NAME/CLASS`."""
+        result: dict[str, float] = {
+            "classes": len(self.rows), "classes_undefined": len(self.undefined),
+        }
+        if len(self.undefined) < len(self.rows):
+            result |= {metric.name: self.macro(metric.name) for metric in LOGGED}
+        for row in self.rows:
+            if row.defined:
+                result |= {f"{metric}/{row.name}": value for metric, value in row.values.items()}
+        return result
+
+    def to_text(self) -> str:
+        """Formats the metrics as an aligned table, followed by the classes left out, if any."""
+        used = len(self.rows) - len(self.undefined)
+        means = {metric.name: self.macro(metric.name) for metric in LOGGED}
+        text = tables.aligned([
+            ("class", "positive", "negative", "unknown", *(metric.title for metric in LOGGED)),
+            *((row.name, f"{row.positives:,}", f"{row.negatives:,}", f"{row.unknown:,}",
+               *_cells(row.values)) for row in self.rows),
+            (f"macro mean ({used} of {len(self.rows)})", "", "", "", *_cells(means)),
+        ])
+        rule = "-" * max(map(len, text))
+        text = [text[0], rule, *text[1:-1], rule, text[-1]]
+        if self.undefined:
+            text.append(f"not in the mean (one label value only): {', '.join(self.undefined)}")
+        return "\n".join(text)
+
+
+def evaluate(
+    labels: np.ndarray, scores: np.ndarray, classes: Sequence[str],
+    metrics: Sequence[XrayMetric] = LOGGED,
+) -> ClassificationMetrics:
+    """Computes the metrics of each class over the examples whose label is known.
+
+    Arguments:
+      labels: integers `[N, C]` in {1, 0, -1 unknown}.
+      scores: `[N, C]`, finite, larger is more positive; any monotone scale.
+      classes: the C names.
+      metrics: of `RANKING`, those to compute.
+
+    Raises:
+      ValueError: shapes that do not agree, labels of another value, scores that are not finite.
+    """
+    labels, scores = _checked(labels, scores, classes)
+    return ClassificationMetrics(tuple(
+        _class_metrics(name, labels[:, i], scores[:, i], metrics) for i, name in enumerate(classes)
+    ))
+
+
+def _class_metrics(name: str, labels: np.ndarray, scores: np.ndarray, metrics) -> ClassMetrics:
+    positives, negatives, unknown = (
+        int((labels == value).sum()) for value in (POSITIVE, NEGATIVE, UNKNOWN)
+    )
+    values = {metric.name: metric.value(labels, scores) for metric in metrics}
+    return ClassMetrics(name, positives, negatives, unknown, values)
+
+
+def _cells(values: Mapping[str, float]) -> list[str]:
+    return [tables.number(value, ".4f") for value in values.values()]
+
+
+def _checked(
+    labels: np.ndarray, scores: np.ndarray, classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
+    if labels.ndim != 2 or labels.shape != scores.shape or labels.shape[1] != len(classes):
+        raise ValueError(
+            f"labels {list(labels.shape)} and scores {list(scores.shape)} must both be "
+            f"[examples, {len(classes)}]: one column per class"
+        )
+    allowed = np.isin(labels, (POSITIVE, NEGATIVE, UNKNOWN))
+    if not allowed.all():
+        row, column = np.argwhere(~allowed)[0]
+        raise ValueError(
+            f"label {labels[row, column]} of example {row}, class {classes[column]}: "
+            "labels must be 1, 0 or -1 (unknown)"
+        )
+    finite = np.isfinite(scores)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        raise ValueError(
+            f"{(~finite).sum()} scores are not finite, the first is {scores[row, column]} for "
+            f"example {row}, class {classes[column]}: the model has diverged or its input is bad"
+        )
+    return labels.astype(np.int8), scores

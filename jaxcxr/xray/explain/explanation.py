@@ -1,13 +1,16 @@
-"""Draws where a model looks, scores the maps and writes the result."""
+"""Explains findings of a model by maps: chooses the images, draws, scores and writes the result."""
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import jax
 import numpy as np
 
+from jaxcxr.data.label_tables import NEGATIVE, POSITIVE
 from jaxcxr.errors import UserError, nearest_or_known
 from jaxcxr.report import canvas, tables
 from jaxcxr.xray.explain import faithfulness, saliency
@@ -16,6 +19,7 @@ from jaxcxr.xray.images.radiographs import Radiographs
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
 
 _SHOWN = 6  # images in the figure
 
@@ -35,8 +39,7 @@ def explain(
 
     Arguments:
       task: turns images into inputs.
-      model: Linen module.
-      variables: its `params` and `batch_stats`.
+      model, variables: the model.
       source: a split of radiographs.
       cases: the findings to explain, from `faithfulness.choose`.
       wanted: methods joined by commas, "all", or "" for the cheap ones.
@@ -95,16 +98,13 @@ def saliency_figure(
     boxes: Sequence[np.ndarray],
     titles: Sequence[str],
 ) -> "Figure":
-    """Draws a row for each image: the image with its boxes, then each method over it.
+    """Draws a row for each image `[n, H, W]`: the image with its boxes, then each method over it.
 
     Arguments:
       images: `[n, H, W]`.
       maps: method -> `[n, H, W]`; each map has its own color scale.
       boxes: of each image `[k, 4]`, x, y, width, height in pixels.
       titles: of each row.
-
-    Raises:
-      ValueError: no image.
     """
     if not len(images):
         raise ValueError("there is no image to explain")
@@ -170,11 +170,7 @@ def to_text(result: Mapping) -> str:
 
 
 def write(result: Mapping, figure: "Figure", out: pathlib.Path) -> None:
-    """Writes explanations.json, .md and .png.
-
-    Raises:
-      UserError: the folder cannot be written.
-    """
+    """Writes explanations.json, .md and .png; a UserError where the folder cannot be written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False)
@@ -185,3 +181,83 @@ def write(result: Mapping, figure: "Figure", out: pathlib.Path) -> None:
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}; give another --out.") from error
     canvas.save(figure, out / "explanations.png")
+
+
+_SIDE = 256  # least pixels per side of the pictures
+_STRENGTH = 0.6  # opacity of the color where the map is greatest
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Pairs an image with a class: their indices, the label (1 or 0) and the score (0 to 1)."""
+
+    index: int
+    finding: int
+    label: int
+    score: float
+
+
+def choose(labels: np.ndarray, scores: np.ndarray, most: int) -> dict[str, list[Case]]:
+    """Chooses the surest hits, the clearest misses and the surest false alarms, clearest first.
+
+    No image appears twice in a group, and no class as long as there are others.
+
+    Arguments:
+      labels: integers `[n, classes]` in {1, 0, -1 unknown}.
+      scores: `[n, classes]` in 0 to 1.
+      most: cases per group.
+    """
+    groups = {
+        "found": (labels == POSITIVE, -scores), "missed": (labels == POSITIVE, scores),
+        "false alarms": (labels == NEGATIVE, -scores),
+    }
+    return {name: _clearest(labels, scores, *group, most) for name, group in groups.items()}
+
+
+def _clearest(labels, scores, mask, rank, most: int) -> list[Case]:
+    rows, columns = np.nonzero(mask)
+    order = np.argsort(rank[rows, columns], kind="stable")
+    chosen: list[Case] = []
+    images: set[int] = set()
+    classes: set[int] = set()
+    for fresh in (True, False):  # other classes first
+        for i in order:
+            row, column = int(rows[i]), int(columns[i])
+            if len(chosen) >= most:
+                return chosen
+            if row in images or (fresh and column in classes):
+                continue
+            images.add(row)
+            classes.add(column)
+            chosen.append(
+                Case(row, column, int(labels[row, column]), float(scores[row, column]))
+            )
+    return chosen
+
+
+def pictures(image: np.ndarray, heat: np.ndarray) -> tuple[bytes, bytes]:
+    """Encodes an image uint8 `[H, W]`, and the same under a map `[H, W]`, as PNG."""
+    side = max(_SIDE, *image.shape)
+    image = cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC)
+    heat = cv2.resize(heat.astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
+    low, high = float(heat.min()), float(heat.max())
+    share = (heat - low) / (high - low) if high > low else np.zeros_like(heat)
+    colors = cv2.applyColorMap((255 * share).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    gray = np.repeat(image[..., None], 3, 2)
+    weight = _STRENGTH * share[..., None]
+    mixed = np.round((1 - weight) * gray + weight * colors).astype(np.uint8)
+    return _png(image), _png(mixed)
+
+
+def _png(image: np.ndarray) -> bytes:
+    _, content = cv2.imencode(".png", image)
+    return content.tobytes()
+
+
+def method_for(explainer: saliency.Explainer, images: saliency.Images) -> str:
+    """Picks the method that a report draws: class-specific and fast."""
+    possible = explainer.methods(images)
+    for name in ("grad_cam", "attention_gradient"):
+        if name in possible:
+            return name
+    return "integrated_gradients"

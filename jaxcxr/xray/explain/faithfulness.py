@@ -9,12 +9,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
-from scipy import special
+from scipy import special, stats
 
 from jaxcxr.data.label_tables import POSITIVE
 from jaxcxr.statistics import intervals
-from jaxcxr.xray.explain import localization, saliency
+from jaxcxr.xray.explain import saliency
 from jaxcxr.xray.images.radiographs import Radiographs
 
 CENTER, NOISE = "center of the image", "noise"
@@ -30,13 +31,7 @@ COLUMNS = {
 
 @dataclasses.dataclass(frozen=True)
 class ImageFinding:
-    """Locates a finding in an image.
-
-    Attributes:
-      index: of the image in its split.
-      finding: index of the class.
-      boxes: float32 `[k, 4]`, x, y, width, height in pixels of the model's input.
-    """
+    """Locates a finding in an image: their indices, and boxes `[k, 4]` (x, y, width, height)."""
 
     index: int
     finding: int
@@ -48,7 +43,7 @@ class Scores:
     """Holds the scores of a method, `[cases]` each; NaN where undefined.
 
     Attributes:
-      pointing, iou, energy: from `jaxcxr.xray.explain.localization`, NaN without boxes.
+      pointing, iou, energy: see the functions below, NaN without boxes.
       deletion: mean probability while the highest-valued pixels turn gray; low is good.
       insertion: mean probability while they appear in a blurred image; high is good (both Petsiuk,
         Das and Saenko 2018, arXiv:1806.07421).
@@ -66,13 +61,7 @@ class Scores:
 
 
 def choose(source: Radiographs, most: int, seed: int = 0) -> list[ImageFinding]:
-    """Chooses positive findings, of all classes in turn; only those with boxes if there are any.
-
-    Arguments:
-      source: a split.
-      most: greatest number of findings.
-      seed: of the order within a class.
-    """
+    """Chooses positive findings, of all classes in turn; only those with boxes if there are any."""
     rows, random = source.manifest, np.random.default_rng(seed)
     boxed = [
         [i for i in range(len(rows)) if (rows.boxes[i][:, 0] == c).any()]
@@ -109,8 +98,7 @@ def score(
     """Scores methods, and two baseline maps that ignore the model.
 
     Arguments:
-      explainer: of the trained model.
-      random: of the same model with random weights.
+      explainer, random: of the trained model, and of the same with random weights.
       images: normalised, `[cases, H, W, 1]`.
       cases: the findings.
       methods: some of `explainer.methods`.
@@ -120,7 +108,7 @@ def score(
       Method -> scores; method -> maps `[cases, H, W]`.
     """
     classes = np.array([case.finding for case in cases])
-    masks = [localization.box_mask(case.boxes, *images.shape[1:3]) for case in cases]
+    masks = [box_mask(case.boxes, *images.shape[1:3]) for case in cases]
     found, drawn = {}, {}
     for method in methods:
         say(f"{method} ...")
@@ -144,14 +132,14 @@ def _scores(explainer, images, classes, masks, maps, other) -> Scores:
     gray = np.broadcast_to(images.mean((1, 2, 3), keepdims=True), images.shape)
     blurred = np.stack([_blurred(image) for image in images])
     return Scores(
-        pointing=by_box(localization.pointing_game, maps),
-        iou=by_box(localization.box_iou, maps),
-        energy=by_box(localization.energy_in_boxes, maps),
+        pointing=by_box(pointing_game, maps),
+        iou=by_box(box_iou, maps),
+        energy=by_box(energy_in_boxes, maps),
         deletion=area(explainer, gray, images, maps, classes),
         insertion=area(explainer, images, blurred, maps, classes),
-        random_pointing=nothing if other is None else by_box(localization.pointing_game, other),
+        random_pointing=nothing if other is None else by_box(pointing_game, other),
         correlation=nothing if other is None else np.array(
-            [localization.rank_correlation(*pair) for pair in zip(maps, other, strict=True)]
+            [rank_correlation(*pair) for pair in zip(maps, other, strict=True)]
         ),
     )
 
@@ -201,8 +189,6 @@ def _batches(*arrays: np.ndarray) -> Iterator[tuple[int, list[np.ndarray]]]:
 
 def _blurred(image: np.ndarray) -> np.ndarray:
     """Removes structures smaller than about a tenth of the side."""
-    import cv2
-
     return cv2.GaussianBlur(image[..., 0], (0, 0), image.shape[0] / 20)[..., None]
 
 
@@ -230,10 +216,6 @@ def mean_interval(values: np.ndarray, patients: np.ndarray) -> tuple[float, floa
 
 def summary(found: Mapping[str, Scores], patients: np.ndarray) -> dict[str, dict]:
     """Averages the scores of each method and says whether it beats its own random weights.
-
-    Arguments:
-      found: from `score`.
-      patients: `[cases]`.
 
     Returns:
       Method -> name of a score -> mean, and `<name>_interval`; `verdict`. None where undefined.
@@ -279,9 +261,56 @@ def cell(value: float | None, interval: Sequence[float] | None) -> str:
 
 
 def heading(result: Mapping) -> str:
-    """Says what was explained, and what the values are."""
+    """Describes the explained findings and the values in one line."""
     boxes = f"{result['boxes']} with boxes" if result["boxes"] else "the data has no boxes"
     return (
         f"{result['model']}, step {result['step']}, {result['split']} split: {result['cases']} "
         f"findings of {result['patients']} patients, {boxes}; mean [95 % interval over patients]"
     )
+
+
+def box_mask(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Marks the pixels `[height, width]` whose centre lies in a box (x, y, width, height)."""
+    mask = np.zeros((height, width), bool)
+    x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
+    for left, top, wide, tall in np.asarray(boxes, np.float64).reshape(-1, 4):
+        rows, columns = (y >= top) & (y < top + tall), (x >= left) & (x < left + wide)
+        mask |= rows[:, None] & columns[None, :]
+    return mask
+
+
+def pointing_game(saliency: np.ndarray, mask: np.ndarray) -> float:
+    """Tells whether the greatest value lies in a box (Zhang et al. 2016, arXiv:1608.00507, 4.1).
+
+    There is no tolerance around the box. If several pixels share the greatest value, their share
+    in the boxes counts, so a constant map scores the area of the boxes, as chance does.
+    """
+    return float(mask[saliency == saliency.max()].mean())
+
+
+def box_iou(saliency: np.ndarray, mask: np.ndarray) -> float:
+    """Computes the IoU of the boxes and equally many pixels of the greatest values.
+
+    This needs no threshold. Pixels that tie at the edge count in part.
+    """
+    size = int(mask.sum())
+    edge = np.partition(saliency.ravel(), saliency.size - size)[saliency.size - size]
+    above, tied = saliency > edge, saliency == edge
+    share = (size - above.sum()) / tied.sum()
+    hit = float(mask[above].sum() + share * mask[tied].sum())
+    return hit / (2 * size - hit)
+
+
+def energy_in_boxes(saliency: np.ndarray, mask: np.ndarray) -> float:
+    """Computes the share of a map's positive part in the boxes, or NaN (Wang et al. 2020, 4.3)."""
+    positive = np.maximum(saliency, 0)
+    total = positive.sum()
+    return float(positive[mask].sum() / total) if total > 0 else float("nan")
+
+
+def rank_correlation(left: np.ndarray, right: np.ndarray) -> float:
+    """Correlates two maps by rank (Spearman); NaN if one is constant."""
+    left, right = np.ravel(left), np.ravel(right)
+    if left.min() == left.max() or right.min() == right.max():
+        return float("nan")
+    return float(stats.spearmanr(left, right).statistic)

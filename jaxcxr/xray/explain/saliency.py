@@ -102,15 +102,7 @@ class Explainer:
         return np.asarray(self._run("logits", self._model.apply)(self.variables, images))
 
     def maps(self, method: str, images: Images, classes: np.ndarray) -> np.ndarray:
-        """Draws maps of images for one class each.
-
-        Arguments:
-          method: one of `methods`.
-          images: normalised, `[n, H, W, 1]`.
-          classes: int `[n]`.
-
-        Returns:
-          float32 `[n, H, W]`.
+        """Draws maps float32 `[n, H, W]` of normalised images `[n, H, W, 1]`, each for one class.
 
         Raises:
           UserError: the method does not suit the model.
@@ -174,16 +166,13 @@ def _perturbed(model, variables, images, classes, kept: str):
 
 
 def grad_cam(model, variables, images, classes, *, stage: str) -> jax.Array:
-    """Draws Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2).
+    """Draws Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2), float32 `[n, rows, columns]`.
 
     Arguments:
       model, variables: a model with marked maps of features, see `jaxcxr.models.layers.taps`.
       images: normalised, `[n, H, W, 1]`.
       classes: int `[n]`.
       stage: name of the map of features.
-
-    Returns:
-      float32 `[n, rows, columns]`, not negative.
     """
     found, gradient = _perturbed(model, variables, images, classes, FEATURES)
     features = found["backbone"][stage][0].astype(jnp.float32)
@@ -195,13 +184,7 @@ def score_cam(model, variables, images, classes, *, stage: str, baseline: float)
     """Draws Score-CAM (Wang et al. 2020, eq. 5 to 7): channels weighted by the score they keep.
 
     Only the `CHANNELS` channels with the greatest mean are tried; each costs a forward pass.
-
-    Arguments:
-      model, variables, images, classes, stage: as in `grad_cam`.
-      baseline: pixel value where a channel masks the image.
-
-    Returns:
-      float32 `[n, rows, columns]`, not negative.
+    They mask the image with `baseline`.
     """
     _, found = model.apply(variables, images, mutable=[FEATURES])
     features = found[FEATURES]["backbone"][stage][0].astype(jnp.float32)
@@ -234,12 +217,6 @@ def attention_weights(model, variables, images, classes, *, stack: Stack) -> lis
 def attention_gradient(model, variables, images, classes, *, stack: Stack) -> jax.Array:
     """Weights attention by its gradient (Chefer, Gur and Wolf 2021, arXiv:2103.15679, eq. 5, 6).
 
-    Arguments:
-      model, variables: a transformer whose blocks all have weights.
-      images: normalised, `[n, H, W, 1]`.
-      classes: int `[n]`.
-      stack: the blocks.
-
     Returns:
       float32 `[n, tokens, tokens]`: how much each input token counts through each output token.
     """
@@ -263,15 +240,7 @@ def _group(name: str) -> int:
 
 
 def integrated_gradients(model, variables, images, classes, *, baseline: float) -> jax.Array:
-    """Computes absolute integrated gradients (Sundararajan, Taly and Yan 2017, eq. 1).
-
-    Arguments:
-      model, variables, images, classes: as in `grad_cam`, for any model.
-      baseline: value of all pixels at the start of the path.
-
-    Returns:
-      float32 `[n, H, W]`, not negative.
-    """
+    """Computes absolute integrated gradients `[n, H, W]` (Sundararajan et al. 2017, eq. 1)."""
     return jnp.abs(attributions(model, variables, images, classes, baseline=baseline)).sum(-1)
 
 
@@ -294,12 +263,6 @@ def occlusion(model, variables, images, classes) -> jax.Array:
     """Measures how far the logit falls when a gray window hides a pixel (Zeiler, Fergus 2014, 4.2).
 
     A pixel gets the mean over the windows that hide it; gray is the mean of the image.
-
-    Arguments:
-      model, variables, images, classes: as in `grad_cam`, for any model.
-
-    Returns:
-      float32 `[n, H, W]`; negative where hiding raises the logit.
     """
     height, width = images.shape[1:3]
     before = _of_class(model.apply(variables, images), classes)

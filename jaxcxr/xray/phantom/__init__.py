@@ -1,8 +1,7 @@
 """Draws chest radiographs procedurally: patients, their findings, and the film.
 
-`population` samples patients and visits, `anatomy`, `bones` and `vessels` draw the healthy chest
-in millimetres, `findings` adds disease, `film` turns attenuation into grey values, and
-`radiograph` combines them.
+`population` samples patients and visits, `anatomy` measures a chest, `tissues` draws it healthy,
+`findings` adds disease, and `radiograph` exposes the film.
 """
 
 from jaxcxr.xray.phantom.population import Visit, visit

@@ -1,4 +1,4 @@
-"""Models the healthy chest in millimetres: lungs, heart and trunk.
+"""Measures one chest in millimetres, and holds the film that it is drawn on.
 
 Coordinates: x from the midline towards the right of the image (the patient's left), y downwards
 from the level of the lung apices. Side -1 is the patient's right, +1 the patient's left. Levels
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
+from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.xray.phantom.population import Visit
 
 RIGHT, LEFT = -1, 1
@@ -216,67 +217,96 @@ class Grid:
         return total / np.sqrt(max(norm, 1e-6))
 
 
-def air(grid: Grid, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
-    """Computes the air in the lungs before the heart displaces some of it.
+@dataclasses.dataclass
+class Scene:
+    """Holds a chest that is being drawn.
 
-    Returns:
-      Thickness of lung in mm, and the mask of the lungs above the diaphragm, 0..1; both
-      `[size, size]`.
+    Attributes:
+      visit: the patient and the findings.
+      grid: pixels.
+      geometry: measures, already deformed by findings.
+      air: lung in front of and behind the heart, mm `[size, size]`.
+      lung: mask of the lungs above the diaphragm, 0..1 `[size, size]`.
+      clear: share of the lung that no finding has filled yet `[size, size]`.
+      gas: share of the lung space without any tissue `[size, size]`.
+      extra: water added, mm `[size, size]`.
+      markings: factor on the lung vessels `[size, size]`.
+      boxes: (class index, x, y, width, height) in grid pixels.
     """
-    thickness = np.zeros((grid.size, grid.size), np.float32)
-    mask = np.zeros_like(thickness)
-    y = grid.y
-    lateral, medial = geometry.lateral(y), geometry.medial(y)
-    crown = np.clip(1 - (1 - np.clip(y / (0.3 * geometry.span), 0, 1)) ** 2, 0, 1) ** 0.7
-    edge = max(grid.pixel, 1.2)
-    for side in (RIGHT, LEFT):
-        cols = grid.columns(side)
-        reach = side * grid.x[:, cols]
-        inside = soft(lateral - reach, edge) * soft(reach - medial, edge) * (y > 0)
-        below = y - geometry.dome(side, reach)
-        above = soft(-below, 1.5 * edge)
-        # Behind the dome the lung reaches further down: the posterior recess.
-        recess = 0.16 * np.exp(-np.clip(below, 0, None) / 18) * (1 - above)
-        bulge = np.sqrt(np.clip(1 - (reach / np.maximum(lateral, 1)) ** 2, 0, 1))
-        thickness[:, cols] = geometry.depth * crown * bulge * inside * (above + recess)
-        mask[:, cols] = inside * above
-    return thickness, mask
+
+    visit: Visit
+    grid: Grid
+    geometry: Geometry
+    air: np.ndarray
+    lung: np.ndarray
+    clear: np.ndarray = dataclasses.field(init=False)
+    gas: np.ndarray = dataclasses.field(init=False)
+    extra: np.ndarray = dataclasses.field(init=False)
+    markings: np.ndarray = dataclasses.field(init=False)
+    boxes: list[tuple[float, ...]] = dataclasses.field(default_factory=list, init=False)
+
+    def __post_init__(self):
+        self.clear, self.markings = np.ones_like(self.air), np.ones_like(self.air)
+        self.gas, self.extra = np.zeros_like(self.air), np.zeros_like(self.air)
+
+    def reach(self, side: int) -> np.ndarray:
+        """Returns the distance from the midline, positive on `side`, `[1, size]`."""
+        return side * self.grid.x
+
+    def half(self, side: int) -> np.ndarray:
+        """Returns a mask of one side of the midline, 0..1 `[1, size]`."""
+        return soft(self.reach(side), self.grid.pixel)
+
+    def fill(self, share: np.ndarray) -> None:
+        """Fills a share 0..1 `[size, size]` of the still clear lung with water."""
+        self.clear *= 1 - np.clip(share, 0, 1)
+
+    def box(self, finding: str, where: np.ndarray, threshold: float = 0.35) -> None:
+        """Records the rectangle around `where` above `threshold` of its peak, `[size, size]`."""
+        peak = float(where.max())
+        if peak <= 1e-6:
+            return
+        x, y, width, height = cv2.boundingRect((where > threshold * peak).astype(np.uint8))
+        self.boxes.append((FINDINGS.index(finding), x, y, width, height))
+
+    def box_sides(self, finding: str, where: np.ndarray, sides, threshold: float = 0.35) -> None:
+        """Records one rectangle for each of `sides`."""
+        for side in sides:
+            part = np.zeros_like(where)
+            columns = self.grid.columns(side)
+            part[:, columns] = where[:, columns]
+            self.box(finding, part, threshold)
+
+    def blob(self, centre, radii, rng, *, rough: float, edge: float) -> np.ndarray:
+        """Draws a rounded patch, 0..1 `[size, size]`.
+
+        Arguments:
+          centre, radii: (x, y) and (across, down) in mm.
+          rng: generator of the outline.
+          rough: irregularity, 0 for an ellipse.
+          edge: width of the border as a share of the radius; 1 and more is ill-defined.
+        """
+        dx = (self.grid.x - centre[0]) / radii[0]
+        dy = (self.grid.y - centre[1]) / radii[1]
+        distance = 1 - np.sqrt(dx**2 + dy**2)
+        if rough:
+            distance = distance + rough * self.grid.cloud(rng, 1.3 * max(radii))
+        share = np.clip(distance / edge + 0.5, 0, 1)
+        return share * share * (3 - 2 * share)
+
+    def place(self, rng, side: int, levels: tuple[float, float], across: tuple[float, float]):
+        """Draws a point (x, y) in mm in the lung beside the heart.
+
+        Its ranges: `levels` from apex (0) to dome (1), `across` from the heart (0) to the wall (1).
+        """
+        y = rng.uniform(*levels) * self.geometry.span
+        right, left = self.geometry.heart(np.array([y]))
+        inner = float((left if side == LEFT else right)[0])
+        outer = float(self.geometry.lateral(np.array([y]))[0])
+        return side * (inner + rng.uniform(*across) * max(outer - inner, 15.0)), y
 
 
-def heart_share(grid: Grid, geometry: Geometry) -> np.ndarray:
-    """Computes the share of lung depth taken by heart and great vessels, 0..1 `[size, size]`."""
-    right, left = geometry.heart(grid.y)
-    centre, radius = (left - right) / 2, (left + right) / 2
-    across = (grid.x - centre) / radius
-    level = grid.y / geometry.span
-    # Round in section, so that the border is sharp; the great vessels are thinner than the heart.
-    bulk = 0.80 + 0.10 * np.clip((level - 0.35) / 0.25, 0, 1)
-    section = np.clip(1 - across**2, 0, 1) ** 0.35
-    return (bulk * section * soft(radius - np.abs(grid.x - centre), grid.pixel)).astype(np.float32)
-
-
-def trunk(grid: Grid, geometry: Geometry, visit: Visit) -> np.ndarray:
-    """Computes soft tissue front to back in mm, as if the lungs were solid, `[size, size]`."""
-    own = visit.rng(1, chronic=True)
-    g = geometry
-    arms = own.uniform(0, 34) if not g.frontal else own.uniform(-8, 14)
-    neck = 0.42 * g.half_width
-    outline = PchipInterpolator(
-        (-90, -46, -26, 8, 60, 118 + arms, 165 + arms, g.span + 60, g.span + 160),
-        (neck, neck + 4, neck + 50, g.half_width + 62, g.half_width + 84, g.half_width + 62,
-         g.body + 4, g.body, g.body + 6),
-    )
-    half = outline(np.clip(grid.y, -90, g.span + 160)).astype(np.float32)
-    level = np.clip((grid.y + 90) / 130, 0, 1)
-    deep = g.thickness * (0.66 + 0.34 * level) * (1 + 0.08 * soft(grid.y - g.span, 60))
-    across = np.clip(1 - np.abs(grid.x / half) ** 6, 0, 1)
-    out = deep * across**0.45
-    if visit.sex == "F":
-        size, low = own.uniform(46, 70), own.uniform(0.78, 0.98)
-        for side in (RIGHT, LEFT):
-            dx = (grid.x - side * 0.60 * g.half_width) / (size * 1.05)
-            dy = (grid.y - low * g.span + 0.72 * size) / size
-            # Sharp below, fading above: the crease under the breast.
-            dy = np.where(dy < 0, dy * 0.75, dy)
-            out = out + 0.45 * size * np.sqrt(np.clip(1 - dx**2 - dy**2, 0, 1))
-    return out.astype(np.float32)
+def pick_sides(rng: np.random.Generator, both: float) -> tuple[int, ...]:
+    """Picks one side at random, or both with probability `both`."""
+    first = RIGHT if rng.random() < 0.55 else LEFT
+    return (first, -first) if rng.random() < both else (first,)

@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 
 from jaxcxr.data.label_tables import FINDINGS
-from jaxcxr.xray.phantom import airspace, pleura
-from jaxcxr.xray.phantom.anatomy import LEFT, RIGHT, Geometry
+from jaxcxr.xray.phantom import tissues
+from jaxcxr.xray.phantom.anatomy import LEFT, RIGHT, Geometry, Scene, pick_sides, soft
 from jaxcxr.xray.phantom.population import CHRONIC, Visit
-from jaxcxr.xray.phantom.scene import Scene
 
 _SHAPE, _PLACE = 20, 40
 
@@ -182,22 +181,193 @@ def _fibrosis(scene: Scene, severity: float, rng: np.random.Generator) -> None:
     scene.box_sides("Fibrosis", cv2.blur(where, (5, 5)), (RIGHT, LEFT), 0.35)
 
 
+def infiltration(scene: Scene, severity: float, rng: np.random.Generator) -> None:
+    """Draws ill-defined patches of half density, scattered through one or both lungs."""
+    sides = pick_sides(rng, 0.45)
+    drawn = np.zeros_like(scene.air)
+    for side in sides:
+        for _ in range(2 + rng.binomial(2, 0.4)):
+            centre = scene.place(rng, side, (0.25, 0.92), (0.1, 0.75))
+            radius = rng.uniform(17, 28) + 12 * severity
+            patch = scene.blob(centre, (radius, radius), rng, rough=0.35, edge=1.3)
+            drawn = np.maximum(drawn, patch * rng.uniform(0.7, 1.0))
+    grain = np.clip(0.78 + 0.30 * scene.grid.cloud(rng, 22, 3), 0.2, 1.3)
+    share = (0.30 + 0.28 * severity) * drawn * grain
+    scene.fill(share)
+    scene.box_sides("Infiltration", drawn * scene.lung, sides, 0.4)
+
+
+def consolidation(scene: Scene, severity: float, rng: np.random.Generator) -> None:
+    """Draws one dense, even opacity with a cloudy border that hides the vessels within."""
+    (side,) = pick_sides(rng, 0.0)
+    centre = scene.place(rng, side, (0.35, 0.85), (0.2, 0.7))
+    radius = 32 + 24 * severity
+    body = scene.blob(
+        centre, (radius * rng.uniform(0.85, 1.2), radius), rng, rough=0.22, edge=0.45
+    )
+    scene.fill((0.62 + 0.3 * severity) * body)
+    scene.box_sides("Consolidation", body * scene.lung, (side,), 0.4)
+
+
+def _lobe(scene: Scene, side: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Returns a lobe or segment bounded by its fissure, and the heading of its bronchi."""
+    g, grid = scene.geometry, scene.grid
+    level = grid.y / g.span
+    reach = scene.reach(side)
+    share = reach / np.maximum(g.lateral(grid.y), 1)
+    slope = rng.normal(0, 0.10)
+    fissure = 0.50 + rng.normal(0, 0.03) + slope * (share - 0.5)
+    kind = rng.choice(3, p=(0.35, 0.25, 0.40))
+    if kind == 0:  # upper lobe: sharp below, fading towards the apex
+        lobe = soft(fissure - level, 0.03) * np.clip((level - 0.02) / 0.26, 0, 1)
+        return lobe * np.clip((share - 0.15) / 0.2, 0, 1), -0.65
+    if kind == 1:  # middle lobe or lingula: sharp above, against the heart, fading outwards
+        lobe = soft(level - fissure - 0.04, 0.03) * np.clip((0.98 - level) / 0.15, 0, 1)
+        return lobe * np.clip((0.85 - share) / 0.3, 0, 1), 0.45
+    top = 0.62 - 0.12 * share
+    lobe = np.clip((level - top) / 0.14, 0, 1) * np.clip((share - 0.12) / 0.12, 0, 1)
+    return lobe * np.ones_like(scene.air), 0.85
+
+
+def pneumonia(scene: Scene, severity: float, rng: np.random.Generator) -> None:
+    """Fills a lobe or segment up to its fissure, with air bronchograms running through it."""
+    (side,) = pick_sides(rng, 0.0)
+    lobe, heading = _lobe(scene, side, rng)
+    lobe = np.clip(lobe * scene.half(side), 0, 1)
+    patchy = np.clip(0.80 + 0.22 * scene.grid.cloud(rng, 30, 3), 0.3, 1.1)
+    bronchi = tissues.bronchogram(scene.grid, scene.geometry, side, rng, heading)
+    share = (0.45 + 0.35 * severity) * lobe * patchy * (1 - 0.55 * bronchi)
+    scene.fill(share)
+    scene.markings *= 1 - 0.6 * lobe
+    scene.box_sides("Pneumonia", lobe * scene.lung * (scene.air > 15), (side,), 0.4)
+
+
+def edema(scene: Scene, severity: float, rng: np.random.Generator) -> None:
+    """Draws bat-wing haze around both hila and Kerley B lines at the outer bases."""
+    g, grid = scene.geometry, scene.grid
+    drawn = np.zeros_like(scene.air)
+    septa = np.zeros((grid.size, grid.size), np.uint8)
+    for side in (RIGHT, LEFT):
+        x, y = g.hilum(side)
+        dx = (scene.reach(side) - abs(x) - 14) / (34 + 14 * severity)
+        dy = (grid.y - y - 14) / (52 + 16 * severity)
+        drawn = np.maximum(drawn, np.exp(-(dx**2) - dy**2) * scene.half(side))
+        level = rng.uniform(0.70, 0.98, 9) * g.span
+        outer = g.lateral(level) - 1.5
+        inner = outer - rng.uniform(9, 15, 9)
+        ends = np.stack([np.stack([side * outer, level], -1),
+                         np.stack([side * inner, level + rng.normal(0, 1.2, 9)], -1)], 1)
+        grid.lines(ends, 1.3, 220, septa)
+    grain = np.clip(0.9 + 0.18 * grid.cloud(rng, 26, 3), 0.4, 1.3)
+    scene.fill((0.20 + 0.45 * severity) * drawn * grain)
+    # Fluid in the tissue veils the rest of the lung a little.
+    scene.fill((0.02 + 0.09 * severity) * scene.lung)
+    scene.extra += (9 / 220) * septa * scene.lung
+    scene.box_sides("Edema", drawn * scene.lung, (RIGHT, LEFT), 0.35)
+
+
+def covid(scene: Scene, severity: float, rng: np.random.Generator) -> None:
+    """Draws ground-glass patches under the pleura of both lungs, mostly in the lower zones."""
+    g = scene.geometry
+    drawn = np.zeros_like(scene.air)
+    for side in (RIGHT, LEFT):
+        for _ in range(2 + rng.binomial(2, 0.25 + 0.5 * severity)):
+            y = rng.triangular(0.35, 0.80, 0.98) * g.span
+            radius = rng.uniform(18, 26) + 10 * severity
+            x = side * (float(g.lateral(np.array([y]))[0]) - 0.55 * radius)
+            patch = scene.blob((x, y), (radius, radius * 1.25), rng, rough=0.25, edge=0.8)
+            drawn = np.maximum(drawn, patch * rng.uniform(0.75, 1.0))
+    grain = np.clip(0.9 + 0.12 * scene.grid.cloud(rng, 14, 2), 0.5, 1.2)
+    scene.fill((0.30 + 0.28 * severity) * drawn * grain)
+    scene.box_sides("COVID-19", drawn * scene.lung, (RIGHT, LEFT), 0.4)
+
+
+def effusion(scene: Scene, severity: float, rng: np.random.Generator) -> None:
+    """Draws fluid that blunts the costophrenic angle and climbs the outer wall in a meniscus."""
+    g, grid = scene.geometry, scene.grid
+    sides = pick_sides(rng, 0.3)
+    drawn = np.zeros_like(scene.air)
+    for n, side in enumerate(sides):
+        amount = severity * (1.0 if n == 0 else rng.uniform(0.3, 0.9))
+        depth = 24 + 110 * amount**1.4
+        share = np.clip(scene.reach(side) / g.half_width, 0, 1.1)
+        corner = g.height[(side + 1) // 2] + g.sag
+        level = corner - depth * 0.80 - (10 + 0.30 * depth) * share**4
+        fluid = soft(grid.y - level, 9) * scene.half(side)
+        drawn = np.maximum(drawn, fluid)
+        if g.frontal:
+            # Lying patients: fluid layers behind the lung and veils its lower half.
+            veil = np.clip(grid.y / g.span - 0.35, 0, 1) * (0.15 + 0.35 * amount)
+            scene.fill(veil * scene.half(side))
+    scene.fill(0.93 * drawn)
+    scene.box_sides("Effusion", drawn * np.minimum(scene.air, 40), sides, 0.25)
+
+
+def pneumothorax(scene: Scene, severity: float, rng: np.random.Generator) -> None:
+    """Draws air at the apex: a hair-thin pleural line, no vessels beyond it, collapsed lung."""
+    g, grid = scene.geometry, scene.grid
+    (side,) = pick_sides(rng, 0.0)
+    gap = 14 + 44 * severity
+    end = (0.45 + 0.55 * severity) * g.span
+    shrink = np.clip(1 - grid.y / end, 0, 1) ** 0.75
+    border = g.lateral(grid.y - 0.75 * gap) - 0.55 * gap * shrink
+    border = np.where(grid.y < 0.75 * gap, -1e3, border)
+    lung = soft(border - scene.reach(side), max(grid.pixel, 1.0)) * np.ones_like(scene.air)
+    beyond = (1 - lung) * scene.half(side) * (grid.y < end) * (scene.lung > 0.05)
+    # The line: the lung's border, of constant total weight whatever the pixel size.
+    width = max(3 * grid.pixel, 2.0)
+    kernel = np.ones((3, 3), np.uint8)
+    line = cv2.morphologyEx(lung.astype(np.float32), cv2.MORPH_GRADIENT, kernel)
+    line *= scene.half(side) * (grid.y < end) * scene.lung
+    scene.extra += (34 / width) * line
+    scene.gas = np.maximum(scene.gas, beyond)
+    scene.clear = 1 - (1 - scene.clear) * (1 - beyond)
+    scene.markings *= 1 - beyond
+    scene.fill(0.16 * severity * lung * scene.half(side) * scene.lung)
+    scene.box("Pneumothorax", np.maximum(beyond, line), 0.4)
+
+
+def thickening(scene: Scene, severity: float, rng: np.random.Generator) -> None:
+    """Draws scarred pleura: a dense, uneven band along the outer wall, or a cap at the apex."""
+    g, grid = scene.geometry, scene.grid
+    sides = pick_sides(rng, 0.3)
+    drawn = np.zeros_like(scene.air)
+    for side in sides:
+        deep = (8 + 11 * severity) * (1 + 0.25 * grid.cloud(rng, 60, 2)[:, :1])
+        if rng.random() < 0.35:
+            # The cap is measured downwards, the band inwards.
+            edge = g.lateral(grid.y - 1.3 * deep) - 0.4 * deep
+            edge = np.where(grid.y < 1.3 * deep, 0, edge)
+            reach = np.clip((0.26 - grid.y / g.span) / 0.1, 0, 1)
+        else:
+            edge = g.lateral(grid.y) - deep
+            top, bottom = rng.uniform(0.15, 0.4), rng.uniform(0.8, 1.25)
+            level = grid.y / g.span
+            reach = np.clip((level - top) / 0.1, 0, 1) * np.clip((bottom - level) / 0.1, 0, 1)
+        inside = scene.reach(side) < g.lateral(grid.y)
+        band = soft(scene.reach(side) - edge, 2.5) * reach * inside * scene.half(side)
+        drawn = np.maximum(drawn, band * (scene.air > 0.5))
+    scene.fill(0.7 * drawn)
+    scene.extra += (16 + 16 * severity) * drawn
+    scene.box_sides("Pleural_Thickening", drawn, sides, 0.3)
+
+
 DRAW = {
     "Cardiomegaly": _cardiomegaly,
     "Emphysema": _emphysema,
-    "Effusion": pleura.effusion,
+    "Effusion": effusion,
     "Hernia": _hernia,
-    "Infiltration": airspace.infiltration,
+    "Infiltration": infiltration,
     "Mass": _mass,
     "Nodule": _nodule,
     "Atelectasis": _atelectasis,
-    "Pneumothorax": pleura.pneumothorax,
-    "Pleural_Thickening": pleura.thickening,
-    "Pneumonia": airspace.pneumonia,
+    "Pneumothorax": pneumothorax,
+    "Pleural_Thickening": thickening,
+    "Pneumonia": pneumonia,
     "Fibrosis": _fibrosis,
-    "Edema": airspace.edema,
-    "Consolidation": airspace.consolidation,
-    "COVID-19": airspace.covid,
+    "Edema": edema,
+    "Consolidation": consolidation,
+    "COVID-19": covid,
 }
 
 

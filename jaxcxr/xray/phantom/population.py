@@ -89,8 +89,7 @@ class Visit:
 
     Attributes:
       seed: of the whole data set.
-      patient: number of the patient, from 0.
-      number: number of the patient's visit, from 0.
+      patient, number: of the patient and of the patient's visit, from 0.
       view: "PA" or "AP".
       sex: "M" or "F".
       age: years.
@@ -124,20 +123,11 @@ def rates(prevalence: str) -> np.ndarray:
 
 
 def visit(seed: int, patient: int, number: int, prevalence: str) -> Visit:
-    """Draws one visit.
+    """Draws one visit; `prevalence` is "nih" or "enriched".
 
     Findings follow a latent Gaussian (multivariate probit) model: finding k is present where its
     latent variable exceeds the quantile of its rate; the excess is its severity. The latent
     variables are correlated with each other, with the view, with sex and with age.
-
-    Arguments:
-      seed: of the whole data set.
-      patient: number of the patient, from 0.
-      number: number of the visit, from 0.
-      prevalence: "nih" or "enriched".
-
-    Raises:
-      UserError: unknown prevalence.
     """
     kept = _MIX @ generator(seed, patient, -1, _KEEP).standard_normal(len(_MIX))
     course = generator(seed, patient, -1, _COURSE)

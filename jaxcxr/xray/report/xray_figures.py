@@ -10,7 +10,8 @@ from sklearn import metrics as sk
 from jaxcxr.report import tables
 from jaxcxr.report.canvas import BLUE, FAINT, GRAY, ORANGE, draw_image, new_figure, styled
 from jaxcxr.statistics import NEGATIVE, POSITIVE, UNKNOWN, reliability
-from jaxcxr.xray.evaluation import class_metrics
+from jaxcxr.xray.evaluation import xray_metrics
+from jaxcxr.xray.evaluation.xray_metrics import AUROC
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,18 +30,13 @@ _LABELS: dict[int, tuple[str, dict[str, Any]]] = {
 
 @styled
 def roc_figure(labels: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -> "Figure":
-    """Draws the ROC curve of each class, with AUROC and counts.
+    """Draws the ROC curve of each class over its known labels, with AUROC and counts.
 
-    Arguments:
-      labels: integers `[N, C]` in {1, 0, -1 unknown}; unknown labels are left out per class.
-      scores: `[N, C]`, larger is more positive.
-      classes: the C names; the panel of a class with a single label value says why it is n/a.
-
-    Raises:
-      ValueError: as in `jaxcxr.xray.evaluation.class_metrics.evaluate`.
+    The panel of a class with a single label value says why it is n/a. Arguments and errors are
+    those of `xray_metrics.evaluate`.
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
-    table = class_metrics.evaluate(labels, scores, classes)
+    table = xray_metrics.evaluate(labels, scores, classes)
     columns = min(5, math.ceil(math.sqrt(len(classes))))
     rows = math.ceil(len(classes) / columns)
     figure = new_figure(max(3.6, 2.3 * columns), 2.35 * rows + 0.9)
@@ -55,9 +51,8 @@ def roc_figure(labels: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -
             axes.tick_params(labelbottom=True)
     figure.supxlabel("false positive rate", fontsize=10)
     figure.supylabel("true positive rate", fontsize=10)
-    mean = tables.number(table.macro("auroc"))
-    defined = len(classes) - len(table.undefined)
-    figure.suptitle(f"macro AUROC {mean} over {defined} of {len(classes)} classes", fontsize=12)
+    mean = f"macro {AUROC.title} {tables.number(table.macro(AUROC.name))}"
+    figure.suptitle(f"{mean} over {len(table.used)} of {len(classes)} classes", fontsize=12)
     return figure
 
 
@@ -75,12 +70,9 @@ def reliability_figure(
       scores: `[N, C]` in [0, 1], before calibration.
       classes: the C names.
       probabilities: `[N, C]`, calibrated; None draws the scores alone.
-
-    Raises:
-      ValueError: as in `jaxcxr.xray.evaluation.class_metrics.evaluate`.
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
-    class_metrics.evaluate(labels, scores, classes)  # refuses invalid labels and scores
+    xray_metrics.evaluate(labels, scores, classes, ())  # refuses invalid labels and scores
     columns = min(5, math.ceil(math.sqrt(len(classes))))
     rows = math.ceil(len(classes) / columns)
     # The legend is as wide as two panels, or as high as half of one.
@@ -111,9 +103,6 @@ def samples_figure(
       labels: integers `[n, C]` in {1, 0, -1 unknown}.
       scores: `[n, C]` in [0, 1].
       classes: the C names.
-
-    Raises:
-      ValueError: no image, or shapes that do not agree.
     """
     images, labels, scores = map(np.asarray, (images, labels, scores))
     if images.ndim == 4 and images.shape[-1] == 1:
@@ -143,7 +132,7 @@ def samples_figure(
 
 
 def _draw_roc(
-    axes: "Axes", row: class_metrics.ClassMetrics, labels: np.ndarray, scores: np.ndarray
+    axes: "Axes", row: xray_metrics.ClassMetrics, labels: np.ndarray, scores: np.ndarray
 ) -> None:
     axes.set_title(row.name.replace("_", " "))
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
@@ -162,7 +151,7 @@ def _draw_roc(
     axes.plot((0, 1), (0, 1), color=FAINT, linewidth=1)
     axes.plot(false_positive, true_positive, color=BLUE)
     box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
-    text = f"AUROC {row.values['auroc']:.3f}\n{counts}"
+    text = f"{AUROC.title} {row.values[AUROC.name]:.3f}\n{counts}"
     axes.text(0.99, 0.02, text, ha="right", va="bottom", fontsize=8, bbox=box)
 
 

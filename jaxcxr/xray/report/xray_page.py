@@ -15,8 +15,8 @@ from jaxcxr.report.page import Block, Cell, Section, SortableTable, about, not_r
 from jaxcxr.statistics import ranking
 from jaxcxr.xray.evaluation import metrics_table, stress_xrays, subgroups
 from jaxcxr.xray.evaluation.calibration import NAME, Calibration
-from jaxcxr.xray.evaluation.xray_metrics import METRICS
-from jaxcxr.xray.explain import cases, faithfulness, saliency
+from jaxcxr.xray.evaluation.xray_metrics import AUROC, AVERAGE_PRECISION, METRICS
+from jaxcxr.xray.explain import explanation, faithfulness, saliency
 from jaxcxr.xray.images.manifest import Manifest
 
 CASES = 6  # in a group
@@ -25,15 +25,7 @@ CASES = 6  # in a group
 def build(
     task: Any, model: Any, variables: Mapping, split: str, workdir: pathlib.Path, title: str
 ) -> str:
-    """Renders the page.
-
-    Arguments:
-      task: the `XrayTask`.
-      model, variables: made the predictions.
-      split: that was evaluated.
-      workdir: folder of the run, with its predictions and report.
-      title: of the page.
-    """
+    """Renders the page of a run from its predictions and report."""
     folder, rows = workdir / "report", task.source(split).manifest
     scores = read_scores(workdir / "predictions" / f"{split}.csv", rows.classes)
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -83,11 +75,11 @@ def _count(number: int) -> Cell:
 
 def _headline(metrics: Mapping, split: str) -> page.Headline:
     macro, counts = metrics["macro"], metrics["counts"]
-    note = ("(no interval: too few patients for some classes)" if macro["auroc_interval"] is None
+    note = ("(no interval: too few patients for some classes)" if macro[AUROC.interval] is None
             else "[95 % interval over patients]")
     return page.Headline([
-        (_metric(macro, "auroc").text, f"macro AUROC, {split} {note}"),
-        (_metric(macro, "average_precision").text, "macro AP"),
+        (_metric(macro, AUROC.name).text, f"macro {AUROC.page}, {split} {note}"),
+        (_metric(macro, AVERAGE_PRECISION.name).text, f"macro {AVERAGE_PRECISION.page}"),
         (f"{counts['images']:,}", f"images of {counts['patients']:,} patients"),
     ])
 
@@ -171,7 +163,7 @@ def _together(
 def _cases(task, model, variables, split: str, scores: np.ndarray) -> Iterable[Block]:
     source = task.source(split)
     rows = source.manifest
-    groups = cases.choose(rows.labels, scores, CASES)
+    groups = explanation.choose(rows.labels, scores, CASES)
     chosen = [case for group in groups.values() for case in group]
     if not chosen:
         return
@@ -179,7 +171,7 @@ def _cases(task, model, variables, split: str, scores: np.ndarray) -> Iterable[B
     inputs = jnp.asarray(task.inputs({"image": pixels})[0])
     black = np.asarray(task.inputs({"image": np.zeros_like(pixels[:1])})[0])
     explainer = saliency.Explainer(model, variables, float(black.ravel()[0]))
-    method = cases.method_for(explainer, inputs[:1])
+    method = explanation.method_for(explainer, inputs[:1])
     maps = explainer.maps(method, inputs, np.array([case.finding for case in chosen]))
     yield page.Paragraph(
         f"Heat maps: {method.replace('_', ' ')}, each with its own scale. They show what the "
@@ -191,7 +183,7 @@ def _cases(task, model, variables, split: str, scores: np.ndarray) -> Iterable[B
         shown = []
         for case in group:
             finding = rows.classes[case.finding].replace("_", " ")
-            before, after = cases.pictures(pixels[place, ..., 0], maps[place])
+            before, after = explanation.pictures(pixels[place, ..., 0], maps[place])
             label = "present" if case.label == POSITIVE else "absent"
             shown.append(page.BeforeAfter(
                 before, after, f"radiograph {rows.image_id[case.index]}",
@@ -240,8 +232,8 @@ def _stress(stress: Mapping | None, folder: pathlib.Path) -> Iterable[Block]:
         yield page.Subtitle(title)
         yield SortableTable(header, lines)
     yield from pictures(folder, {
-        "stress.png": "Macro AUROC of parts of the image, of attributes alone, and under each "
-        "corruption",
+        "stress.png": f"Macro {AUROC.title} of parts of the image, of attributes alone, and under "
+        "each corruption",
     })
 
 

@@ -16,7 +16,7 @@ import safetensors.numpy
 from jaxcxr import __main__ as command
 from jaxcxr import models
 from jaxcxr.deploy.bundle import Bundle
-from jaxcxr.deploy.export import function, onnx_graph, onnx_ops, torch_weights
+from jaxcxr.deploy.export import formats, onnx_graph, onnx_ops, torch_weights
 from jaxcxr.errors import UserError
 from jaxcxr.models.weights import pretrained
 from jaxcxr.xray.evaluation.calibration import Calibration
@@ -38,7 +38,7 @@ def varied(model, *inputs, **options):
 
 def to_onnx(compute, shapes):
     return onnx_graph.model(
-        compute, function.symbolic(shapes), tuple(shapes), onnx_ops.PRIMITIVES
+        compute, formats.symbolic(shapes), tuple(shapes), onnx_ops.PRIMITIVES
     )
 
 
@@ -94,7 +94,7 @@ def test_full_size_models_to_1e_4(name):
 def test_poses_and_their_mask_are_exported_too():
     model = models.create("pose_temporal", dim=16, depth=1, heads=2)
     shapes = {"keypoints": ((9, 17, 3), np.float32), "mask": ((9,), np.bool_)}
-    keypoints, mask = function.examples(shapes, 3)
+    keypoints, mask = formats.examples(shapes, 3)
     variables = varied(model, keypoints, mask=mask, train=False)
 
     def compute(keypoints, mask):

@@ -10,7 +10,7 @@ import pytest
 
 from jaxcxr import __main__ as command
 from jaxcxr.deploy.bundle import Bundle
-from jaxcxr.deploy.predict import xray_predictor, xray_rows
+from jaxcxr.deploy.predict import xray_files, xray_predictor
 from jaxcxr.xray.images import dicom, radiographs
 from tests.xray.images import dicoms
 
@@ -164,7 +164,7 @@ def test_heat_maps_are_of_the_findings(written, bundle):
     pixels = np.full((32, 32), 200, np.uint8)
     heat = np.zeros((32, 32), np.float32)
     heat[20:, 20:] = 5.0
-    drawn = xray_rows.overlay(pixels, heat).astype(int)
+    drawn = xray_files.overlay(pixels, heat).astype(int)
     assert drawn.shape == (384, 384, 3)
     assert (drawn[:200, :200] == 200).all()
     assert np.abs(drawn[300:, 300:] - 200).max() > 20

@@ -38,12 +38,12 @@ def pose_bundle(tmp_path_factory):
 @contextlib.contextmanager
 def serving(bundle, limits=None, **options):
     """A server of a bundle on a free port: its address."""
-    from jaxcxr.deploy.serve import app
+    from jaxcxr.deploy.serve import server
     from jaxcxr.deploy.serve.limits import Limits
 
     ready = threading.Event()
     listener = socket.create_server(("127.0.0.1", 0))
-    application = app.create(
+    application = server.create(
         bundle, limits or Limits(), hosts=["127.0.0.1"], ready=ready.set, **options
     )
     server = uvicorn.Server(uvicorn.Config(application, loop="asyncio", log_level="critical"))

@@ -15,8 +15,8 @@ import pydicom
 import pytest
 from pydicom import uid
 
-from jaxcxr.deploy.serve import decoding_process, process_pool
-from jaxcxr.deploy.serve.limits import Problem
+from jaxcxr.deploy.serve import decoding_process, resources
+from jaxcxr.deploy.serve.limits import Refusal
 from jaxcxr.xray.images import dicom, image_files
 from tests.xray.images import dicoms
 
@@ -154,7 +154,7 @@ def test_text_that_nests_too_deep_or_is_none():
 
 def with_decoders(check, seconds=60.0, count=1):
     async def run():
-        decoders = process_pool.Decoders(count, seconds)
+        decoders = resources.Decoders(count, seconds)
         await decoders.start()
         try:
             await check(decoders)
@@ -175,7 +175,7 @@ def test_a_decoder_that_hangs_or_dies_is_replaced():
         process = decoders._idle._queue[0]
         os.kill(process.pid, signal.SIGSTOP)
         decoders._seconds = 0.3
-        with pytest.raises(Problem, match=r"took longer than 0\.3 s") as found:
+        with pytest.raises(Refusal, match=r"took longer than 0\.3 s") as found:
             await good(decoders)
         assert found.value.status == 422
         assert process.returncode == -signal.SIGKILL
@@ -186,7 +186,7 @@ def test_a_decoder_that_hangs_or_dies_is_replaced():
         task = asyncio.create_task(good(decoders))
         await asyncio.sleep(0.1)
         os.kill(process.pid, signal.SIGKILL)
-        with pytest.raises(Problem, match="made the decoder fail"):
+        with pytest.raises(Refusal, match="made the decoder fail"):
             await task
         await good(decoders)
         process = decoders._idle._queue[0]
@@ -198,11 +198,11 @@ def test_a_decoder_that_hangs_or_dies_is_replaced():
 
 
 def test_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr(process_pool, "MEMORY", 600 * 2**20)
+    monkeypatch.setattr(resources, "MEMORY", 600 * 2**20)
     flood = encoded(".png", np.zeros((6000, 6000), np.uint16))
 
     async def check(decoders):
-        with pytest.raises(Problem) as found:
+        with pytest.raises(Refusal) as found:
             await decoders.decode(flood, kind="png", pixels=40_000_000)
         assert found.value.status in (413, 422)
         await good(decoders)

@@ -5,15 +5,15 @@ import threading
 
 import pytest
 
-from jaxcxr.deploy.serve.limits import Gate, Limits, Problem
-from jaxcxr.deploy.serve.model_thread import Job, Worker
+from jaxcxr.deploy.serve.limits import Gate, Limits, Refusal
+from jaxcxr.deploy.serve.resources import Job, Worker
 
 
 def test_the_gate_refuses_the_next_and_opens_again():
     async def check():
         gate = Gate(Limits(waiting=2))
         async with gate.enter(), gate.enter():
-            with pytest.raises(Problem) as found:
+            with pytest.raises(Refusal) as found:
                 async with gate.enter():
                     pytest.fail("let in")
             assert (found.value.status, found.value.retry) == (503, 1)
@@ -28,7 +28,7 @@ def test_the_gate_refuses_the_next_and_opens_again():
 def test_the_gate_ends_what_takes_too_long():
     async def check():
         gate = Gate(Limits(seconds=0.05))
-        with pytest.raises(Problem, match=r"not done within 0\.05 s") as found:
+        with pytest.raises(Refusal, match=r"not done within 0\.05 s") as found:
             async with gate.enter():
                 await asyncio.sleep(10)
         assert found.value.status == 503
@@ -77,7 +77,7 @@ def test_a_full_queue_refuses_and_who_gave_up_is_not_computed():
         await asyncio.sleep(0.05)
         tasks += [asyncio.create_task(worker.call(slow.job, i)) for i in (1, 2)]
         await asyncio.sleep(0)
-        with pytest.raises(Problem) as found:
+        with pytest.raises(Refusal) as found:
             await worker.call(slow.job, 3)
         assert found.value.status == 503
         tasks[1].cancel()

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from jaxcxr.deploy.serve import app
+from jaxcxr.deploy.serve import server
 from jaxcxr.deploy.serve.limits import Limits
 from jaxcxr.xray.images import image_files
 from tests.bench import program, serve_bench
@@ -115,7 +115,7 @@ def test_the_model_is_described(client, xray_bundle):
 
 def test_a_figure_that_is_undefined_is_null(xray_bundle):
     metrics = {"scalars": {"auroc": float("nan"), "loss": 0.5}}
-    application = app.create(dataclasses.replace(xray_bundle, metrics=metrics), LIMITS)
+    application = server.create(dataclasses.replace(xray_bundle, metrics=metrics), LIMITS)
 
     async def ask():
         transport = httpx.ASGITransport(application)

@@ -23,7 +23,7 @@ def main(out: pathlib.Path) -> None:
     )
     xray_metrics.METRICS = (*xray_metrics.METRICS, record)
     from jaxcxr.xray.evaluation import calibration_fit, compare_xrays, metrics_table, subgroups
-    from jaxcxr.xray.evaluation.compared_files import Compared, Model
+    from jaxcxr.xray.evaluation.compare_xrays import Compared, Model
     from jaxcxr.xray.report import xray_page
 
     rng = np.random.default_rng(0)

@@ -65,3 +65,40 @@ def test_intervals_of_few_patients_are_told():
         "intervals too narrow (fewer than 10 patients with or without the finding): Hernia")
     positives = int(labels[:, 1].sum())
     assert told[1]["classes_of_few"] == (["Hernia"] if positives < 10 else [])
+
+
+@pytest.mark.parametrize(("column", "cells"), [
+    ("date", ("2020-01-31", "2020-02-01", "")), ("Date", ("31.01.2020", "", "")),
+    ("remark", ("blurred", "", "portable")), ("width", ("1024", "512", "1024")),
+    ("Cardio", ("1", "0", "maybe")),
+])
+def test_a_column_without_labels_is_no_class(tmp_path, column, cells):
+    for name, text in (("labels.csv", LABELS), ("scores.csv", LABELS)):
+        lines = text.splitlines()
+        rows = [f"{line},{cell}" for line, cell in zip(lines, (column, *cells), strict=True)]
+        (tmp_path / name).write_text("\n".join(rows))
+        (tmp_path / f"plain_{name}").write_text(text)
+    found = scored_files.join(tmp_path / "labels.csv", tmp_path / "plain_scores.csv")
+    assert (found.classes, found.labels_only) == (("Mass", "Edema"), ())
+    if column == "width":  # which may be a score: a class of both files, whose labels are wrong
+        with pytest.raises(UserError, match="in column width is no label"):
+            scored_files.join(tmp_path / "labels.csv", tmp_path / "scores.csv")
+    else:
+        for labels in ("plain_labels.csv", "labels.csv"):
+            found = scored_files.join(tmp_path / labels, tmp_path / "scores.csv")
+            assert (found.classes, found.predictions_only) == (("Mass", "Edema"), ())
+    # The name of a finding, or a prefix, makes a class whatever it holds.
+    for head in ("Hernia", "label_Other"):
+        text = (tmp_path / "labels.csv").read_text().replace(f",{column}\n", f",{head}\n")
+        if head.startswith("label_"):
+            text = text.replace(",Mass,Edema,", ",label_Mass,label_Edema,")
+        (tmp_path / "named.csv").write_text(text)
+        found = scored_files.join(tmp_path / "named.csv", tmp_path / "plain_scores.csv")
+        assert found.labels_only == (head.removeprefix("label_"),)
+
+
+def test_labels_of_nothing_known_name_the_classes_alone(tmp_path):
+    (tmp_path / "labels.csv").write_text("image,date,Mass\na.png,2020-01-31,1\nb.png,,0\n")
+    (tmp_path / "scores.csv").write_text("image,prob_Other\na.png,0.1\nb.png,0.2\n")
+    with pytest.raises(UserError, match=r"labels\.csv \(Mass\); name the columns"):
+        scored_files.join(tmp_path / "labels.csv", tmp_path / "scores.csv")

@@ -1,5 +1,6 @@
-"""Scores of explanations on a model whose reasons are known."""
+"""Scores of explanations on a model whose reasons are known, and of maps by hand."""
 
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -93,3 +94,45 @@ def test_a_method_that_ignores_the_weights_is_told_so(scored):
                              "random_pointing": found["occlusion"].pointing})
     verdict = faithfulness.summary({"same": same}, np.arange(10))["same"]["verdict"]
     assert verdict == "points no better than with random weights"
+
+
+def test_a_box_holds_the_pixels_whose_centres_it_holds():
+    mask = faithfulness.box_mask([[1, 2, 3, 1]], 5, 6)
+    assert np.argwhere(mask).tolist() == [[2, 1], [2, 2], [2, 3]]
+    assert faithfulness.box_mask([[0.6, 0, 1, 1]], 1, 3).tolist() == [[False, True, False]]
+    both = faithfulness.box_mask([[0, 0, 2, 2], [1, 1, 2, 2]], 4, 4)
+    assert both.sum() == 7
+    assert not faithfulness.box_mask(np.zeros((0, 4)), 4, 4).any()
+    assert faithfulness.box_mask([[-5, -5, 50, 50]], 4, 4).all()
+
+
+def test_a_map_that_is_the_box_scores_perfectly_and_its_negative_nothing():
+    mask = faithfulness.box_mask([[2, 3, 4, 2]], 8, 8)
+    perfect = mask.astype(np.float32)
+    for score in (faithfulness.pointing_game, faithfulness.box_iou, faithfulness.energy_in_boxes):
+        assert score(perfect, mask) == 1
+        assert score(1 - perfect, mask) == 0
+
+
+def test_constant_maps_score_as_chance_does():
+    mask = faithfulness.box_mask([[0, 0, 4, 2]], 8, 8)
+    area = mask.mean()
+    flat = np.full((8, 8), 0.3)
+    assert faithfulness.pointing_game(flat, mask) == pytest.approx(area)
+    assert faithfulness.energy_in_boxes(flat, mask) == pytest.approx(area)
+    # Of `size` pixels chosen blindly the share `area` is in the box.
+    assert faithfulness.box_iou(flat, mask) == pytest.approx(area / (2 - area))
+    assert math.isnan(faithfulness.energy_in_boxes(np.zeros((8, 8)), mask))
+    assert math.isnan(faithfulness.rank_correlation(flat, np.random.default_rng(0).random((8, 8))))
+
+
+def test_overlap_by_count():
+    mask = faithfulness.box_mask([[0, 0, 2, 2]], 4, 4)
+    shifted = faithfulness.box_mask([[1, 0, 2, 2]], 4, 4).astype(float)
+    assert faithfulness.box_iou(shifted, mask) == pytest.approx(2 / 6)
+
+
+def test_order_alone_decides_the_rank_correlation():
+    values = np.random.default_rng(1).normal(size=(5, 5))
+    assert faithfulness.rank_correlation(values, np.exp(values)) == pytest.approx(1)
+    assert faithfulness.rank_correlation(values, -(values**3)) == pytest.approx(-1)

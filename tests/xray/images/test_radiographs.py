@@ -9,7 +9,7 @@ from jaxcxr import config as base
 from jaxcxr import task as tasks
 from jaxcxr.data import preparation
 from jaxcxr.errors import UserError
-from jaxcxr.xray import balance, relabeling
+from jaxcxr.xray import losses, relabeling
 from jaxcxr.xray.images import manifest, radiographs
 
 
@@ -93,7 +93,7 @@ def test_new_labels_are_trained_on_and_nothing_else_sees_them(config, flipped):
     after = tasks.create(config)
     np.testing.assert_array_equal(after.source("train").manifest.labels, labels)
     np.testing.assert_array_equal(after.source("train")[7]["labels"], labels[7])
-    positive, negative = balance.class_weights(labels, "thesis")
+    positive, negative = losses.class_weights(labels, "thesis")
     np.testing.assert_array_equal(after._positive, positive)
     np.testing.assert_array_equal(after._negative, negative)
     assert (before._positive != positive).any()

@@ -3,13 +3,13 @@
 import cv2
 import numpy as np
 
-from jaxcxr.xray.explain import cases
+from jaxcxr.xray.explain import explanation
 
 
 def test_cases_are_of_different_images_and_classes_first():
     labels = np.array([[1, 0], [1, 1], [0, 1], [-1, 0]])
     scores = np.array([[0.9, 0.8], [0.2, 0.95], [0.1, 0.3], [0.99, 0.1]])
-    found = cases.choose(labels, scores, 2)
+    found = explanation.choose(labels, scores, 2)
     pairs = {name: [(c.index, c.finding) for c in group] for name, group in found.items()}
     assert pairs == {"found": [(1, 1), (0, 0)], "missed": [(1, 0), (2, 1)],
                      "false alarms": [(0, 1), (2, 0)]}
@@ -23,7 +23,7 @@ def test_a_picture_under_a_map_is_unchanged_where_the_map_is_least():
     heat[100:150, 100:150] = 1
     before, after = (
         cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
-        for png in cases.pictures(image, heat)
+        for png in explanation.pictures(image, heat)
     )
     np.testing.assert_array_equal(before[:100], after[:100])
     assert (before[110:140, 110:140] != after[110:140, 110:140]).any(-1).mean() > 0.9
