@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
-from jaxcxr.deploy.export import onnx_indexing
 from jaxcxr.deploy.export.onnx_graph import Graph, Primitives, Value, constant
 from jaxcxr.errors import UserError
 
@@ -36,6 +35,14 @@ def _by(build: Callable) -> Callable:
     def convert(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
         name = build(graph, [graph.ref(value) for value in values], equation)
         return [_of_elements(graph, equation, values, name)]
+
+    return convert
+
+
+def _named(build: Callable) -> Callable:
+    """Translates a primitive of one output by `build(graph, parameters, values)`, its name."""
+    def convert(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
+        return [graph.value(build(graph, equation.params, values), equation.outvars[0])]
 
     return convert
 
@@ -135,30 +142,10 @@ def _reshape(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value
     return [graph.value(name, var)]
 
 
-def _squeeze(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
-    axes = graph.integers(equation.params["dimensions"])
-    return [graph.value(graph.node("Squeeze", graph.full(values[0]), axes), equation.outvars[0])]
-
-
-def _transpose(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
-    order = list(equation.params["permutation"])
-    name = graph.node("Transpose", graph.full(values[0]), perm=order)
-    return [graph.value(name, equation.outvars[0])]
-
-
 def _reduced(operator: str) -> Callable:
-    def convert(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
-        axes = graph.integers(equation.params["axes"])
-        name = graph.node(operator, graph.full(values[0]), axes, keepdims=0)
-        return [graph.value(name, equation.outvars[0])]
-
-    return convert
-
-
-def _concatenate(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
-    names = [graph.full(value) for value in values]
-    name = graph.node("Concat", *names, axis=equation.params["dimension"])
-    return [graph.value(name, equation.outvars[0])]
+    return _named(lambda g, p, v: g.node(
+        operator, g.full(v[0]), g.integers(p["axes"]), keepdims=0
+    ))
 
 
 def _split(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
@@ -169,56 +156,44 @@ def _split(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
                                               strict=True)]
 
 
-def _reverse(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
-    axes = equation.params["dimensions"]
-    numbers = [-1] * len(axes), [np.iinfo(np.int64).min] * len(axes), axes, [-1] * len(axes)
-    name = graph.node("Slice", graph.full(values[0]), *map(graph.integers, numbers))
-    return [graph.value(name, equation.outvars[0])]
-
-
-def _pad(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
-    low, high, inner = zip(*equation.params["padding_config"], strict=True)
+def _pad(graph: Graph, p: Any, values: Sequence[Value]) -> str:
+    low, high, inner = zip(*p["padding_config"], strict=True)
     if any(inner):
         raise UserError("ONNX export: the model pads between elements.")
-    name = graph.node("Pad", graph.full(values[0]), graph.integers([*low, *high]),
-                      graph.full(values[1]))
-    return [graph.value(name, equation.outvars[0])]
+    padding = graph.integers([*low, *high])
+    return graph.node("Pad", graph.full(values[0]), padding, graph.full(values[1]))
 
 
-def _cumulative(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
-    name = graph.node("CumSum", graph.full(values[0]),
-                      graph.constant(equation.params["axis"], np.int64),
-                      reverse=int(equation.params["reverse"]))
-    return [graph.value(name, equation.outvars[0])]
+def _reverse(graph: Graph, p: Any, values: Sequence[Value]) -> str:
+    axes = p["dimensions"]
+    numbers = [-1] * len(axes), [np.iinfo(np.int64).min] * len(axes), axes, [-1] * len(axes)
+    return graph.node("Slice", graph.full(values[0]), *map(graph.integers, numbers))
 
 
-def _argmax(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
-    (axis,) = equation.params["axes"]
+def _argmax(graph: Graph, p: Any, values: Sequence[Value]) -> str:
+    (axis,) = p["axes"]
     name = graph.node("ArgMax", graph.full(values[0]), axis=axis, keepdims=0)
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(equation.outvars[0].aval.dtype))
-    return [graph.value(graph.node("Cast", name, to=kind), equation.outvars[0])]
+    return graph.node("Cast", name, to=helper.np_dtype_to_tensor_dtype(np.dtype(p["index_dtype"])))
 
 
-def _dot(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
-    (left, right), (left_batch, right_batch) = equation.params["dimension_numbers"]
+def _dot(graph: Graph, p: Any, values: Sequence[Value]) -> str:
+    (left, right), (left_batch, right_batch) = p["dimension_numbers"]
     ranks = [len(value.shape) for value in values]
     names = [graph.full(value) for value in values]
     if not left_batch and ranks[1] == 2 and right == (0,) and left == (ranks[0] - 1,):
-        return [graph.value(graph.node("MatMul", *names), equation.outvars[0])]
+        return graph.node("MatMul", *names)
     letters = iter(string.ascii_lowercase)
-    a = [next(letters) for _ in range(ranks[0])]
-    b = [next(letters) for _ in range(ranks[1])]
+    a, b = ([next(letters) for _ in range(rank)] for rank in ranks)
     for i, j in [*zip(left, right, strict=True), *zip(left_batch, right_batch, strict=True)]:
         b[j] = a[i]
     out = [a[i] for i in left_batch]
     out += [x for i, x in enumerate(a) if i not in (*left, *left_batch)]
     out += [x for j, x in enumerate(b) if j not in (*right, *right_batch)]
     rule = f"{''.join(a)},{''.join(b)}->{''.join(out)}"
-    return [graph.value(graph.node("Einsum", *names, equation=rule), equation.outvars[0])]
+    return graph.node("Einsum", *names, equation=rule)
 
 
-def _convolution(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
-    p = equation.params
+def _convolution(graph: Graph, p: Any, values: Sequence[Value]) -> str:
     if p["batch_group_count"] != 1 or any(size != 1 for size in p["lhs_dilation"]):
         raise UserError("ONNX export: the model has a transposed convolution.")
     spec = p["dimension_numbers"]
@@ -230,7 +205,7 @@ def _convolution(graph: Graph, equation: Any, values: Sequence[Value]) -> list[V
         dilations=list(p["rhs_dilation"]), group=p["feature_group_count"],
     )
     back = [int(axis) for axis in np.argsort(spec.out_spec)]
-    return [graph.value(graph.node("Transpose", name, perm=back), equation.outvars[0])]
+    return graph.node("Transpose", name, perm=back)
 
 
 def _ordered(graph: Graph, value: Value, order: Sequence[int]) -> str:
@@ -239,32 +214,111 @@ def _ordered(graph: Graph, value: Value, order: Sequence[int]) -> str:
     return graph.node("Transpose", graph.full(value), perm=list(order))
 
 
-def _pooled(operator: str) -> Callable:
+def _pooled(operator: str, graph: Graph, p: Any, values: Sequence[Value]) -> str:
     """Translates pooling over the middle axes of `[batch, ..., channels]`."""
-    def convert(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
-        p, rank = equation.params, len(values[0].shape)
-        window, steps, sides = p["window_dimensions"], p["window_strides"], p["padding"]
-        outer = (0, rank - 1)
-        plain = all(size == 1 for each in (p["base_dilation"], p["window_dilation"])
-                    for size in each)
-        if not plain or any(window[a] != 1 or tuple(sides[a]) != (0, 0) for a in outer):
-            raise UserError("ONNX export: the model pools over the batch or the channels.")
-        inner = range(1, rank - 1)
-        image = graph.node("Transpose", graph.full(values[0]), perm=[0, rank - 1, *inner])
-        options: dict[str, Any] = {
-            "kernel_shape": [window[a] for a in inner], "strides": [steps[a] for a in inner],
-            "pads": [sides[a][0] for a in inner] + [sides[a][1] for a in inner],
-        }
-        if operator == "AveragePool":
-            name = graph.node(operator, image, count_include_pad=1, **options)
-            size = graph.constant(np.prod(window), equation.outvars[0].aval.dtype)
-            name = graph.node("Mul", name, size)
-        else:
-            name = graph.node(operator, image, **options)
-        name = graph.node("Transpose", name, perm=[0, *range(2, rank), 1])
-        return [graph.value(name, equation.outvars[0])]
+    rank = len(values[0].shape)
+    window, steps, sides = p["window_dimensions"], p["window_strides"], p["padding"]
+    plain = all(size == 1 for each in (p["base_dilation"], p["window_dilation"]) for size in each)
+    if not plain or any(window[a] != 1 or tuple(sides[a]) != (0, 0) for a in (0, rank - 1)):
+        raise UserError("ONNX export: the model pools over the batch or the channels.")
+    inner = range(1, rank - 1)
+    name = graph.node("Transpose", graph.full(values[0]), perm=[0, rank - 1, *inner])
+    options: dict[str, Any] = {
+        "kernel_shape": [window[a] for a in inner], "strides": [steps[a] for a in inner],
+        "pads": [sides[a][0] for a in inner] + [sides[a][1] for a in inner],
+    }
+    if operator == "AveragePool":
+        name = graph.node(operator, name, count_include_pad=1, **options)
+        name = graph.node("Mul", name, graph.constant(np.prod(window), values[0].dtype))
+    else:
+        name = graph.node(operator, name, **options)
+    return graph.node("Transpose", name, perm=[0, *range(2, rank), 1])
 
-    return convert
+
+def _slice(graph: Graph, p: Any, values: Sequence[Value]) -> str:
+    shape = values[0].shape
+    steps = p["strides"] or [1] * len(shape)
+    return _cut(graph, graph.full(values[0]), shape, p["start_indices"], p["limit_indices"], steps)
+
+
+def _cut(graph: Graph, name: str, shape, starts, ends, steps) -> str:
+    """Slices along the axes that become shorter."""
+    axes = [
+        axis for axis, size in enumerate(shape)
+        if not (str(ends[axis]) == str(size) and str(starts[axis]) == "0" and steps[axis] == 1)
+    ]
+    if not axes:
+        return name
+    numbers = [[each[axis] for axis in axes] for each in (starts, ends)]
+    if not all(isinstance(number, int | np.integer) for each in numbers for number in each):
+        raise UserError("ONNX export: the model slices the batch.")
+    return graph.node("Slice", name, *map(graph.integers, numbers), graph.integers(axes),
+                      graph.integers([steps[axis] for axis in axes]))
+
+
+def _gather(graph: Graph, p: Any, values: Sequence[Value]) -> str:
+    """Translates gathers at constant indices, such as of `x[:, 3]` and `x[:, ::2]`."""
+    value, numbers, where = values[0], p["dimension_numbers"], values[1].constant
+    if where is None or numbers.operand_batching_dims:
+        raise UserError("ONNX export: the model gathers at computed indices.")
+    if where.ndim > 1:
+        return _grid(graph, value, p, where)
+    starts = [0] * len(value.shape)
+    for axis, place in zip(numbers.start_index_map, where.tolist(), strict=True):
+        starts[axis] = min(max(int(place), 0), value.shape[axis] - p["slice_sizes"][axis])
+    ends = [
+        start + size if isinstance(size, int) else size
+        for start, size in zip(starts, p["slice_sizes"], strict=True)
+    ]
+    name = _cut(graph, graph.full(value), value.shape, starts, ends, [1] * len(starts))
+    if numbers.collapsed_slice_dims:
+        name = graph.node("Squeeze", name, graph.integers(numbers.collapsed_slice_dims))
+    return name
+
+
+def _grid(graph: Graph, value: Value, p: Any, where: np.ndarray) -> str:
+    """Picks rows of several axes, each by its own list: `x[:, 1::2, ::2]`."""
+    numbers, sizes = p["dimension_numbers"], p["slice_sizes"]
+    axes, grid = numbers.start_index_map, where.shape[:-1]
+    kept = [axis for axis in range(len(value.shape)) if axis not in axes]
+    whole = all(str(sizes[axis]) == str(value.shape[axis]) for axis in kept)
+    if set(numbers.collapsed_slice_dims) != set(axes) or len(grid) != len(axes) or not whole:
+        raise UserError("ONNX export: the model gathers blocks at several places.")
+    name, free, source = graph.full(value), list(range(len(grid))), {}
+    varying = {
+        axis: [j for j in free if np.ptp(where[..., d], axis=j).any()]
+        for d, axis in enumerate(axes)
+    }
+    # Axes whose indices vary take their axis of the grid first; the others may take any.
+    for d, axis in sorted(enumerate(axes), key=lambda pair: not varying[pair[1]]):
+        place = (varying[axis] or free)[0]
+        if len(varying[axis]) > 1 or place not in free:
+            raise UserError("ONNX export: the model gathers along diagonals.")
+        free.remove(place)
+        source[place] = axis
+        first = tuple(slice(None) if j == place else 0 for j in range(len(grid)))
+        index = np.clip(where[first][..., d], 0, value.shape[axis] - 1)
+        name = graph.node("Gather", name, graph.constant(index, np.int64), axis=axis)
+    rank, picked, rest = len(value.shape), iter(range(len(grid))), iter(kept)
+    order = [next(rest) if i in numbers.offset_dims else source[next(picked)] for i in range(rank)]
+    return graph.node("Transpose", name, perm=order)
+
+
+def _scatter_add(graph: Graph, p: Any, values: Sequence[Value]) -> str:
+    """Translates adding a block at constant indices, such as `x.at[:, 1:].add(y)`."""
+    numbers, (whole, index, block) = p["dimension_numbers"], values
+    rank, where = len(whole.shape), index.constant
+    if where is None or where.ndim != 1 or numbers.update_window_dims != tuple(range(rank)):
+        raise UserError("ONNX export: the model adds at computed indices.")
+    low = [0] * rank
+    for axis, place in zip(numbers.scatter_dims_to_operand_dims, where.tolist(), strict=True):
+        low[axis] = int(place)
+    high = [
+        0 if str(size) == str(part) else size - part - start
+        for size, part, start in zip(whole.shape, block.shape, low, strict=True)
+    ]
+    name = graph.node("Pad", graph.full(block), graph.integers([*low, *high]))
+    return graph.node("Add", graph.full(whole), name)
 
 
 _INLINED: dict[str, Callable] = {
@@ -295,23 +349,26 @@ _OPERATORS: dict[str, Callable] = {
     "select_n": _by(_select),
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,
-    "squeeze": _squeeze,
-    "transpose": _transpose,
-    "concatenate": _concatenate,
+    "squeeze": _named(lambda g, p, v: g.node(
+        "Squeeze", g.full(v[0]), g.integers(p["dimensions"]))),
+    "transpose": _named(lambda g, p, v: g.node(
+        "Transpose", g.full(v[0]), perm=list(p["permutation"]))),
+    "concatenate": _named(lambda g, p, v: g.node("Concat", *map(g.full, v), axis=p["dimension"])),
     "split": _split,
-    "slice": onnx_indexing.sliced,
-    "rev": _reverse,
-    "gather": onnx_indexing.gathered,
-    "scatter-add": onnx_indexing.scatter_added,
-    "pad": _pad,
-    "cumsum": _cumulative,
-    "argmax": _argmax,
+    "slice": _named(_slice),
+    "rev": _named(_reverse),
+    "gather": _named(_gather),
+    "scatter-add": _named(_scatter_add),
+    "pad": _named(_pad),
+    "cumsum": _named(lambda g, p, v: g.node(
+        "CumSum", g.full(v[0]), g.constant(p["axis"], np.int64), reverse=int(p["reverse"]))),
+    "argmax": _named(_argmax),
     "reduce_sum": _reduced("ReduceSum"),
     "reduce_max": _reduced("ReduceMax"),
     "reduce_min": _reduced("ReduceMin"),
-    "dot_general": _dot,
-    "conv_general_dilated": _convolution,
-    "reduce_window_max": _pooled("MaxPool"),
-    "reduce_window_sum": _pooled("AveragePool"),
+    "dot_general": _named(_dot),
+    "conv_general_dilated": _named(_convolution),
+    "reduce_window_max": _named(functools.partial(_pooled, "MaxPool")),
+    "reduce_window_sum": _named(functools.partial(_pooled, "AveragePool")),
 }
 PRIMITIVES = Primitives(_INLINED, _OPERATORS)
