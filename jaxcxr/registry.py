@@ -34,8 +34,8 @@ SOURCES = {
     "chest_phantom": Source("jaxcxr.xray.sources.chest_phantom:ChestPhantom", "cxr", True),
     "chestxray14": Source("jaxcxr.xray.sources.chestxray14:ChestXray14", "cxr"),
     "covid_chestxray": Source("jaxcxr.xray.sources.covid_chestxray:CovidChestXray", "cxr"),
-    "figure1": Source("jaxcxr.xray.sources.figure1:Figure1", "cxr"),
-    "actualmed": Source("jaxcxr.xray.sources.actualmed:Actualmed", "cxr"),
+    "figure1": Source("jaxcxr.xray.sources.covid_chestxray:Figure1", "cxr"),
+    "actualmed": Source("jaxcxr.xray.sources.covid_chestxray:Actualmed", "cxr"),
     "covid19_radiography": Source(
         "jaxcxr.xray.sources.covid19_radiography:Covid19Radiography", "cxr"
     ),

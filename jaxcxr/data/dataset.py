@@ -77,7 +77,10 @@ def open_builder(cls: type[DataSet], root: str | os.PathLike, **options) -> Data
       root: folder of all prepared data sets.
       **options: fields of the builder's config.
     """
-    config = cls.builder_config_class(**options)
+    try:
+        config = cls.builder_config_class(**options)
+    except UserError as error:  # configs that several sources share know no name
+        raise UserError(f"{cls.name}: {str(error).removeprefix(f'{cls.name}: ')}") from error
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:

@@ -6,7 +6,7 @@ import jaxcxr
 from jaxcxr.report import page
 from jaxcxr.report.result_file import Table
 from jaxcxr.xray.audit import audit_checks, audited_files, duplicates
-from jaxcxr.xray.sources import rsna_pneumonia_table
+from jaxcxr.xray.sources import rsna_pneumonia
 
 
 def audit(
@@ -44,7 +44,7 @@ def audit(
         "tables": tables,
         "settings": {
             "bits": bits, "correlation": duplicates.CORRELATION, "shortcut": shortcut,
-            "map_mse_below": rsna_pneumonia_table.MAX_MSE,
+            "map_mse_below": rsna_pneumonia.MAX_MSE,
         },
         "jaxcxr_version": jaxcxr.__version__,
     }

@@ -17,7 +17,7 @@ from jaxcxr.data.label_tables import FINDINGS, LabelTable
 from jaxcxr.data.text_files import read_list
 from jaxcxr.errors import UserError
 from jaxcxr.xray.images import manifest
-from jaxcxr.xray.sources import builder, covidx_table, rsna_pneumonia_table
+from jaxcxr.xray.sources import builder, covidx_table, rsna_pneumonia
 
 UNSPLIT = "all"  # the split of rows whose file names none
 
@@ -70,7 +70,7 @@ def load(paths: Sequence[str | pathlib.Path], rsna_map: str | pathlib.Path | Non
     """
     known = None
     if rsna_map is not None:
-        known = rsna_pneumonia_table.chestxray14_images(pathlib.Path(rsna_map))
+        known = rsna_pneumonia.chestxray14_images(pathlib.Path(rsna_map))
     given: dict[pathlib.Path, dict[str, pathlib.Path]] = {}
     for path in map(pathlib.Path, paths):
         if not os.path.exists(path):  # pathlib's raises where a name is too long to exist
@@ -345,7 +345,7 @@ def _mapped(data_set: DataSet, known: dict[str, str] | None) -> DataSet:
             identity[i], patients[i] = f"chestxray14/{image}", image[:8]
     note = (
         f"{joined:,} of {len(theirs):,} RSNA images are images of ChestX-ray14 by the map "
-        f"(MSE below {rsna_pneumonia_table.MAX_MSE:g}) and have its patients"
+        f"(MSE below {rsna_pneumonia.MAX_MSE:g}) and have its patients"
     )
     return dataclasses.replace(
         data_set, rows=dataclasses.replace(rows, patient_id=patients.astype(str)),

@@ -18,8 +18,8 @@ import tensorflow_datasets as tfds
 
 from jaxcxr.data import progress, staging
 from jaxcxr.errors import UserError, some
-from jaxcxr.xray.images import fingerprint, image_files
-from jaxcxr.xray.sources.radiograph_set import RadiographSet, xray_features
+from jaxcxr.xray.images import image_files
+from jaxcxr.xray.sources.radiograph_set import RadiographSet, xray_features, xray_record
 
 MISSING = "missing.txt"  # beside the records: listed images that are absent, one per line
 RUN_ONLY = {"variant": False}  # metadata of an option that does not change what is prepared
@@ -122,8 +122,6 @@ class XrayConfig(tfds.core.BuilderConfig):
       workers: number of processes; 0 works in this process.
     """
 
-    SOURCE: ClassVar[str] = ""
-
     name: str = ""
     size: int = 1024
     equalize: str = "hist"
@@ -160,14 +158,12 @@ class XrayConfig(tfds.core.BuilderConfig):
     def _choice(self, option: str, allowed: Sequence[str]) -> None:
         value = getattr(self, option)
         if value not in allowed:
-            raise UserError(
-                f"{self.SOURCE}: {option} is {value!r}; allowed: {', '.join(allowed)}."
-            )
+            raise UserError(f"{option} is {value!r}; allowed: {', '.join(allowed)}.")
 
     def _between(self, option: str, least: float, most: float) -> None:
         value = getattr(self, option)
         if not least <= value <= most:
-            raise UserError(f"{self.SOURCE}: {option} is {value}; allowed: {least} to {most}.")
+            raise UserError(f"{option} is {value}; allowed: {least} to {most}.")
 
 
 @dataclasses.dataclass(eq=False)
@@ -186,13 +182,14 @@ class UnsplitConfig(XrayConfig):
         self._between("test_fraction", 0.0, 0.9)
         if self.val_fraction + self.test_fraction >= 1:
             raise UserError(
-                f"{self.SOURCE}: val_fraction {self.val_fraction} and test_fraction "
+                f"val_fraction {self.val_fraction} and test_fraction "
                 f"{self.test_fraction} leave nothing to train on; their sum must be below 1."
             )
 
-    def split_of(self, patient_id: str) -> str:
-        """Assigns a patient a split, see `split_of`."""
-        return split_of(patient_id, self.val_fraction, self.test_fraction)
+    @property
+    def fractions(self) -> tuple[float, float]:
+        """The shares of validation and test."""
+        return self.val_fraction, self.test_fraction
 
 
 def split_of(patient_id: str, val_fraction: float, test_fraction: float = 0.0) -> str:
@@ -366,20 +363,11 @@ def encode(item: Item, *, size: int, equalize: str, encoding: str) -> staging.Re
     boxes = np.array(row.boxes, np.float32).reshape(-1, 5)
     height, width = row.box_size if any(row.box_size) else pixels.shape
     boxes[:, 1:] *= np.array([size / width, size / height] * 2, np.float32)
-    record = {
-        "image": image_files.encode(stored, encoding),
-        "image_id": row.image_id,
-        "patient_id": row.patient_id,
-        "source": row.source,
-        "view": row.view,
-        "sex": row.sex,
-        "age": row.age,
-        "labels": np.array(row.labels, np.int8),
-        "boxes": boxes,
-        "original_size": np.array(
-            row.original_size if any(row.original_size) else pixels.shape, np.int32
-        ),
-        "sha256": fingerprint.pixel_sha256(pixels),
-        "phash": np.uint64(fingerprint.perceptual_hash(pixels)).astype(np.int64),
-    }
+    record = xray_record(
+        pixels, image_files.encode(stored, encoding),
+        image_id=row.image_id, patient_id=row.patient_id, source=row.source,
+        view=row.view, sex=row.sex, age=row.age,
+        labels=np.array(row.labels, np.int8), boxes=boxes,
+        original_size=row.original_size if any(row.original_size) else pixels.shape,
+    )
     return {f"{row.source}/{row.image_id}": record}

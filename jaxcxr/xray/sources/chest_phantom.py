@@ -9,16 +9,14 @@ import dataclasses
 import functools
 from typing import ClassVar
 
-import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr.data import staging
 from jaxcxr.errors import UserError
 from jaxcxr.xray import phantom
-from jaxcxr.xray.images import fingerprint
 from jaxcxr.xray.images import image_files as images
 from jaxcxr.xray.phantom import population
-from jaxcxr.xray.sources.radiograph_set import RadiographSet, xray_features
+from jaxcxr.xray.sources.radiograph_set import RadiographSet, xray_features, xray_record
 
 _SIZES = (32, 2048)
 _RUN = {"variant": False}  # an option that does not change what is prepared
@@ -121,20 +119,13 @@ def encode(
     visit = population.visit(seed, patient, number, prevalence)
     image, boxes = phantom.render(visit, size)
     image_id = f"{patient:06d}_{number:03d}"
-    record = {
-        "image": images.encode(image, encoding),
-        "image_id": image_id,
-        "patient_id": f"{patient:06d}",
-        "source": "chest_phantom",
-        "view": visit.view,
-        "sex": visit.sex,
-        "age": visit.age,
-        "labels": population.recorded_labels(visit, label_noise),
-        "boxes": boxes,
-        "original_size": np.array([size, size], np.int32),
-        "sha256": fingerprint.pixel_sha256(image),
-        "phash": np.uint64(fingerprint.perceptual_hash(image)).astype(np.int64),
-    }
+    record = xray_record(
+        image, images.encode(image, encoding),
+        image_id=image_id, patient_id=f"{patient:06d}", source="chest_phantom",
+        view=visit.view, sex=visit.sex, age=visit.age,
+        labels=population.recorded_labels(visit, label_noise), boxes=boxes,
+        original_size=(size, size),
+    )
     return {image_id: record}
 
 

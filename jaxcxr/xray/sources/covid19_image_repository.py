@@ -4,14 +4,12 @@ Winther et al., 2020, CC BY 3.0; 243 images of 71 patients in data.csv, many in 
 patient. Every patient has COVID-19; nobody read the films, so all other findings are unknown.
 """
 
-import dataclasses
 import pathlib
-from typing import ClassVar
 
 from jaxcxr.data.label_tables import FINDINGS, POSITIVE, UNKNOWN, years
 from jaxcxr.data.text_files import csv_rows
 from jaxcxr.errors import UserError
-from jaxcxr.xray.sources import builder, covid_tables
+from jaxcxr.xray.sources import builder, covid_chestxray
 
 NAME = "covid19_image_repository"
 
@@ -20,18 +18,11 @@ _PROJECTIONS = {"pa": "PA", "ap": "AP", "": ""}
 _LABELS = tuple(POSITIVE if finding == "COVID-19" else UNKNOWN for finding in FINDINGS)
 
 
-@dataclasses.dataclass(eq=False)
-class Covid19ImageRepositoryConfig(builder.UnsplitConfig):
-    """Options of the prepared COVID-19 Image Repository."""
-
-    SOURCE: ClassVar[str] = NAME
-
-
 class Covid19ImageRepository(builder.XrayBuilder):
     """Split by a hash of the patient id."""
 
     name = NAME
-    builder_config_class = Covid19ImageRepositoryConfig
+    builder_config_class = builder.UnsplitConfig
 
     description = "COVID-19 Image Repository of Hannover, split by a hash of the patient id."
     homepage = "https://github.com/ml-workgroup/covid-19-image-repository"
@@ -40,9 +31,8 @@ class Covid19ImageRepository(builder.XrayBuilder):
 
     def collect(self, raw: pathlib.Path) -> builder.Collection:
         """Rows of data.csv with their images."""
-        config = self.builder_config
-        table = read_table(raw, config.val_fraction, config.test_fraction)
-        return covid_tables.with_images(table, [raw / "png", raw])
+        table = read_table(raw, *self.builder_config.fractions)
+        return covid_chestxray.with_images(table, [raw / "png", raw])
 
 
 def read_table(
@@ -64,8 +54,8 @@ def read_table(
     rows: dict[str, builder.ImageRecord] = {}
     others = []
     for where, cells in csv_rows(path, _NEEDED, ragged=True):
-        name = covid_tables.required(cells, "image_id", where) + ".png"
-        patient_id = f"{NAME}/{covid_tables.required(cells, 'patient_id', where)}"
+        name = covid_chestxray.required(cells, "image_id", where) + ".png"
+        patient_id = f"{NAME}/{covid_chestxray.required(cells, 'patient_id', where)}"
         view = _PROJECTIONS.get(cells["projection"].lower())
         if view is None:
             others.append(name)
@@ -79,7 +69,7 @@ def read_table(
             split=builder.split_of(patient_id, val_fraction, test_fraction),
             labels=_LABELS,
             view=view,
-            sex=covid_tables.sex_of(cells),
+            sex=covid_chestxray.sex_of(cells),
             age=years(cells["age"]),
         )
     notes = builder.note(others, "images are left out, as their projection is neither PA nor AP")

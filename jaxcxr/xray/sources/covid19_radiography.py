@@ -22,7 +22,6 @@ import re
 import urllib.parse
 import warnings
 from collections.abc import Iterator
-from typing import ClassVar
 
 import openpyxl
 
@@ -60,18 +59,11 @@ class WorkbookRecords:
     notes: tuple[str, ...]
 
 
-@dataclasses.dataclass(eq=False)
-class Covid19RadiographyConfig(builder.UnsplitConfig):
-    """Options of the prepared COVID-19 Radiography Database."""
-
-    SOURCE: ClassVar[str] = NAME
-
-
 class Covid19Radiography(builder.XrayBuilder):
     """Split by a hash of the image's name, as the data set has no patient ids."""
 
     name = NAME
-    builder_config_class = Covid19RadiographyConfig
+    builder_config_class = builder.UnsplitConfig
 
     description = "COVID-19 Radiography Database, split by a hash of the image's name."
     homepage = "https://www.kaggle.com/tawsifurrahman/covid19-radiography-database"
@@ -80,8 +72,7 @@ class Covid19Radiography(builder.XrayBuilder):
 
     def collect(self, raw: pathlib.Path) -> builder.Collection:
         """Rows of the workbooks, with their images."""
-        config = self.builder_config
-        table = read_table(raw, config.val_fraction, config.test_fraction)
+        table = read_table(raw, *self.builder_config.fractions)
         files = find_images(raw)
         rows = {row: files.pop(image_key(row.image_id) or "", None) for row in table.rows}
         unlisted = [path.name for path in files.values()]

@@ -10,18 +10,14 @@ import dataclasses
 import pathlib
 import re
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import (
-    actualmed,
     builder,
     covid19_radiography,
     covid_chestxray,
     covidx_table,
-    figure1,
     rsna_pneumonia,
-    rsna_pneumonia_table,
 )
 
 NAME = "covidx"
@@ -32,9 +28,11 @@ _FIRST_LISTS = ("{}_COVIDx.txt", "{}_split.txt")
 _SPLITS = ("train", "val", "test")
 _VERSION = re.compile(r"[\w-]+", re.ASCII)
 _TABLES = {
-    module.NAME: module for module in (covid_chestxray, figure1, actualmed, rsna_pneumonia_table)
+    covid_chestxray.NAME: covid_chestxray.read_table,
+    covid_chestxray.FIGURE1: covid_chestxray.read_figure1,
+    covid_chestxray.ACTUALMED: covid_chestxray.read_actualmed,
+    rsna_pneumonia.NAME: rsna_pneumonia.read_table,
 }
-_RSNA = rsna_pneumonia_table.NAME
 
 
 @dataclasses.dataclass(eq=False)
@@ -46,12 +44,10 @@ class CovidxConfig(builder.XrayConfig):
         covidx-cxr2 with its own train.txt and test.txt.
     """
 
-    SOURCE: ClassVar[str] = NAME
-
     list_version: str = "9B"
 
     def __post_init__(self):
-        self.list_version = checked_version(self.list_version, self.SOURCE)
+        self.list_version = checked_version(self.list_version)
         super().__post_init__()
 
 
@@ -79,14 +75,14 @@ class Covidx(builder.XrayBuilder):
         return find_images(table, raw)
 
 
-def checked_version(version: str, source: str) -> str:
+def checked_version(version: str) -> str:
     """Returns the version of the lists in its usual spelling.
 
     Raises:
       UserError: it is not a word.
     """
     if not _VERSION.fullmatch(version):
-        raise UserError(f"{source}: list_version is {version!r}; expected a name such as 8A or 9B.")
+        raise UserError(f"list_version is {version!r}; expected a name such as 8A or 9B.")
     return KAGGLE if version.lower() == KAGGLE else version.upper()
 
 
@@ -111,7 +107,7 @@ def read_table(raw: pathlib.Path, version: str, val_fraction: float) -> builder.
     for source in dict.fromkeys(row.source for row in rows):
         if source in _TABLES and (raw / source).is_dir():
             try:
-                own = _TABLES[source].read_table(raw / source, 0.0, 0.0).rows
+                own = _TABLES[source](raw / source, 0.0, 0.0).rows
             except UserError as error:
                 notes.append(f"{source}: view, sex and age are unknown: {error}")
                 continue
@@ -134,9 +130,8 @@ def find_images(table: builder.ImageListing, raw: pathlib.Path) -> builder.Colle
     """
     find = _finder(table.rows, raw)
     paths = {row: find(row) for row in table.rows}
-    headers = rsna_pneumonia.read_headers(
-        NAME, {row: path for row, path in paths.items() if path and row.source == _RSNA}
-    )
+    rsna = {row: path for row, path in paths.items() if row.source == rsna_pneumonia.NAME}
+    headers = rsna_pneumonia.read_headers(NAME, {row: path for row, path in rsna.items() if path})
     items = []
     for row, path in paths.items():
         if path:

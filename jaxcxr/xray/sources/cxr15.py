@@ -15,7 +15,6 @@ pixels.
 
 import dataclasses
 import pathlib
-from typing import ClassVar
 
 from jaxcxr import registry
 from jaxcxr.data.dataset import open_builder
@@ -23,12 +22,11 @@ from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import (
     builder,
     chestxray14,
-    chestxray14_table,
     covid19_radiography,
     covidx,
     covidx_table,
     cxr15_composition,
-    rsna_pneumonia_table,
+    rsna_pneumonia,
 )
 
 NAME = "cxr15"
@@ -65,14 +63,12 @@ class Cxr15Config(builder.UnsplitConfig):
       images: folder of ChestX-ray14's images, where they are not under RAW/chestxray14.
     """
 
-    SOURCE: ClassVar[str] = NAME
-
     list_version: str = "8A"
     map: str = dataclasses.field(default="", metadata=builder.RUN_ONLY)
     images: str = dataclasses.field(default="", metadata=builder.RUN_ONLY)
 
     def __post_init__(self):
-        self.list_version = covidx.checked_version(self.list_version, self.SOURCE)
+        self.list_version = covidx.checked_version(self.list_version)
         super().__post_init__()
 
 
@@ -144,7 +140,7 @@ class Cxr15(builder.XrayBuilder):
                 f"{NAME}: {raw} holds {', '.join([*there, *['labels'] * with_lists]) or 'nothing'}"
                 f" of what is needed: {self.raw_content}"
             )
-        nih = chestxray14_table.read(raw / "chestxray14", config.val_fraction)
+        nih = chestxray14.read_table(raw / "chestxray14", config.val_fraction)
         listed = builder.ImageListing((), ())
         if with_lists:
             listed = covidx.read_table(raw, config.list_version, config.val_fraction)
@@ -169,7 +165,7 @@ class Cxr15(builder.XrayBuilder):
 
     def _matches(self, raw: pathlib.Path, listed: builder.ImageListing) -> dict[str, str]:
         """Maps the RSNA's patientId to the image of ChestX-ray14, if RSNA images are used."""
-        images = [row for row in listed.rows if row.source == rsna_pneumonia_table.NAME]
+        images = [row for row in listed.rows if row.source == rsna_pneumonia.NAME]
         if not images:
             return {}
         given = self.builder_config.map
@@ -180,7 +176,7 @@ class Cxr15(builder.XrayBuilder):
                 "which would tell which, does not exist. Give --map FILE, a csv with "
                 "rsna_patientId, chestxray14_image, mse"
             )
-        matches = rsna_pneumonia_table.chestxray14_images(path)
+        matches = rsna_pneumonia.chestxray14_images(path)
         if not any(covidx_table.image_of(row)[1] in matches for row in images):
             raise UserError(f"{path}: none of the {len(images)} images of the RSNA is in it")
         return matches

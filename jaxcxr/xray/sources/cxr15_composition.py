@@ -5,12 +5,12 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 from jaxcxr.data.label_tables import FINDINGS, NEGATIVE, POSITIVE
-from jaxcxr.xray.sources import builder, covidx_table, rsna_pneumonia_table
+from jaxcxr.xray.sources import builder, covidx_table, rsna_pneumonia
 
 OFFICIAL = ("chestxray14", "covidx")  # the parts with a published split
 
 _ORDER = {"test": 0, "validation": 1, "train": 2}  # of two copies of an image, the first stays
-_RSNA = rsna_pneumonia_table.NAME
+_RSNA = rsna_pneumonia.NAME
 _PNEUMONIA = FINDINGS.index("Pneumonia")
 
 

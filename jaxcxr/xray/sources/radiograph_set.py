@@ -1,14 +1,14 @@
 """Defines what all data sets of radiographs share: features, manifest and overview."""
 
 import pathlib
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr.data.dataset import UNKNOWN, DataSet
 from jaxcxr.data.label_tables import FINDINGS
-from jaxcxr.xray.images import manifest, radiographs
+from jaxcxr.xray.images import fingerprint, manifest, radiographs
 
 
 def xray_features(classes: tuple[str, ...] = FINDINGS) -> tfds.features.FeaturesDict:
@@ -38,6 +38,22 @@ def xray_features(classes: tuple[str, ...] = FINDINGS) -> tfds.features.Features
         "sha256": tfds.features.Text(),
         "phash": tfds.features.Scalar(np.int64),  # TFDS reads no uint64 with protobuf before 7
     })
+
+
+def xray_record(pixels: np.ndarray, image: bytes, *, original_size, **features) -> dict[str, Any]:
+    """Makes a record of `xray_features`.
+
+    Arguments:
+      pixels: uint8 `[height, width]`, the original, of which fingerprints are taken.
+      image: the encoded image.
+      original_size: (height, width).
+      **features: all others.
+    """
+    return {
+        "image": image, **features, "original_size": np.array(original_size, np.int32),
+        "sha256": fingerprint.pixel_sha256(pixels),
+        "phash": np.uint64(fingerprint.perceptual_hash(pixels)).astype(np.int64),
+    }
 
 
 # mypy does not see the base class of TFDS that takes `skip_registration`.

@@ -25,15 +25,13 @@ import pathlib
 import re
 import types
 from collections.abc import Mapping
-from typing import ClassVar
 
 from jaxcxr.data.label_tables import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.data.text_files import csv_rows
 from jaxcxr.errors import UserError
 from jaxcxr.xray.images import dicom
 from jaxcxr.xray.sources import builder
-from jaxcxr.xray.sources.rsna_pneumonia import described, read_headers
-from jaxcxr.xray.sources.rsna_pneumonia_table import PNEUMONIA
+from jaxcxr.xray.sources.rsna_pneumonia import PNEUMONIA, described, read_headers
 
 NAME = "siim_covid19"
 STUDIES, IMAGES, META = "train_study_level.csv", "train_image_level.csv", "train_meta.csv"
@@ -61,18 +59,11 @@ class _Film:
     boxes: tuple[tuple[float, ...], ...]
 
 
-@dataclasses.dataclass(eq=False)
-class SiimCovid19Config(builder.UnsplitConfig):
-    """Options of the prepared SIIM-FISABIO-RSNA COVID-19 challenge."""
-
-    SOURCE: ClassVar[str] = NAME
-
-
 class SiimCovid19(builder.XrayBuilder):
     """Split by a hash of the patient id."""
 
     name = NAME
-    builder_config_class = SiimCovid19Config
+    builder_config_class = builder.UnsplitConfig
 
     description = "SIIM-FISABIO-RSNA COVID-19 challenge, split by a hash of the patient id."
     homepage = "https://www.kaggle.com/c/siim-covid19-detection"
@@ -81,11 +72,10 @@ class SiimCovid19(builder.XrayBuilder):
 
     def collect(self, raw: pathlib.Path) -> builder.Collection:
         """Returns the rows of the csv files, completed by the headers of their images."""
-        config = self.builder_config
         # DICOM files alone: the boxes are in their pixels, and a copy may be smaller.
         files = {path.stem: path for path in sorted((raw / "train").glob("*/*/*.dcm"))}
         headers = read_headers(NAME, files)
-        table = read_table(raw, config.val_fraction, config.test_fraction, headers)
+        table = read_table(raw, *self.builder_config.fractions, headers)
         laterals = {name for name, header in headers.items() if header.view == "L"}
         listed = {row.image_id for row in table.rows} | laterals
         unlisted = [name for name in files if name not in listed]

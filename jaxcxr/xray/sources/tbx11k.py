@@ -18,7 +18,6 @@ import dataclasses
 import hashlib
 import pathlib
 import re
-from typing import ClassVar
 
 from jaxcxr.data.label_tables import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.data.text_files import read_text
@@ -61,8 +60,6 @@ class Tbx11kConfig(builder.XrayConfig):
       fold: which of these folds is the test split, from 0.
     """
 
-    SOURCE: ClassVar[str] = NAME
-
     lists: str = "tbx11k"
     include_hidden: bool = False
     folds: int = _FOLDS
@@ -76,10 +73,10 @@ class Tbx11kConfig(builder.XrayConfig):
         extra = self.lists == "extra"
         if not extra and (self.fold, self.folds) != (0, _FOLDS):
             raise UserError(
-                f"{NAME}: fold and folds need lists=extra; lists={self.lists} has an official split"
+                f"fold and folds need lists=extra; lists={self.lists} has an official split"
             )
         if extra and self.include_hidden:
-            raise UserError(f"{NAME}: include_hidden needs lists=tbx11k or all, not extra")
+            raise UserError("include_hidden needs lists=tbx11k or all, not extra")
 
 
 class Tbx11k(builder.XrayBuilder):

@@ -7,7 +7,7 @@ from PIL import Image
 from jaxcxr.data import preparation
 from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.errors import UserError
-from jaxcxr.xray.sources import actualmed as source
+from jaxcxr.xray.sources import covid_chestxray as source
 from tests.pose.sources import fuzz
 
 HEADER = (
@@ -37,7 +37,7 @@ def raw(tmp_path):
 
 
 def read(folder):
-    table = source.read_table(folder, 0.125, 0.2)
+    table = source.read_actualmed(folder, 0.125, 0.2)
     return {row.image_id[-7:-4]: row for row in table.rows}, table.notes
 
 
@@ -69,7 +69,7 @@ def test_patients_keep_their_images_together(raw):
 
 def test_images_are_found_by_name(raw, tmp_path):
     builder = preparation.prepare(
-        source.NAME, tmp_path / "out", raw=str(raw), size=32, workers=0, val_fraction=0.0,
+        source.ACTUALMED, tmp_path / "out", raw=str(raw), size=32, workers=0, val_fraction=0.0,
         test_fraction=0.0,
     )  # fmt: skip
     assert builder.info.splits["train"].num_examples == 4

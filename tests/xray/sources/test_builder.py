@@ -18,8 +18,6 @@ from jaxcxr.xray.sources import builder
 class Config(builder.UnsplitConfig):
     """Options of a made-up source."""
 
-    SOURCE = "made_up"
-
     views: tuple[str, ...] = ("PA",)
     fold: int = 0
     map: str = dataclasses.field(default="", metadata=builder.RUN_ONLY)
@@ -56,9 +54,9 @@ def test_the_variant_is_named_after_what_changes_the_records():
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    ({"test_fraction": 0.95}, r"made_up: test_fraction is 0\.95; allowed: 0\.0 to 0\.9"),
+    ({"test_fraction": 0.95}, r"test_fraction is 0\.95; allowed: 0\.0 to 0\.9"),
     ({"val_fraction": 0.6, "test_fraction": 0.5}, r"0\.6 and test_fraction 0\.5 leave nothing"),
-    ({"encoding": "gif"}, "made_up: encoding is 'gif'; allowed: png"),
+    ({"encoding": "gif"}, "encoding is 'gif'; allowed: png"),
 ])
 def test_impossible_options_say_what_is_allowed(options, words):
     with pytest.raises(UserError, match=words):

@@ -11,6 +11,7 @@ from PIL import Image
 from jaxcxr.data import preparation
 from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.errors import UserError
+from jaxcxr.xray.sources import builder
 from jaxcxr.xray.sources import covid19_radiography as source
 from tests.pose.sources import fuzz
 
@@ -146,8 +147,8 @@ def test_renamed_files_are_found_in_flat_and_nested_folders(tmp_path, folder, li
 
 
 def collect(raw):
-    builder = source.Covid19Radiography(config=source.Covid19RadiographyConfig())
-    return builder.collect(raw)
+    opened = source.Covid19Radiography(config=builder.UnsplitConfig())
+    return opened.collect(raw)
 
 
 def test_absent_unlisted_and_repeated_images_are_named(release_4):

@@ -10,8 +10,8 @@ from jaxcxr.data import preparation
 from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.errors import UserError
 from jaxcxr.xray.images import image_files
+from jaxcxr.xray.sources import covid_chestxray
 from jaxcxr.xray.sources import covid_chestxray as source
-from jaxcxr.xray.sources import covid_tables
 from tests.pose.sources import fuzz
 
 FIRST = (
@@ -88,7 +88,7 @@ def test_header_generations_give_the_same_row(tmp_path, header):
     ],
 )
 def test_findings_become_labels(finding, expected):
-    labels, strange = covid_tables.labels_of(finding)
+    labels, strange = covid_chestxray.labels_of(finding)
     named = zip(FINDINGS, labels, strict=True)
     assert {name: label for name, label in named if label != -1} == expected
     assert strange == []
@@ -100,7 +100,7 @@ def test_findings_become_labels(finding, expected):
 )
 def test_flat_and_hierarchical_names_of_a_cause_say_the_same(cause):
     for finding in (cause, f"Pneumonia/Bacterial/{cause}"):
-        labels, strange = covid_tables.labels_of(finding)
+        labels, strange = covid_chestxray.labels_of(finding)
         assert (labels[FINDINGS.index("Pneumonia")], labels[FINDINGS.index("COVID-19")]) == (1, 0)
         assert strange == []
 
@@ -236,7 +236,7 @@ def test_prepared_images_come_by_content_whatever_their_name_and_form(odd_files,
 
 def test_a_file_that_is_listed_itself_does_not_stand_in_for_another(odd_files):
     table(odd_files, {"filename": "gray.png"}, {"filename": "gray.jpg"})
-    found = covid_tables.with_images(read(odd_files), [odd_files / "images"])
+    found = covid_chestxray.with_images(read(odd_files), [odd_files / "images"])
     assert [item.row.image_id for item in found.items] == ["gray.png"]
     assert found.missing == ("gray.jpg",)
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.xray.sources import (
     builder,
-    chestxray14_table,
+    chestxray14,
     covidx_table,
     cxr15_composition,
-    rsna_pneumonia_table,
+    rsna_pneumonia,
 )
 
 PNEUMONIA, COVID = FINDINGS.index("Pneumonia"), FINDINGS.index("COVID-19")
@@ -219,7 +219,7 @@ def test_no_patient_in_two_splits_no_film_twice_and_no_row_lost(case):
 
 @pytest.fixture(scope="module")
 def nih_table(shared_data):
-    return chestxray14_table.read(shared_data / "chestxray14", 0.125)
+    return chestxray14.read_table(shared_data / "chestxray14", 0.125)
 
 
 @pytest.mark.parametrize("version", ["8A", "8B"])
@@ -242,7 +242,7 @@ def test_published_lists_contaminate_the_official_test_split_and_the_composition
     }
     assert len(contaminated) == 3185
 
-    assert rsna_pneumonia_table.chestxray14_images(path) == matches
+    assert rsna_pneumonia.chestxray14_images(path) == matches
     composed = cxr15_composition.compose(
         {"chestxray14": nih_table.rows, "covidx": listed.rows}, matches, 0.125
     )

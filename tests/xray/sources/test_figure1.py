@@ -7,7 +7,7 @@ from PIL import Image
 from jaxcxr.data import preparation
 from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.errors import UserError
-from jaxcxr.xray.sources import figure1 as source
+from jaxcxr.xray.sources import covid_chestxray as source
 from tests.pose.sources import fuzz
 
 HEADER = (
@@ -39,7 +39,7 @@ def raw(tmp_path):
 
 
 def read(folder):
-    table = source.read_table(folder, 0.125, 0.2)
+    table = source.read_figure1(folder, 0.125, 0.2)
     return {row.image_id: row for row in table.rows}, table.notes
 
 
@@ -80,7 +80,7 @@ def test_views_ages_and_sexes(raw):
 
 def test_images_are_found_by_the_patientid(raw, tmp_path):
     builder = preparation.prepare(
-        source.NAME, tmp_path / "out", raw=str(raw), size=32, workers=0, val_fraction=0.0,
+        source.FIGURE1, tmp_path / "out", raw=str(raw), size=32, workers=0, val_fraction=0.0,
         test_fraction=0.0,
     )  # fmt: skip
     assert builder.info.splits["train"].num_examples == 5
@@ -89,7 +89,7 @@ def test_images_are_found_by_the_patientid(raw, tmp_path):
 def test_absent_image_is_named(raw, tmp_path):
     (raw / "images/COVID-00003b.jpg").unlink()
     with pytest.raises(UserError, match="1 of 5 listed images are absent: COVID-00003b"):
-        preparation.prepare(source.NAME, tmp_path / "out", raw=str(raw), size=32, workers=0)
+        preparation.prepare(source.FIGURE1, tmp_path / "out", raw=str(raw), size=32, workers=0)
 
 
 def test_damaged_tables_are_user_errors(raw):

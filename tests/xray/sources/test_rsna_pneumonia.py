@@ -15,7 +15,7 @@ from jaxcxr.errors import UserError
 from jaxcxr.xray.images import image_files
 from jaxcxr.xray.sources import builder as xray
 from jaxcxr.xray.sources import rsna_pneumonia as source
-from jaxcxr.xray.sources import rsna_pneumonia_table as table
+from jaxcxr.xray.sources import rsna_pneumonia as table
 from tests.pose.sources import fuzz
 from tests.xray.images import dicoms
 

@@ -76,7 +76,7 @@ def read(raw, headers=None, val_fraction=0.0, test_fraction=0.0):
 
 
 def collect(raw, **options):
-    config = source.SiimCovid19Config(**options)
+    config = xray.UnsplitConfig(**options)
     return source.SiimCovid19(config=config).collect(raw)
 
 
