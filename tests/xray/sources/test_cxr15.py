@@ -207,7 +207,7 @@ def test_options_that_change_the_records_name_the_variant():
     config = cxr15.Cxr15Config
     assert config(map="x", images="y").name == config().name == "1024_hist_png"
     assert config(list_version="8b").name == "1024_hist_png_list-version-8B"
-    with pytest.raises(UserError, match="cxr15: list_version"):
+    with pytest.raises(UserError, match="list_version is"):
         config(list_version="8 B")
 
 

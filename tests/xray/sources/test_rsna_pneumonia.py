@@ -84,7 +84,7 @@ def text(value):
 def test_prepared_records_hold_pixels_boxes_and_header(raw, tmp_path):
     pixels = film(raw / "stage_2_train_images", OPAQUE, 3, PatientAge="7", ViewPosition="AP")
     builder = preparation.prepare(
-        source.table.NAME, tmp_path / "out", raw=str(raw), map=str(raw / source._MAP), size=32,
+        source.NAME, tmp_path / "out", raw=str(raw), map=str(raw / source._MAP), size=32,
         workers=0, equalize="none", val_fraction=0.0, test_fraction=0.0,
     )
     assert builder.builder_config.name == "32_none_png_val0_test-fraction-0.0_patients-chestxray14"
@@ -146,7 +146,7 @@ def test_absent_unlisted_and_broken_images_are_named(raw, tmp_path):
     assert "1 images have no row and are left out: unlisted" in collection.notes
     options = {"raw": str(raw), "size": 32, "workers": 0, "allow_missing": True}
     with pytest.raises(UserError, match=rf"1 bad records(.|\n)*{NORMAL}\.dcm"):
-        preparation.prepare(source.table.NAME, tmp_path / "out", **options)
+        preparation.prepare(source.NAME, tmp_path / "out", **options)
 
 
 def test_without_map_each_image_is_a_patient_and_a_note_warns(raw):
