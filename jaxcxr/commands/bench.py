@@ -114,10 +114,10 @@ def _run_attention(args: argparse.Namespace) -> Table:
 
 
 def _add_complexity(parser: argparse.ArgumentParser) -> None:
+    from jaxcxr.bench.attention_bench import GROWING, MEMBERS
     from jaxcxr.bench.attention_layers import PASSES
-    from jaxcxr.bench.complexity import MEMBERS, SIZES
 
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N",
+    parser.add_argument("--sizes", type=int, nargs="+", default=GROWING, metavar="N",
                         help="tokens, at least two sizes (default: %(default)s)")
     parser.add_argument("--members", nargs="+", default=list(MEMBERS), metavar="KIND",
                         help="what a config's `attention` may be (default: %(default)s)")
@@ -132,14 +132,14 @@ def _add_complexity(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_complexity(args: argparse.Namespace) -> Table:
-    from jaxcxr.bench import complexity
+    from jaxcxr.bench import attention_bench
     from jaxcxr.bench.attention_layers import Tokens
 
     sizes = sorted(set(args.sizes))
     if len(sizes) < 2:
         raise UserError("an exponent needs at least two sizes; give --sizes N N ...")
     tokens = [Tokens(n, args.dim, args.heads) for n in sizes]
-    return complexity.bench_complexity(
+    return attention_bench.bench_complexity(
         tokens, args.members, args.pass_, args.seconds, args.most_memory * 1e9
     )
 

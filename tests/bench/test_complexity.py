@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from jaxcxr.bench import complexity
+from jaxcxr.bench import attention_bench
 from jaxcxr.bench.attention_layers import Tokens
 from jaxcxr.commands import bench
 from jaxcxr.errors import UserError
@@ -18,25 +18,25 @@ def run(*words):
     bench.run(parser.parse_args(["complexity", *map(str, words)]))
 
 
-@pytest.mark.parametrize("kind", complexity.MEMBERS)
+@pytest.mark.parametrize("kind", attention_bench.MEMBERS)
 def test_grows_as_promised(kind):
-    built = {n: complexity.compiled_of(kind, Tokens(n, 16, 2), "forward")[0] for n in SIZES}
-    work, memory = complexity.MEMBERS[kind]
+    built = {n: attention_bench.compiled_of(kind, Tokens(n, 16, 2), "forward")[0] for n in SIZES}
+    work, memory = attention_bench.MEMBERS[kind]
     # From below, as the projections are linear.
-    found = complexity.exponent({n: b.flops for n, b in built.items()})
+    found = attention_bench.exponent({n: b.flops for n, b in built.items()})
     assert work - 0.15 < found < work + 0.05
-    found = complexity.exponent({n: b.memory for n, b in built.items()})
+    found = attention_bench.exponent({n: b.memory for n, b in built.items()})
     assert memory - 0.15 < found < memory + 0.05
 
 
 def test_the_exponent_is_that_of_a_power():
-    assert complexity.exponent({n: 7 * n**1.5 for n in (256, 512, 1024)}) == pytest.approx(1.5)
+    assert attention_bench.exponent({n: 7 * n**1.5 for n in (256, 512, 1024)}) == pytest.approx(1.5)
 
 
 def test_the_exponent_is_of_the_larger_half():
-    assert complexity.upper((1024, 256, 512, 2048)) == [1024, 2048]
-    assert complexity.upper((256, 512, 1024)) == [512, 1024]
-    assert complexity.exponent({1: 100.0, 256: 256.0, 512: 512.0}) == pytest.approx(1)
+    assert attention_bench.upper((1024, 256, 512, 2048)) == [1024, 2048]
+    assert attention_bench.upper((256, 512, 1024)) == [512, 1024]
+    assert attention_bench.exponent({1: 100.0, 256: 256.0, 512: 512.0}) == pytest.approx(1)
 
 
 def test_prints_three_rows_with_the_promise(capsys):

@@ -17,7 +17,7 @@ from jaxcxr import models
 from jaxcxr.commands import study
 from jaxcxr.errors import RunError, UserError
 from jaxcxr.models.attention.head_parts import OPEN_GATE
-from jaxcxr.study import Study, grid, one_run, runner
+from jaxcxr.study import Study, grid, runner
 from jaxcxr.train import setup
 from tests import toys
 from tests.train import runs
@@ -231,9 +231,9 @@ def test_a_file_that_is_no_study_is_refused(text, message, tmp_path):
 
 def done_run(folder, config, **how):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / one_run.REQUEST).write_text(config.to_json_best_effort())
+    (folder / runner.REQUEST).write_text(config.to_json_best_effort())
     with runs.toy_run(devices=1, **how):
-        one_run.train(folder)
+        runner.train(folder)
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +280,7 @@ def test_flops_are_those_of_the_matrix_products_and_little_more():
         run = setup.make(config)
         with run.mesh_context():
             state = run.first_state()
-            cost = one_run.forward_cost(run, state.eval_variables)
+            cost = runner.forward_cost(run, state.eval_variables)
     frames = config.data.frames
     kernels = sum(
         leaf.size for path, leaf in jax.tree.leaves_with_path(state.params)
@@ -293,10 +293,10 @@ def test_flops_are_those_of_the_matrix_products_and_little_more():
 
 def test_a_mistake_ends_the_process_of_a_run_with_one_line(tmp_path, capsys):
     config = toys.pose_config()
-    (tmp_path / one_run.REQUEST).write_text(config.to_json_best_effort())
+    (tmp_path / runner.REQUEST).write_text(config.to_json_best_effort())
     (tmp_path / "config.json").write_text(json.dumps({"config": {"seed": 3}}))
     with runs.toy_run(devices=1), pytest.raises(SystemExit) as caught:
-        one_run.main([str(tmp_path)])
+        runner.main([str(tmp_path)])
     assert caught.value.code == 2
     assert "jaxcxr: " in capsys.readouterr().err
 

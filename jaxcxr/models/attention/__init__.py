@@ -182,11 +182,16 @@ def of_layers(kinds: str | tuple[str, ...], depth: int) -> list[str]:
     return [names[index % len(names)].strip() for index in range(depth)]
 
 
-def shares(make: Callable[..., nn.Module]) -> bool:
-    """Whether what `layers` returned makes attention that shares its weights."""
+def class_of(make: Callable[..., nn.Module]) -> Any:
+    """The class of attention that a function of `layers` makes."""
     while isinstance(make, partial):
         make = make.func
-    return make is SharedAttention
+    return make
+
+
+def shares(make: Callable[..., nn.Module]) -> bool:
+    """Whether what `layers` returned makes attention that shares its weights."""
+    return class_of(make) is SharedAttention
 
 
 def _grouped(makers: list[Callable[..., nn.Module]]) -> list[Callable[..., nn.Module]]:

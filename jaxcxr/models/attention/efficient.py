@@ -1,6 +1,7 @@
 """Attention of linear cost without windows: Linformer, Performer, FNet, Fastformer."""
 
-from typing import Any
+
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +9,11 @@ from flax import linen as nn
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention.heads import (
+    EqualHeads,
     attention_weights,
-    from_heads,
     keys_seen,
     only_self,
-    to_heads,
+    weighted,
 )
 
 
@@ -21,23 +22,21 @@ def _zero_unseen(t: jax.Array, seen: jax.Array | None) -> jax.Array:
     return t if seen is None else jnp.where(seen[..., None], t, jnp.zeros((), t.dtype))
 
 
-class Linformer(nn.Module):
+class Linformer(EqualHeads):
     """Keys and values projected along the sequence to fixed rank (Wang et al. 2020).
 
     softmax(Q (E K)^T / sqrt(d_k)) F V with E, F `[rank, length]`. Masked keys and values are
     zeroed before the projection, so that they add nothing. Cost proportional to length x rank.
 
     Arguments:
-      heads, dropout, dtype: as in `MultiHeadAttention`.
       rank: rows of E and F.
       share: "none" (E and F for each head), "heads" (E and F for all heads) or "kv" (one E = F).
       max_length: columns of E and F; by default the length at initialisation, which is then the
         only one that is accepted. A shorter sequence uses the first columns.
     """
 
-    heads: int
-    dropout: float = 0.0
-    dtype: Any = jnp.float32
+    takes_memory: ClassVar[bool] = True
+
     rank: int = 64
     share: str = "heads"
     max_length: int = 0
@@ -57,25 +56,14 @@ class Linformer(nn.Module):
         shape = (self.heads if self.share == "none" else 1, self.rank, columns)
         return self.param(name, init, shape, jnp.float32)[..., :length].astype(self.dtype)
 
-    @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        memory: jax.Array | None = None,
-        *,
-        mask: jax.Array | None = None,
-        distance: jax.Array | None = None,
-        train: bool = False,
-    ) -> jax.Array:
-        """Attends from `x` to `memory`, as `MultiHeadAttention.__call__`; masks over keys only."""
-        del distance
+    def _attend(self, x, memory, mask, train):
         if self.share not in ("none", "heads", "kv"):
             raise UserError(f"share={self.share!r} is not known; use 'none', 'heads' or 'kv'.")
         memory = x if memory is None else memory
         seen = keys_seen("Linformer", mask)
-        query = to_heads(x, self.heads, self.dtype, "query")
+        query = self._heads(x, "query")
         key, value = (
-            _zero_unseen(to_heads(memory, self.heads, self.dtype, name), seen)
+            _zero_unseen(self._heads(memory, name), seen)
             for name in ("key", "value")
         )
 
@@ -90,9 +78,7 @@ class Linformer(nn.Module):
             of_values = self._projection("value_projection", memory.shape[1])
         weights = attention_weights(query, shorten(key, of_keys))
         weights = nn.Dropout(self.dropout)(weights, deterministic=not train).astype(self.dtype)
-        return from_heads(
-            jnp.einsum("bhqr,brhd->bqhd", weights, shorten(value, of_values)), self.dtype
-        )
+        return self._out(weighted(weights, shorten(value, of_values)))
 
 
 def orthogonal_features(rng: jax.Array, count: int, width: int) -> jax.Array:
@@ -216,15 +202,15 @@ def causal_linear_attention(
     return jnp.where(norm > 0, mixed[..., :-1] / jnp.where(norm > 0, norm, 1.0), 0.0)
 
 
-class Performer(nn.Module):
+class Performer(EqualHeads):
     """Attention by random features, FAVOR+ (Choromanski et al. 2021, arXiv:2009.14794).
 
     Cost proportional to length x features. The softmax kernel's estimate has a relative variance
     that grows as exp(|q + k|^2): it is good for small queries and keys only. The prefix sums of
-    `causal` go by chunks of 128 positions.
+    `causal` go by chunks of 128 positions. Masks are over keys only; with `causal` they may have
+    the rows of a causal mask, the last of which says which keys count.
 
     Arguments:
-      heads: number of heads; must divide the width.
       dropout: rate on the mixed values, as there are no weights to drop.
       dtype: of the projections; the features and their sums are float32.
       features: number of random features.
@@ -235,9 +221,8 @@ class Performer(nn.Module):
       seed: of the features.
     """
 
-    heads: int
-    dropout: float = 0.0
-    dtype: Any = jnp.float32
+    takes_memory: ClassVar[bool] = True
+
     features: int = 256
     kernel: str = "softmax"
     causal: bool = False
@@ -250,22 +235,7 @@ class Performer(nn.Module):
         with jax.ensure_compile_time_eval():
             return orthogonal_features(jax.random.key(self.seed), self.features, width)
 
-    @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        memory: jax.Array | None = None,
-        *,
-        mask: jax.Array | None = None,
-        distance: jax.Array | None = None,
-        train: bool = False,
-    ) -> jax.Array:
-        """Attends from `x` to `memory`, as `MultiHeadAttention.__call__`; masks over keys only.
-
-        With `causal` a mask may have rows, which must be those of a causal mask; the last says
-        which keys count.
-        """
-        del distance
+    def _attend(self, x, memory, mask, train):
         if self.kernel not in ("softmax", "relu"):
             raise UserError(f"kernel={self.kernel!r} is not known; use 'softmax' or 'relu'.")
         if self.causal:
@@ -273,9 +243,9 @@ class Performer(nn.Module):
             mask = mask if mask is None else mask[:, :, -1:]
         memory = x if memory is None else memory
         seen = keys_seen("Performer", mask)
-        query = to_heads(x, self.heads, self.dtype, "query").astype(jnp.float32)
-        key = to_heads(memory, self.heads, self.dtype, "key").astype(jnp.float32)
-        value = to_heads(memory, self.heads, self.dtype, "value")
+        query = self._heads(x, "query").astype(jnp.float32)
+        key = self._heads(memory, "key").astype(jnp.float32)
+        value = self._heads(memory, "value")
         projections = self._projections(query.shape[-1], train)
         if self.kernel == "softmax":
             query = softmax_features(query, projections, (-1,))
@@ -285,41 +255,25 @@ class Performer(nn.Module):
             key = relu_features(key, projections, seen)
         attend = causal_linear_attention if self.causal else linear_attention
         mixed = attend(query, key, value).astype(self.dtype)
-        return from_heads(nn.Dropout(self.dropout)(mixed, deterministic=not train), self.dtype)
+        return self._out(nn.Dropout(self.dropout)(mixed, deterministic=not train))
 
 
-class FNet(nn.Module):
+class FNet(EqualHeads):
     """Real part of the 2-D Fourier transform of tokens and width (Lee-Thorp et al. 2022).
 
-    No parameters and no heads. Masked tokens are zeroed before the transform; its frequencies
-    are those of the padded length.
+    No parameters, and `heads` is not used. Masked tokens are zeroed before the transform; its
+    frequencies are those of the padded length.
 
     Arguments:
-      heads: part of the common interface, not used.
       dropout: rate on the result, as there are no weights to drop.
       dtype: of the result; the transform is float32.
       norm: "ortho" keeps the variance, as a residual stream wants it; "backward" is the paper's
         unscaled sum, sqrt(length x width) times as large, which needs a LayerNorm behind it.
     """
 
-    heads: int
-    dropout: float = 0.0
-    dtype: Any = jnp.float32
     norm: str = "ortho"
 
-    @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        memory: jax.Array | None = None,
-        *,
-        mask: jax.Array | None = None,
-        distance: jax.Array | None = None,
-        train: bool = False,
-    ) -> jax.Array:
-        """Mixes `x` `[batch, length, dim]`; masks over keys only, the same for all heads."""
-        del distance
-        only_self("FNet", memory)
+    def _attend(self, x, memory, mask, train):
         if self.norm not in ("ortho", "backward"):
             raise UserError(f"norm={self.norm!r} is not known; use 'ortho' or 'backward'.")
         seen = keys_seen("FNet", mask)
@@ -331,7 +285,7 @@ class FNet(nn.Module):
         return nn.Dropout(self.dropout)(y, deterministic=not train)
 
 
-class Fastformer(nn.Module):
+class Fastformer(EqualHeads):
     """Additive attention through one global query and key (Wu et al. 2021, arXiv:2108.09084).
 
     With alpha = softmax(w_q . q_i / sqrt(d)) and q = sum alpha_i q_i, p_i = q * k_i,
@@ -339,14 +293,10 @@ class Fastformer(nn.Module):
     Self-attention only; cost proportional to the length.
 
     Arguments:
-      heads, dtype: as in `MultiHeadAttention`.
       dropout: rate on alpha and beta.
       share_value: use the projection of the query for the value too (section 3.2 of the paper).
     """
 
-    heads: int
-    dropout: float = 0.0
-    dtype: Any = jnp.float32
     share_value: bool = False
 
     def _pool(self, name: str, t: jax.Array, seen: jax.Array | None, train: bool) -> jax.Array:
@@ -359,23 +309,11 @@ class Fastformer(nn.Module):
         weights = nn.Dropout(self.dropout)(jax.nn.softmax(scores, 1), deterministic=not train)
         return jnp.einsum("bnh,bnhd->bhd", weights.astype(t.dtype), t)[:, None]
 
-    @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        memory: jax.Array | None = None,
-        *,
-        mask: jax.Array | None = None,
-        distance: jax.Array | None = None,
-        train: bool = False,
-    ) -> jax.Array:
-        """Mixes `x` `[batch, length, dim]`, as `MultiHeadAttention`; masks over keys only."""
-        del distance
-        only_self("Fastformer", memory)
+    def _attend(self, x, memory, mask, train):
         seen = keys_seen("Fastformer", mask)
-        query = to_heads(x, self.heads, self.dtype, "query")
-        key = to_heads(x, self.heads, self.dtype, "key")
-        value = query if self.share_value else to_heads(x, self.heads, self.dtype, "value")
+        query = self._heads(x, "query")
+        key = self._heads(x, "key")
+        value = query if self.share_value else self._heads(x, "value")
         pooled = self._pool("query_score", query, seen, train)
         pooled = self._pool("key_score", pooled * key, seen, train)
-        return from_heads(pooled * value, self.dtype) + query.reshape(x.shape)
+        return self._out(pooled * value) + query.reshape(x.shape)

@@ -1,7 +1,7 @@
-"""Plain multi-head attention, and the projections and masks that all kinds share."""
+"""Plain multi-head attention, and the call, projections and masks that all kinds share."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,10 @@ from flax import linen as nn
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.layers import PERTURBATIONS
+
+Drop = Callable[[jax.Array], jax.Array]
+
+_INIT = nn.initializers.xavier_uniform()
 
 
 def attention_weights(
@@ -32,18 +36,21 @@ def attention_weights(
     return jax.nn.softmax(scores)
 
 
-class MultiHeadAttention(nn.Module):
-    """Scaled dot-product attention with equal heads (Vaswani et al. 2017, section 3.2.2).
+def weighted(weights: jax.Array, value: jax.Array) -> jax.Array:
+    """Sums values `[batch, keys, heads, width]` by weights `[batch, heads, queries, keys]`."""
+    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
 
-    With the same weights it equals `flax.linen.MultiHeadDotProductAttention`, whose softmax is in
-    the compute dtype. Where the collection `attention` is mutable, the weights before dropout are
-    sown into it as `weights`.
+
+class EqualHeads(nn.Module):
+    """Base of the kinds with equal heads; a subclass computes `_attend`.
 
     Arguments:
       heads: number of heads; must divide the width of `x`.
       dropout: rate on the attention weights, drawn for each example, head, query and key.
       dtype: of the computation; scores and softmax are float32.
     """
+
+    takes_memory: ClassVar[bool] = False
 
     heads: int
     dropout: float = 0.0
@@ -73,62 +80,75 @@ class MultiHeadAttention(nn.Module):
           `[batch, queries, dim]`.
 
         Raises:
-          UserError: `heads` does not divide `dim`.
+          UserError: `heads` does not divide `dim`, or a memory for self-attention.
         """
         del distance
-        dim = x.shape[-1]
-        if dim % self.heads:
-            raise UserError(f"heads={self.heads} does not divide the width {dim}; change either.")
+        if not self.takes_memory:
+            only_self(type(self).__name__, memory)
+        return self._attend(x, memory, mask, train)
+
+    def _attend(
+        self, x: jax.Array, memory: jax.Array | None, mask: jax.Array | None, train: bool
+    ) -> jax.Array:
+        raise NotImplementedError
+
+    def _heads(self, x: jax.Array, name: str) -> jax.Array:
+        """Projects `[batch, length, dim]` to `[batch, length, heads, dim of x / heads]`."""
+        return to_heads(x, x.shape[-1], self.heads, self.dtype, name)
+
+    def _out(self, mixed: jax.Array) -> jax.Array:
+        """Projects `[batch, length, heads, width]` back, by the Dense `out`."""
+        dim = mixed.shape[-2] * mixed.shape[-1]
+        layer = nn.DenseGeneral(
+            dim, axis=(-2, -1), dtype=self.dtype, kernel_init=_INIT, name="out"
+        )
+        return layer(mixed)
+
+
+class SelfAttention(EqualHeads):
+    """Base of self-attention that mixes projected values; a subclass computes `_mix`."""
+
+    def _attend(self, x, memory, mask, train):
+        query, key, value = (self._heads(x, name) for name in ("query", "key", "value"))
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        return self._out(self._mix(query, key, value, mask, drop))
+
+    def _mix(
+        self, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None,
+        drop: Drop,
+    ) -> jax.Array:
+        raise NotImplementedError
+
+
+class MultiHeadAttention(EqualHeads):
+    """Scaled dot-product attention with equal heads (Vaswani et al. 2017, section 3.2.2).
+
+    With the same weights it equals `flax.linen.MultiHeadDotProductAttention`, whose softmax is in
+    the compute dtype. Where the collection `attention` is mutable, the weights before dropout are
+    sown into it as `weights`.
+    """
+
+    takes_memory: ClassVar[bool] = True
+
+    def _attend(self, x, memory, mask, train):
         memory = x if memory is None else memory
-
-        def project(name: str, y: jax.Array) -> jax.Array:
-            shape = (self.heads, dim // self.heads)
-            return nn.DenseGeneral(
-                shape, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name=name
-            )(y)
-
-        query, key, value = project("query", x), project("key", memory), project("value", memory)
+        query, key, value = (
+            to_heads(y, x.shape[-1], self.heads, self.dtype, name)
+            for name, y in (("query", x), ("key", memory), ("value", memory))
+        )
         weights = attention_weights(query, key, mask)
         if not self.is_initializing():
             self.sow("attention", "weights", weights)
             weights = self.perturb("weights", weights, PERTURBATIONS)
         weights = nn.Dropout(self.dropout)(weights, deterministic=not train)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(self.dtype), value)
-        return nn.DenseGeneral(
-            dim,
-            axis=(-2, -1),
-            dtype=self.dtype,
-            kernel_init=nn.initializers.xavier_uniform(),
-            name="out",
-        )(mixed)
+        return self._out(weighted(weights, value))
 
 
-Drop = Callable[[jax.Array], jax.Array]
-
-_INIT = nn.initializers.xavier_uniform()
-
-
-def to_heads(x: jax.Array, heads: int, dtype: Any, name: str) -> jax.Array:
-    """Projects `[batch, length, dim]` to heads, by a Dense called `name` of the calling module.
-
-    Returns:
-      `[batch, length, heads, dim / heads]`.
-
-    Raises:
-      UserError: `heads` does not divide `dim`.
-    """
-    dim = x.shape[-1]
+def to_heads(x: jax.Array, dim: int, heads: int, dtype: Any, name: str) -> jax.Array:
+    """Projects to `[batch, length, heads, dim / heads]`, by a Dense of the calling module."""
     if dim % heads:
         raise UserError(f"heads={heads} does not divide the width {dim}; change either.")
-    layer = nn.DenseGeneral((heads, dim // heads), dtype=dtype, kernel_init=_INIT, name=name)
-    return layer(x)
-
-
-def from_heads(mixed: jax.Array, dtype: Any) -> jax.Array:
-    """Projects `[batch, length, heads, width]` back, by the Dense `out` of the calling module."""
-    dim = mixed.shape[-2] * mixed.shape[-1]
-    layer = nn.DenseGeneral(dim, axis=(-2, -1), dtype=dtype, kernel_init=_INIT, name="out")
-    return layer(mixed)
+    return nn.DenseGeneral((heads, dim // heads), dtype=dtype, kernel_init=_INIT, name=name)(x)
 
 
 def only_self(kind: str, memory: jax.Array | None) -> None:
@@ -146,9 +166,6 @@ def keys_seen(kind: str, mask: jax.Array | None) -> jax.Array | None:
 
     Returns:
       bool `[batch or 1, keys, heads or 1]` or None.
-
-    Raises:
-      UserError: the mask depends on the query, as a causal mask does.
     """
     if mask is None:
         return None
@@ -158,18 +175,3 @@ def keys_seen(kind: str, mask: jax.Array | None) -> jax.Array | None:
             f"over keys only and no causal mask (got one of shape {mask.shape}); use another kind."
         )
     return mask[:, :, 0].swapaxes(1, 2)
-
-
-def full_attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, drop: Drop
-) -> jax.Array:
-    """Softmax attention over all keys; returns `[batch, queries, heads, width]` like `value`.
-
-    Arguments:
-      query: `[batch, queries, heads, width]`.
-      key, value: `[batch, keys, heads, width]`.
-      mask: bool `[batch or 1, heads or 1, queries or 1, keys]` or None.
-      drop: applied to the weights.
-    """
-    weights = drop(attention_weights(query, key, mask))
-    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)

@@ -1,14 +1,19 @@
 """Attention in a neighbourhood: blocks of a line or an image, and Longformer's windows."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention.heads import Drop, from_heads, full_attention, only_self, to_heads
+from jaxcxr.models.attention.heads import (
+    Drop,
+    EqualHeads,
+    SelfAttention,
+    attention_weights,
+    weighted,
+)
 from jaxcxr.models.attention.tiling import Extra, Tiling, tiled_attention
 
 
@@ -31,7 +36,7 @@ def _leading(
     if causal:
         past = jnp.tril(jnp.ones((1, 1, query.shape[1], key.shape[1]), bool))
         mask = past if mask is None else mask & past
-    return full_attention(query, key, value, mask, drop)
+    return weighted(drop(attention_weights(query, key, mask)), value)
 
 
 def _not_later(queries: jax.Array, keys: jax.Array) -> jax.Array:
@@ -43,23 +48,19 @@ def _check_global(count: int, length: int) -> None:
         raise UserError(f"global_tokens={count} of a sequence of {length}; choose 0 to {length}.")
 
 
-class LocalBlocks(nn.Module):
+class LocalBlocks(SelfAttention):
     """Blocks of a sequence see themselves and their surroundings (Parmar et al. 2018, 1-D).
 
     The paper's image transformer is `after=0, causal=True`. Self-attention only; cost proportional
     to length x (block + before + after).
 
     Arguments:
-      heads, dropout, dtype: as in `MultiHeadAttention`.
       block: positions that share one neighbourhood.
       before, after: earlier and later positions seen beyond the block.
       causal: a position sees no later one.
       global_tokens: the first so many tokens (a class token) see all and are seen by all.
     """
 
-    heads: int
-    dropout: float = 0.0
-    dtype: Any = jnp.float32
     block: int = 32
     before: int = 32
     after: int = 32
@@ -76,35 +77,9 @@ class LocalBlocks(nn.Module):
         around = (min(self.before, length), 0 if self.causal else min(self.after, length))
         return Tiling((length,), (size,), (around,))
 
-    @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        memory: jax.Array | None = None,
-        *,
-        mask: jax.Array | None = None,
-        distance: jax.Array | None = None,
-        train: bool = False,
-    ) -> jax.Array:
-        """Attends within `x`; arguments and shapes as in `MultiHeadAttention.__call__`."""
-        del distance
-        only_self(type(self).__name__, memory)
-        _check_global(self.global_tokens, x.shape[1])
-        query, key, value = (
-            to_heads(x, self.heads, self.dtype, name) for name in ("query", "key", "value")
-        )
-        dropout = nn.Dropout(self.dropout, deterministic=not train)
-        return from_heads(self._attend(query, key, value, mask, dropout), self.dtype)
-
-    def _attend(
-        self,
-        query: jax.Array,
-        key: jax.Array,
-        value: jax.Array,
-        mask: jax.Array | None,
-        drop: Drop,
-    ) -> jax.Array:
+    def _mix(self, query, key, value, mask, drop):
         """Leading tokens over everything, the others over their blocks and the leading tokens."""
+        _check_global(self.global_tokens, query.shape[1])
         first, rest = slice(self.global_tokens), slice(self.global_tokens, None)
         leading = _leading(query[:, first], key, value, _part(mask, first, slice(None)),
                            self.causal, drop)
@@ -192,7 +167,7 @@ def _extra_of_residues(extra: Extra, dilation: int) -> Extra:
     return Extra(key, value, mask)
 
 
-class Longformer(nn.Module):
+class Longformer(EqualHeads):
     """Sliding windows, dilated for some heads, and global tokens (Beltagy et al. 2020).
 
     Position i sees j where |i - j| is a multiple of the head's dilation, at most window / 2 of
@@ -201,16 +176,12 @@ class Longformer(nn.Module):
     Self-attention only; cost proportional to length x (window + global_tokens).
 
     Arguments:
-      heads, dropout, dtype: as in `MultiHeadAttention`.
       window: positions seen, half of them on each side; even.
       dilation: of each head, one number for all or as many numbers as heads.
       causal: a position sees no later one, and a global token neither.
       global_tokens: the first so many tokens are global.
     """
 
-    heads: int
-    dropout: float = 0.0
-    dtype: Any = jnp.float32
     window: int = 64
     dilation: int | tuple[int, ...] = 1
     causal: bool = False
@@ -230,30 +201,17 @@ class Longformer(nn.Module):
             raise UserError(f"window={self.window} is not an even number of at least 2.")
         return dilations
 
-    @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        memory: jax.Array | None = None,
-        *,
-        mask: jax.Array | None = None,
-        distance: jax.Array | None = None,
-        train: bool = False,
-    ) -> jax.Array:
-        """Attends within `x`; arguments and shapes as in `MultiHeadAttention.__call__`."""
-        del distance
-        only_self("Longformer", memory)
+    def _attend(self, x, memory, mask, train):
         _check_global(self.global_tokens, x.shape[1])
         dilations = self._dilations()
         drop = nn.Dropout(self.dropout, deterministic=not train)
         names = ("query", "key", "value")
-        query, key, value = (to_heads(x, self.heads, self.dtype, name) for name in names)
+        query, key, value = (self._heads(x, name) for name in names)
         first, rest = slice(self.global_tokens), slice(self.global_tokens, None)
         parts = []
         if self.global_tokens:
             leading, every_key, every_value = (
-                to_heads(x[:, first] if name == "query" else x, self.heads, self.dtype,
-                         f"{name}_global")
+                self._heads(x[:, first] if name == "query" else x, f"{name}_global")
                 for name in names
             )
             seen = _part(mask, first, slice(None))
@@ -262,7 +220,7 @@ class Longformer(nn.Module):
             extra = Extra(key[:, first], value[:, first], _part(mask, rest, first))
             local = (query[:, rest], key[:, rest], value[:, rest], _part(mask, rest, rest), extra)
             parts.append(self._windows(*local, dilations, drop))
-        return from_heads(jnp.concatenate(parts, 1), self.dtype)
+        return self._out(jnp.concatenate(parts, 1))
 
     def _windows(
         self,

@@ -3,33 +3,27 @@
 Xiao et al. 2019, "Sharing Attention Weights for Fast Transformer" (SAN, arXiv:1906.11024).
 """
 
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from scipy.special import rel_entr
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention.heads import attention_weights, from_heads, to_heads
+from jaxcxr.models.attention.heads import EqualHeads, attention_weights, weighted
 
 
-class SharedAttention(nn.Module):
+class SharedAttention(EqualHeads):
     """Attention whose weights are those of the group's first layer.
 
     The first of `size` neighbouring layers is plain attention and hands its weights on; the others
     have values and an output only.
 
     Arguments:
-      heads, dropout, dtype: as in `MultiHeadAttention`.
       size: layers of a group.
       leads: whether it is the first of its group; set by `attention.layers`.
     """
 
-    heads: int
-    dropout: float = 0.0
-    dtype: Any = jnp.float32
     size: int = 2
     leads: bool = True
 
@@ -59,16 +53,13 @@ class SharedAttention(nn.Module):
         del distance
         memory = x if memory is None else memory
         if self.leads:
-            query = to_heads(x, self.heads, self.dtype, "query")
-            weights = attention_weights(
-                query, to_heads(memory, self.heads, self.dtype, "key"), mask
-            )
+            query = self._heads(x, "query")
+            weights = attention_weights(query, self._heads(memory, "key"), mask)
         elif weights is None:
             raise UserError("shared attention that does not lead needs the weights of a layer.")
-        value = to_heads(memory, self.heads, self.dtype, "value")
+        value = self._heads(memory, "value")
         kept = nn.Dropout(self.dropout)(weights, deterministic=not train)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", kept.astype(self.dtype), value)
-        return from_heads(mixed, self.dtype), weights
+        return self._out(weighted(kept, value)), weights
 
 
 def js_divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:

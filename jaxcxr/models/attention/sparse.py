@@ -6,23 +6,19 @@ arXiv:2001.04451).
 
 import dataclasses
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention.heads import Drop, from_heads, only_self, to_heads
+from jaxcxr.models.attention.heads import Drop, EqualHeads, SelfAttention
 from jaxcxr.models.attention.tiling import Extra, Tiling, mask_of_tiles, tiled_attention
 
 
-class _Sparse(nn.Module):
-    """Projections around `_attend`, which both patterns share; arguments as in `Strided`."""
+class _Sparse(SelfAttention):
+    """Options that both patterns share; arguments as in `Strided`."""
 
-    heads: int
-    dropout: float = 0.0
-    dtype: Any = jnp.float32
     stride: int = 0
     causal: bool = False
 
@@ -31,24 +27,6 @@ class _Sparse(nn.Module):
             raise UserError(f"stride={self.stride} is negative; use 0 for the root of the length.")
         return min(self.stride or math.isqrt(length - 1) + 1, length)
 
-    @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        memory: jax.Array | None = None,
-        *,
-        mask: jax.Array | None = None,
-        distance: jax.Array | None = None,
-        train: bool = False,
-    ) -> jax.Array:
-        """Attends within `x`; arguments and shapes as in `MultiHeadAttention.__call__`."""
-        del distance
-        only_self(type(self).__name__, memory)
-        query, key, value = (
-            to_heads(x, self.heads, self.dtype, name) for name in ("query", "key", "value")
-        )
-        drop = nn.Dropout(self.dropout, deterministic=not train)
-        return from_heads(self._attend(query, key, value, mask, drop), self.dtype)
 
 
 class Strided(_Sparse):
@@ -59,7 +37,6 @@ class Strided(_Sparse):
     Self-attention only; cost proportional to length x (3 stride + length / stride).
 
     Arguments:
-      heads, dropout, dtype: as in `MultiHeadAttention`.
       stride: distance between the positions; 0 is the root of the length, rounded up.
       causal: a position sees no later one.
     """
@@ -80,14 +57,7 @@ class Strided(_Sparse):
         picked = mask[:, :, inside[:, :, None], inside.T[None]]
         return seen & picked.swapaxes(1, 2)
 
-    def _attend(
-        self,
-        query: jax.Array,
-        key: jax.Array,
-        value: jax.Array,
-        mask: jax.Array | None,
-        drop: Drop,
-    ) -> jax.Array:
+    def _mix(self, query, key, value, mask, drop):
         stride, causal = self._stride(query.shape[1]), self.causal
         tiling = Tiling((query.shape[1],), (stride,), ((stride, 0 if causal else stride),))
 
@@ -129,14 +99,7 @@ class Fixed(_Sparse):
 
     summary: int = 1
 
-    def _attend(
-        self,
-        query: jax.Array,
-        key: jax.Array,
-        value: jax.Array,
-        mask: jax.Array | None,
-        drop: Drop,
-    ) -> jax.Array:
+    def _mix(self, query, key, value, mask, drop):
         length = query.shape[1]
         stride = self._stride(length)
         if not 1 <= self.summary <= stride:
@@ -234,7 +197,7 @@ def _with_previous(t: jax.Array) -> jax.Array:
     return t if t.shape[3] == 1 else jnp.concatenate([jnp.roll(t, 1, axis=3), t], 4)
 
 
-class LSH(nn.Module):
+class LSH(EqualHeads):
     """Shared-QK attention within hash buckets, in several rounds (section 2).
 
     In each round positions are sorted by bucket and cut into chunks; a query sees the positions of
@@ -244,7 +207,6 @@ class LSH(nn.Module):
     Self-attention only; cost proportional to rounds x length x chunk, and the sort.
 
     Arguments:
-      heads, dropout: as in `MultiHeadAttention`.
       dtype: of the projections; hashes, scores and softmax are float32.
       rounds: independent hashes.
       chunk: positions in a chunk.
@@ -256,9 +218,6 @@ class LSH(nn.Module):
       seed: of the rotations.
     """
 
-    heads: int
-    dropout: float = 0.0
-    dtype: Any = jnp.float32
     rounds: int = 4
     chunk: int = 32
     buckets: int | tuple[int, ...] = 0
@@ -295,28 +254,16 @@ class LSH(nn.Module):
             for key, count in zip(keys, factors, strict=True)
         )
 
-    @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        memory: jax.Array | None = None,
-        *,
-        mask: jax.Array | None = None,
-        distance: jax.Array | None = None,
-        train: bool = False,
-    ) -> jax.Array:
-        """Attends within `x`; arguments and shapes as in `MultiHeadAttention.__call__`."""
-        del distance
-        only_self("LSH", memory)
-        shared = to_heads(x, self.heads, self.dtype, "query").astype(jnp.float32)
-        value = to_heads(x, self.heads, self.dtype, "value")
+    def _attend(self, x, memory, mask, train):
+        shared = self._heads(x, "query").astype(jnp.float32)
+        value = self._heads(x, "value")
         rng = self.make_rng("dropout") if self.redraw and train else None
         buckets = hash_buckets(shared, self.rotations(x.shape[1], shared.shape[-1], rng))
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        mixed = self._attend(shared, value, buckets, mask, drop)
-        return from_heads(mixed.astype(self.dtype), self.dtype)
+        mixed = self._in_chunks(shared, value, buckets, mask, drop)
+        return self._out(mixed.astype(self.dtype))
 
-    def _attend(
+    def _in_chunks(
         self,
         shared: jax.Array,
         value: jax.Array,

@@ -1,7 +1,7 @@
 """Attention with relative positions over a remembered segment (Dai et al. 2019, Transformer-XL)."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention.heads import from_heads, to_heads
+from jaxcxr.models.attention.heads import EqualHeads, weighted
 from jaxcxr.models.layers import sinusoidal
 
 
@@ -34,7 +34,7 @@ def relative_shift(scores: jax.Array, keys: int) -> jax.Array:
     return flat.reshape(*lead, queries, width)[..., :keys]
 
 
-class TransformerXL(nn.Module):
+class TransformerXL(EqualHeads):
     """Relative attention over `x` and, before it, a remembered segment (section 3.3).
 
     (q_i + u) . k_j + (q_i + v) . W_R R_{i - j}, scaled and softmaxed over the keys
@@ -47,15 +47,13 @@ class TransformerXL(nn.Module):
     it along, through any model that contains the layer.
 
     Arguments:
-      heads, dropout, dtype: as in `MultiHeadAttention`; the width is even.
       causal: a position sees no later one.
       clamp: distances beyond it count as it; 0 for none.
       remembered: positions kept from call to call.
     """
 
-    heads: int
-    dropout: float = 0.0
-    dtype: Any = jnp.float32
+    takes_memory: ClassVar[bool] = True
+
     causal: bool = False
     clamp: int = 0
     remembered: int = 0
@@ -85,16 +83,7 @@ class TransformerXL(nn.Module):
         found = np.arange(keys - 1, -queries, -1)
         return np.clip(found, -self.clamp, self.clamp) if self.clamp else found
 
-    @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        memory: jax.Array | None = None,
-        *,
-        mask: jax.Array | None = None,
-        distance: jax.Array | None = None,
-        train: bool = False,
-    ) -> jax.Array:
+    def _attend(self, x, memory, mask, train):
         """Attends to `memory` and `x`; other arguments as in `MultiHeadAttention.__call__`.
 
         Arguments:
@@ -110,14 +99,13 @@ class TransformerXL(nn.Module):
         Raises:
           UserError: `heads` does not divide `dim`, or `dim` is odd.
         """
-        del distance
         carries = self.remembered > 0 and self.is_mutable_collection("memory")
         if memory is None and carries and not self.is_initializing():
             memory, mask = self._recall(x, mask)
         past = x if memory is None else jnp.concatenate([jax.lax.stop_gradient(memory), x], 1)
         length, total = x.shape[1], past.shape[1]
-        query = to_heads(x, self.heads, self.dtype, "query")
-        key, value = (to_heads(past, self.heads, self.dtype, name) for name in ("key", "value"))
+        query = self._heads(x, "query")
+        key, value = (self._heads(past, name) for name in ("key", "value"))
         width = query.shape[-1]
         codes = sinusoidal(self._distances(length, total), x.shape[-1])
         relative = nn.DenseGeneral(
@@ -143,8 +131,7 @@ class TransformerXL(nn.Module):
             seen = seen & jnp.tril(jnp.ones((1, 1, length, total), bool), total - length)
         logits = jnp.where(seen, logits * width**-0.5, jnp.finfo(jnp.float32).min)
         weights = nn.Dropout(self.dropout)(jax.nn.softmax(logits), deterministic=not train)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(self.dtype), value)
-        return from_heads(mixed, self.dtype)
+        return self._out(weighted(weights, value))
 
 
 def in_segments(

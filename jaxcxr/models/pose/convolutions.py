@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.pose.inputs_outputs import HEAD_INIT, Outputs, standardize
+from jaxcxr.models.pose.inputs_outputs import frame_features, options_of, read_frames
 from jaxcxr.models.pose.streaming import Windowed
 
 _DENSE_INIT = nn.initializers.he_normal()
@@ -21,8 +21,7 @@ def _features(keypoints: jax.Array, mask: jax.Array | None, inputs: str) -> jax.
     if inputs not in INPUTS:
         raise UserError(f"inputs={inputs!r} is not known; use {' or '.join(INPUTS)}.")
     if inputs == "standardized":
-        pose, place = standardize(keypoints, mask)
-        return jnp.concatenate([pose.reshape(batch, frames, -1), place], -1)
+        return frame_features(keypoints, mask)
     seen = keypoints[..., 2:] > 0
     if mask is not None:
         seen = seen & mask[:, :, None, None]
@@ -73,7 +72,6 @@ class ConvolutionBackbone(nn.Module):
     widths: tuple[int, ...]
     dropout: float
     momentum: float
-    inputs: str
     causal: bool
     axis_name: str | None
     dtype: Any
@@ -183,14 +181,9 @@ class PoseConvolution(nn.Module):
         if not strided:
             reach = self.receptive_field - 1
             x, there = _repeated(x, mask, reach if self.causal else reach // 2, reach)
-        backbone = ConvolutionBackbone(
-            self.channels, tuple(self.widths), self.dropout, self.momentum, self.inputs,
-            self.causal, self.axis_name, self.dtype, name="backbone",
-        )
-        x = backbone(x, there, train, strided)
-        outputs = Outputs(joints, self.uncertainty, self.trajectory)
-        head = nn.Dense(outputs.width, dtype=self.dtype, kernel_init=HEAD_INIT, name="head")
-        return outputs.of_frames(head(x))
+        kind = ConvolutionBackbone
+        backbone = kind(**options_of(self, kind), name="backbone")
+        return read_frames(self, backbone(x, there, train, strided), joints)
 
     def _check(self, frames: int, strided: bool) -> None:
         if not self.widths or any(width < 1 or width % 2 == 0 for width in self.widths):
@@ -233,7 +226,6 @@ class FrameBackbone(nn.Module):
     blocks: int
     dropout: float
     momentum: float
-    inputs: str
     axis_name: str | None
     dtype: Any
 
@@ -286,12 +278,6 @@ class PoseFrame(nn.Module):
         self, keypoints: jax.Array, *, mask: jax.Array | None = None, train: bool = False
     ) -> jax.Array:
         """Lifts each frame by itself; arguments and result as in `PoseConvolution`."""
-        joints = keypoints.shape[2]
         x = _features(keypoints, mask, self.inputs).astype(self.dtype)
-        backbone = FrameBackbone(
-            self.width, self.blocks, self.dropout, self.momentum, self.inputs, self.axis_name,
-            self.dtype, name="backbone",
-        )
-        outputs = Outputs(joints, self.uncertainty, self.trajectory)
-        head = nn.Dense(outputs.width, dtype=self.dtype, kernel_init=HEAD_INIT, name="head")
-        return outputs.of_frames(head(backbone(x, mask, train)))
+        backbone = FrameBackbone(**options_of(self, FrameBackbone), name="backbone")
+        return read_frames(self, backbone(x, mask, train), keypoints.shape[2])

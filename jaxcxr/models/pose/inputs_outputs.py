@@ -46,6 +46,17 @@ def standardize(keypoints: jax.Array, mask: jax.Array | None = None) -> tuple[ja
     return joints, jnp.concatenate([centre, jnp.log(extent)], -1)[..., 0, :]
 
 
+def frame_features(keypoints: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Features of whole frames, float32 `[batch, frames, 3 joints + 3]`.
+
+    Arguments:
+      keypoints: float `[batch, frames, joints, 3]` as (x, y, confidence).
+      mask: bool `[batch, frames]` or None.
+    """
+    pose, place = standardize(keypoints, mask)
+    return jnp.concatenate([pose.reshape(*keypoints.shape[:2], -1), place], -1)
+
+
 # The features before the head have unit variance and joints lie decimetres from the root: an
 # ordinary initialisation begins metres away, and a short run is over before the large random
 # weights are unlearnt (motion phantoms, 1,000 steps: 52 mm instead of 36). This begins at 1 cm.
@@ -115,3 +126,19 @@ class Outputs:
             depth = FIRST_DEPTH * jnp.exp(jnp.clip(root[..., 2:], -LIMIT, LIMIT))
             found["root"] = jnp.concatenate([root[..., :2] * depth, depth], -1)
         return found
+
+
+def read_frames(model: nn.Module, features: jax.Array, joints: int) -> Any:
+    """Reads features `[batch, frames, width]` by a head, from inside a model's compact method."""
+    outputs = Outputs(joints, model.uncertainty, model.trajectory)
+    head = nn.Dense(outputs.width, dtype=model.dtype, kernel_init=HEAD_INIT, name="head")
+    return outputs.of_frames(head(features))
+
+
+def options_of(model: nn.Module, part: type[nn.Module]) -> dict[str, Any]:
+    """The options of a model that a part of it has too."""
+    names = [field.name for field in dataclasses.fields(part) if field.init]
+    return {
+        name: getattr(model, name) for name in names
+        if name not in ("parent", "name") and hasattr(model, name)
+    }

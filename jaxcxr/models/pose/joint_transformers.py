@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.models.attention import Stack
-from jaxcxr.models.pose.inputs_outputs import HEAD_INIT, Outputs, standardize
+from jaxcxr.models.pose.inputs_outputs import HEAD_INIT, Outputs, options_of, standardize
 from jaxcxr.models.pose.streaming import Cached
-from jaxcxr.models.pose.transformers import Backbone, options_of
+from jaxcxr.models.pose.transformers import Backbone
 from jaxcxr.models.sequence import transformer
 
 # Parent of each joint in the order of Human3.6M, -1 for the root.
@@ -88,79 +88,6 @@ class SpatioTemporalBackbone(JointsBackbone):
         return self.normed(x)
 
 
-class PoseSpatioTemporal(nn.Module):
-    """Spatio-temporal transformer lifter: one token for each joint of each frame.
-
-    Attention over the joints of a frame alternates with attention over the frames of a joint (the
-    idea of MixSTE, Zhang et al. 2022).
-
-    Arguments:
-      depth: number of pairs of blocks (joints, then frames).
-      attention: kind of attention over frames, or the kinds that the pairs take in turn; see
-        `attention.layers`.
-      joint_attention: kind or kinds of attention over joints.
-      parents: index of each joint's parent, -1 for the root, for attention over joints that asks
-        how many bones lie between them; by default those of Human3.6M.
-      The others are as in `PoseTemporal`.
-    """
-
-    stream: ClassVar = Cached
-
-    dim: int = 128
-    depth: int = 4
-    heads: int = 8
-    mlp_ratio: float = 2.0
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    drop_path: float = 0.1
-    attention: str | tuple[str, ...] = "mha"
-    joint_attention: str | tuple[str, ...] = "mha"
-    parents: tuple[int, ...] = PARENTS
-    positions: str = "sinusoidal"
-    max_length: int = 243
-    causal: bool = False
-    latency: int = 0
-    norm: str = "pre"
-    remat: str = "none"
-    uncertainty: bool = False
-    trajectory: bool = False
-    decode: bool = False
-    dtype: Any = jnp.float32
-
-    @nn.nowrap
-    def stacks(self, shape: tuple[int, ...]) -> tuple[Stack, ...]:
-        """The blocks over the joints of a frame, and those over the frames of a joint."""
-        return joint_stacks(self, shape[0])
-
-    @nn.compact
-    def __call__(
-        self, keypoints: jax.Array, *, mask: jax.Array | None = None, train: bool = False
-    ) -> Any:
-        """Lifts sequences; arguments, shapes and units as in `PoseTemporal.__call__`."""
-        return lift_joints(self, SpatioTemporalBackbone, keypoints, mask, train)
-
-
-def joint_stacks(model: nn.Module, frames: int, prefix: str = "") -> tuple[Stack, ...]:
-    """The two stacks of a stream over joint tokens, whose names begin with a prefix."""
-    parents = tuple(model.parents)
-    return (
-        Stack(f"{prefix}frames", "attention", model.depth, frames),
-        Stack(f"{prefix}joints", "joint_attention", model.depth, len(parents),
-              {"parents": parents}),
-    )
-
-
-def lift_joints(
-    model: nn.Module, kind: type[JointsBackbone], keypoints: jax.Array, mask: jax.Array | None,
-    train: bool,
-) -> Any:
-    """Lifts by joint tokens, from inside the compact method of a model."""
-    backbone = kind(**options_of(model, kind), name="backbone")
-    outputs = Outputs(keypoints.shape[2], model.uncertainty, model.trajectory)
-    head = nn.Dense(outputs.joint_width, dtype=model.dtype, kernel_init=HEAD_INIT, name="head")
-    return outputs.of_joints(head(backbone(keypoints, mask, train)))
-
-
 class DualStreamBackbone(JointsBackbone):
     """Arguments as in `PoseDualStream`."""
 
@@ -205,24 +132,28 @@ class DualStreamBackbone(JointsBackbone):
         return self.normed(x)
 
 
-class PoseDualStream(nn.Module):
-    """Transformer lifter of two streams with learned fusion (DSTformer, Zhu et al., ICCV 2023).
+class PoseSpatioTemporal(nn.Module):
+    """Spatio-temporal transformer lifter: one token for each joint of each frame.
 
-    Layer i computes F_st = T1(S1(F)) and F_ts = S2(T2(F)), S and T being blocks over the joints
-    of a frame and over the frames of a joint, each with weights of its own, and goes on with
-    a_st F_st + a_ts F_ts, where (a_st, a_ts) = softmax(W [F_st, F_ts]) for every token.
+    Attention over the joints of a frame alternates with attention over the frames of a joint (the
+    idea of MixSTE, Zhang et al. 2022).
 
     Arguments:
-      depth: number of layers, each of four blocks.
-      attention: kind of attention over frames, or the kinds that the layers take in turn, in both
-        streams; see `attention.layers`.
-      The others are as in `PoseSpatioTemporal`.
+      depth: number of pairs of blocks (joints, then frames).
+      attention: kind of attention over frames, or the kinds that the pairs take in turn; see
+        `attention.layers`.
+      joint_attention: kind or kinds of attention over joints.
+      parents: index of each joint's parent, -1 for the root, for attention over joints that asks
+        how many bones lie between them; by default those of Human3.6M.
+      The others are as in `PoseTemporal`.
     """
 
     stream: ClassVar = Cached
+    backbone_class: ClassVar = SpatioTemporalBackbone
+    prefixes: ClassVar = ("",)  # of the names of the blocks, one for each stream
 
     dim: int = 128
-    depth: int = 3
+    depth: int = 4
     heads: int = 8
     mlp_ratio: float = 2.0
     dropout: float = 0.0
@@ -244,12 +175,43 @@ class PoseDualStream(nn.Module):
 
     @nn.nowrap
     def stacks(self, shape: tuple[int, ...]) -> tuple[Stack, ...]:
-        """The blocks of both streams."""
-        return (*joint_stacks(self, shape[0]), *joint_stacks(self, shape[0], "other_"))
+        """The blocks over the frames of a joint and over the joints of a frame, by stream."""
+        parents = tuple(self.parents)
+        return tuple(
+            stack for prefix in self.prefixes for stack in (
+                Stack(f"{prefix}frames", "attention", self.depth, shape[0]),
+                Stack(f"{prefix}joints", "joint_attention", self.depth, len(parents),
+                      {"parents": parents}),
+            )
+        )
 
     @nn.compact
     def __call__(
         self, keypoints: jax.Array, *, mask: jax.Array | None = None, train: bool = False
     ) -> Any:
         """Lifts sequences; arguments, shapes and units as in `PoseTemporal.__call__`."""
-        return lift_joints(self, DualStreamBackbone, keypoints, mask, train)
+        kind = self.backbone_class
+        backbone = kind(**options_of(self, kind), name="backbone")
+        outputs = Outputs(keypoints.shape[2], self.uncertainty, self.trajectory)
+        head = nn.Dense(outputs.joint_width, dtype=self.dtype, kernel_init=HEAD_INIT, name="head")
+        return outputs.of_joints(head(backbone(keypoints, mask, train)))
+
+
+class PoseDualStream(PoseSpatioTemporal):
+    """Transformer lifter of two streams with learned fusion (DSTformer, Zhu et al., ICCV 2023).
+
+    Layer i computes F_st = T1(S1(F)) and F_ts = S2(T2(F)), S and T being blocks over the joints
+    of a frame and over the frames of a joint, each with weights of its own, and goes on with
+    a_st F_st + a_ts F_ts, where (a_st, a_ts) = softmax(W [F_st, F_ts]) for every token.
+
+    Arguments:
+      depth: number of layers, each of four blocks.
+      attention: kind of attention over frames, or the kinds that the layers take in turn, in both
+        streams; see `attention.layers`.
+      The others are as in `PoseSpatioTemporal`.
+    """
+
+    backbone_class: ClassVar = DualStreamBackbone
+    prefixes: ClassVar = ("", "other_")
+
+    depth: int = 3

@@ -7,22 +7,17 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.pose.inputs_outputs import HEAD_INIT, Outputs, standardize
+from jaxcxr.models.pose.inputs_outputs import (
+    HEAD_INIT,
+    Outputs,
+    frame_features,
+    options_of,
+    read_frames,
+)
 from jaxcxr.models.pose.streaming import Stream
 from jaxcxr.models.sequence.recurrent import Recurrent, first_carry, make_cell
 from jaxcxr.models.sequence.recurrent_attention import RecurrentEncoderDecoder
 from jaxcxr.models.sequence.seq2seq import EncoderDecoder
-
-
-def frame_features(keypoints: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Features of whole frames, float32 `[batch, frames, 3 joints + 3]`.
-
-    Arguments:
-      keypoints: float `[batch, frames, joints, 3]` as (x, y, confidence).
-      mask: bool `[batch, frames]` or None.
-    """
-    pose, place = standardize(keypoints, mask)
-    return jnp.concatenate([pose.reshape(*keypoints.shape[:2], -1), place], -1)
 
 
 class _States(Stream):
@@ -85,13 +80,9 @@ class PoseRecurrent(nn.Module):
         self, keypoints: jax.Array, *, mask: jax.Array | None = None, train: bool = False
     ) -> Any:
         """Lifts sequences; arguments, shapes and units as in `PoseTemporal.__call__`."""
-        x = Recurrent(
-            self.cell, self.width, self.layers, self.bidirectional, self.dropout, self.dtype,
-            name="backbone",
-        )(frame_features(keypoints, mask), mask, train=train)
-        outputs = Outputs(keypoints.shape[2], self.uncertainty, self.trajectory)
-        head = nn.Dense(outputs.width, dtype=self.dtype, kernel_init=HEAD_INIT, name="head")
-        return outputs.of_frames(head(x))
+        backbone = Recurrent(**options_of(self, Recurrent), name="backbone")
+        x = backbone(frame_features(keypoints, mask), mask, train=train)
+        return read_frames(self, x, keypoints.shape[2])
 
 
 # Metres: the unit of the poses that the decoders read, so that they are of the order of 1. Their
@@ -142,7 +133,7 @@ def _write(
 
 
 class _Lifter(nn.Module):
-    """Lifts with the encoder-decoder that `_decoder(features, head)` of a subclass makes."""
+    """Lifts with the encoder-decoder of the class `decoder` that a subclass declares."""
 
     @nn.compact
     def __call__(
@@ -163,7 +154,8 @@ class _Lifter(nn.Module):
         count = keypoints.shape[2]
         outputs = Outputs(count, self.uncertainty, self.trajectory)
         head = nn.Dense(outputs.width, dtype=self.dtype, kernel_init=HEAD_INIT, name="head")
-        decoder = self._decoder(3 * count, head)
+        options = options_of(self, self.decoder)
+        decoder = self.decoder(3 * count, **options, output=head, name="backbone")
         source = frame_features(keypoints, mask)
         if self.is_initializing():
             # Both ways have the same parameters, and this one makes them all.
@@ -205,6 +197,8 @@ class PoseSeq2Seq(_Lifter):
       uncertainty, trajectory, dtype: as in `PoseRecurrent`.
     """
 
+    decoder: ClassVar = _Recurrent
+
     cell: str = "gru"
     width: int = 256
     layers: int = 1
@@ -218,11 +212,6 @@ class PoseSeq2Seq(_Lifter):
     trajectory: bool = False
     dtype: Any = jnp.float32
 
-    def _decoder(self, features: int, head: nn.Module) -> nn.Module:
-        return _Recurrent(
-            features, self.cell, self.width, self.layers, self.bidirectional, self.attention,
-            self.alignment, self.dropout, self.dtype, head, name="backbone",
-        )
 
 
 class PoseEncoderDecoder(_Lifter):
@@ -233,6 +222,8 @@ class PoseEncoderDecoder(_Lifter):
       dropout, attention_dropout, attention, norm, positions, max_length: as there.
       others: as in `PoseSeq2Seq`.
     """
+
+    decoder: ClassVar = _Transformer
 
     dim: int = 128
     encoder_depth: int = 3
@@ -250,22 +241,3 @@ class PoseEncoderDecoder(_Lifter):
     uncertainty: bool = False
     trajectory: bool = False
     dtype: Any = jnp.float32
-
-    def _decoder(self, features: int, head: nn.Module) -> nn.Module:
-        return _Transformer(
-            features,
-            dim=self.dim,
-            encoder_depth=self.encoder_depth,
-            decoder_depth=self.decoder_depth,
-            heads=self.heads,
-            mlp_ratio=self.mlp_ratio,
-            dropout=self.dropout,
-            attention_dropout=self.attention_dropout,
-            attention=self.attention,
-            norm=self.norm,
-            positions=self.positions,
-            max_length=self.max_length,
-            dtype=self.dtype,
-            output=head,
-            name="backbone",
-        )

@@ -27,7 +27,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention import factory
+from jaxcxr.models.attention import class_of, factory
 from jaxcxr.models.attention.flexible import FlexibleHeadAttention
 from jaxcxr.models.attention.geometry import TokenSequence
 from jaxcxr.models.attention.heads import MultiHeadAttention
@@ -40,12 +40,6 @@ POSITIONS = ("sinusoidal", "learned", "none")
 _ROWS = 1024
 
 
-def _function(make: Callable[..., nn.Module]) -> Any:
-    while isinstance(make, functools.partial):
-        make = make.func
-    return make
-
-
 def stepwise(make: Callable[..., nn.Module], ahead: int) -> Callable[..., nn.Module]:
     """Returns a function that makes the same attention for tokens that come one by one.
 
@@ -56,7 +50,7 @@ def stepwise(make: Callable[..., nn.Module], ahead: int) -> Callable[..., nn.Mod
     Raises:
       UserError: this kind needs all tokens at once.
     """
-    kind = _function(make)
+    kind = class_of(make)
     if kind is MultiHeadAttention and not ahead:
         plain = make(parent=None)
         make = factory(f"{plain.heads}*global", heads=plain.heads, dropout=plain.dropout,

@@ -1,6 +1,5 @@
 """Transformers that lift sequences of 2D keypoints to 3D joints."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -12,7 +11,7 @@ from flax import linen as nn
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention import Stack, layers, shares
 from jaxcxr.models.pose import streaming
-from jaxcxr.models.pose.inputs_outputs import HEAD_INIT, Outputs, standardize
+from jaxcxr.models.pose.inputs_outputs import frame_features, options_of, read_frames
 from jaxcxr.models.pose.streaming import Cached
 from jaxcxr.models.sequence import scanned, transformer
 
@@ -140,11 +139,9 @@ class TemporalBackbone(Backbone):
     @nn.compact
     def __call__(self, keypoints: jax.Array, mask: jax.Array | None, train: bool) -> jax.Array:
         """Returns frame features `[batch, frames, dim]`."""
-        batch, frames = keypoints.shape[:2]
-        pose, place = standardize(keypoints, mask)
-        x = jnp.concatenate([pose.reshape(batch, frames, -1), place], -1).astype(self.dtype)
+        x = frame_features(keypoints, mask).astype(self.dtype)
         x = self.positioned(nn.Dense(self.dim, dtype=self.dtype, name="embed")(x), train)
-        masks = self.masks(mask, frames)
+        masks = self.masks(mask, keypoints.shape[1])
         if self.scan:
             return self.normed(self._scanned(x, masks, train))
         makers = self.blocks(self.attention, self.depth)
@@ -164,12 +161,6 @@ class TemporalBackbone(Backbone):
             drop_path=self.drop_path, remat=self.remat, mlp_ratio=self.mlp_ratio,
             dropout=self.dropout, dtype=self.dtype, norm=self.norm,
         )
-
-
-def options_of(model: nn.Module, fields: type[Backbone]) -> dict[str, Any]:
-    """The options of a model that its backbone has too."""
-    names = [field.name for field in dataclasses.fields(fields) if field.init]
-    return {name: getattr(model, name) for name in names if name not in ("parent", "name")}
 
 
 class PoseTemporal(nn.Module):
@@ -246,6 +237,4 @@ class PoseTemporal(nn.Module):
           dict, see `inputs_outputs.Outputs.read`.
         """
         backbone = TemporalBackbone(**options_of(self, TemporalBackbone), name="backbone")
-        outputs = Outputs(keypoints.shape[2], self.uncertainty, self.trajectory)
-        head = nn.Dense(outputs.width, dtype=self.dtype, kernel_init=HEAD_INIT, name="head")
-        return outputs.of_frames(head(backbone(keypoints, mask, train)))
+        return read_frames(self, backbone(keypoints, mask, train), keypoints.shape[2])

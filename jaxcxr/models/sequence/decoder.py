@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention import shares
+from jaxcxr.models.attention import class_of, shares
 from jaxcxr.models.attention.flexible import FlexibleHeadAttention
 from jaxcxr.models.attention.heads import MultiHeadAttention, attention_weights
 from jaxcxr.models.sequence import transformer
@@ -96,12 +96,6 @@ class DecoderAttention(nn.Module):
         return self.out(mixed), mixed
 
 
-def _is_plain(make: Callable[..., nn.Module]) -> bool:
-    while isinstance(make, functools.partial):
-        make = make.func
-    return make is MultiHeadAttention
-
-
 class DecoderBlock(nn.Module):
     """Causal self-attention, attention to the memory, MLP, each a residual branch.
 
@@ -132,7 +126,7 @@ class DecoderBlock(nn.Module):
         if shares(self.attention):
             raise UserError("a decoder has no 'shared' self-attention; use another kind.")
         plain = DecoderAttention(self.dim, self.heads, self.attention_dropout, self.dtype)
-        self.self_attention = plain if _is_plain(self.attention) else self.attention()
+        self.self_attention = plain if self._plain else self.attention()
         self.cross_attention = plain.copy(leads=self.leads)
         self.mlp = transformer.MLP(round(self.dim * self.mlp_ratio), self.dropout, self.dtype)
         self.drop = nn.Dropout(self.dropout)
@@ -140,6 +134,11 @@ class DecoderBlock(nn.Module):
             self.norm1 = transformer.LayerNorm(self.dtype)
             self.norm2 = transformer.LayerNorm(self.dtype)
             self.norm3 = transformer.LayerNorm(self.dtype)
+
+    @property
+    def _plain(self) -> bool:
+        """Whether the self-attention is that of `DecoderAttention`."""
+        return class_of(self.attention) is MultiHeadAttention
 
     def _before(self, x: jax.Array, index: int) -> jax.Array:
         return getattr(self, f"norm{index}")(x) if self.norm == "pre" else x
@@ -194,7 +193,7 @@ class DecoderBlock(nn.Module):
           `[batch, length, dim]`, and the mixed values of the memory for blocks that follow.
         """
         y = self._call(self.self_attention, self._before(x, 1), mask=mask, train=train)
-        y = y[0] if _is_plain(self.attention) else y
+        y = y[0] if self._plain else y
         return self._rest(x, y, memory, None, memory_mask, train, mixed)
 
     def memory_keys_values(self, memory: jax.Array) -> KeysValues | None:
@@ -208,7 +207,7 @@ class DecoderBlock(nn.Module):
           UserError: the self-attention is neither plain nor of flexible heads, or of such as
             cannot decode step by step.
         """
-        if _is_plain(self.attention):
+        if self._plain:
             shape = (batch, steps, self.heads, self.dim // self.heads)
             return jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
         if not isinstance(self.self_attention, FlexibleHeadAttention):
@@ -226,7 +225,7 @@ class DecoderBlock(nn.Module):
 
     def _attend_step(self, x: jax.Array, cache: Any, index: jax.Array) -> tuple[jax.Array, Any]:
         """Self-attention of one step `[batch, 1, dim]`, and the cache with it."""
-        if not _is_plain(self.attention):
+        if not self._plain:
             variables = {"params": self.self_attention.variables["params"], "cache": cache}
             y, kept = self._by_steps().apply(variables, x, mutable=["cache"])
             return y, kept["cache"]

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from jaxcxr import models
 from jaxcxr.models.attention import factory
-from jaxcxr.models.pose.sequence_lifters import frame_features
+from jaxcxr.models.pose.inputs_outputs import frame_features
 from jaxcxr.models.sequence import transformer
 
 RNG = np.random.default_rng(0)
