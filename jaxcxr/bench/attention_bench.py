@@ -80,14 +80,10 @@ def bench_attention(
     Arguments:
       all_tokens: of the layers, one for each table.
       kinds: keys of `KINDS`, or texts of a config.
-      seconds: for the rounds of each kind, size and pass.
       with_bars: whether to measure what the library promises, three times as long.
 
     Returns:
       The rows of all sizes; what the library promises stands in the note.
-
-    Raises:
-      UserError: a kind that does not exist, or one that does not fit the width or the heads.
     """
     note = (f"{jax.devices()[0].device_kind}: ratios to plain attention written out with einsum, "
             "medians of interleaved rounds")
@@ -104,16 +100,7 @@ def bench_attention(
 
 
 def table(kinds: list[str], tokens: Tokens, seconds: float) -> list[tuple[str, ...]]:
-    """Prints FLOPs and time of each kind at one size.
-
-    Arguments:
-      kinds: keys of `KINDS`, or texts of a config.
-      tokens: of the layers.
-      seconds: for the rounds of each kind and pass.
-
-    Returns:
-      The kind, and for each pass GFLOP, ms and their ratios.
-    """
+    """Prints FLOPs and time of each kind at one size; returns the rows."""
     head = "".join(f" |{name:>9} GFLOP  ratio        ms  ratio" for name in PASSES)
     print(f"{'kind':<18}{head}")
     plain = attention_layers.by_hand(tokens)
@@ -149,13 +136,8 @@ def bars(all_tokens: list[Tokens], seconds: float) -> list[str]:
     Attention with a window of 64 frames either way, without the projections, which no window makes
     cheaper, is at least 8 times as fast as full attention on 4,096 frames, with at least 15 times
     fewer FLOPs; the plain layer is within 5 % of the one written out, and not slower than flax's.
-
-    Figures stand with their 95 % intervals; a bar holds where the whole interval keeps to it, and
+    Ratios stand with their 95 % intervals; a bar holds where the whole interval keeps to it, and
     where both sides compile to the same instructions, whatever the clock says.
-
-    Arguments:
-      all_tokens: sizes at which the plain layer is compared.
-      seconds: for each comparison.
 
     Returns:
       Each promise with number, interval and verdict.
@@ -203,15 +185,8 @@ def _bar(what: str, value: float, interval: tuple[float, float], *, least: float
 def window(
     tokens: Tokens, reach: int, seconds: float
 ) -> dict[str, tuple[measuring.Rounds, float]]:
-    """How much less a fixed window costs than full attention, both without projections.
-
-    Arguments:
-      tokens: frames.
-      reach: frames seen either way.
-      seconds: for each pass.
-
-    Returns:
-      Pass -> (rounds of `window` and `full`, times fewer FLOPs).
+    """How much less a window of `reach` frames either way costs than full attention, without
+    projections: pass -> (rounds of `window` and `full`, times fewer FLOPs).
     """
     shape = (tokens.batch, tokens.count, tokens.heads, tokens.dim // tokens.heads)
     shapes = jax.ShapeDtypeStruct((3, *shape), jnp.float32)
@@ -240,11 +215,7 @@ def window(
 
 
 def plain(tokens: Tokens, seconds: float) -> dict[str, tuple[measuring.Rounds, set[str]]]:
-    """Time of the plain layer, `own`, beside those of `einsum` and `flax`.
-
-    Arguments:
-      tokens: of the layers.
-      seconds: for each pass.
+    """Times the plain layer, `own`, beside those of `einsum` and `flax`.
 
     Returns:
       Pass -> (rounds, the sides that compile to the same instructions as `own`).
@@ -297,17 +268,11 @@ def bench_complexity(
     """Prints FLOPs, time and memory of each member at each size, and their exponents.
 
     Arguments:
-      all_tokens: of the layers, two sizes at least, ascending.
-      members: what a config's `attention` may be.
-      pass_: a key of `attention_layers.PASSES`.
       seconds: of the rounds of each member; 0 for no times.
       most_memory: bytes; what needs more is compiled, but not run.
 
     Returns:
       Up to three rows for each member: GFLOP, ms and MB at each size, and the exponents.
-
-    Raises:
-      UserError: a kind that does not exist.
     """
     sizes = [tokens.count for tokens in all_tokens]
     first = all_tokens[0]
@@ -350,13 +315,7 @@ def _print_growth(row: Sequence[str]) -> None:
 
 
 def compiled_of(kind: str, tokens: Tokens, pass_: str) -> tuple[measuring.Compiled, Layer]:
-    """A layer compiled, and the layer.
-
-    Arguments:
-      kind: what a config calls it.
-      tokens: of the layer; `local_2d` has them in a grid twice as wide as high, or a square.
-      pass_: a key of `attention_layers.PASSES`.
-    """
+    """Compiles a layer; `local_2d` has its tokens in a grid twice as wide as high, or a square."""
     layout = {}
     if kind.startswith("local_2d"):
         rows = 2 ** int(math.log2(tokens.count) / 2)
@@ -377,14 +336,7 @@ def exponent(values: dict[int, float]) -> float:
 
 
 def times(sides: dict[int, Side], seconds: float) -> tuple[dict[int, float], float]:
-    """Milliseconds at each size, and their exponent.
-
-    The sizes take turns. The exponent is the median of those of the turns.
-
-    Arguments:
-      sides: size -> what to measure.
-      seconds: for all turns; there are at least three.
-    """
+    """Milliseconds at each size, and their exponent, the median of those of the turns."""
     rounds = measuring.within({n: side.measure for n, side in sides.items()}, seconds, least=3)
     slope = statistics.median(exponent(turn) for turn in rounds)
     return {n: measuring.median(rounds, n) * 1e3 for n in sides}, slope

@@ -80,12 +80,7 @@ class Layer:
 
 
 class Side:
-    """A compiled function with its arguments, one of those that are compared.
-
-    Arguments:
-      built: the function.
-      args: its arguments.
-    """
+    """A compiled function with its arguments, one of those that are compared."""
 
     def __init__(self, built: measuring.Compiled, args: tuple):
         self.built, self._args = built, args

@@ -30,7 +30,6 @@ def bench_input(config, seconds: float, others: dict[str, tuple]) -> Table:
     threads; it neither shuffles, nor batches, nor keeps a position that can be restored.
 
     Arguments:
-      config: the resolved config.
       seconds: length of each of the `ROUNDS` rounds a side.
       others: name -> (what reads the example of a number, how many there are).
 
@@ -105,11 +104,7 @@ def _bare_rate(read: Callable[[int], object], size: int, config, seconds: float)
 
 
 def originals(folder: str, config) -> dict[str, tuple[Callable[[int], object], int]]:
-    """The loops over original files.
-
-    Raises:
-      UserError: no image there.
-    """
+    """The loops over original files: name -> (what reads an example, how many there are)."""
     import cv2
     import numpy as np
     from PIL import Image

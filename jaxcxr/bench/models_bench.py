@@ -56,15 +56,11 @@ def bench_models(config, attention: list[str] | None, rounds: int) -> Table:
     """Prints what the model of a config costs with each kind of attention.
 
     Arguments:
-      config: the resolved config.
       attention: what a config's `attention` may be; None: the config's own and all that fit.
       rounds: in which one layer of each kind is timed; 0: none is.
 
     Returns:
       A row for each kind.
-
-    Raises:
-      UserError: a mistake in a kind, or a model that is no ViT or `pose_temporal`.
     """
     subject = Subject(config)
     kinds = [PLAIN, *(attention or [subject.own, *KINDS, *subject.more])]
@@ -106,12 +102,8 @@ class Subject:
     """The model of a config, whose attention is exchanged.
 
     Arguments:
-      config: the resolved config.
       more: kinds that fit it beside `KINDS`.
       tokens: length of the sequences in its blocks.
-
-    Raises:
-      UserError: a model without one stack of encoder blocks.
     """
 
     def __init__(self, config):

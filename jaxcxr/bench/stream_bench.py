@@ -53,15 +53,11 @@ def bench_stream(config, workdir: pathlib.Path | None, seconds: float) -> Table:
     """Prints what a stream costs at each latency, and with a run its errors.
 
     Arguments:
-      config: the resolved config.
       workdir: a trained run of it, or None.
       seconds: time of each row.
 
     Returns:
       A row for each latency; with a run also one of the errors as it was trained.
-
-    Raises:
-      UserError: no pose model, a model that needs whole sequences, or no run.
     """
     from jaxcxr import models
 
@@ -88,15 +84,7 @@ def bench_stream(config, workdir: pathlib.Path | None, seconds: float) -> Table:
 
 
 def streamed(model: Any, frames: int) -> list[Any]:
-    """The forms of a model that run on a stream, of rising latency.
-
-    Arguments:
-      model: Linen module.
-      frames: of a window; no latency is as long.
-
-    Raises:
-      UserError: it needs whole sequences.
-    """
+    """The forms of a model that run on a stream, of rising latency shorter than a window."""
     from jaxcxr.models.pose import streaming
 
     if hasattr(model, "latency"):
@@ -157,11 +145,7 @@ def measure(model: Any, frames: int, seconds: float) -> StreamCost:
 def print_curve(
     config, workdir: pathlib.Path, model: Any, variants: Sequence[Any]
 ) -> list[tuple[str, str, str]]:
-    """Prints the errors of a run on its test split at each latency, and as it was trained.
-
-    Returns:
-      What it printed: latency, MPJPE and P-MPJPE.
-    """
+    """Prints the errors of a run on its test split at each latency, and as it was trained."""
     rows = []
     print(f"{'latency':>10}{'MPJPE mm':>10}{'P-MPJPE mm':>12}")
     for name, metrics in curve(config, workdir, model, variants):
@@ -174,20 +158,7 @@ def print_curve(
 def curve(
     config, workdir: pathlib.Path, model: Any, variants: Sequence[Any]
 ) -> list[tuple[str, dict[str, float]]]:
-    """Metrics of the best checkpoint of a run on the test split.
-
-    Arguments:
-      config: of the run.
-      workdir: its folder.
-      model: as trained.
-      variants: of `streamed`.
-
-    Returns:
-      Pairs of the latency, at last "trained", and the metrics of `PoseTask.evaluate`.
-
-    Raises:
-      UserError: no checkpoint, or unprepared data.
-    """
+    """Metrics of the best checkpoint on the test split, by latency, and at last as trained."""
     from jaxcxr.train import finished, loop
 
     with finished.open_best(workdir, config=config) as run_:

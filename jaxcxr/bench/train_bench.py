@@ -41,8 +41,6 @@ def bench_step(config, seconds: float, begun: float) -> Table:
     device too, as on a CPU, reading and decoding slow the step down however well they overlap.
 
     Arguments:
-      config: the resolved config.
-      seconds: time that each side gets in three of the `ROUNDS` rounds.
       begun: `time.perf_counter()` before anything heavy was imported.
 
     Returns:
@@ -99,13 +97,7 @@ def bench_step(config, seconds: float, begun: float) -> Table:
 
 @contextlib.contextmanager
 def loop_of(run_, state, feed) -> Iterator[Callable[[int], Any]]:
-    """Gives what does so many steps of the training loop and returns its state.
-
-    Arguments:
-      run_: the `train.setup.Setup`, its mesh entered.
-      state: where the loop begins; it is donated.
-      feed: iterator over batches.
-    """
+    """Gives what does so many steps of the training loop, from the donated `state`."""
     from jaxcxr.train import loop, writers
 
     screen = writers.Screen(quiet=True)
@@ -190,11 +182,6 @@ def bench_train(
     run_, seconds: float, others: Mapping[str, Side] | None = None
 ) -> tuple[measuring.Rounds, dict[str, list[tuple[float, float]]], Table]:
     """Measures loop, step and others in turn, and prints.
-
-    Arguments:
-      run_: as `open_run` returns it.
-      seconds: time of all rounds together.
-      others: what else takes turns, by name.
 
     Returns:
       seconds of a step of each side in each round; seconds and CPU seconds of each step of the

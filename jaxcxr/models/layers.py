@@ -45,12 +45,7 @@ def gelu(x: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """Layer normalisation of `x` `[..., dim]` (Ba et al. 2016), its gradient in closed form.
-
-    Arguments:
-      x: `[..., dim]`.
-      scale, bias: `[dim]`.
-    """
+    """Layer normalisation of `x` `[..., dim]` (Ba et al. 2016), its gradient in closed form."""
     return _layer_norm(x, scale, bias)[0]
 
 
@@ -172,9 +167,6 @@ def rematerialized(block: type[nn.Module], remat: str | bool, **options: Any) ->
         each other, which in attention grow with the square of the tokens. True is "full" and False
         "none", as in older configs.
       **options: of `flax.linen.remat`.
-
-    Raises:
-      UserError: no such choice.
     """
     name = {True: "full", False: "none"}.get(remat, remat) if isinstance(remat, bool) else remat
     if name not in _POLICIES:
@@ -222,13 +214,7 @@ PERTURBATIONS = "perturbations"
 
 
 def tap(module: nn.Module, name: str, x: jax.Array) -> jax.Array:
-    """Returns `x`, marked in the scope of a module, plus its perturbation where one is given.
-
-    Arguments:
-      module: in whose scope the tensor is.
-      name: of the tensor in that scope.
-      x: the tensor.
-    """
+    """Returns `x`, marked by name in a module's scope, plus its perturbation if one is given."""
     if module.is_initializing():
         return x  # so that no state of a run holds perturbations
     module.sow(FEATURES, name, x)

@@ -87,8 +87,6 @@ class Context:
     """What a row that is a function may look at.
 
     Attributes:
-      data: name of the data set.
-      seed: of the run.
       config: what the row starts from, with the seed set.
     """
 
@@ -150,14 +148,7 @@ def out_of_the_race(
     """Tells whether a run is left out because its row is no finalist.
 
     Arguments:
-      study: the grid.
-      root: workdir of the study.
-      cell: the run.
-      higher: whether more of the monitored metric is better.
       failed: runs that will not be finished; their rows are no finalists.
-
-    Raises:
-      Waiting: a run of the first seed is not finished.
     """
     first = study.seeds[0]
     if not study.finalists or cell.seed == first:
@@ -211,15 +202,10 @@ def write_tables(
     """Writes the table of each data set that has a finished run, and that of lifted poses.
 
     Arguments:
-      study: the study.
       config_of: name of a data set -> the config that all rows start from.
-      root: the workdir.
 
     Yields:
       Each table as Markdown, once it is written, and as of a result file, but for the poses.
-
-    Raises:
-      UserError: no run of the study is finished.
     """
     from jaxcxr.study import pose_table, study_table
 

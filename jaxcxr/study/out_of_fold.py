@@ -23,19 +23,12 @@ def relabel(
     """Trains what is not trained yet, then relabels the training split.
 
     Arguments:
-      config: the resolved, validated config of one ordinary run.
-      out: folder of the result.
       members: networks, and folds.
       held_out: folds left out by each network.
       adjudicated: csv of expert labels, or None.
-      say: gets the tables.
 
     Returns:
       The changes of each class; None when SIGTERM stopped a training.
-
-    Raises:
-      UserError: a mistake in the config or a file.
-      RunError: a loss is not finite.
     """
     from jaxcxr.data import preparation
     from jaxcxr.xray import relabeling as analysis

@@ -25,16 +25,11 @@ class PoseRow:
     """One row on one data set.
 
     Attributes:
-      data, row: names.
-      frames: of a window.
-      seeds: number of finished runs.
       values: of `METRICS`, mm, MPJVE mm per frame.
       ranges: their 95 % intervals over motions, `[3, 2]`; NaN with fewer than two motions.
       spread: standard deviation of MPJPE over seeds, mm; NaN with one.
       validation: MPJPE of the validation split, mm.
       difference, difference_range: of MPJPE from the reference's; NaN for itself.
-      reference: whether it is the reference.
-      parameters: number.
       flops: of a forward pass over one window.
       milliseconds: of the same, the median over calls and seeds.
       seconds: of the training steps, the mean over seeds.
@@ -63,8 +58,6 @@ def make(
     """The rows of one data set, the best on the validation split first.
 
     Arguments:
-      data: its name.
-      frames: of a window.
       results: row -> seed -> result with `sequences` as `run_errors.sequence_sums` gives it,
         `validation`, `parameters`, `flops`, `milliseconds`, `steps`, `batch_size`,
         `examples_per_second`.

@@ -43,9 +43,7 @@ class Runner:
     """Starts a process for each run that is missing, several at a time, in the order of the study.
 
     Arguments:
-      study: the grid.
       config_of: the config of a data set, by name.
-      root: workdir of the study.
       jobs: processes at the same time.
       command: a program that takes the workdir of a run and does what `jaxcxr.study.runner` does.
     """
@@ -58,10 +56,7 @@ class Runner:
         self._stop = False
 
     def run(self, only: str = "*") -> dict[Cell, str] | None:
-        """Do what is missing.
-
-        Arguments:
-          only: pattern over the names of runs.
+        """Does what is missing, of the runs whose names match the pattern `only`.
 
         Returns:
           Why, for each run that failed; None when SIGTERM or an interrupt ended the study.
@@ -225,14 +220,7 @@ _LEARNED = re.compile(r"(^|/)group_\d+/(span|alpha|gate)$")
 
 
 def train(folder: pathlib.Path) -> None:
-    """What the process of one run does: train as `request.json` says, leave `result.json`.
-
-    Arguments:
-      folder: workdir of the run.
-
-    Raises:
-      UserError, RunError: as the trainer.
-    """
+    """Trains as `request.json` says and leaves `result.json`: what the process of one run does."""
     from jaxcxr import config as config_lib
     from jaxcxr.pose.evaluation import run_errors
     from jaxcxr.train import loop, writers
@@ -291,12 +279,8 @@ def best_checkpoint(folder: pathlib.Path) -> dict[str, Any]:
 def forward_cost(run, variables) -> dict[str, float]:
     """What a forward pass over one example costs.
 
-    Arguments:
-      run: the setup.
-      variables: `params` and `batch_stats`.
-
     Returns:
-      `flops`, loops counted as often as they run (see `bench.compiled`), and `milliseconds`, the
+      `flops`, loops counted as often as they run (see `plan.measuring`), and `milliseconds`, the
       median of some calls on this device.
     """
     import numpy as np

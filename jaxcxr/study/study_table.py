@@ -29,13 +29,10 @@ class StudyRow:
     """One row of the table.
 
     Attributes:
-      name: of the row.
-      seeds: number of finished runs.
       value, interval: mean of the monitored metric on the test split, and its t interval.
       validation: its mean on the validation split.
       difference: from the reference, over the seeds that both have.
       p: that of the difference, adjusted by `paired.holm`.
-      parameters: number.
       parameters_off: by how much they differ from the reference's, as a share.
       flops: of a forward pass over one example.
       seconds: of the training steps alone, the mean over seeds.
@@ -64,8 +61,6 @@ class StudyTable:
     """The rows of one data set.
 
     Attributes:
-      data: its name.
-      metric: the monitored metric.
       higher: whether more of it is better.
       reference: name of the row compared with.
       candidates: rows among which the reference was chosen.
@@ -93,13 +88,11 @@ def make(
     """The table of one data set.
 
     Arguments:
-      data: its name.
       results: row -> seed -> result: `monitor`, `test`, `validation`, `parameters`, `flops`,
         `steps`, `batch_size`, `examples_per_second`, `learned`.
       references: rows among which the reference is chosen: the best by the mean of the monitored
         metric on the validation split among those with most seeds, so that the test split chooses
         nothing.
-      higher: whether more of it is better.
     """
     finished = {row: by_seed for row, by_seed in results.items() if by_seed}
     monitor = next(iter(next(iter(finished.values())).values()))["monitor"]

@@ -46,17 +46,8 @@ KINDS: dict[str, Callable[..., nn.Module]] = {
 def factory(kind: str, *, heads: int, dropout: float, dtype: Any) -> Callable[..., nn.Module]:
     """Returns the function that an encoder block calls, with `name=`, to make its attention.
 
-    Arguments:
-      kind: a key of `KINDS`, a preset of `PRESETS` with or without options, or head groups as
-        `groups.parse_groups` reads them.
-      heads, dropout, dtype: as in `MultiHeadAttention`.
-
     Returns:
       A callable that takes `name` and returns the module.
-
-    Raises:
-      UserError: no such kind, and the message names the nearest; options that do not fit; groups
-        that do not have `heads` heads.
     """
     if kind in KINDS:
         return functools.partial(KINDS[kind], heads=heads, dropout=dropout, dtype=dtype)
@@ -98,11 +89,7 @@ _NOT_OPTIONS = {"heads", "dropout", "dtype", "parent", "name", "leads"}
 
 
 def parse(kind: str) -> tuple[str, dict[str, Any]]:
-    """Splits `longformer(window=32)` into the name and its options.
-
-    Raises:
-      UserError: it is neither a name nor a name with options whose values are literals.
-    """
+    """Splits `longformer(window=32)` into the name and its options."""
     message = f"attention {kind!r} is neither a name nor like 'longformer(window=32)'."
     try:
         tree = ast.parse(kind.strip(), mode="eval").body
@@ -168,11 +155,7 @@ def layers(
 
 
 def of_layers(kinds: str | tuple[str, ...], depth: int) -> list[str]:
-    """The kind of each layer; arguments as in `layers`.
-
-    Raises:
-      UserError: more kinds than layers.
-    """
+    """The kind of each layer; arguments as in `layers`."""
     names = tuple(kinds.split("|")) if isinstance(kinds, str) else tuple(kinds)
     if not 0 < len(names) <= depth:
         raise UserError(

@@ -62,20 +62,7 @@ def wide(dtype: Any) -> Any:
 def parameters(
     name: str, heads: int, width: int, max_keys: int = 0
 ) -> dict[str, tuple[Any, tuple]]:
-    """Parameters of an alignment function.
-
-    Arguments:
-      name: one of `NAMES`.
-      heads: number of heads; the first axis of every parameter.
-      width: of a query and of a key.
-      max_keys: the largest number of keys, for `location`.
-
-    Returns:
-      Parameter name -> (initialiser, shape).
-
-    Raises:
-      UserError: no such function, or `location` without `max_keys`.
-    """
+    """Parameters of an alignment function: name -> (initialiser, shape), heads on axis 0."""
     matrix = nn.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=0)
     square, vector, zeros = (heads, width, width), (heads, width), nn.initializers.zeros
     readout = nn.initializers.normal(width**-0.5)
@@ -151,14 +138,11 @@ def score(
       params: of the shapes of `parameters`.
       query: `[batch, queries, heads, width]`.
       key: `[batch, keys, heads, width]`.
-      valid: bool `[batch or 1, heads or 1, keys]`, False at keys that no query sees; only
-        `feature` needs it, to leave them out of the areas of other keys.
+      valid: bool `[batch or 1, heads or 1, keys]`, False at keys that no query sees; `feature`
+        leaves them out of the areas of other keys.
 
     Returns:
       Scores `[batch, heads, queries, keys]`, at least float32.
-
-    Raises:
-      UserError: more keys than `location` was made for.
     """
     if name in BILINEAR:
         scores = _dot(*factors(name, params, query, key))

@@ -1,6 +1,5 @@
 """Attention of linear cost without windows: Linformer, Performer, FNet, Fastformer."""
 
-
 from typing import ClassVar
 
 import jax
@@ -149,9 +148,6 @@ def linear_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.
     Arguments:
       query, key: non-negative features `[batch, queries or keys, heads, features]`.
       value: `[batch, keys, heads, width]`.
-
-    Returns:
-      `[batch, queries, heads, width]`.
     """
     sums = jnp.einsum("bkhf,bkhd->bhfd", key, value.astype(jnp.float32))
     norm = jnp.einsum("bqhf,bhf->bqh", query, key.sum(1))[..., None]
@@ -165,15 +161,8 @@ def causal_linear_attention(
     """Causal linear attention: row i of tril(Q' K'^T) V over the row's sum, in float32.
 
     Computed by prefix sums over chunks: cost proportional to length x (features + chunk), memory,
-    in the backward pass too, to length x (features / chunk + 1) x width.
-
-    Arguments:
-      query, key: non-negative features `[batch, length, heads, features]`.
-      value: `[batch, length, heads, width]`.
-      chunk: positions between two sums.
-
-    Returns:
-      float32 `[batch, length, heads, width]`; 0 for a query without keys.
+    in the backward pass too, to length x (features / chunk + 1) x width. Arguments and result as in
+    `linear_attention`.
     """
     batch, length, heads, width = value.shape
     chunk = min(chunk, length)

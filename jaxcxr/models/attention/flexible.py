@@ -86,22 +86,14 @@ class FlexibleHeadAttention(nn.Module):
         distance: Geometry | jax.Array | None = None,
         train: bool = False,
     ) -> jax.Array:
-        """Attends from `x` to `memory`; other arguments as in `MultiHeadAttention.__call__`.
+        """Attends from `x` to `memory`; other arguments as in `EqualHeads.__call__`.
 
         Arguments:
-          mask: bool `[batch or 1, heads or 1, queries or 1, keys]`, True where a key is seen.
-            A query that sees no key gets a mean of values (nothing from heads with the
-            normalisers sigmoid, quasi and linear), never NaN.
+          mask: a query that sees no key gets a mean of values, nothing from heads with the
+            normalisers sigmoid, quasi and linear, and never NaN.
           distance: where tokens stand, a geometry or an array `[queries, keys]`, for groups with
             a span or a relative bias; by default what `grid` or `parents` say.
           train: applies dropout and the noise of static gates (needs the rng `dropout`).
-
-        Returns:
-          `[batch, queries, dim]`.
-
-        Raises:
-          UserError: sizes that do not fit `dim`, tokens that do not fit the geometry, or heads
-            that cannot decode token by token.
         """
         dim, queries = x.shape[-1], x.shape[1]
         sizes = widths(self.groups, dim)

@@ -71,11 +71,7 @@ class Grid:
         return (2 * self.rows - 1) * (2 * self.columns - 1) + 3
 
     def places(self, count: int) -> np.ndarray:
-        """Row, column and whether a patch, int32 `[count, 3]`.
-
-        Raises:
-          UserError: `count` is not the number of tokens.
-        """
+        """Row, column and whether a patch, int32 `[count, 3]`."""
         if count != self.prefix + self.rows * self.columns:
             raise UserError(
                 f"{count} tokens are not {self.prefix} and a grid of {self.rows}x{self.columns}; "
@@ -135,11 +131,7 @@ class Tree:
         return len(self.parents) ** 2
 
     def places(self, count: int) -> np.ndarray:
-        """Number of each joint, int32 `[count, 1]`.
-
-        Raises:
-          UserError: `count` is not the number of joints.
-        """
+        """Number of each joint, int32 `[count, 1]`."""
         if count != len(self.parents):
             raise UserError(
                 f"{count} tokens are not the {len(self.parents)} joints of the tree; give the "
@@ -197,13 +189,7 @@ def of_layout(
     grid: tuple[int, ...] | None = None, global_tokens: int = 0,
     parents: tuple[int, ...] = (),
 ) -> Geometry:
-    """Makes a geometry from the layout of tokens that a model gives to its layers.
-
-    Arguments:
-      grid: (rows, columns) of patches.
-      global_tokens: number of tokens before the patches.
-      parents: index of each joint's parent, -1 for the root.
-    """
+    """Makes a geometry from the layout of tokens that a model gives to its layers."""
     if parents:
         return Tree(parents)
     return Grid(grid[0], grid[1], global_tokens) if grid else TokenSequence()

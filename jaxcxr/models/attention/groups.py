@@ -46,9 +46,6 @@ class HeadGroup:
         half the mean of token and element gates.
       qk_norm: layer normalisation, with a scale and no bias, of every query and key, so that
         scores cannot grow without bound (Dehghani et al. 2023, arXiv:2302.05442).
-
-    Raises:
-      UserError: an impossible value or combination.
     """
 
     count: int
@@ -112,11 +109,7 @@ class Cost:
 
 
 def widths(groups: tuple[HeadGroup, ...], dim: int) -> tuple[tuple[int, int], ...]:
-    """(width of queries and keys, width of values) of each group in a layer of width `dim`.
-
-    Raises:
-      UserError: the width left does not divide among the heads that name none.
-    """
+    """(width of queries and keys, width of values) of each group in a layer of width `dim`."""
     left = dim - sum(g.count * g.head_dim for g in groups if g.head_dim)
     sharing = sum(g.count for g in groups if not g.head_dim)
     if sharing and (left <= 0 or left % sharing):
@@ -277,11 +270,7 @@ def _value(text: str, where: str) -> int | float | str:
 
 
 def construct(function: Any, arguments: dict[str | int, Any], where: str, *first: Any) -> Any:
-    """Calls `function(*first, ...)` with arguments as `call` returns them.
-
-    Raises:
-      UserError: they do not fit the function; the message names its parameters.
-    """
+    """Calls `function(*first, ...)` with arguments as `call` returns them, if they fit."""
     positional = [value for key, value in arguments.items() if isinstance(key, int)]
     named = {key: value for key, value in arguments.items() if isinstance(key, str)}
     signature = inspect.signature(function)
@@ -313,13 +302,7 @@ def plain(heads: int) -> Groups:
 
 
 def local_global(heads: int, window: int = 16, local: int | None = None) -> Groups:
-    """Heads with a window, and heads that see everything.
-
-    Arguments:
-      heads: of the layer.
-      window: largest distance seen by the local heads, in frames, patches or hops.
-      local: number of local heads; three quarters by default.
-    """
+    """Heads with a window, by default three quarters of all, and heads that see everything."""
     local = _part(heads, local, heads * 3 // 4, "local")
     return _split((heads - local, {}), (local, {"span": Fixed(window)}))
 
@@ -353,13 +336,7 @@ def mixed_alignment(heads: int) -> Groups:
 
 
 def gated(heads: int, gate: str = "static", loss: float = 0.0) -> Groups:
-    """Plain heads with gates.
-
-    Arguments:
-      heads: of the layer.
-      gate: "static", "token" or "element".
-      loss: weight of the gates in the loss.
-    """
+    """Plain heads with static, token or element gates, which weigh `loss` in the loss."""
     return (HeadGroup(heads, gate=gate, gate_loss=loss),)
 
 

@@ -169,12 +169,7 @@ def soft_gates(logits: jax.Array) -> jax.Array:
 def check_decodes(
     groups: tuple[HeadGroup, ...], where: Geometry | None, to_itself: bool, train: bool
 ) -> None:
-    """Checks that a layer can compute token by token.
-
-    Raises:
-      UserError: an alignment with key numbers, tokens that are no line, distances to a memory, or
-        training.
-    """
+    """Raises a UserError where a layer cannot compute token by token."""
     if train:
         raise UserError("decode=True is for inference; train with decode=False and a causal mask.")
     if any(group.align == "location" for group in groups):
@@ -199,9 +194,6 @@ class Cache(nn.Module):
 
     Heads with a bounded span keep what it can reach, the others the length that the cache was
     made for.
-
-    Arguments:
-      group: the heads.
     """
 
     group: HeadGroup

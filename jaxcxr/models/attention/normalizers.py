@@ -130,11 +130,7 @@ def sigmoid(scores: jax.Array, seen: jax.Array) -> jax.Array:
     """Weights of every key by itself, s -> seen * sigmoid(s - ln n) for n seen keys.
 
     The shift makes equal scores of 0 weigh about 1/n each, as softmax does (Ramapuram et al.
-    2024, arXiv:2409.04431, section 3).
-
-    Arguments:
-      scores: float `[..., queries, keys]`.
-      seen: float in [0, 1], broadcasts to `scores`; 0 hides a key.
+    2024, arXiv:2409.04431, section 3). `seen` in [0, 1] broadcasts to the scores.
     """
     count = (seen > 0).sum(-1, keepdims=True).astype(scores.dtype)
     return seen * jax.nn.sigmoid(scores - jnp.log(jnp.maximum(count, 1)))
@@ -143,11 +139,8 @@ def sigmoid(scores: jax.Array, seen: jax.Array) -> jax.Array:
 def quasi(scores: jax.Array, distances: jax.Array, seen: jax.Array) -> jax.Array:
     """Quasi-attention seen * tanh(s) * 2 sigmoid(N), which also subtracts (Tay et al. 2019, CoDA).
 
-    Arguments:
-      scores: float `[..., queries, keys]`; their tanh adds, subtracts or does nothing.
-      distances: N = -|q - k|_1 / sqrt(width) of the same shape, at most 0. Twice its sigmoid is 1
-        where query and key are equal and 0 far apart.
-      seen: float in [0, 1], broadcasts to `scores`; 0 hides a key.
+    N = -|q - k|_1 / sqrt(width), at most 0: twice its sigmoid is 1 where query and key are equal
+    and 0 far apart.
     """
     return seen * jnp.tanh(scores) * (2 * jax.nn.sigmoid(distances))
 

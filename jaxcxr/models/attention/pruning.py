@@ -40,7 +40,6 @@ class Part:
     """A group of the smaller layer.
 
     Attributes:
-      group: what it is.
       source: number of the group that it comes from.
       heads: numbers of its heads in that group.
       silent: the heads are placeholders of width 1 whose output weights are 0.
@@ -54,14 +53,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The layer that a layer is pruned to.
-
-    Attributes:
-      groups: of the layer as it is.
-      parts: of the smaller layer.
-      cost: its loss on the expected FLOPs, or None.
-      dim: width of the tokens.
-    """
+    """The layer to prune to; `cost` is its loss on expected FLOPs, `dim` the width of tokens."""
 
     groups: tuple[HeadGroup, ...]
     parts: tuple[Part, ...]
@@ -89,8 +81,7 @@ def plan(
       groups, cost: of the layer.
       params: of the layer, as `FlexibleHeadAttention` names them; gates and spans are read.
       dim: width of the tokens.
-      where: geometry of the tokens that the model is used on.
-      tokens: their number.
+      where, tokens: geometry and number of the tokens that the model is used on.
       round_to: rounds spans that become `ramped` up to multiples of this; 0 leaves them.
     """
     def new_span(group: HeadGroup, share: float) -> spans.Span:

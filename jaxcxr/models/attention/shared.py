@@ -3,7 +3,6 @@
 Xiao et al. 2019, "Sharing Attention Weights for Fast Transformer" (SAN, arXiv:1906.11024).
 """
 
-
 import jax
 import numpy as np
 from flax import linen as nn
@@ -38,17 +37,14 @@ class SharedAttention(EqualHeads):
         train: bool = False,
         weights: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Attends from `x` to `memory`; arguments as in `MultiHeadAttention.__call__`.
+        """Attends from `x` to `memory`; arguments as in `EqualHeads.__call__`.
 
         Arguments:
-          weights: `[batch, heads, queries, keys]` of the layer before; of use where it does not
-            lead, and then the mask is the one they were made with.
+          weights: `[batch, heads, queries, keys]` of the layer before, made with the same mask; for
+            a layer that does not lead.
 
         Returns:
           `[batch, queries, dim]`, and the weights for the next layer, before dropout.
-
-        Raises:
-          UserError: it does not lead, and there are no weights.
         """
         del distance
         memory = x if memory is None else memory
@@ -93,14 +89,8 @@ def group_layers(similarity: np.ndarray, threshold: float) -> list[int]:
     """Groups neighbouring layers that may share their weights (section 3.3 of the paper).
 
     From the first layer on, a group takes in the next layer as long as the mean similarity over
-    all pairs of the group stays at least `threshold`.
-
-    Arguments:
-      similarity: `[layers, layers]`, as `similarities` returns it.
-      threshold: 0 to 1; higher shares less.
-
-    Returns:
-      Sizes of the groups, in the order of the layers.
+    all pairs of the group, from `similarities`, stays at least `threshold`. Returns the sizes of
+    the groups, in the order of the layers.
     """
     groups, start = [], 0
     for end in range(1, len(similarity) + 1):

@@ -23,12 +23,7 @@ _COST_ROWS = 256
 
 @dataclasses.dataclass
 class Losses:
-    """Collects the terms of the groups of one layer, each a sum over heads.
-
-    Arguments:
-      cost: loss on the expected FLOPs, or None.
-      dtype: of the losses.
-    """
+    """Collects the terms of the groups of one layer, each a sum over heads."""
 
     cost: Cost | None
     dtype: Any
@@ -46,15 +41,8 @@ class Losses:
         keys: int,
         size: tuple[int, int],
     ) -> None:
-        """Adds the terms of a group.
-
-        Arguments:
-          rule, params: of the group.
-          gate: its gates, as they multiply the outputs.
-          share: learned spans over the limit, see `spans.factor`.
-          places: of queries and keys, as the geometry gives them.
-          keys: number of keys.
-          size: widths of keys and of values.
+        """Adds the terms of a group with its gates, its learned spans over the limit (`share`), the
+        places of queries and keys, the number of keys, and the widths of keys and values.
         """
         group = rule.group
         weight = getattr(group.span, "loss", 0.0)
@@ -125,10 +113,8 @@ def properties(
     """Properties of each head of a group, each `[heads]`.
 
     Arguments:
-      rule, params, share: as in `weighing.weights`.
       gate: as it multiplies the outputs, or None.
       largest: distance of the tokens, which a head that sees everything reaches.
-      dtype: of the result.
 
     Returns:
       `span`: distance up to which a head sees, without the soft edge, in the unit of the geometry;

@@ -28,7 +28,6 @@ class _Sparse(SelfAttention):
         return min(self.stride or math.isqrt(length - 1) + 1, length)
 
 
-
 class Strided(_Sparse):
     """Each position sees its neighbourhood and every `stride`-th position from itself.
 
@@ -166,13 +165,7 @@ def _along(t: jax.Array, order: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class _Sorting:
-    """The order of each round, and its chunks.
-
-    Arguments:
-      order: position at each rank, `[batch, rounds, heads, length]`.
-      rank: rank of each position, the same shape.
-      chunk: length of a chunk, which divides the length.
-    """
+    """The order of each round, and its chunks."""
 
     order: jax.Array
     rank: jax.Array

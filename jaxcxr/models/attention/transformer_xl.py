@@ -84,20 +84,8 @@ class TransformerXL(EqualHeads):
         return np.clip(found, -self.clamp, self.clamp) if self.clamp else found
 
     def _attend(self, x, memory, mask, train):
-        """Attends to `memory` and `x`; other arguments as in `MultiHeadAttention.__call__`.
-
-        Arguments:
-          x: `[batch, length, dim]`.
-          memory: `[batch, remembered, dim]`, the inputs of this layer for the positions right
-            before `x`; no gradient goes into it.
-          mask: bool `[batch or 1, heads or 1, length or 1, remembered + length]`, True where a
-            key is seen.
-
-        Returns:
-          `[batch, length, dim]`.
-
-        Raises:
-          UserError: `heads` does not divide `dim`, or `dim` is odd.
+        """Attends to `x`, and to `memory` `[batch, remembered, dim]`, the inputs of this layer for
+        the positions right before. A mask is over both; no gradient goes into the memory.
         """
         carries = self.remembered > 0 and self.is_mutable_collection("memory")
         if memory is None and carries and not self.is_initializing():

@@ -138,12 +138,7 @@ def everything(
     rng: jax.Array | None = None,
     valid: jax.Array | None = None,
 ) -> jax.Array:
-    """Outputs `[batch, queries, heads, value width]`; other arguments as in `weights`.
-
-    Arguments:
-      value: `[batch, keys, heads, value width]`.
-      rng: for dropout at the rate of `rule`.
-    """
+    """Outputs `[batch, queries, heads, value width]`; arguments as in `weights`."""
     found = weights(rule, params, query, key, places, mask, share, valid)
     if rule.dropout and rng is not None:
         kept = jax.random.bernoulli(rng, 1 - rule.dropout, found.shape)
@@ -301,16 +296,8 @@ def choose_kernel(
     """Chooses between cuDNN and products of matrices for plain heads.
 
     The conditions are those of `jax.nn.dot_product_attention(implementation="cudnn")` (jax
-    0.10.2). Its "xla" is no faster than `weighing` and has neither chunks nor dropout.
-
-    Arguments:
-      platform: "cpu", "cuda", "rocm" or "tpu".
-      capability: compute capability of a CUDA device, such as 9.0; else 0.
-      dtype: of the computation.
-      width, value_width: of a query and of a value.
-      queries, keys: numbers of them.
-      masked: whether a mask hides keys.
-      dropout: whether weights are dropped.
+    0.10.2). Its "xla" is no faster than `everything` and has neither chunks nor dropout. `platform`
+    is "cpu", "cuda", "rocm" or "tpu"; `capability` that of a CUDA device, such as 9.0, else 0.
 
     Returns:
       ("cudnn" or "own", the reason).
@@ -366,16 +353,7 @@ def by_fused_kernel(
     mask: jax.Array | None,
     implementation: Literal["xla", "cudnn"] = "cudnn",
 ) -> jax.Array:
-    """Outputs `[batch, queries, heads, width]` of plain heads.
-
-    Arguments:
-      group: see `is_plain`.
-      params: of its alignment.
-      query: `[batch, queries, heads, width]`.
-      key, value: `[batch, keys, heads, width]`.
-      mask: bool `[batch or 1, heads or 1, queries or 1, keys]` or None.
-      implementation: of `jax.nn.dot_product_attention`.
-    """
+    """Outputs of plain heads by `jax.nn.dot_product_attention`; as `everything`."""
     query, key = alignments.factors(group.align, params, query, key)
     if mask is not None:
         mask = jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], key.shape[1]))

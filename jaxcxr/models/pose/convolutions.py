@@ -171,9 +171,6 @@ class PoseConvolution(nn.Module):
         Returns:
           float32 `[batch, frames, joints, 3]` in metres, `[batch, 1, joints, 3]` where strided;
           with `uncertainty` or `trajectory` what `Outputs.of_frames` returns.
-
-        Raises:
-          UserError: even taps, or a strided window of another length than the receptive field.
         """
         frames, joints = keypoints.shape[1:3]
         self._check(frames, strided)
@@ -198,17 +195,7 @@ class PoseConvolution(nn.Module):
 def _repeated(
     x: jax.Array, mask: jax.Array | None, before: int, both: int
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Repeats the first and the last frame that is there, and tells which frames are there.
-
-    Arguments:
-      x: `[batch, frames, features]`.
-      mask: bool `[batch, frames]` or None.
-      before: frames to add at the start.
-      both: frames to add in all.
-
-    Returns:
-      `[batch, frames + both, features]`, and a bool `[batch, frames + both]` or None.
-    """
+    """Repeats the first and the last frame that is there, and tells which frames are there."""
     frames = x.shape[1]
     index = jnp.arange(frames + both) - before
     if mask is None:

@@ -47,12 +47,7 @@ def standardize(keypoints: jax.Array, mask: jax.Array | None = None) -> tuple[ja
 
 
 def frame_features(keypoints: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Features of whole frames, float32 `[batch, frames, 3 joints + 3]`.
-
-    Arguments:
-      keypoints: float `[batch, frames, joints, 3]` as (x, y, confidence).
-      mask: bool `[batch, frames]` or None.
-    """
+    """Features of whole frames, float32 `[batch, frames, 3 joints + 3]`; see `standardize`."""
     pose, place = standardize(keypoints, mask)
     return jnp.concatenate([pose.reshape(*keypoints.shape[:2], -1), place], -1)
 
@@ -68,13 +63,7 @@ FIRST_SIGMA, FIRST_DEPTH, LIMIT = 0.1, 4.0, 5.0
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """Reads the numbers of a head.
-
-    Arguments:
-      joints: number of joints.
-      uncertainty: a variance for each joint.
-      trajectory: the place of the root.
-    """
+    """Reads the numbers of a head: joints, a variance of each, and the place of the root."""
 
     joints: int
     uncertainty: bool = False

@@ -213,7 +213,6 @@ class PoseSeq2Seq(_Lifter):
     dtype: Any = jnp.float32
 
 
-
 class PoseEncoderDecoder(_Lifter):
     """Transformer encoder over the keypoints, transformer decoder that writes poses.
 

@@ -41,15 +41,7 @@ _ROWS = 1024
 
 
 def stepwise(make: Callable[..., nn.Module], ahead: int) -> Callable[..., nn.Module]:
-    """Returns a function that makes the same attention for tokens that come one by one.
-
-    Arguments:
-      make: makes the attention, as `attention.factory` returns it.
-      ahead: tokens after its own that a token sees.
-
-    Raises:
-      UserError: this kind needs all tokens at once.
-    """
+    """Returns a function that makes the same attention for tokens that come one by one."""
     kind = class_of(make)
     if kind is MultiHeadAttention and not ahead:
         plain = make(parent=None)
@@ -68,12 +60,7 @@ def stepwise(make: Callable[..., nn.Module], ahead: int) -> Callable[..., nn.Mod
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class _Behind(TokenSequence):
-    """A line of kept tokens, and one of them, before the last, by itself.
-
-    Arguments:
-      kept: number of tokens.
-      ahead: how many stand after the one.
-    """
+    """A line of kept tokens, and one of them, before the last, by itself."""
 
     kept: int = 0
     ahead: int = 0
@@ -89,12 +76,7 @@ class _Behind(TokenSequence):
 
 
 class AheadAttention(nn.Module):
-    """Attention of a token that sees `ahead` tokens after it, from the tokens kept so far.
-
-    Arguments:
-      attention: makes the attention, whose parameters are those of this module.
-      ahead: how many.
-    """
+    """Attention of a token that sees `ahead` tokens after it, from the tokens kept so far."""
 
     attention: Callable[..., nn.Module]
     ahead: int
@@ -140,11 +122,7 @@ class AheadAttention(nn.Module):
 
 
 class Latest(nn.Module):
-    """The latest tokens, the oldest first.
-
-    Arguments:
-      count: how many.
-    """
+    """The latest `count` tokens, the oldest first."""
 
     count: int
 

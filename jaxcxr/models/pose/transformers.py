@@ -39,14 +39,7 @@ class Backbone(nn.Module):
     def blocks(
         self, kinds: str | tuple[str, ...], stack: int, frames: bool = True, **layout: Any
     ) -> list[Callable[..., nn.Module]]:
-        """Returns the functions that make each block from its drop-path rate and name.
-
-        Arguments:
-          kinds: of attention.
-          stack: blocks of the residual stack.
-          frames: whether the tokens are frames, which may come one by one.
-          **layout: facts about the tokens.
-        """
+        """Returns the functions that make each block from its drop-path rate and name."""
         makers = layers(
             kinds,
             self.depth,
@@ -84,9 +77,6 @@ class Backbone(nn.Module):
         """Masks of the first block over frames, and of all after it.
 
         Each is bool `[batch or 1, 1, frames or 1, frames]`, or None where all is seen.
-
-        Raises:
-          UserError: a latency that makes no sense.
         """
         if self.latency < 0 or (self.latency and not self.causal):
             raise UserError(

@@ -20,13 +20,9 @@ KeysValues = tuple[jax.Array, jax.Array]
 class DecoderAttention(nn.Module):
     """`MultiHeadAttention`, of the same parameters, whose keys and values can be kept.
 
-    Layers can share: one that does not lead has an output projection alone, of the values that
-    its leader mixed (Xiao et al. 2019, arXiv:1906.11024, section 3.2).
-
-    Arguments:
-      dim: width of queries and outputs.
-      heads, dropout, dtype: as in `MultiHeadAttention`.
-      leads: whether it mixes values itself.
+    Layers can share: one that does not lead (`leads`) has an output projection alone, of the values
+    that its leader mixed (Xiao et al. 2019, arXiv:1906.11024, section 3.2). `dim` is the width of
+    queries and outputs.
     """
 
     dim: int
@@ -51,11 +47,7 @@ class DecoderAttention(nn.Module):
             self.drop = nn.Dropout(self.dropout)
 
     def keys_values(self, memory: jax.Array) -> KeysValues | None:
-        """Keys and values, each `[batch, length, heads, width]`; None where it does not lead.
-
-        Arguments:
-          memory: `[batch, length, any]`.
-        """
+        """Keys and values, each `[batch, length, heads, width]`; None where it does not lead."""
         return (self.key(memory), self.value(memory)) if self.leads else None
 
     def __call__(
@@ -68,7 +60,7 @@ class DecoderAttention(nn.Module):
         keys_values: KeysValues | None = None,
         mixed: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Attends from `x`; arguments as in `MultiHeadAttention.__call__`.
+        """Attends from `x`; other arguments as in `MultiHeadAttention.__call__`.
 
         Arguments:
           keys_values: as `keys_values` returns them, instead of a memory.
@@ -76,9 +68,6 @@ class DecoderAttention(nn.Module):
 
         Returns:
           `[batch, queries, dim]`, and the mixed values for layers that follow.
-
-        Raises:
-          UserError: it does not lead, and there are no mixed values.
         """
         if not self.leads:
             if mixed is None:
@@ -179,15 +168,7 @@ class DecoderBlock(nn.Module):
         train: bool = False,
         mixed: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Decodes whole targets.
-
-        Arguments:
-          x: `[batch, length, dim]`.
-          memory: `[batch, keys, dim of the memory]`.
-          mask: bool, broadcast to `[batch, heads, length, length]`, which must be causal.
-          memory_mask: bool `[batch, 1, 1, keys]`.
-          train: applies dropout (needs the rng `dropout`).
-          mixed: of the block before, where it does not lead.
+        """Decodes whole targets `x` `[batch, length, dim]` under a causal mask.
 
         Returns:
           `[batch, length, dim]`, and the mixed values of the memory for blocks that follow.
@@ -201,12 +182,7 @@ class DecoderBlock(nn.Module):
         return self.cross_attention.keys_values(memory)
 
     def cache(self, batch: int, steps: int) -> Any:
-        """Makes an empty cache of the self-attention for `steps` steps.
-
-        Raises:
-          UserError: the self-attention is neither plain nor of flexible heads, or of such as
-            cannot decode step by step.
-        """
+        """Makes an empty cache of the self-attention for `steps` steps."""
         if self._plain:
             shape = (batch, steps, self.heads, self.dim // self.heads)
             return jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
@@ -247,14 +223,11 @@ class DecoderBlock(nn.Module):
         memory_mask: jax.Array | None = None,
         mixed: jax.Array | None = None,
     ) -> tuple[jax.Array, Any, jax.Array]:
-        """Decodes one step.
+        """Decodes one step `x` `[batch, 1, dim]`, after `index` others.
 
         Arguments:
-          x: `[batch, 1, dim]`.
           cache: of the steps before; see `cache`.
-          index: int32 scalar, steps before this one.
           keys_values: as `memory_keys_values` returns them.
-          memory_mask: bool `[batch, 1, 1, keys]`.
           mixed: of the block before, where it does not lead.
 
         Returns:
@@ -270,11 +243,7 @@ class FeatureEmbedding(nn.Module):
 
     For one-hot features it is an embedding table. With T-Fixup that is N(0, 1/dim) times
     (9N)^-1/4 and the result times sqrt(dim), as the transformer embeds (Vaswani et al. 2017,
-    section 3.4).
-
-    Arguments:
-      dim: width of the tokens.
-      norm, layers, dtype: as in `transformer.Block`.
+    section 3.4). Arguments as in `transformer.Block`.
     """
 
     dim: int

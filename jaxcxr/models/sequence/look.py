@@ -45,8 +45,6 @@ def at_examples(
     """Looks at as many examples as `MOST_WEIGHTS` allows; at one without weights otherwise.
 
     Arguments:
-      model: Linen module.
-      variables: of the model.
       inputs_of: example indices -> inputs and options of the model.
       index: examples, the most telling first.
 
@@ -74,10 +72,6 @@ def look(
     """Captures the attention of each block.
 
     Arguments:
-      model: Linen module.
-      variables: of the model.
-      inputs: of the model.
-      options: of its call.
       weights: also the weights of all pairs; without them they are not computed.
 
     Returns:

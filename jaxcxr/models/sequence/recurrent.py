@@ -23,10 +23,6 @@ class ResetBeforeGRUCell(nn.RNNCellBase):
 
     `nn.GRUCell` and cuDNN take R * (h W_hh + b_hn) instead, another function of the same weights.
     The parameters are named as those of `nn.GRUCell`.
-
-    Arguments:
-      features: width of the state.
-      dtype: of the computation.
     """
 
     features: int
@@ -71,17 +67,7 @@ CELLS: dict[str, Callable[..., nn.RNNCellBase]] = {
 
 
 def make_cell(kind: str, width: int, dtype: Any, name: str | None = None) -> nn.RNNCellBase:
-    """Makes a recurrent cell.
-
-    Arguments:
-      kind: a key of `CELLS`.
-      width: of the state.
-      dtype: of the computation and of the state.
-      name: of the module.
-
-    Raises:
-      UserError: no such cell; the message names the nearest.
-    """
+    """Makes a recurrent cell of a kind of `CELLS`, whose state has `width` and `dtype`."""
     if kind not in CELLS:
         raise UserError(
             f"no cell is called {kind!r}.{did_you_mean(kind, CELLS)} Cells: {', '.join(CELLS)}."
@@ -159,10 +145,7 @@ class Recurrent(nn.Module):
     Arguments:
       cell: a key of `CELLS`.
       width: of the state of one direction.
-      layers: number of layers.
-      bidirectional: run every layer both ways.
       dropout: rate between layers, as in `torch.nn.LSTM` none after the last.
-      dtype: of the computation.
     """
 
     cell: str = "lstm"
@@ -180,10 +163,6 @@ class Recurrent(nn.Module):
         Arguments:
           x: `[batch, frames, in]`.
           mask: bool `[batch, frames]`, False at padding, where the output is 0.
-          train: applies dropout (needs the rng `dropout`).
-
-        Raises:
-          UserError: no such cell, or no layers.
         """
         return self.run(x, mask, train=train)[0]
 

@@ -19,14 +19,7 @@ ATTENTIONS = {"bahdanau": "additive", "luong": "general", "none": None}
 
 
 def head(words: str) -> HeadGroup:
-    """Reads a head from words such as "additive", "general/entmax15" or "location(81)".
-
-    Arguments:
-      words: an alignment and a normaliser, as in a group of heads; see `groups.parse_groups`.
-
-    Raises:
-      UserError: the words cannot be read or name something else.
-    """
+    """Reads a head from words such as "additive", "general/entmax15" or "location(81)"."""
     groups, _ = parse_groups(f"1*{words}")
     found = groups[0]
     plain = HeadGroup(1, align=found.align, norm=found.norm, max_keys=found.max_keys)
@@ -51,13 +44,7 @@ class Attention(nn.Module):
     def __call__(
         self, query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Attends from one query.
-
-        Arguments:
-          query: `[batch, width]`.
-          keys: `[batch, n, width]`.
-          values: `[batch, n, any width]`.
-          mask: bool `[batch, n]`, True where a key is seen.
+        """Attends from one query `[batch, width]` to keys and values `[batch, n, ...]`.
 
         Returns:
           (context `[batch, value width]`, weights `[batch, n]`, at least float32).
@@ -110,9 +97,6 @@ class RecurrentEncoderDecoder(nn.Module):
         Luong's "concat"), "general" of Luong.
       dropout: rate between layers and before the output.
       dtype: of the computation.
-
-    Raises:
-      UserError: a value is not known, when first used.
     """
 
     out_features: int
@@ -153,11 +137,6 @@ class RecurrentEncoderDecoder(nn.Module):
         self, source: jax.Array, source_mask: jax.Array | None = None, train: bool = False
     ) -> Mapping[str, Any]:
         """Encodes the source for the decoder.
-
-        Arguments:
-          source: `[batch, n, in]`.
-          source_mask: bool `[batch, n]`, False at padding.
-          train: applies dropout (needs the rng `dropout`).
 
         Returns:
           `carries`, first states of the decoder by layer, and with attention `values`
@@ -237,18 +216,7 @@ class RecurrentEncoderDecoder(nn.Module):
         target_mask: jax.Array | None = None,
         train: bool = False,
     ) -> jax.Array:
-        """Predicts each target from the true targets before it (teacher forcing).
-
-        Arguments:
-          source: `[batch, n, in]`.
-          target: `[batch, m, out]`, shifted right inside.
-          source_mask: bool `[batch, n]`, False at padding.
-          target_mask: bool `[batch, m]`, False at padding, which the step after it does not read.
-          train: applies dropout (needs the rng `dropout`).
-
-        Returns:
-          Outputs float32 `[batch, m, out]`, 0 at padding.
-        """
+        """Predicts each target from the true targets before it; outputs are 0 at padding."""
         memory = self.encode(source, source_mask, train)
         carry, first = self.start(memory, target.shape[1])
         if target_mask is not None:

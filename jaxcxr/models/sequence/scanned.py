@@ -57,9 +57,6 @@ def run(
 
     Returns:
       `[batch, length, dim]`.
-
-    Raises:
-      UserError: the blocks are not equal.
     """
     depth, first = len(makers), makers[0]
     if any(shares(make) or make(parent=None) != first(parent=None) for make in makers):
@@ -123,12 +120,7 @@ def stacked(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unrolled(model: nn.Module, variables: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
-    """Returns the model and its variables without a loop, its blocks by number.
-
-    Arguments:
-      model: as `models.create` returns it.
-      variables: of the model, collections of nested dicts.
-    """
+    """Returns the model and its variables without a loop, its blocks by number."""
     if not getattr(model, "scan", False):
         return model, dict(variables)
     flat = unstacked(traverse_util.flatten_dict(dict(variables), sep="/"))

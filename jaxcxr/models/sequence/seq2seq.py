@@ -37,15 +37,7 @@ from jaxcxr.models.sequence.decoder import DecoderBlock, FeatureEmbedding
 
 
 def shift_right(target: jax.Array, first: jax.Array) -> jax.Array:
-    """Inputs of teacher forcing: `first` `[batch, out]`, then `target` without its last step.
-
-    Arguments:
-      target: `[batch, steps, out]`.
-      first: `[batch, out]` or `[out]`.
-
-    Returns:
-      `[batch, steps, out]` in the dtype of `target`.
-    """
+    """Inputs of teacher forcing: `first` `[(batch,) out]`, then `target` without its last step."""
     batch, _, width = target.shape
     head = jnp.broadcast_to(first.astype(target.dtype), (batch, width))[:, None]
     return jnp.concatenate([head, target[:, :-1]], axis=1)
@@ -78,12 +70,10 @@ def decode(
     2015), without dropout: give `targets` and draw `forced` with the ratio of teacher forcing.
 
     Arguments:
-      model: a module with the interface of this file.
-      variables: of the model.
-      source: `[batch, n, in]`.
+      model, variables: a module with the interface of this file.
+      source, source_mask: `[batch, n, in]`, and False at its padding.
       steps: number of outputs.
       feedback: maps an output `[batch, out]` to the input of the next step.
-      source_mask: bool `[batch, n]`, False at padding.
       targets: `[batch, steps, out]`, inputs of the steps after them instead of the feedback.
       forced: bool `[batch, steps]`, where `targets` are used; everywhere by default.
 
@@ -228,18 +218,7 @@ class EncoderDecoder(nn.Module):
         target_mask: jax.Array | None = None,
         train: bool = False,
     ) -> jax.Array:
-        """Predicts each target from the source and the targets before it.
-
-        Arguments:
-          source: `[batch, n, in]`.
-          target: `[batch, m, out]`; shifted right inside.
-          source_mask: bool `[batch, n]`, False at padding.
-          target_mask: bool `[batch, m]`, False at padding, where the output has no meaning.
-          train: applies dropout (needs the rng `dropout`).
-
-        Returns:
-          float32 `[batch, m, out]`; the output at t does not depend on the target from t on.
-        """
+        """Predicts each target from the source and the targets before it."""
         memory = self._encoded(source, source_mask, train)
         memory_mask = None if source_mask is None else transformer.key_mask(source_mask)
         inputs = shift_right(target.astype(wide(self.dtype)), self.first)

@@ -44,11 +44,7 @@ class LayerNorm(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (Huang et al. 2016): drops the whole branch of an example while training.
-
-    Arguments:
-      rate: probability of dropping; kept branches are scaled by 1 / (1 - rate).
-    """
+    """Stochastic depth (Huang et al. 2016): drops the whole branch of an example while training."""
 
     rate: float = 0.0
 
@@ -66,13 +62,7 @@ class DropPath(nn.Module):
 
 
 class MLP(nn.Module):
-    """Dense -> exact GELU -> Dense, back to the width of the input.
-
-    Arguments:
-      width: hidden units.
-      dropout: rate after each Dense.
-      dtype: of the computation.
-    """
+    """Dense -> exact GELU -> Dense, back to the width of the input; dropout after each."""
 
     width: int
     dropout: float = 0.0
@@ -99,11 +89,7 @@ def position_std(norm: str, dim: int) -> float:
 
 
 def tfixup_scale(layers: int, *, decoder: bool = False) -> float:
-    """Factor of T-Fixup (Huang et al. 2020, section 3.2) in a stack of `layers` blocks.
-
-    Returns:
-      0.67 N^-1/4 for an encoder, (9N)^-1/4 for a decoder and its embeddings.
-    """
+    """T-Fixup's factor (Huang et al. 2020, section 3.2): 0.67 N^-1/4, of decoders (9N)^-1/4."""
     return (9 * layers) ** -0.25 if decoder else 0.67 * layers**-0.25
 
 
@@ -237,12 +223,7 @@ class SharingBlock(Block):
 
 
 def encoder_block(remat: str | bool, sharing: bool = False) -> type[nn.Module]:
-    """Returns the class of a block.
-
-    Arguments:
-      remat: see `layers.rematerialized`.
-      sharing: for attention that shares weights.
-    """
+    """Returns the class of a block, rematerialised; `sharing` is for `SharedAttention`."""
     block: type[Block] = SharingBlock if sharing else EncoderBlock
     return rematerialized(block, remat, static_argnums=(4,))
 
