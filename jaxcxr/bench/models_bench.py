@@ -145,7 +145,7 @@ class Subject:
 
     def _layer(self, model, make: Callable[..., Any]) -> Layer:
         norm = getattr(model, "norm", "pre")
-        block = transformer.encoder_block(False, shares(make))(
+        block = transformer.encoder_block(False)(
             make, model.mlp_ratio, dtype=self.dtype, norm=norm, layers=model.depth, parent=None
         )
         follows = shares(make) and not make(parent=None).leads

@@ -207,7 +207,7 @@ def write_tables(
     Yields:
       Each table as Markdown, once it is written, and as of a result file, but for the poses.
     """
-    from jaxcxr.study import pose_table, study_table
+    from jaxcxr.study import study_table
 
     found, poses = False, []
     for data in study.data:
@@ -234,10 +234,10 @@ def write_tables(
         scored = {row: {seed: result for seed, result in runs.items() if "sequences" in result}
                   for row, runs in results.items()}
         if any(scored.values()):
-            poses += pose_table.make(data, config.data.frames, scored, table.reference)
+            poses += study_table.make_poses(data, config.data.frames, scored, table.reference)
     if poses:
-        (root / "poses.csv").write_text(pose_table.to_csv(poses), encoding="utf-8")
-        text = pose_table.to_markdown(poses)
+        (root / "poses.csv").write_text(study_table.poses_csv(poses), encoding="utf-8")
+        text = study_table.poses_markdown(poses)
         (root / "poses.md").write_text(text, encoding="utf-8")
         yield text, None
     if not found:

@@ -1,8 +1,12 @@
-"""The table of a study: means over seeds, their intervals, and paired differences.
+"""Makes the tables of a study: one for each data set, and one of lifted poses.
 
 With few seeds the interval of a mean is wide, and says how a row does for another seed on the same
 test data; it says nothing about other test data. The paired difference takes row and reference with
 the same seed, hence the same order of batches, and so leaves out what a seed does to both.
+
+In the table of poses a row's error is the mean over all frames of the test split and over its
+seeds. Its interval is that of other motions: the bootstrap draws whole motions, with all cameras
+and seeds. Differences from the reference are of the same resamples.
 """
 
 import csv
@@ -14,14 +18,15 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from scipy import special
 
+from jaxcxr.models.attention.head_parts import HIGH, LOW
+from jaxcxr.pose.evaluation.pose_metrics import IN_STUDIES
+from jaxcxr.pose.evaluation.run_errors import METRICS, estimates, pooled
 from jaxcxr.report import tables
-from jaxcxr.statistics import paired
+from jaxcxr.statistics import intervals, paired
 
 # "Equal parameters": rows that differ from the reference by more are flagged.
 EQUAL = 1e-3
 _NONE = math.nan
-# The interval that static gates are stretched to before they are clipped to [0, 1].
-_GATE = (-0.1, 1.1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,8 +156,7 @@ def learned_text(results: Iterable[Mapping]) -> str:
     if "alpha" in found:
         parts.append(f"orders of entmax {_spread(1 + special.expit(found['alpha']))}")
     if "gate" in found:
-        low, high = _GATE
-        gates = special.expit(found["gate"]) * (high - low) + low
+        gates = special.expit(found["gate"]) * (HIGH - LOW) + LOW
         parts.append(
             f"gates closed {(gates <= 0).sum()}, fully open {(gates >= 1).sum()} of {len(gates)}"
         )
@@ -175,24 +179,17 @@ def _seconds(result: Mapping) -> float:
 
 def to_csv(table: StudyTable) -> str:
     """One line for each row; what is not known is empty."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow((
+    return _csv((
         "data", "row", "reference", "metric", "seeds", "mean", "low", "high", "validation",
         "difference", "difference_low", "difference_high", "p_holm", "parameters",
         "parameters_off", "unequal", "flops", "seconds",
-    ))
-    for row in table.rows:
-        numbers = (
-            row.value, *row.interval, row.validation, row.difference.value,
-            *row.difference.interval, row.p, row.parameters, row.parameters_off, int(row.unequal),
-            row.flops, row.seconds,
-        )
-        writer.writerow((
-            table.data, row.name, table.reference, table.metric, row.seeds,
-            *("" if math.isnan(number) else f"{number:.8g}" for number in numbers),
-        ))
-    return out.getvalue()
+    ), [
+        (table.data, row.name, table.reference, table.metric, row.seeds,
+         *map(_exact, (row.value, *row.interval, row.validation, row.difference.value,
+                       *row.difference.interval, row.p, row.parameters, row.parameters_off,
+                       int(row.unequal), row.flops, row.seconds)))
+        for row in table.rows
+    ])
 
 
 def header(table: StudyTable) -> tuple[str, ...]:
@@ -220,19 +217,18 @@ def cells(table: StudyTable) -> list[tuple[str, ...]]:
 
 def to_markdown(table: StudyTable) -> str:
     """The table for people, with what its columns mean."""
-    lines = [f"**{table.data}**, reference {table.reference or 'not finished'}", "",
-             *tables.markdown([header(table), *cells(table)])]
-    lines += ["", (
+    lines = [
+        f"**{table.data}**, reference {table.reference or 'not finished'}", "",
+        *tables.markdown([header(table), *cells(table)]), "",
         "Mean over seeds [95 % t interval]; difference from the reference paired by seed; p of its "
         "paired t test, Holm-adjusted over the rows that are no candidates for the reference. "
         f"(unequal): parameters differ by more than {EQUAL:.1%}. MFLOPs: forward pass of one "
         "example. Training s: the steps alone, at the median pace; it compares rows only where "
-        "nothing else ran on the machine."
-    )]
+        "nothing else ran on the machine.",
+    ]
     if len(table.candidates) > 1 and table.reference:
         lines.append(f"Reference: the best on validation of {', '.join(table.candidates)}.")
-    for name, text in table.learned.items():
-        lines.append(f"Learned by {name}: {text}.")
+    lines += [f"Learned by {name}: {text}." for name, text in table.learned.items()]
     if table.missing:
         lines.append(f"Not finished: {', '.join(table.missing)}.")
     return "\n".join(lines) + "\n"
@@ -246,11 +242,151 @@ def _digits(table: StudyTable) -> int:
     return max(0, min(4, 3 - math.floor(math.log10(largest))))
 
 
-def _number(value: float, digits: int, sign: str = "") -> str:
-    return tables.number(value, f"{sign},.{digits}f")
+def _number(value: float, digits: int, sign: str = "", undefined: str = "n/a") -> str:
+    return tables.number(value, f"{sign},.{digits}f", undefined)
 
 
-def _shown(value: float, ends: tuple[float, float], digits: int, sign: str = "") -> str:
+def _shown(
+    value: float, ends: Sequence[float], digits: int, sign: str = "", undefined: str = "n/a"
+) -> str:
+    """A value and its interval."""
     if math.isnan(value):
-        return "n/a"
-    return f"{_number(value, digits, sign)} {tables.span(ends, f'{sign},.{digits}f', '[n/a]')}"
+        return undefined
+    both = undefined if undefined else ", "
+    span = tables.span(ends, f"{sign},.{digits}f", f"[{both}]")
+    return f"{_number(value, digits, sign)} {span}"
+
+
+def _exact(value: float) -> str:
+    return tables.number(value, ".8g", "")
+
+
+def _csv(head: Sequence[str], rows: Iterable[Sequence]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([head, *rows])
+    return out.getvalue()
+
+
+@dataclasses.dataclass(frozen=True)
+class PoseRow:
+    """One row on one data set.
+
+    Attributes:
+      values: of `METRICS`, mm, MPJVE mm per frame.
+      ranges: their 95 % intervals over motions, `[3, 2]`; NaN with fewer than two motions.
+      spread: standard deviation of MPJPE over seeds, mm; NaN with one.
+      validation: MPJPE of the validation split, mm.
+      difference, difference_range: of MPJPE from the reference's; NaN for itself.
+      flops: of a forward pass over one window.
+      milliseconds: of the same, the median over calls and seeds.
+      seconds: of the training steps, the mean over seeds.
+    """
+
+    data: str
+    row: str
+    frames: int
+    seeds: int
+    values: np.ndarray
+    ranges: np.ndarray
+    spread: float
+    validation: float
+    difference: float
+    difference_range: tuple[float, float]
+    reference: bool
+    parameters: int
+    flops: float
+    milliseconds: float
+    seconds: float
+
+
+def make_poses(
+    data: str, frames: int, results: Mapping[str, Mapping[int, Mapping]], reference: str
+) -> list[PoseRow]:
+    """The rows of one data set, the best on the validation split first.
+
+    Arguments:
+      results: row -> seed -> result with `sequences` as `run_errors.sequence_sums` gives it,
+        `validation`, `parameters`, `flops`, `milliseconds`, `steps`, `batch_size`,
+        `examples_per_second`.
+      reference: name of the row compared with, "" for none.
+    """
+    names = sorted({n for runs in results.values() for run in runs.values()
+                    for n in run["sequences"]})
+    of_row = {
+        row: pooled([run["sequences"] for run in runs.values()], names)
+        for row, runs in results.items() if runs
+    }
+    rows = [
+        _pose_row(data, frames, row, results[row], of_row, reference, names) for row in of_row
+    ]
+    return sorted(rows, key=lambda row: (math.isnan(row.validation), row.validation))
+
+
+def _pose_row(data, frames, row, runs, of_row, reference, names) -> PoseRow:
+    sums, counts = of_row[row]
+    values, resamples = estimates(sums, counts, names)
+    difference, range_ = math.nan, (math.nan, math.nan)
+    if reference in of_row and row != reference:
+        sums, counts = of_row[reference]
+        other, others = estimates(sums, counts, names)
+        difference = float(values[0] - other[0])
+        low, high = intervals.percentile_interval(resamples[:, 0] - others[:, 0])
+        range_ = float(low), float(high)
+    by_seed = [
+        estimates(*pooled([run["sequences"]], names), names, 0)[0][0] for run in runs.values()
+    ]
+
+    def mean(key: str) -> float:
+        return float(np.mean([run[key] for run in runs.values()]))
+
+    pace = [run["steps"] * run["batch_size"] / run["examples_per_second"] for run in runs.values()]
+    return PoseRow(
+        data, row, frames, len(runs), values,
+        np.array([intervals.percentile_interval(column) for column in resamples.T]),
+        float(np.std(by_seed, ddof=1)) if len(runs) > 1 else math.nan,
+        float(np.mean([run["validation"]["mpjpe"] for run in runs.values()])),
+        difference, range_, row == reference, round(mean("parameters")),
+        mean("flops"), float(np.median([run["milliseconds"] for run in runs.values()])),
+        float(np.mean(pace)),
+    )
+
+
+def poses_csv(rows: Sequence[PoseRow]) -> str:
+    """One line for each row; what is not known is empty."""
+    ends = [f"{name}{end}" for name in METRICS for end in ("", "_low", "_high")]
+    return _csv((
+        "data", "row", "frames", "seeds", *ends, "mpjpe_seed_sd", "validation_mpjpe",
+        "difference", "difference_low", "difference_high", "reference", "parameters", "flops",
+        "milliseconds", "training_seconds",
+    ), [
+        (row.data, row.row, row.frames, row.seeds,
+         *map(_exact, (*np.column_stack([row.values, row.ranges]).ravel(), row.spread,
+                       row.validation, row.difference, *row.difference_range, int(row.reference),
+                       row.parameters, row.flops, row.milliseconds, row.seconds)))
+        for row in rows
+    ])
+
+
+def poses_markdown(rows: Sequence[PoseRow]) -> str:
+    """The table of poses for people, with what its columns mean."""
+    cells = [("data", "row", "T", "seeds", *(f"{metric.title} mm" for metric in IN_STUDIES),
+              "from the reference", "sd of seeds", "parameters", "MFLOPs", "ms", "training s")]
+    for row in rows:
+        errors = [_shown(value, ends, metric.study, undefined="")
+                  for metric, value, ends in zip(IN_STUDIES, row.values, row.ranges, strict=True)
+                  if metric.study is not None]
+        compared = "reference" if row.reference else _shown(
+            row.difference, row.difference_range, 1, "+", "")
+        cells.append((
+            row.data, row.row, f"{row.frames}", f"{row.seeds}", *errors, compared,
+            _number(row.spread, 1, undefined=""), f"{row.parameters:,}",
+            _number(row.flops / 1e6, 1), _number(row.milliseconds, 1), _number(row.seconds, 0),
+        ))
+    return "\n".join([
+        *tables.markdown(cells, 2), "",
+        "Means over all frames and seeds [95 % interval, bootstrap of whole motions with all "
+        "cameras]; MPJVE in mm per frame. From the reference: difference of MPJPE, on the same "
+        "resamples. Rows are in the order of MPJPE on validation. MFLOPs and ms (median): "
+        "forward pass of one window of T frames. Training s: the steps alone, at the median pace. "
+        "Times compare rows only where nothing else ran on the machine.",
+    ]) + "\n"

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention import Stack, layers, shares
+from jaxcxr.models.attention import Stack, layers
 from jaxcxr.models.pose import streaming
 from jaxcxr.models.pose.inputs_outputs import frame_features, options_of, read_frames
 from jaxcxr.models.pose.streaming import Cached
@@ -55,7 +55,7 @@ class Backbone(nn.Module):
             ]
         return [
             functools.partial(
-                transformer.encoder_block("none" if self.decode else self.remat, shares(make)),
+                transformer.encoder_block("none" if self.decode else self.remat),
                 make,
                 self.mlp_ratio,
                 self.dropout,

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention import class_of, shares
 from jaxcxr.models.attention.flexible import FlexibleHeadAttention
-from jaxcxr.models.attention.heads import MultiHeadAttention, attention_weights
+from jaxcxr.models.attention.heads import MultiHeadAttention, attention_weights, weighted
 from jaxcxr.models.sequence import transformer
 
 KeysValues = tuple[jax.Array, jax.Array]
@@ -80,8 +80,7 @@ class DecoderAttention(nn.Module):
         weights = attention_weights(self.query(x), keys, mask)
         if not self.is_initializing():
             self.sow("attention", "weights", weights)
-        weights = self.drop(weights, deterministic=not train).astype(values.dtype)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, values)
+        mixed = weighted(self.drop(weights, deterministic=not train), values)
         return self.out(mixed), mixed
 
 

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention import layers, shares
+from jaxcxr.models.attention import layers
 from jaxcxr.models.attention.alignments import wide
 from jaxcxr.models.layers import TimePositions
 from jaxcxr.models.sequence import transformer
@@ -160,7 +160,7 @@ class EncoderDecoder(nn.Module):
         self.drop = nn.Dropout(self.dropout)
         options = {"heads": self.heads, "dropout": self.attention_dropout, "dtype": self.dtype}
         self.encoder = [
-            transformer.encoder_block(self.remat, shares(make))(
+            transformer.encoder_block(self.remat)(
                 make,
                 self.mlp_ratio,
                 self.dropout,

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from jaxcxr.errors import UserError
 from jaxcxr.models import layers
-from jaxcxr.models.layers import by_example, rematerialized
+from jaxcxr.models.attention import shares
 
 _DENSE_INIT = nn.initializers.xavier_uniform()
 
@@ -193,39 +193,26 @@ class EncoderBlock(Block):
         mask: jax.Array | None = None,
         distance: jax.Array | None = None,
         train: bool = False,
-    ) -> jax.Array:
-        """Encodes `[batch, length, dim]`; `mask` and `distance` go to the attention."""
-        y = self._before(x, "norm1")
-        attend = self.attention(name="attention")
-        y = self._call(attend, y, mask=mask, distance=distance, train=train)
-        return self._with_mlp(self._attended(x, y, "norm1", train), "norm2", train)
-
-
-class SharingBlock(Block):
-    """A block around `SharedAttention`; arguments as in `Block`."""
-
-    @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        mask: jax.Array | None = None,
-        distance: jax.Array | None = None,
-        train: bool = False,
         weights: jax.Array | None = None,
-    ) -> tuple[jax.Array, jax.Array]:
-        """Encodes as `EncoderBlock`; takes the weights of the block before and returns its own."""
-        y = self._before(x, "norm1")
+    ) -> Any:
+        """Encodes `[batch, length, dim]`; `mask` and `distance` go to the attention.
+
+        Around `SharedAttention` it takes the weights of the block before, and returns its own too.
+        """
+        shared = shares(self.attention)
+        options = {"weights": weights} if shared else {}
         attend = self.attention(name="attention")
-        y, weights = self._call(
-            attend, y, mask=mask, distance=distance, train=train, weights=weights
+        y = self._call(
+            attend, self._before(x, "norm1"), mask=mask, distance=distance, train=train, **options
         )
-        return self._with_mlp(self._attended(x, y, "norm1", train), "norm2", train), weights
+        y, weights = y if shared else (y, None)
+        x = self._with_mlp(self._attended(x, y, "norm1", train), "norm2", train)
+        return (x, weights) if shared else x
 
 
-def encoder_block(remat: str | bool, sharing: bool = False) -> type[nn.Module]:
-    """Returns the class of a block, rematerialised; `sharing` is for `SharedAttention`."""
-    block: type[Block] = SharingBlock if sharing else EncoderBlock
-    return rematerialized(block, remat, static_argnums=(4,))
+def encoder_block(remat: str | bool) -> type[nn.Module]:
+    """Returns the class of a block that is rematerialised as `layers.rematerialized` says."""
+    return layers.rematerialized(EncoderBlock, remat, static_argnums=(4,))
 
 
 def run_block(
@@ -235,9 +222,9 @@ def run_block(
     train: bool,
     weights: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Runs a block of either class; returns its output and the weights that the next may share."""
-    x = by_example(x)
-    if isinstance(block, SharingBlock):
+    """Runs a block; returns its output and the weights that the next may share."""
+    x = layers.by_example(x)
+    if shares(block.attention):
         return block(x, mask, None, train, weights)
     return block(x, mask, None, train), None
 

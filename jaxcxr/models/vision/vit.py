@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcxr.errors import UserError
-from jaxcxr.models.attention import Stack, layers, shares
+from jaxcxr.models.attention import Stack, layers
 from jaxcxr.models.layers import sinusoidal_2d
 from jaxcxr.models.sequence import scanned, transformer
 from jaxcxr.models.vision.classifier import ClassifierHead
@@ -93,7 +93,7 @@ class ViTBackbone(nn.Module):
             makers = []
         rates, weights = transformer.drop_path_rates(self.drop_path, len(makers)), None
         for index, (make, rate) in enumerate(zip(makers, rates, strict=True)):
-            block = transformer.encoder_block(self.remat, shares(make))(
+            block = transformer.encoder_block(self.remat)(
                 make,
                 self.mlp_ratio,
                 self.dropout,

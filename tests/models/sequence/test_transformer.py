@@ -130,7 +130,7 @@ def test_scales_of_tfixup_at_six_layers():
 def block_parameters(kind, norm, remat=False):
     """Initial kernels of two neighbouring blocks of width 128 in a stack of six, by name."""
     make = factory(kind, heads=2, dropout=0.0, dtype=np.float32)
-    module = transformer.encoder_block(remat, kind == "shared")(make, norm=norm, layers=6)
+    module = transformer.encoder_block(remat)(make, norm=norm, layers=6)
     x = np.zeros((1, 3, 128), np.float32)
     params = jax.jit(lambda: module.init(jax.random.key(0), x, None, None, False))()["params"]
     leaves = jax.tree_util.tree_leaves_with_path(params)
