@@ -65,7 +65,7 @@ class EqualHeads(nn.Module):
         mask: jax.Array | None = None,
         distance: jax.Array | None = None,
         train: bool = False,
-    ) -> jax.Array:
+    ) -> Any:
         """Attends from `x` to `memory`.
 
         Arguments:

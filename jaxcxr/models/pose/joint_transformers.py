@@ -149,8 +149,9 @@ class PoseSpatioTemporal(nn.Module):
     """
 
     stream: ClassVar = Cached
-    backbone_class: ClassVar = SpatioTemporalBackbone
-    prefixes: ClassVar = ("",)  # of the names of the blocks, one for each stream
+    backbone_class: ClassVar[type[JointsBackbone]] = SpatioTemporalBackbone
+    # Of the names of the blocks, one for each stream.
+    prefixes: ClassVar[tuple[str, ...]] = ("",)
 
     dim: int = 128
     depth: int = 4
