@@ -47,6 +47,7 @@ SOURCES = {
     "covidx": Source("jaxcxr.xray.sources.covidx:Covidx", "cxr"),
     "cxr15": Source("jaxcxr.xray.sources.cxr15:Cxr15", "cxr"),
     "tbx11k": Source("jaxcxr.xray.sources.tbx11k:Tbx11k", "cxr"),
+    "images": Source("jaxcxr.xray.sources.images:Images", "cxr"),
     "motion_phantom": Source("jaxcxr.pose.sources.motion_phantom:MotionPhantom", "pose", True),
     "cmu_mocap": Source("jaxcxr.pose.sources.cmu_mocap:CmuMocap", "pose"),
     "bvh_mocap": Source("jaxcxr.pose.sources.bvh_mocap:BvhMocap", "pose"),

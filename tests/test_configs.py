@@ -34,6 +34,7 @@ VARIANTS = {
     "pose_temporal": ("", "spatiotemporal", "quick", "spatiotemporal,quick",
                       "human36m,quick"),
     "tb_resnet50": ("", "extra", "quick"),
+    "own_images": ("", "quick"),
     "study_flex": ("", "cmu_mocap", "chest_phantom", "chestxray14"),
     "study_pose": ("", "clean_27", "noisy_81"),
 }

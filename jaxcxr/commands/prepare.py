@@ -42,6 +42,10 @@ def run(args: argparse.Namespace) -> None:
 
     given = {name: getattr(args, name) for name in preparation.option_names(args.source)}
     given = {name: value for name, value in given.items() if value is not None}
+    if args.dry_run:
+        preparation.preview(args.source, args.out, **given)
+        print("Nothing was written; without --dry-run, this is prepared.")
+        return
     directory, before = preparation.locate(args.source, given, args.out)
     try:
         preparation.prepare(args.source, args.out, beam=args.beam, **given)
@@ -63,6 +67,8 @@ class _SourceParser(argparse.ArgumentParser):
 
         self.add_argument("--out", metavar="DIR", help="root of the prepared data (TFDS's default)")
         self.add_argument("--beam", metavar="OPTIONS", default="", help=_BEAM_HELP)
+        text = "print what would be prepared, and write nothing"
+        self.add_argument("--dry-run", action="store_true", help=text)
         config_class = registry.builder_class(self.source).builder_config_class
         help_of = _documented(config_class)
         for field in registry.source_fields(self.source):

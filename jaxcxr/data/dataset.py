@@ -33,9 +33,21 @@ class DataSet(  # type: ignore[call-arg]  # TFDS has no types
     """
 
     index_file: ClassVar[str] = ""  # beside the records, written last; "": none is needed
+    given: ClassVar[tuple[str, ...]] = ("--raw", "DIR")  # what `jaxcxr prepare` needs of raw data
 
     def write_index(self, directory: pathlib.Path) -> None:
         """Writes `index_file` of a prepared data set."""
+
+    def confirm(self, directory: pathlib.Path) -> None:
+        """Refuses a prepared data set that this builder's options would have made otherwise."""
+
+    def understand(self) -> bool:
+        """Reads the raw data's tables and prints what they say, before anything is written.
+
+        Returns:
+          Whether this data set has anything to print.
+        """
+        return False
 
     @staticmethod
     @abc.abstractmethod

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from jaxcxr.data.text_files import CsvFile, fold, read_csv
+from jaxcxr.data.table_files import read_table
+from jaxcxr.data.text_files import CsvFile, column_key, fold
 from jaxcxr.errors import UserError
 
 # Thesis table 4.1, in its order: the 14 findings of ChestX-ray14 and COVID-19.
@@ -33,21 +34,26 @@ FINDINGS = (
 
 POSITIVE, NEGATIVE, UNKNOWN = 1, 0, -1
 
-# Names of the column of image ids, folded; of several, the first that is there counts.
+# Names of the column of image ids as `text_files.column_key` leaves them; the first counts.
 IMAGE_COLUMNS = (
-    "imageid", "imageindex", "image", "filename", "imagename", "imagepath", "path", "id"
-)
-# Not every last dot begins a file ending: DICOM's identifiers are numbers and dots.
-_ENDING = re.compile(r"\.(?:png|jpe?g|dcm|dicom|tiff?|bmp|gif|webp|npy|nii|gz)$", re.IGNORECASE)
-# Column of a label table -> its names as `text_files.fold` leaves them; the first present counts.
+    "imageid", "imageindex", "image", "filename", "imagename", "imagefilename", "imagefile",
+    "imagepath", "filepath", "path", "file", "img", "imgpath", "imgname", "dicomid", "dicom",
+    "dicompath", "dicomfile", "sopinstanceuid", "sopuid", "id",
+)  # fmt: skip
+# Column of a label table -> its names as `text_files.column_key` leaves them; the first counts.
 COLUMNS = {
     "image_id": IMAGE_COLUMNS,
-    "patient_id": ("patientid", "patient", "subjectid", "subject"),
-    "split": ("split", "subset", "fold"),
-    "source": ("source", "dataset"),
-    "view": ("view", "viewposition", "projection"),
+    "patient_id": (
+        "patientid", "patient", "subjectid", "subject", "patientnumber", "patientno", "pid", "mrn",
+    ),
+    "study_id": (
+        "studyid", "study", "studyinstanceuid", "studyuid", "accessionnumber", "accession",
+    ),
+    "split": ("split", "subset", "fold", "partition"),
+    "source": ("source", "dataset", "hospital", "site"),
+    "view": ("view", "viewposition", "projection", "patientview"),
     "sex": ("sex", "gender", "patientsex", "patientgender"),
-    "age": ("age", "patientage"),
+    "age": ("age", "patientage", "ageyears", "ageinyears", "ageatstudy"),
     "sha256": ("sha256",),
     "phash": ("phash",),
 }
@@ -57,10 +63,12 @@ LABEL_PREFIX = re.compile(r"label[_ ]", re.IGNORECASE)
 _SCORE_PREFIX = re.compile(r"(?:prob|score)[_ ]", re.IGNORECASE)
 
 _VALUES = {1.0: POSITIVE, 0.0: NEGATIVE, -1.0: UNKNOWN}
+_BLANK = ("", "nan", "na", "n/a", "#n/a", "<na>", "null")
+_UNCERTAIN = ("uncertain", "u", "?")
 _WORDS = (
-    dict.fromkeys(("true", "yes"), POSITIVE)
-    | dict.fromkeys(("false", "no"), NEGATIVE)
-    | dict.fromkeys(("", "nan", "na", "n/a", "#n/a", "<na>", "null"), UNKNOWN)
+    dict.fromkeys(("true", "yes", "y", "positive", "pos", "present"), POSITIVE)
+    | dict.fromkeys(("false", "no", "n", "negative", "neg", "absent"), NEGATIVE)
+    | {"unknown": UNKNOWN}
 )
 _NO_FINDING = "No Finding"
 _AGE = re.compile(
@@ -155,13 +163,13 @@ def read(path: str | pathlib.Path, repeated: bool = False) -> LabelTable:
     all others except `prob_CLASS` and `score_CLASS` are.
 
     Arguments:
-      path: csv file, see `text_files.read_csv`.
+      path: the file, see `table_files.read_table`.
       repeated: an image may have several rows.
 
     Raises:
       UserError: the file is in neither form. The cells are checked when `labels` reads them.
     """
-    file = read_csv(path)
+    file = read_table(path, IMAGE_COLUMNS)
     ids = image_ids(file, repeated)
     findings = file.column(["findinglabels"])
     if findings is not None:
@@ -179,7 +187,7 @@ def read_scores(path: str | pathlib.Path) -> LabelTable:
     Raises:
       UserError: as `read`; no row has a score.
     """
-    file = read_csv(path)
+    file = read_table(path, IMAGE_COLUMNS)
     classes = _class_columns(file, _SCORE_PREFIX, other=LABEL_PREFIX)
     kept = [i for i, row in enumerate(file.rows) if any(row[c] for c in classes.values())]
     if classes and not kept:
@@ -196,7 +204,7 @@ def _class_columns(file: CsvFile, prefix: re.Pattern, other: re.Pattern) -> dict
         known = {"", *itertools.chain(*COLUMNS.values())}
         names = {
             i: name for i, name in enumerate(file.columns)
-            if fold(name) not in known and not other.match(name)
+            if column_key(name) not in known and not other.match(name)
         }
     seen: dict[str, int] = {}
     for i, name in names.items():
@@ -219,21 +227,31 @@ def match_classes(wanted: Iterable[str], available: Iterable[str]) -> dict[str, 
     return {name: by_name[fold(name)] for name in wanted if fold(name) in by_name}
 
 
-def label_of(text: str) -> int:
+def label_of(text: str, blank: int = UNKNOWN, uncertain: int = UNKNOWN) -> int:
     """Parses the cell of a label: 1, 0 or, for unknown, -1.
+
+    Arguments:
+      text: the cell.
+      blank: label of an empty cell, or one that says n/a or nan.
+      uncertain: label of -1, "uncertain", "u" and "?".
 
     Raises:
       ValueError: it is no label.
     """
     word = text.casefold()
+    if word in _BLANK:
+        return blank
+    if word in _UNCERTAIN:
+        return uncertain
     if word in _WORDS:
         return _WORDS[word]
     try:
-        return _VALUES[float(word.replace(",", ".", 1))]
+        value = _VALUES[float(word.replace(",", ".", 1))]
+        return uncertain if value == UNKNOWN else value
     except (KeyError, ValueError):
         raise ValueError(
-            "is no label; allowed: 1, 0, yes, no, true, false and, for unknown, -1, n/a, nan or "
-            "nothing"
+            "is no label; allowed: 1, 0, yes, no, true, false, positive, negative, present, absent "
+            "and, for unknown, -1, unknown, uncertain, n/a, nan or nothing"
         ) from None
 
 
@@ -301,52 +319,3 @@ def image_ids(file: CsvFile, repeated: bool = False) -> tuple[str, ...]:
                 f"{file.lines[first[row[column]]]}; remove one"
             )
     return tuple(row[column] for row in file.rows)
-
-
-def match_images(wanted: Sequence[str], available: Sequence[str], asked, given) -> np.ndarray:
-    """Finds each image in another file: by its whole id, else without folders, else without ending.
-
-    Arguments:
-      wanted, available: ids, each without repetitions.
-      asked, given: their files, for messages.
-
-    Returns:
-      Indices into `available`, -1 where there is none, int64 `[wanted]`.
-
-    Raises:
-      UserError: an id matches several, or several match one, without folder or file ending.
-    """
-    result = np.full(len(wanted), -1)
-    owners: dict[int, tuple[Callable, str]] = {}
-    for key in (str, _without_folder, _without_ending):
-        if (result >= 0).all():
-            break
-        places: dict[str, list[int]] = {}
-        for place, name in enumerate(available):
-            places.setdefault(key(name), []).append(place)
-        for i in np.flatnonzero(result < 0).tolist():
-            found = places.get(key(wanted[i]), ())
-            if len(found) > 1:
-                raise UserError(
-                    f"{given}: {available[found[0]]} and {available[found[1]]} both match "
-                    f"{wanted[i]} of {asked}; write the ids alike in both files"
-                )
-            if not found:
-                continue
-            used_by, owner = owners.setdefault(found[0], (key, wanted[i]))
-            if owner == wanted[i]:
-                result[i] = found[0]
-            elif used_by is key:
-                raise UserError(
-                    f"{asked}: {owner} and {wanted[i]} both match {available[found[0]]} of "
-                    f"{given}; write the ids alike in both files"
-                )
-    return result
-
-
-def _without_folder(name: str) -> str:
-    return re.split(r"[/\\]", name)[-1]
-
-
-def _without_ending(name: str) -> str:
-    return _ENDING.sub("", _without_folder(name))

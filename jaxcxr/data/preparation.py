@@ -45,9 +45,21 @@ def prepare(source: str, data_dir: str | os.PathLike | None = None, *, beam: str
     builder = _builder(source, data_dir, options)
     directory = pathlib.Path(builder.data_dir)
     with _beam(source, beam), _os_errors(directory), _locked(directory.parent):
-        if not _is_complete(source, directory):
+        if _is_complete(source, directory):
+            builder.confirm(directory)
+        else:
             _write(source, builder, directory)
     return builder
+
+
+def preview(source: str, data_dir: str | os.PathLike | None = None, **options) -> None:
+    """Prints what `prepare` would make, and writes nothing; arguments as there.
+
+    Raises:
+      UserError: as `prepare`, or the source prints nothing beforehand.
+    """
+    if not _builder(source, data_dir, options).understand():
+        raise UserError(f"{source} prints nothing beforehand; leave --dry-run out.")
 
 
 def locate(
@@ -76,7 +88,10 @@ def find(source: str, options: dict, data_dir: str | os.PathLike | None = None) 
     if complete:
         return directory
     there = sorted(path.parts[-3] for path in directory.parent.parent.glob("*/*/dataset_info.json"))
-    others = f"\nOther variants prepared there: {', '.join(there)}." if there else ""
+    others = (
+        f"\nOther variants prepared there: {', '.join(there)}; --config.data.options.NAME=VALUE "
+        "chooses one."
+    ) if there else ""
     raise UserError(
         f"{source} is not prepared at {directory}. Run:\n"
         f"  {_command(source, options, data_dir)}{others}"
@@ -135,7 +150,7 @@ def _builder(source: str, data_dir, options: dict):
 def _command(source: str, options: dict, data_dir) -> str:
     words = ["jaxcxr", "prepare", source]
     if not registry.source(source).generated:
-        words += ["--raw", "DIR"]
+        words += registry.builder_class(source).given
     for name, default in registry.source_options(source).items():
         value = options.get(name, default)
         if value == default:
@@ -159,6 +174,7 @@ def _write(source: str, builder, directory: pathlib.Path) -> None:
         shutil.rmtree(left_over)
     staged = staging.directory_of(builder)
     tfds.disable_progress_bar()
+    builder.understand()
     announced = io.StringIO()  # TFDS announces a download although there is none
     with contextlib.redirect_stdout(announced):
         builder.download_and_prepare(

@@ -42,12 +42,12 @@ class CsvFile:
         return f"{self.path}:{self.lines[row]}"
 
     def column(self, names: Sequence[str]) -> int | None:
-        """Returns the index of the first of `names`, folded, that is a column; None if none is.
+        """Returns the index of the first of `names` that is the key of a column; None if none is.
 
         Raises:
           UserError: two columns have that name.
         """
-        folded = [fold(name) for name in self.columns]
+        folded = [column_key(name) for name in self.columns]
         name = next((name for name in names if name in folded), None)
         if name is None:
             return None
@@ -83,7 +83,7 @@ class CsvFile:
 def read_csv(
     path: str | pathlib.Path, needed: Sequence[str] = (), ragged: bool = False
 ) -> CsvFile:
-    """Reads a csv file separated by commas, semicolons or tabs, encoded as `read_text` knows.
+    """Reads a csv file separated by commas, semicolons, tabs or bars, encoded as `read_text` knows.
 
     Arguments:
       path: the file.
@@ -95,7 +95,7 @@ def read_csv(
       UserError: the file is absent, is no csv, lacks a column, has no row or a row of wrong length.
     """
     path = pathlib.Path(path)
-    content = _content(path)
+    content = read_bytes(path)
     text = _decoded(content, path)
     source = io.StringIO(text, newline="")
     reader = csv.reader(source, delimiter=_separator(text), strict=not ragged)
@@ -120,7 +120,7 @@ def read_csv(
     if not rows:
         names = ", ".join(needed or ("image_id", "..."))
         raise UserError(f"{path}: no line with data; the columns {names} are expected, and rows")
-    return CsvFile(path, _fingerprint(path, content), head, tuple(columns), rows, lines)
+    return CsvFile(path, fingerprint_of(path, content), head, tuple(columns), rows, lines)
 
 
 def csv_rows(
@@ -135,7 +135,7 @@ def csv_rows(
 def _separator(text: str) -> str:
     """Returns the separator that is most frequent in the first line, outside of quotes."""
     head = next((line for line in io.StringIO(text) if line.strip()), "")
-    return max(",;\t", key=re.sub(r'"[^"]*"', "", head).count)
+    return max(",;\t|", key=re.sub(r'"[^"]*"', "", head).count)
 
 
 def _header(where: str, cells: list[str], needed: Sequence[str]) -> list[str]:
@@ -160,11 +160,11 @@ def read_list(path: str | pathlib.Path) -> tuple[list[str], dict[str, str]]:
       UserError: as `read_text`, or the list is empty.
     """
     path = pathlib.Path(path)
-    content = _content(path)
+    content = read_bytes(path)
     names = list(dict.fromkeys(filter(None, map(str.strip, _decoded(content, path).splitlines()))))
     if not names:
         raise UserError(f"{path}: empty; one image per line is needed")
-    return names, _fingerprint(path, content)
+    return names, fingerprint_of(path, content)
 
 
 def read_text(path: pathlib.Path) -> str:
@@ -173,10 +173,11 @@ def read_text(path: pathlib.Path) -> str:
     Raises:
       UserError: the file is absent, holds NUL bytes, or is in none of these encodings.
     """
-    return _decoded(_content(path), path)
+    return _decoded(read_bytes(path), path)
 
 
-def _content(path: pathlib.Path) -> bytes:
+def read_bytes(path: pathlib.Path) -> bytes:
+    """Reads a file; a UserError says why it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -202,10 +203,16 @@ def _decoded(content: bytes, path: pathlib.Path) -> str:
     return text
 
 
-def _fingerprint(path: pathlib.Path, content: bytes) -> dict[str, str]:
+def fingerprint_of(path: pathlib.Path, content: bytes) -> dict[str, str]:
+    """Returns the name of a file and the SHA-256 of its content."""
     return {"name": path.name, "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def fold(name: str) -> str:
     """Strips case, spaces and underscores from the name of a column or class."""
     return re.sub(r"[\s_]+", "", name).casefold()
+
+
+def column_key(name: str) -> str:
+    """Reduces the name of a column to its letters and digits: `Patient-ID` becomes `patientid`."""
+    return re.sub(r"[\W_]+", "", name).casefold()

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcxr.data import label_tables
+from jaxcxr.data import image_paths, label_tables
 from jaxcxr.data.label_tables import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.errors import UserError, some
 from jaxcxr.report import tables
@@ -181,7 +181,7 @@ def read_adjudicated(
             f"has {some(table.file.columns)}."
         )
     labels = table.labels([found[name] for name in columns])
-    places = label_tables.match_images(
+    places = image_paths.match(
         table.ids, list(map(str, training)), path, "the training split"
     )
     there = places >= 0

@@ -57,14 +57,11 @@ class XrayTask:
         """Opens the task over one blank radiograph.
 
         Raises:
-          UserError: only the files of the source define its findings.
+          UserError: only the prepared data define the classes, and there are none.
         """
-        source = config.data.source
-        classes = getattr(registry.builder_class(source), "classes", ())
+        classes = registry.builder_class(config.data.source).classes
         if not classes:
-            raise UserError(
-                f"only the files of {source!r} define its findings; choose another source."
-            )
+            classes = manifest.read(preparation.find_or_generate(config)).classes
         blank = radiographs.BlankRadiograph(config.data.image_size, tuple(classes))
         return cls(config, lambda split: blank)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxcxr.data import label_tables
+from jaxcxr.data import image_paths
 from jaxcxr.data.label_tables import LABEL_PREFIX
 from jaxcxr.data.text_files import fold, read_csv
 from jaxcxr.errors import UserError, some
@@ -115,7 +115,7 @@ def _aligned(
         raise UserError(
             f"{path}: not the classes of {first_path}; they differ in {some(shown)}"
         )
-    place = label_tables.match_images(first.ids, joined.ids, first_path, path)
+    place = image_paths.match(first.ids, joined.ids, first_path, path)
     if len(joined.ids) != len(first.ids) or (place < 0).any():
         absent = [name for name, row in zip(first.ids, place, strict=True) if row < 0]
         here = set(range(len(joined.ids))) - set(place.tolist())

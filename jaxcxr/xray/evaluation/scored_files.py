@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from jaxcxr.data import label_tables
+from jaxcxr.data import image_paths, label_tables
 from jaxcxr.data.label_tables import LabelTable
 from jaxcxr.data.text_files import read_list
 from jaxcxr.errors import UserError, some
@@ -44,7 +44,7 @@ def join(
 ) -> Joined:
     """Reads both files and joins their rows and columns by name, in any order.
 
-    Images match as `label_tables.match_images` says, classes whatever their case, spaces and
+    Images match as `image_paths.match` says, classes whatever their case, spaces and
     underscores.
 
     Arguments:
@@ -61,7 +61,7 @@ def join(
     inputs = {"labels": truth.file.fingerprint, "predictions": guess.file.fingerprint}
     if split_list is not None:
         listed, inputs["split_list"] = read_list(split_list)
-        found = label_tables.match_images(listed, truth.ids, split_list, labels)
+        found = image_paths.match(listed, truth.ids, split_list, labels)
         unlabelled = tuple(name for name, row in zip(listed, found, strict=True) if row < 0)
         rows = found[found >= 0]
         if not len(rows):
@@ -70,7 +70,7 @@ def join(
                 f"list begins with {listed[0]}, the labels with {truth.ids[0]}"
             )
     ids = tuple(truth.ids[row] for row in rows)
-    chosen = label_tables.match_images(ids, guess.ids, labels, predictions)
+    chosen = image_paths.match(ids, guess.ids, labels, predictions)
     absent = [name for name, row in zip(ids, chosen, strict=True) if row < 0]
     if absent:
         raise UserError(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxcxr.data import label_tables
+from jaxcxr.data import image_paths, label_tables
 from jaxcxr.data.label_tables import COLUMNS, years
 from jaxcxr.data.text_files import CsvFile, fold, read_csv
 from jaxcxr.errors import UserError, some
@@ -127,7 +127,7 @@ def read(
       UserError: the file is not of this form, or does not hold every image.
     """
     table = read_csv(path)
-    place = label_tables.match_images(ids, label_tables.image_ids(table), labels_path, path)
+    place = image_paths.match(ids, label_tables.image_ids(table), labels_path, path)
     absent = [name for name, row in zip(ids, place, strict=True) if row < 0]
     if absent:
         raise UserError(

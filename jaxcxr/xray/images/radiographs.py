@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcxr.data import label_tables
+from jaxcxr.data import image_paths, label_tables
 from jaxcxr.errors import UserError, some
 from jaxcxr.xray.images import image_files, manifest
 
@@ -126,11 +126,11 @@ def read_labels(path: str | pathlib.Path, directory: pathlib.Path) -> np.ndarray
             f"{path}: {len(absent)} of the {len(names)} training images have no row: "
             f"{some(absent)}; make the file from this data set."
         )
-    return labels[label_tables.match_images(names, ids, directory, path)]
+    return labels[image_paths.match(names, ids, directory, path)]
 
 
 def _absent(wanted, available, asked, given) -> list[str]:
-    found = label_tables.match_images(wanted, available, asked, given)
+    found = image_paths.match(wanted, available, asked, given)
     return [name for name, place in zip(wanted, found, strict=True) if place < 0]
 
 

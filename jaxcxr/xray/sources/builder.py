@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from jaxcxr.data import progress, staging
 from jaxcxr.errors import UserError, some
 from jaxcxr.xray.images import image_files
+from jaxcxr.xray.sources import understood
 from jaxcxr.xray.sources.radiograph_set import RadiographSet, xray_features, xray_record
 
 MISSING = "missing.txt"  # beside the records: listed images that are absent, one per line
@@ -245,23 +246,40 @@ class XrayBuilder(RadiographSet, skip_registration=True):  # type: ignore[call-a
             citation=self.citation,
         )
 
-    def _split_generators(self, dl_manager) -> dict[str, list[staging.Staged]]:
-        del dl_manager
-        config = self.builder_config
-        if not config.raw:
+    def raw_folder(self) -> pathlib.Path:
+        """Returns the raw folder.
+
+        Raises:
+          UserError: it is not given, or does not exist.
+        """
+        if not self.builder_config.raw:
             raise UserError(
                 f"{self.name}: where is the data? Give --raw DIR with {self.raw_content}."
             )
-        raw = given_path("raw", config.raw)
+        raw = given_path("raw", self.builder_config.raw)
         if not raw.is_dir():
             raise UserError(f"{self.name}: no folder {raw}; give the raw data with --raw DIR.")
-        collection = self.collect(raw)
-        splits = by_split(self.name, collection, config.allow_missing)
-        if collection.missing:
-            text = "".join(f"{name}\n" for name in collection.missing)
+        return raw
+
+    def understand(self) -> bool:
+        """Collects the images; prints images, patients and labels of each split, and gaps."""
+        self._collection = self.collect(self.raw_folder())
+        splits = by_split(self.name, self._collection, self.builder_config.allow_missing)
+        self._splits = splits
+        rows = {split: [item.row for item in items] for split, items in splits.items()}
+        understood.show_counts(rows, self.classes)
+        for line in understood.gaps(rows, self.classes):
+            progress.say(f"{self.name}: {line}")
+        return True
+
+    def _split_generators(self, dl_manager) -> dict[str, list[staging.Staged]]:
+        del dl_manager
+        config, missing = self.builder_config, self._collection.missing
+        if missing:
+            text = "".join(f"{name}\n" for name in missing)
             pathlib.Path(self.data_dir, MISSING).write_text(text, encoding="utf-8")
         return self.staged(
-            splits,
+            self._splits,
             functools.partial(
                 encode, size=config.size, equalize=config.equalize, encoding=config.encoding
             ),

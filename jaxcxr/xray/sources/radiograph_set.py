@@ -1,7 +1,7 @@
 """Defines what all data sets of radiographs share: features, manifest and overview."""
 
 import pathlib
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -15,7 +15,7 @@ def xray_features(classes: tuple[str, ...] = FINDINGS) -> tfds.features.Features
     """Defines the features of one radiograph.
 
     Arguments:
-      classes: names of the label columns.
+      classes: names of the label columns; none: as many as the records have.
 
     Returns:
       `image` (encoded bytes, grayscale), `image_id`, `patient_id`, `source`, `view` ("PA", "AP",
@@ -32,7 +32,7 @@ def xray_features(classes: tuple[str, ...] = FINDINGS) -> tfds.features.Features
         "view": tfds.features.Text(),
         "sex": tfds.features.Text(),
         "age": tfds.features.Scalar(np.int32),
-        "labels": tfds.features.Tensor(shape=(len(classes),), dtype=np.int8),
+        "labels": tfds.features.Tensor(shape=(len(classes) or None,), dtype=np.int8),
         "boxes": tfds.features.Tensor(shape=(None, 5), dtype=np.float32),
         "original_size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
         "sha256": tfds.features.Text(),
@@ -60,7 +60,7 @@ def xray_record(pixels: np.ndarray, image: bytes, *, original_size, **features) 
 class RadiographSet(DataSet, skip_registration=True):  # type: ignore[call-arg]
     """Builds a data set of radiographs with records of `xray_features(classes)`."""
 
-    classes: ClassVar[tuple[str, ...]] = FINDINGS
+    classes: tuple[str, ...] = FINDINGS  # `collect` may set those that only the files know
     index_file = manifest.NAME
 
     def write_index(self, directory: pathlib.Path) -> None:
