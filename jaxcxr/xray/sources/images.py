@@ -203,13 +203,14 @@ class Images(builder.XrayBuilder):
         """Returns records with their files, and remarks."""
         meaning = self.builder_config.meaning()
         names, classes, splits, notes = images_folders.classes_of(list(files), raw)
-        chosen = images_table.chosen_classes(sorted(set(classes), key=str.casefold), meaning, str(raw))
+        folders = sorted(set(classes), key=str.casefold)
+        chosen = images_table.chosen_classes(folders, meaning, str(raw))
         labels = images_table.labels_of([[name] for name in classes], chosen, meaning.blank)
         by_source = {source: name for name, source in chosen.items()}
         rows = [
             (f"{folder}/", f"class {by_source[folder]}" if folder in by_source
              else "no finding: negative for every class")
-            for folder in sorted(set(classes), key=str.casefold)
+            for folder in folders
         ]
         understood.show_columns(str(raw), rows, ())
         self.classes = tuple(chosen)
