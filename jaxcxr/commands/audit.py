@@ -61,12 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Audits, prints the tables, writes the files, and exits with code 1 if anything leaks.
-
-    Raises:
-      UserError: an option is out of range, a file is not in one of the known forms, or one cannot
-        be written.
-    """
+    """Audits, prints the tables, writes the files, and exits with code 1 if anything leaks."""
     if not 0 <= args.bits <= 16:
         raise UserError(f"--bits is {args.bits}; allowed: 0 to 16")
     if not 0.5 <= args.shortcut <= 1:

@@ -31,12 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures and prints; writes the result file that `--json` names.
-
-    Raises:
-      UserError: an option that the benchmark does not have, a mistake in the config, or data that
-        are missing.
-    """
+    """Measures and prints; writes the result file that `--json` names."""
     flags, bench = getattr(args, "config", []), BENCHES[args.what]
     if flags and not bench.takes_config:
         raise UserError(

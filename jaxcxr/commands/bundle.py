@@ -22,12 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Makes the file and says what is in it.
-
-    Raises:
-      UserError: no run with a checkpoint and figures of its test split; data that are not there;
-        a file that cannot be written.
-    """
+    """Makes the file and says what is in it."""
     from jaxcxr.deploy.bundle import from_run
 
     out = pathlib.Path(args.out).expanduser()

@@ -43,12 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Fits, writes the file, prints a line for each class.
-
-    Raises:
-      UserError: an option is out of range or does not go with another, a file does not hold labels
-        or scores, a score is no probability, or the file cannot be written.
-    """
+    """Fits, writes the file, prints a line for each class."""
     labels, predictions, out = _files(args)
     if not 0 < args.target < 1:
         raise UserError(f"--target is {args.target}; allowed: above 0 and below 1")
@@ -68,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _files(args: argparse.Namespace) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path]:
-    """Labels, predictions and the file to write."""
+    """Returns labels, predictions and the file to write."""
     if args.workdir:
         if args.labels or args.predictions:
             raise UserError("--workdir has its own labels and predictions; leave the others out")

@@ -33,12 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Compares, prints the tables, writes them if asked to.
-
-    Raises:
-      UserError: an option is out of range, a file is not as it must be, or what is compared is
-        not of the same images, labels and classes.
-    """
+    """Compares, prints the tables, writes them if asked to."""
     if args.resamples < 1 or args.seed < 0:
         raise UserError("--resamples must be at least 1 and --seed at least 0")
     models = _models(args.models)
@@ -94,7 +89,7 @@ def _compare_poses(args: argparse.Namespace, models: Mapping[str, Sequence[str]]
 
 
 def _models(specs: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Model name -> the paths of its seeds, from arguments such as "runs/a" or "a0,a1,a2"."""
+    """Names the models; reads their seeds from arguments such as "runs/a" or "a0,a1,a2"."""
     if not 2 <= len(specs) <= 26:
         raise UserError(f"{len(specs)} models to compare; give at least two, and at most 26")
     found = {chr(ord("A") + i): tuple(spec.split(",")) for i, spec in enumerate(specs)}
@@ -107,14 +102,14 @@ def _models(specs: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _are_poses(models: Mapping[str, Sequence[str]], split: str) -> bool:
-    """Whether the first path is a workdir of poses."""
+    """Tells whether the first path is a workdir of poses."""
     first = next(iter(models.values()))[0]
     file = _predictions_of(first, f"{split}.csv")
     return file.with_name(f"{split}_labels.npz").is_file()
 
 
 def _predictions_of(path: str, name: str) -> pathlib.Path:
-    """The file of predictions that a path means: itself, or that of a workdir."""
+    """Returns the file of predictions that a path means: itself, or that of a workdir."""
     given = pathlib.Path(path)
     file = given / "predictions" / name if given.is_dir() else given
     if not file.is_file():

@@ -40,11 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draws, scores, prints and writes.
-
-    Raises:
-      UserError: no run of radiographs, a method that the model has not, or nothing to explain.
-    """
+    """Draws, scores, prints and writes."""
     from jaxcxr.train import finished
     from jaxcxr.train import workdir as workdir_lib
     from jaxcxr.xray.explain import explanation, faithfulness

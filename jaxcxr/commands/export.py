@@ -31,11 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Writes the file and what belongs beside it, and prints how far it agrees.
-
-    Raises:
-      UserError: no bundle, a model that the format cannot hold, or a file that cannot be written.
-    """
+    """Writes the file and what belongs beside it, and prints how far it agrees."""
     from jaxcxr.deploy.bundle.bundled_model import Bundle
     from jaxcxr.deploy.export import formats
 

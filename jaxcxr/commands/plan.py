@@ -32,12 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Compiles, estimates and prints.
-
-    Raises:
-      UserError: a mistake in the mesh, the device or the config.
-      RunError: the process that compiles failed.
-    """
+    """Compiles, estimates and prints."""
     from jaxcxr.plan import hardware
 
     shape = parse_mesh(args.mesh)
@@ -55,11 +50,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def parse_mesh(text: str) -> tuple[int, int, int]:
-    """Sizes of the axes in `data:4,fsdp:2`; an axis that is not named is 1.
-
-    Raises:
-      UserError: another form, or an axis that there is not.
-    """
+    """Reads the sizes of the axes in `data:4,fsdp:2`; an axis that is not named is 1."""
     sizes = dict.fromkeys(_AXES, 1)
     named = set()
     for part in text.split(","):
@@ -75,7 +66,7 @@ def parse_mesh(text: str) -> tuple[int, int, int]:
 
 
 def _compile(argv: list[str]) -> None:
-    """The other process: measures, and prints what it found as one line of JSON."""
+    """Measures, in the other process, and prints what it found as one line of JSON."""
     from jaxcxr import main
     from jaxcxr.plan import planning
 

@@ -87,12 +87,7 @@ def _add_pose_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Predicts for every file.
-
-    Raises:
-      UserError: a mistake in the arguments, no model, or a model of another task.
-      RunError: some of the files could not be used.
-    """
+    """Predicts for every file."""
     path, bundle = pathlib.Path(args.workdir or args.model).expanduser(), None
     if args.model:
         from jaxcxr.deploy.bundle.bundled_model import Bundle

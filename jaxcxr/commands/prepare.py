@@ -32,12 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prepares what the arguments say and prints the table of what there is.
-
-    Raises:
-      UserError: an option or the raw data is wrong, or the folder cannot be written.
-      RunError: the disk is full, or it was interrupted.
-    """
+    """Prepares what the arguments say and prints the table of what there is."""
     from jaxcxr.data import dataset, preparation
 
     given = {name: getattr(args, name) for name in preparation.option_names(args.source)}

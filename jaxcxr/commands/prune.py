@@ -42,12 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prunes, measures, writes and prints.
-
-    Raises:
-      UserError: no run, no checkpoint, no flexible heads, or `--out` exists.
-      RunError: the smaller model computes something else.
-    """
+    """Prunes, measures, writes and prints."""
     from jaxcxr.deploy import pruned_run
 
     for name in ("examples", "rounds"):

@@ -41,12 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Trains the members, relabels, writes and prints.
-
-    Raises:
-      UserError: a mistake in the options, the config or a file.
-      RunError: a loss is not finite.
-    """
+    """Trains the members, relabels, writes and prints."""
     from jaxcxr import main
     from jaxcxr.study import out_of_fold
 

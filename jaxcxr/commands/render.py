@@ -39,12 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Reads, draws, writes and prints what was written.
-
-    Raises:
-      UserError: a file or a sequence that there is not, or no poses in it.
-      RunError: OpenCV cannot write films here.
-    """
+    """Reads, draws, writes and prints what was written."""
     out = pathlib.Path(args.out).expanduser()
     if out.suffix not in rendering.KINDS:
         raise UserError(f"--out {out.name!r} ends in none of {', '.join(rendering.KINDS)}.")

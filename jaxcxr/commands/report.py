@@ -23,11 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Writes the page.
-
-    Raises:
-      UserError: no run, or it has not been evaluated.
-    """
+    """Writes the page."""
     import jax
 
     from jaxcxr.train import finished

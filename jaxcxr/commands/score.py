@@ -85,12 +85,7 @@ def _add_keypoint_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Scores, writes metrics.json, .csv and .md, prints the tables.
-
-    Raises:
-      UserError: an option is out of range or of another task, a file does not hold what the task
-        scores, or the folder cannot be written.
-    """
+    """Scores, writes metrics.json, .csv and .md, prints the tables."""
     if args.resamples < 1 or args.seed < 0:
         raise UserError("--resamples must be at least 1 and --seed at least 0")
     _check_task(args)

@@ -39,11 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Serves until SIGTERM or Ctrl+C.
-
-    Raises:
-      UserError: the extra is missing, no bundle, a limit that is none, an address that is taken.
-    """
+    """Serves until SIGTERM or Ctrl+C."""
     missing = [name for name in ("fastapi", "uvicorn") if not importlib.util.find_spec(name)]
     if missing:
         raise UserError(f"serving needs {' and '.join(missing)}; pip install 'jaxcxr[serve]'.")

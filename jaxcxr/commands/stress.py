@@ -35,12 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures, writes and prints.
-
-    Raises:
-      UserError: no run, no checkpoint, a task without a stress test, or a kind that it does
-        not have.
-    """
+    """Measures, writes and prints."""
     from jaxcxr.train import finished, loop
     from jaxcxr.train import workdir as workdir_lib
 
@@ -71,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _test_of(task: str, workdir: pathlib.Path) -> Any:
-    """The stress test of a task, see `jaxcxr.task.StressTest`."""
+    """Returns the stress test of a task, see `jaxcxr.task.StressTest`."""
     tests = {
         name: registry.task(name).stress_test for name in registry.TASKS
         if hasattr(registry.task(name), "stress_test")

@@ -27,12 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Does the runs that are missing, then writes and prints the tables.
-
-    Raises:
-      UserError: a mistake in the options or the study.
-      RunError: a run failed; the others were done.
-    """
+    """Does the runs that are missing, then writes and prints the tables."""
     from jaxcxr.study import grid, runner
 
     if args.jobs < 1:

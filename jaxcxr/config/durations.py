@@ -15,7 +15,6 @@ def steps(duration: str, data_size: int, batch_size: int) -> int:
     Arguments:
       duration: a number and "steps", "epochs" or "examples".
       data_size: examples in the training split.
-      batch_size: examples per step.
 
     Raises:
       UserError: not a duration.
@@ -31,9 +30,7 @@ def due(step: int, every: str, data_size: int, batch_size: int) -> bool:
 
     Arguments:
       step: optimiser steps done, from 1.
-      every: a duration, see `steps`.
-      data_size: examples in the training split.
-      batch_size: examples per step.
+      every, data_size, batch_size: see `steps`.
     """
     exact = max(1.0, _exact_steps(every, data_size, batch_size))
     return round(step / exact) > 0 and step == round(round(step / exact) * exact)

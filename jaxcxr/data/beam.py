@@ -120,12 +120,7 @@ def _finish(future: concurrent.futures.Future, work) -> None:
 
 
 def _appearing(names, folder: pathlib.Path, pipeline: concurrent.futures.Future) -> Iterator[str]:
-    """Yields the names of files as they appear in a folder, until all are there.
-
-    Raises:
-      RunError: the pipeline failed.
-      UserError: it ended, but files are missing.
-    """
+    """Yields the names of files as they appear in a folder, until all are there."""
     waiting, deadline = set(names), None
     while waiting:
         concurrent.futures.wait([pipeline], timeout=_SECONDS_BETWEEN_LOOKS)

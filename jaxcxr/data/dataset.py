@@ -56,9 +56,6 @@ class DataSet(  # type: ignore[call-arg]  # TFDS has no types
 
     def staged(self, splits, encode, **options) -> dict[str, list[staging.Staged]]:
         """Makes the records of all splits by `staging.staged_splits` with this data set's options.
-
-        Arguments:
-          splits, encode, **options: as for `staging.staged_splits`.
         """
         options = {"workers": self.builder_config.workers, "label": self.name, **options}
         serialize, directory = self.info.features.serialize_example, staging.directory_of(self)
@@ -82,13 +79,7 @@ class DataSet(  # type: ignore[call-arg]  # TFDS has no types
 
 
 def open_builder(cls: type[DataSet], root: str | os.PathLike, **options) -> DataSet:
-    """Makes a builder without TFDS's warning about configs that its fixed list lacks.
-
-    Arguments:
-      cls: the builder's class.
-      root: folder of all prepared data sets.
-      **options: fields of the builder's config.
-    """
+    """Makes a builder without TFDS's warning about configs that its fixed list lacks."""
     try:
         config = cls.builder_config_class(**options)
     except UserError as error:  # configs that several sources share know no name

@@ -297,7 +297,6 @@ def image_ids(file: CsvFile, repeated: bool = False) -> tuple[str, ...]:
     """Reads the image of each row, as text: `0000012` stays so.
 
     Arguments:
-      file: a table with one of `IMAGE_COLUMNS`.
       repeated: an image may have several rows.
 
     Raises:

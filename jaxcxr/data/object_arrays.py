@@ -130,9 +130,6 @@ def _read_member(file: BinaryIO) -> Any:
 def read_npz(path: str | pathlib.Path) -> dict[str, Any]:
     """Reads every array of an `.npz` file.
 
-    Arguments:
-      path: the file.
-
     Returns:
       Name -> array, or the content of an object array without dimensions.
 

@@ -74,9 +74,8 @@ def find(source: str, options: dict, data_dir: str | os.PathLike | None = None) 
     """Returns the folder of a prepared data set.
 
     Arguments:
-      source: a key of `registry.SOURCES`.
       options: fields of the builder's config that name the variant.
-      data_dir: as in `prepare`.
+      source, data_dir: as in `prepare`.
 
     Returns:
       `DATA_DIR/<source>/<variant>/<version>`.

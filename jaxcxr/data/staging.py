@@ -85,9 +85,7 @@ class Staged:
 def spooled(records: Iterable[tuple[str, bytes]], directory: pathlib.Path) -> list[Staged]:
     """Writes records that are quick to make to disk, in this process.
 
-    Arguments:
-      records: (key, serialized record).
-      directory: folder for the file; the caller removes it when all is written.
+    The caller removes `directory` when all is written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{uuid.uuid4().hex}.records"
@@ -221,8 +219,6 @@ def encode_chunk(encode: Encode, items: list, path: pathlib.Path) -> dict:
     Two processes may make the same chunk, even at the same time.
 
     Arguments:
-      encode: from an item to its serialized records.
-      items: of the chunk.
       path: file for the records; that of the summary ends in .json.
 
     Returns:

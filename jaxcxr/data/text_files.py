@@ -38,7 +38,7 @@ class CsvFile:
     lines: list[int]
 
     def where(self, row: int) -> str:
-        """`file:line` of a row."""
+        """Returns `file:line` of a row."""
         return f"{self.path}:{self.lines[row]}"
 
     def column(self, names: Sequence[str]) -> int | None:

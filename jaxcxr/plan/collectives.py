@@ -79,7 +79,7 @@ def _computations(text: str) -> dict[str, list[str]]:
 
 
 def _times(bodies: dict[str, list[str]]) -> dict[str, float]:
-    """How often each computation runs; NaN in a loop of unknown length."""
+    """Returns how often each computation runs; NaN in a loop of unknown length."""
     times: dict[str, float] = collections.defaultdict(float)
     times[next(reversed(bodies))] = 1.0
     # A computation stands before those that call it.
@@ -96,7 +96,7 @@ def _times(bodies: dict[str, list[str]]) -> dict[str, float]:
 
 
 def _shapes(text: str) -> list[tuple[str, int]]:
-    """(shape, bytes) of each array of an HLO type."""
+    """Returns (shape, bytes) of each array of an HLO type."""
     found = []
     for kind, bits, dims in _ARRAY.findall(text):
         numbers = math.prod(int(d) for d in dims.split(",") if d)
@@ -105,7 +105,7 @@ def _shapes(text: str) -> list[tuple[str, int]]:
 
 
 def _axes(line: str, mesh) -> tuple[str, ...]:
-    """Axes of the mesh along which the devices of a group differ."""
+    """Returns the axes of the mesh along which the devices of a group differ."""
     groups = _groups(line)
     places = {int(i): place for i, place in enumerate(np.ndindex(*mesh.devices.shape))}
     names = [
@@ -116,7 +116,7 @@ def _axes(line: str, mesh) -> tuple[str, ...]:
 
 
 def _groups(line: str) -> list[list[int]]:
-    """Groups of devices, by their position in the mesh, in each of the forms that XLA writes."""
+    """Reads groups of devices, by position in the mesh, in each of the forms that XLA writes."""
     named = re.search(
         r"replica_groups=mesh\[(.*?)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? "
         r"\{('[^}]*')\}", line,

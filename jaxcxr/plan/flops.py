@@ -63,7 +63,7 @@ class Flops:
 
 
 def count(function: Callable[..., Any], *args: Any, once: bool = False) -> Flops:
-    """FLOPs of `function(*args)`; of a function for several devices, those of all together.
+    """Counts the FLOPs of `function(*args)`; for several devices, those of all together.
 
     Arguments:
       function: any that JAX can trace.
@@ -77,7 +77,7 @@ def count(function: Callable[..., Any], *args: Any, once: bool = False) -> Flops
 
 
 def of_jaxpr(jaxpr: core.Jaxpr, once: bool = False) -> Flops:
-    """FLOPs of a traced function, see `count`."""
+    """Computes FLOPs of a traced function, see `count`."""
     return sum((_of_equation(equation, once) for equation in jaxpr.eqns), Flops())
 
 

@@ -76,11 +76,7 @@ DEVICES: Mapping[str, Device] = types.MappingProxyType({device.name: device for 
 
 
 def named(name: str) -> Device:
-    """Looks up a device by its short name.
-
-    Raises:
-      UserError: there is none.
-    """
+    """Looks up a device by its short name."""
     if name not in DEVICES:
         raise UserError(f"no device is called {name!r}; use one of {', '.join(DEVICES)}.")
     return DEVICES[name]
@@ -92,13 +88,7 @@ def of_kind(kind: str) -> Device | None:
 
 
 def measured_flops(dtype: str, size: int = 2048, rounds: int = 5) -> float:
-    """FLOP/s of a square matrix product on the first device: the peak where none is stated.
-
-    Arguments:
-      dtype: of the matrices.
-      size: rows and columns.
-      rounds: the fastest of so many counts.
-    """
+    """Measures FLOP/s of a square matrix product: the peak where none is stated."""
     import jax
     import jax.numpy as jnp
 

@@ -47,7 +47,7 @@ class Compiled:
     program: str = ""
 
     def seconds(self, *args: Any, count: int = 1) -> float:
-        """Time of a call, the mean of `count` that follow each other."""
+        """Returns the time of a call, the mean of `count` that follow each other."""
         clock = time.perf_counter()
         for _ in range(count):
             found = jax.block_until_ready(self.call(*args))
@@ -73,7 +73,7 @@ def compile_(function: Callable[..., Any], *args: Any) -> Compiled:
 
 
 def instructions(text: str) -> str:
-    """The instructions of a compiled module without the names that functions gave them."""
+    """Returns the instructions of a compiled module without the names that functions gave them."""
     lines = [line for line in text.splitlines() if re.match(r"ENTRY|%|\}|\s+(ROOT )?%", line)]
     plain = re.sub(r", metadata=\{[^}]*\}", "", "\n".join(lines))
     numbers: dict[str, str] = {}
@@ -91,7 +91,7 @@ def _counted_once(built: Any) -> float:
 
 
 def _in_loops(jaxpr: core.Jaxpr) -> float:
-    """FLOPs of loops beyond those of each body once."""
+    """Returns FLOPs of loops beyond those of each body once."""
     total = 0.0
     for equation in _equations(jaxpr):
         if equation.primitive.name == "while":
@@ -126,17 +126,13 @@ def interleaved(sides: Mapping[Any, Callable[[], float]], rounds: int) -> Rounds
     """Lets the sides measure in turn.
 
     Arguments:
-      sides: name -> what measures once and returns the figure; called in the order given.
-      rounds: how often.
-
-    Returns:
-      One dict of name -> figure for each round.
+      sides: name -> what measures once and returns a number; called in the order given.
     """
     return [{name: measure() for name, measure in sides.items()} for _ in range(rounds)]
 
 
 def within(sides: Mapping[Any, Callable[[], float]], seconds: float, least: int = 1) -> Rounds:
-    """As many rounds as begin within so many seconds, and at least `least`.
+    """Runs the rounds that begin within so many seconds, and at least `least`.
 
     Every other round goes backwards, so that no side always comes after the same one.
     """
@@ -149,17 +145,17 @@ def within(sides: Mapping[Any, Callable[[], float]], seconds: float, least: int 
 
 
 def median(rounds: Rounds, name: Any) -> float:
-    """The median of one side."""
+    """Returns the median of one side."""
     return statistics.median(sides[name] for sides in rounds)
 
 
 def ratio(rounds: Rounds, name: Any, to: Any) -> float:
-    """The median over the rounds of `name` over `to`."""
+    """Returns the median over the rounds of `name` over `to`."""
     return statistics.median(sides[name] / sides[to] for sides in rounds)
 
 
 def interval(rounds: Rounds, name: Any, to: Any) -> tuple[float, float]:
-    """95 % interval of `ratio`, by order statistics: no distribution of the times is assumed.
+    """Computes the 95 % interval of `ratio`, by order statistics: without a distribution.
 
     Fewer than `LEAST_ROUNDS` rounds say nothing: (0, inf).
     """

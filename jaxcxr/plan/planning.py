@@ -58,7 +58,7 @@ class Needs:
       activation_bytes: what the compiled step needs beside its arguments and results.
       batch_bytes: of its share of a batch.
       flops: products of matrices and convolutions of a step.
-      other_flops: everything else.
+      other_flops: of everything else.
       model_flops: of all devices together, by the count of `train.flops`.
       moved_bytes: read and written in a step, see `train.flops`.
       traffic: collectives, those over `data` also where the mesh has no such axis.
@@ -90,11 +90,7 @@ class Needs:
 
 
 def check_mesh(config, shape: tuple[int, int, int]) -> None:
-    """Refuses a batch that the mesh does not divide.
-
-    Raises:
-      UserError: the nearest batch that it divides is named.
-    """
+    """Refuses a batch that the mesh does not divide."""
     parts = shape[0] * shape[1] * config.accumulate
     if config.batch_size % parts:
         nearest = max(parts, round(config.batch_size / parts) * parts)
@@ -105,7 +101,7 @@ def check_mesh(config, shape: tuple[int, int, int]) -> None:
 
 
 def fake_devices(shape: tuple[int, int, int]) -> int:
-    """Number of devices that `measure` needs."""
+    """Counts the devices that `measure` needs."""
     return _DATA * shape[1] * shape[2]
 
 
@@ -115,9 +111,6 @@ def measure(config, shape: tuple[int, int, int]) -> Needs:
     Arguments:
       config: the resolved config; its own mesh does not matter.
       shape: sizes of the axes data, fsdp and tensor; `fake_devices` devices are there.
-
-    Raises:
-      UserError: as `check_mesh`, or the model does not fit the config.
     """
     check_mesh(config, shape)
     data, fsdp, tensor = shape
@@ -185,7 +178,7 @@ def _compiled(run: setup.Setup, stage, state) -> Any:
 
 
 def _counted(config, share: int, compiled, tensor: int) -> tuple[flops.Flops, float]:
-    """FLOPs of a part of the batch, and the share of them that a device of `tensor` does."""
+    """Counts the FLOPs of a part of the batch, and the share that a device of `tensor` does."""
     alone = _setup(config, (1, 1, 1), share, config.dtype)
     stage = alone.stages[-1]
     with alone.mesh_context():
@@ -198,7 +191,7 @@ def _counted(config, share: int, compiled, tensor: int) -> tuple[flops.Flops, fl
 
 
 def _kept(run: setup.Setup) -> int:
-    """Bytes that JAX keeps of a part of the batch for the backward pass."""
+    """Returns the bytes that JAX keeps of a part of the batch for the backward pass."""
     stage = run.stages[-1]
     loss_of = step_lib.make_loss(run.model, run.task, stage, None)
 
@@ -218,7 +211,7 @@ def _kept(run: setup.Setup) -> int:
 
 
 def _on_device(tree) -> float:
-    """Bytes of an abstract tree on one device."""
+    """Returns the bytes of an abstract tree on one device."""
     return float(sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
@@ -255,7 +248,7 @@ def _traffic(run, config, state, trained, compiled) -> tuple[Traffic, ...]:
 
 
 def _by_fsdp(params) -> tuple[float, float]:
-    """Bytes of gathered parameters that `fsdp` splits, and of the others, on one device."""
+    """Returns the bytes of gathered parameters that `fsdp` splits, and of others, on a device."""
     split = rest = 0.0
     for leaf in jax.tree.leaves(params):
         bytes_ = math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
@@ -267,7 +260,7 @@ def _by_fsdp(params) -> tuple[float, float]:
 
 
 def to_line(needs: Needs) -> str:
-    """The line by which the process tells what it measured."""
+    """Writes the line by which the process tells what it measured."""
     return _RESULT + json.dumps(dataclasses.asdict(needs))
 
 
@@ -276,11 +269,6 @@ def needs(program: Sequence[str], devices: int) -> Needs:
 
     Arguments:
       program: command line of a program that prints `to_line`.
-      devices: fake CPU devices to give it.
-
-    Raises:
-      UserError: it ended with code 2; the message is its last line.
-      RunError: it failed.
     """
     forced = f"--xla_force_host_platform_device_count={devices}"
     env = {

@@ -65,17 +65,7 @@ class Estimate:
 def estimate(
     needs: Needs, device: Device, shape: tuple[int, int, int], dtype: str
 ) -> Estimate:
-    """Seconds of a step on a mesh.
-
-    Arguments:
-      needs: of one device.
-      device: of the mesh.
-      shape: sizes of data, fsdp and tensor.
-      dtype: of the computation.
-
-    Raises:
-      UserError: the device's peak at that dtype is not known.
-    """
+    """Computes the seconds of a step on a mesh."""
     if dtype not in device.flops:
         known = ", ".join(device.flops)
         raise UserError(f"no peak of {device.name} at {dtype} is known; use one of {known}.")
@@ -88,16 +78,11 @@ def estimate(
 
 
 def seconds(part: Traffic, device: Device, sizes: Mapping[str, int]) -> float:
-    """Seconds of a collective, by rings within a group of devices and between groups.
+    """Computes the seconds of a collective, by rings within and between groups of devices.
 
     Neighbours in the mesh are neighbours in the machine, the axis `tensor` first, then `fsdp`. Of
     the links of a torus a mesh axis has its share; a switch gives each all. Between groups goes,
     through the network of each device, what the devices of a group have reduced or must gather.
-
-    Arguments:
-      part: the collective.
-      device: of the machine.
-      sizes: of the mesh's axes.
     """
     # Devices from one member of the axes to the next, in the order of the mesh.
     stride = math.prod(sizes[axis] for axis in AXES[AXES.index(part.axes[-1]) + 1:])
@@ -113,7 +98,7 @@ def seconds(part: Traffic, device: Device, sizes: Mapping[str, int]) -> float:
 
 
 def _share(kind: str, members: int) -> float:
-    """Bytes that a device of a ring sends, over those of the whole array."""
+    """Computes the bytes that a device of a ring sends, over those of the whole array."""
     if members == 1:
         return 0.0
     if kind == "collective-permute":
@@ -129,13 +114,11 @@ def scaled(shape: tuple[int, int, int], most: int) -> list[tuple[int, int, int]]
 
 
 def to_text(config: Any, shape: tuple[int, int, int], device: Device, needs: Needs) -> str:
-    """The plan of a step.
+    """Formats the plan of a step.
 
     Arguments:
-      config: of the run.
       shape: sizes of data, fsdp and tensor.
-      device: on which it is to run.
-      needs: what the step needs, as `planning.measure` gives it.
+      needs: as `planning.measure` gives them.
     """
     found = estimate(needs, device, shape, config.dtype)
     return "\n".join([

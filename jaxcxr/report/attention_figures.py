@@ -151,7 +151,7 @@ def _draw_table(axes: "Axes", table: np.ndarray, low: float, high: float | None)
 
 
 def _short(value: float) -> str:
-    """At most four characters."""
+    """Formats a number in at most four characters."""
     if value >= 99.5 or value == round(value):
         return f"{value:.0f}"
     return f"{value:.2f}" if value < 2 else f"{value:.1f}"

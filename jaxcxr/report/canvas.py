@@ -50,12 +50,7 @@ def styled(draw: Callable[_Arguments, _Drawn]) -> Callable[_Arguments, _Drawn]:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """Makes an empty figure with constrained layout, unknown to pyplot.
-
-    Arguments:
-      width: inches.
-      height: inches.
-    """
+    """Makes an empty figure with constrained layout, unknown to pyplot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

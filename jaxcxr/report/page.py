@@ -141,8 +141,6 @@ def unit_chart(
     """Places a curve with its band in the unit square.
 
     Arguments:
-      title: of the chart.
-      curve: x and y in 0 to 1.
       names: of the axes, x first.
       chance: y of the line of chance at x = 0 and 1.
     """
@@ -218,7 +216,6 @@ def render(title: str, top: Iterable[Block], sections: Iterable[Section]) -> str
     """Renders the page.
 
     Arguments:
-      title: heading.
       top: blocks between the heading and the table of contents.
       sections: those without blocks are left out.
     """
@@ -239,12 +236,7 @@ def write(html: str, workdir: pathlib.Path) -> pathlib.Path:
 
 
 def pictures(folder: pathlib.Path, texts: Mapping[str, str]) -> list[Block]:
-    """Reads the figures that exist in a folder.
-
-    Arguments:
-      folder: of the figures.
-      texts: file name -> caption, also the alternative text.
-    """
+    """Reads the figures that exist in a folder; texts are captions and alternative texts."""
     return [
         Picture((folder / name).read_bytes(), text, text)
         for name, text in texts.items() if (folder / name).exists()

@@ -131,17 +131,17 @@ class Metric:
         return f"{self.name}_interval"
 
     def entry(self, value: float, interval: Sequence[float] | None = None) -> dict:
-        """Value and, where given, interval under their keys; None where undefined."""
+        """Returns value and, where given, interval under their keys; None where undefined."""
         found: dict[str, float | list[float] | None] = {self.name: value_or_none(value)}
         if interval is not None:
             found[self.interval] = interval_or_none(interval)
         return found
 
     def number(self, entry: Mapping) -> str:
-        """The value as text: "n/a" where undefined, "" where the entry has no such metric."""
+        """Formats the value: "n/a" where undefined, "" where the entry has no such metric."""
         return number(entry[self.name], self.form) if self.name in entry else ""
 
     def cell(self, entry: Mapping) -> str:
-        """The value as text, with its interval where there is one."""
+        """Returns the value as text, with its interval where there is one."""
         ends = entry.get(self.interval) if self.span else None
         return self.number(entry) + (f" {span(ends, self.form)}" if ends else "")

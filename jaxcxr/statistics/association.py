@@ -17,11 +17,7 @@ _STRENGTH = 0.1  # inverse of the L2 penalty
 
 
 def counts(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Contingency table of a label and a categorical attribute, over the known labels.
-
-    Arguments:
-      labels: integers `[N]` in {1, 0, -1 unknown}.
-      groups: `[N]`, category of each example, of any type that sorts.
+    """Computes the contingency table of a label and a categorical attribute, over the known labels.
 
     Returns:
       int64 `[2, categories]`: negatives, then positives, the categories sorted. Categories
@@ -43,9 +39,6 @@ def cramers_v(table: np.ndarray) -> float:
     sqrt(chi2 / (n min(rows - 1, columns - 1))) without Yates' correction (Cramer, "Mathematical
     Methods of Statistics", 1946, section 21.9). In small samples it is above 0 by chance.
 
-    Arguments:
-      table: counts `[rows, columns]`.
-
     Returns:
       V, or NaN where fewer than two rows or columns hold anything.
     """
@@ -61,13 +54,10 @@ def cramers_v(table: np.ndarray) -> float:
 
 
 def category_auroc(table: np.ndarray) -> float:
-    """AUROC of the best score that sees the category alone: the share of positives in it.
+    """Computes the AUROC of the share of positives in a category as the score, the best there is.
 
     The shares are those of the very examples counted, so that with many small categories the
     result is optimistic; with independent labels and few large ones it is near 0.5.
-
-    Arguments:
-      table: counts `[2, categories]` of negatives and positives.
 
     Returns:
       At least 0.5, ties counted one half; NaN without a positive or without a negative.
@@ -85,27 +75,19 @@ def category_auroc(table: np.ndarray) -> float:
 
 
 def value_auroc(labels: np.ndarray, values: np.ndarray) -> float:
-    """AUROC of a number such as the age as the score, in the direction that is better.
-
-    Arguments:
-      labels: integers `[N]` in {1, 0, -1 unknown}.
-      values: `[N]` finite numbers.
+    """Computes the AUROC of a number such as the age as the score, in the direction that is better.
 
     Returns:
       max(a, 1 - a), at least 0.5; NaN without a positive or without a negative.
     """
-    labels, values = np.asarray(labels), np.asarray(values)
-    known = (labels == POSITIVE) | (labels == NEGATIVE)
-    if len(np.unique(labels[known])) < 2:
-        return math.nan
-    auroc = float(sk.roc_auc_score(labels[known], values[known]))
-    return max(auroc, 1.0 - auroc)
+    score = auroc(np.asarray(labels), np.asarray(values))
+    return max(score, 1.0 - score)
 
 
 def probe_scores(
     train: np.ndarray, labels: np.ndarray, test: np.ndarray, seed: int = 0
 ) -> np.ndarray:
-    """Decision values of one probe for each label.
+    """Computes the decision values of one probe for each label.
 
     A probe is scikit-learn's logistic regression on standardised features. That sex or source can
     be told from the features of a model of findings does not show that the model uses them; that
@@ -113,7 +95,7 @@ def probe_scores(
 
     Arguments:
       train: features `[N, d]`.
-      labels: integers `[N, C]` in {1, 0, -1 unknown}, of the same examples.
+      labels: `[N, C]`, of the same examples.
       test: features `[M, d]`.
       seed: of the choice of examples where there are more than `MOST_PROBED`.
 
@@ -156,12 +138,12 @@ def indicators(values: np.ndarray, groups: Sequence[str] | None = None) -> tuple
 
 
 def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """AUROC of one class, labels and scores `[N]`; NaN with one label value only."""
+    """Computes the AUROC of one class, labels and scores `[N]`; NaN with one label value only."""
     return _where_defined(sk.roc_auc_score, labels, scores)
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Average precision of one class, labels and scores `[N]`; NaN with one label value only."""
+    """Computes the average precision of one class `[N]`; NaN with one label value only."""
     return _where_defined(sk.average_precision_score, labels, scores)
 
 

@@ -105,7 +105,7 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def percentile_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """Percentile interval (low, high) of resampled values `[resamples]`, NaN ones left out.
+    """Computes the percentile interval (low, high) of resampled values, without NaN ones.
 
     With fewer than `LEAST_DEFINED` of them left it is NaN: those few are no fair draw.
     """
@@ -124,10 +124,6 @@ def few_clusters(labels: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     A bootstrap of few clusters underestimates their spread: with 20 patients, about 9 of whom have
     the finding, the 95 % interval of the AUROC held the truth in 88 % of simulated sets, with 100
     in 92 % (`pytest -n 0 -s -m slow -k few_patients tests/statistics/test_operating.py`).
-
-    Arguments:
-      labels: integers `[N, C]` in {1, 0, -1 unknown}.
-      clusters: `[N]`, the patient of each image.
 
     Returns:
       bool `[C]`: both label values are there, and one of them in fewer than `LEAST_CLUSTERS`.
@@ -150,7 +146,7 @@ class DeLong:
 
 
 def delong(labels: np.ndarray, scores: np.ndarray, level: float = LEVEL) -> DeLong:
-    """AUROC with DeLong's variance and interval, as if the examples were independent.
+    """Computes AUROC with DeLong's variance and interval, as if the examples were independent.
 
     The interval is normal on the scale logit(AUROC), which keeps it inside (0, 1) and covers
     better near 1 than the symmetric one. Complete separation (AUROC 0 or 1) has variance 0, from
@@ -158,13 +154,8 @@ def delong(labels: np.ndarray, scores: np.ndarray, level: float = LEVEL) -> DeLo
     trials, all of which agreed, and the interval is the exact one of a binomial share
     (Clopper-Pearson): [(1 - level) / 2 ** (1 / pairs), 1], or its mirror image.
 
-    Arguments:
-      labels: integers `[N]` in {1, 0, -1 unknown}; unknown ones are left out.
-      scores: `[N]`, larger is more positive; ties count one half.
-      level: coverage of the interval.
-
     Returns:
-      AUROC, variance and interval. All are NaN without a positive or a negative; the variance is
+      All are NaN without a positive or a negative; the variance is
       NaN, and with it the interval unless separation is complete, with only one of either.
 
     Source: DeLong et al., "Comparing the areas under two or more correlated ROC curves", 1988;
@@ -182,7 +173,6 @@ def delong_covariance(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarra
     """AUROCs of several scores of the same examples, and their covariance, for paired comparison.
 
     Arguments:
-      labels: integers `[N]` in {1, 0, -1 unknown}; unknown ones are left out.
       scores: `[S, N]`.
 
     Returns:

@@ -14,11 +14,9 @@ from jaxcxr.statistics.intervals import ratio
 
 
 def terms(labels: np.ndarray, probabilities: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """What each image adds to the sums of `rates`.
+    """Computes each image's terms of the sums of `rates`.
 
     Arguments:
-      labels: integers `[N, C]` in {1, 0, -1 unknown}; unknown ones add nothing.
-      probabilities: `[N, C]`.
       found: bool `[N, C]`, the findings said.
 
     Returns:
@@ -64,33 +62,33 @@ Rate = Callable[[Sums], np.ndarray]
 
 
 def f1(sums: Sums) -> np.ndarray:
-    """F1; NaN without a positive."""
+    """Computes F1; NaN without a positive."""
     found = ratio(2 * sums.true, 2 * sums.true + sums.false + sums.missed)
     return np.where(sums.positives > 0, found, math.nan)
 
 
 def sensitivity(sums: Sums) -> np.ndarray:
-    """Share of the positives that are found; NaN without a positive."""
+    """Computes the share of the positives that are found; NaN without a positive."""
     return ratio(sums.true, sums.positives)
 
 
 def specificity(sums: Sums) -> np.ndarray:
-    """Share of the negatives that are not found; NaN without a negative."""
+    """Computes the share of the negatives that are not found; NaN without a negative."""
     return ratio(sums.right, sums.negatives)
 
 
 def ppv(sums: Sums) -> np.ndarray:
-    """Share of what is found that is positive; NaN where nothing is found."""
+    """Computes the share of what is found that is positive; NaN where nothing is found."""
     return ratio(sums.true, sums.true + sums.false)
 
 
 def npv(sums: Sums) -> np.ndarray:
-    """Share of what is not found that is negative; NaN where everything is found."""
+    """Computes the share of what is not found that is negative; NaN where everything is found."""
     return ratio(sums.right, sums.right + sums.missed)
 
 
 def brier(sums: Sums) -> np.ndarray:
-    """Mean squared difference of probability and label; NaN without a known label."""
+    """Computes the mean squared difference of probability and label; NaN without a known label."""
     return ratio(sums.squared, sums.positives + sums.negatives)
 
 
@@ -105,7 +103,6 @@ def rates(sums: np.ndarray, wanted: Mapping[str, Rate] = RATES) -> dict[str, np.
 
     Arguments:
       sums: `[..., 5]`, `terms` summed over images.
-      wanted: name -> what to compute.
 
     Returns:
       Name -> `[...]`; NaN where undefined.
@@ -121,7 +118,6 @@ def resampled_sums(
 
     Arguments:
       values: `[N, ...]`.
-      clusters: `[N]`, the patient of each image (any sortable values).
       resamples, seed: see `intervals.Groups.resample`, which also pairs them with other metrics.
 
     Returns:
@@ -142,12 +138,10 @@ def with_intervals(
     wanted: Mapping[str, Rate] = RATES,
     level: float = intervals.LEVEL,
 ) -> list[Mapping[str, tuple[float, float, float]]]:
-    """`rates` of each class with percentile intervals.
+    """Computes `rates` of each class with percentile intervals.
 
     Arguments:
       sums: `[C, 5]`. drawn: `[resamples, C, 5]`, of `resampled_sums`.
-      wanted: name -> what to compute.
-      level: of the intervals.
 
     Returns:
       For each class, name -> (value, low, high), NaN where undefined; see `interval`.
@@ -160,7 +154,7 @@ def with_intervals(
 
 
 def interval(values: np.ndarray, level: float = intervals.LEVEL) -> tuple[float, float]:
-    """Percentile interval of resampled values, NaN where all are the same.
+    """Computes the percentile interval of resampled values, NaN where all are the same.
 
     No resample can miss what no image of the set missed: 0 of 16 is no proof of 0.
     """

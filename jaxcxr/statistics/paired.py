@@ -26,15 +26,13 @@ NONE = Difference(math.nan, (math.nan, math.nan), math.nan)
 def delong(
     labels: np.ndarray, first: np.ndarray, second: np.ndarray, level: float = intervals.LEVEL
 ) -> Difference:
-    """Difference of two AUROCs by DeLong's test, as if the examples were independent.
+    """Computes the difference of two AUROCs by DeLong's test, as if the examples were independent.
 
     With several scores for a model (its seeds) their AUROCs are averaged; the variance is of the
     examples alone, as if no other seeds had been possible.
 
     Arguments:
-      labels: integers `[N]` in {1, 0, -1 unknown}; unknown ones are left out.
       first, second: scores `[N]` or `[seeds, N]`.
-      level: coverage of the interval, which is normal.
 
     Returns:
       the difference; interval and p are NaN with fewer than two positives or negatives. Equal
@@ -63,17 +61,15 @@ def delong(
 def resampled(
     value: float, differences: np.ndarray, level: float = intervals.LEVEL
 ) -> Difference:
-    """Difference with the percentile interval and p of its resamples.
+    """Adds to a difference the percentile interval and p of its resamples.
 
     p is twice the smaller share of resamples on either side of 0, each side counted one more, so
     that it is never 0 (Davison and Hinkley, "Bootstrap methods and their application", 1997,
     section 4.4).
 
     Arguments:
-      value: in the full set.
       differences: `[resamples]`, of the same draws for both; NaN ones are left out, and with too
         many of them (`intervals.percentile_interval`) there is neither interval nor p.
-      level: of the interval.
     """
     ends = intervals.percentile_interval(differences, level)
     if math.isnan(value) or math.isnan(ends[0]):
@@ -87,14 +83,10 @@ def resampled(
 def seeds(
     first: np.ndarray, second: np.ndarray, level: float = intervals.LEVEL
 ) -> Difference:
-    """Difference of means over seeds by Welch's t test; seeds of both are independent.
-
-    Arguments:
-      first, second: the metric of each seed.
-      level: of the interval.
+    """Computes the difference of means over seeds by Welch's t test; seeds of both are independent.
 
     Returns:
-      the difference; NONE unless both have two seeds and a spread.
+      NONE unless both have two seeds and a spread.
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if min(len(first), len(second)) < 2:
@@ -119,7 +111,7 @@ def t_interval(values: npt.ArrayLike, level: float = intervals.LEVEL) -> tuple[f
 
 
 def same_seeds(reference: Mapping[int, float], values: Mapping[int, float]) -> Difference:
-    """Mean difference of a metric by seed, over the seeds that both have, by the paired t test.
+    """Computes the mean difference over the seeds that both have, by the paired t test.
 
     Returns:
       NONE without a seed in common; p is NaN with one, or where all differences are equal.
@@ -135,7 +127,7 @@ def same_seeds(reference: Mapping[int, float], values: Mapping[int, float]) -> D
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p values adjusted for their number by Holm's step-down method; NaN stays NaN and counts not.
+    """Adjusts p values for their number by Holm's step-down method; NaN stays NaN, uncounted.
 
     Source: S. Holm, A simple sequentially rejective multiple test procedure, 1979.
     """

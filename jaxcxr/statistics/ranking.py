@@ -59,30 +59,30 @@ Measure = Callable[[Counts], np.ndarray]
 
 
 def auroc(counts: Counts) -> np.ndarray:
-    """Share of pairs of a positive and a negative in the right order; ties count one half."""
+    """Computes the share of pairs in the right order; ties count one half."""
     above = counts.negatives - counts.false + 0.5 * counts.tied
     return ratio((counts.at * above).sum(axis=0), counts.positives * counts.negatives)
 
 
 def average_precision(counts: Counts) -> np.ndarray:
-    """Sum over thresholds of the gain in recall times the precision, without interpolation."""
+    """Sums the gain in recall times the precision over thresholds, without interpolation."""
     # Above the first example that was drawn nothing is predicted, and nothing is gained.
     predicted = np.maximum(counts.true + counts.false, 1)
     return ratio((counts.at * counts.true / predicted).sum(axis=0), counts.positives)
 
 
 def best_f1(counts: Counts) -> np.ndarray:
-    """Greatest F1 over thresholds."""
+    """Computes the greatest F1 over thresholds."""
     return counts.f1[counts.best, np.arange(len(counts.best))]
 
 
 def best_threshold(counts: Counts) -> np.ndarray:
-    """The greatest threshold at which F1 is greatest."""
+    """Computes the greatest threshold at which F1 is greatest."""
     return counts.thresholds[counts.best]
 
 
 def sensitivity_at_specificity(counts: Counts, specificity: float = SPECIFICITY) -> np.ndarray:
-    """Greatest sensitivity of any threshold with at least this specificity."""
+    """Computes the greatest sensitivity of any threshold with at least this specificity."""
     # The last threshold that is specific enough; a rounded share must not lose one.
     allowed = (counts.false <= (1 - specificity) * counts.negatives + 1e-9).sum(axis=0)
     found = counts.true[allowed - 1, np.arange(len(allowed))]
@@ -96,12 +96,7 @@ MEASURES: Mapping[str, Measure] = {
 
 
 def measure(labels: np.ndarray, scores: np.ndarray, one: Measure) -> float:
-    """A measure of one class; NaN if only one label value is known.
-
-    Arguments:
-      labels: integers `[N]` in {1, 0, -1 unknown}; unknown ones are left out.
-      scores: `[N]`, larger is more positive.
-      one: of `MEASURES`, or like them.
+    """Computes a measure of one class; NaN if only one label value is known.
     """
     labels = np.asarray(labels)
     together = Groups(np.zeros(len(labels), np.int64), 1)
@@ -110,14 +105,10 @@ def measure(labels: np.ndarray, scores: np.ndarray, one: Measure) -> float:
 
 
 def f1_max(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
-    """Greatest F1 over thresholds, and the threshold where it is reached.
+    """Computes the greatest F1 over thresholds, and the threshold where it is reached.
 
     A threshold chosen on the very examples it is scored on is optimistic, and so is the F1. To
     foretell what a threshold gives on new images, choose it on the validation split.
-
-    Arguments:
-      labels: integers `[N]` in {1, 0, -1 unknown}; unknown ones are left out.
-      scores: `[N]`, larger is more positive.
 
     Returns:
       (F1, threshold): predicted positive is score >= threshold. Of several best ones the greatest
@@ -129,17 +120,10 @@ def f1_max(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
 def sensitivity_at(
     labels: np.ndarray, scores: np.ndarray, specificity: float = SPECIFICITY
 ) -> float:
-    """Greatest sensitivity of any threshold with at least this specificity.
+    """Computes the greatest sensitivity of any threshold with at least this specificity.
 
-    The threshold is chosen on the very examples, as is read off a ROC curve.
-
-    Arguments:
-      labels: integers `[N]` in {1, 0, -1 unknown}; unknown ones are left out.
-      scores: `[N]`, larger is more positive.
-      specificity: in [0, 1].
-
-    Returns:
-      The sensitivity; NaN if only one label value is known.
+    The threshold is chosen on the very examples, as is read off a ROC curve. NaN if only one label
+    value is known.
     """
     one = functools.partial(sensitivity_at_specificity, specificity=specificity)
     return measure(labels, scores, one)
@@ -163,21 +147,17 @@ class Bootstrap:
         return np.isnan(next(iter(self.values.values()))).sum(axis=1)
 
     def interval(self, name: str, index: int, level: float = LEVEL) -> tuple[float, float]:
-        """Percentile interval (low, high) of one class; NaN if too few resamples define it."""
+        """Computes the percentile interval (low, high) of one class; NaN if too few define it."""
         return percentile_interval(self.values[name][index], level)
 
     def macro(self, name: str, classes: Sequence[int]) -> np.ndarray:
-        """Unweighted mean over classes in each resample.
+        """Computes the unweighted mean over classes in each resample.
 
         A resample that leaves one of the classes undefined is NaN: the mean over the other classes
         would be another quantity, one that jumps by which rare class is missing.
 
         Arguments:
-          name: of a measure.
           classes: indices of the classes that count, those defined in the full set.
-
-        Returns:
-          `[resamples]`.
         """
         values = self.values[name][np.asarray(classes, dtype=np.int64)]
         return values.mean(axis=0) if len(values) else np.full(values.shape[1], math.nan)
@@ -202,14 +182,8 @@ def cluster_bootstrap(
     farther up than down, and may be too high. AUROC has no such bias.
 
     Arguments:
-      labels: integers `[N, C]` in {1, 0, -1 unknown}; unknown ones are left out per class.
-      scores: `[N, C]`, larger is more positive.
-      clusters: `[N]`, the patient of each example (any sortable values).
+      labels, scores: `[N, C]`.
       resamples, seed: see `intervals.Groups.resample`.
-      measures: name -> what to compute.
-
-    Returns:
-      The measures of each class in each resample.
     """
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
     groups = Groups.of(clusters)
@@ -240,19 +214,13 @@ def roc_and_pr(
     labels: np.ndarray, scores: np.ndarray, clusters: np.ndarray, resamples: int = 200,
     seed: int = 0,
 ) -> tuple[Curve, Curve] | None:
-    """Sensitivity over the false positive rate, and precision over the recall, of one class.
+    """Draws the ROC and the precision-recall curve of one class, with bands.
 
     Sensitivity between two thresholds is on the straight line between them, the precision at a
     recall is that of the highest threshold that reaches it.
 
-    Arguments:
-      labels: integers `[n]` in {1, 0, -1 unknown}; unknown ones are left out.
-      scores: `[n]`.
-      clusters: `[n]`, the patient of each.
-      resamples, seed: see `intervals.Groups.resample`.
-
     Returns:
-      The two curves; None where one of the labels is missing.
+      None where one of the labels is missing.
     """
     known = labels != UNKNOWN
     positive, scores = labels[known] == POSITIVE, np.asarray(scores, np.float64)[known]
@@ -278,7 +246,7 @@ def roc_and_pr(
 
 
 def _points(weights: np.ndarray, positive: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """ROC and precision-recall curve over a grid, `[2, POINTS]`, NaN without one of the labels.
+    """Computes both curves over a grid, `[2, POINTS]`, NaN without one of the labels.
 
     Arguments:
       weights: how often each example counts, `[n]`, greatest score first.
@@ -297,7 +265,7 @@ def _points(weights: np.ndarray, positive: np.ndarray, ends: np.ndarray) -> np.n
 
 @dataclasses.dataclass(frozen=True)
 class _Ranking:
-    """One class, sorted once for all resamples; negatives count by where they fall.
+    """Sorts one class once for all resamples; negatives count by where they fall.
 
     Attributes:
       thresholds: `[K]`, distinct scores of positives, greatest first.
@@ -312,7 +280,7 @@ class _Ranking:
     clusters: int
 
     def counted(self, draws: np.ndarray) -> Counts:
-        """The counts of resamples, from the draws of clusters `[clusters, R]`."""
+        """Computes the counts of resamples, from the draws of clusters `[clusters, R]`."""
         k = len(self.thresholds)
         members = self.members @ draws
         at, between, tied = members[:k], members[k : 2 * k + 1], members[2 * k + 1 :]

@@ -25,7 +25,7 @@ LEAST_SLOPE = 0.01
 def coverage(
     error: np.ndarray, sigma: np.ndarray, levels: Sequence[float] = LEVELS
 ) -> dict[float, float]:
-    """Share of errors within the central intervals of normal distributions.
+    """Computes the share of errors within the central intervals of normal distributions.
 
     Arguments:
       error: `[...]`, predicted minus true.
@@ -83,8 +83,6 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS)
     """Probabilities beside how often they came true.
 
     Arguments:
-      labels: `[n]` of 1 and 0.
-      probabilities: `[n]`.
       bins: number of bins; their edges are quantiles of the probabilities, so that each holds as
         many examples as ties allow.
 
@@ -104,14 +102,10 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS)
 
 
 def brier_parts(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Brier score = miscalibration - discrimination + uncertainty.
+    """Splits the Brier score: miscalibration - discrimination + uncertainty.
 
     The parts come from the isotonic recalibration of the probabilities to the very labels, hence
     from no choice of bins.
-
-    Arguments:
-      labels: `[n]` of 1 and 0, at least one.
-      probabilities: `[n]`.
 
     Returns:
       `brier`, `miscalibration` (0: isotonic recalibration gains nothing), `discrimination` (0: no
@@ -133,10 +127,7 @@ def brier_parts(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, floa
 
 
 def temperature(labels: np.ndarray, logits: np.ndarray) -> float:
-    """T that maximises the likelihood of sigmoid(logit / T), within `TEMPERATURES`.
-
-    Arguments:
-      labels: `[n]` of 1 and 0. logits: `[n]`.
+    """Computes T that maximises the likelihood of sigmoid(logit / T), within `TEMPERATURES`.
 
     Source: Guo et al., "On calibration of modern neural networks", 2017.
     """
@@ -153,14 +144,11 @@ def temperature(labels: np.ndarray, logits: np.ndarray) -> float:
 
 
 def platt(labels: np.ndarray, logits: np.ndarray) -> tuple[float, float]:
-    """(slope, intercept) that maximise the likelihood of sigmoid(slope logit + intercept).
+    """Computes (slope, intercept) that maximise the likelihood of sigmoid(slope logit + intercept).
 
     The targets are (n+ + 1) / (n+ + 2) and 1 / (n- + 2), as Platt has them, so that separable
     labels have a finite fit. The slope is at least `LEAST_SLOPE`: where logits rank the labels the
     wrong way round, probabilities are nearly the prevalence, and still ordered as the logits.
-
-    Arguments:
-      labels: `[n]` of 1 and 0. logits: `[n]`.
 
     Source: Platt, "Probabilistic outputs for support vector machines", 1999.
     """
@@ -186,10 +174,7 @@ def platt(labels: np.ndarray, logits: np.ndarray) -> tuple[float, float]:
 
 
 def isotonic(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The non-decreasing function of the logit nearest to the labels, by least squares.
-
-    Arguments:
-      labels: `[n]` of 1 and 0. logits: `[n]`.
+    """Computes the non-decreasing function of the logit nearest to the labels, by least squares.
 
     Returns:
       Rising logits `[k]` and probabilities `[k]`: linear in between, constant outside.
@@ -205,11 +190,10 @@ def isotonic(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.nda
 def threshold(
     labels: np.ndarray, probabilities: np.ndarray, rule: str, target: float = 0.9
 ) -> float:
-    """The threshold that a rule chooses; a finding is probability >= threshold.
+    """Computes the threshold that a rule chooses; a finding is probability >= threshold.
 
     Arguments:
-      labels: `[n]` of 1 and 0, at least one of each.
-      probabilities: `[n]`.
+      labels: at least one of each.
       rule: "f1": greatest F1; "youden": greatest sensitivity + specificity; "sensitivity": the
         greatest specificity with a sensitivity of at least `target`; "specificity": the other way
         round. Of several that do equally well the greatest.

@@ -69,11 +69,10 @@ class Checkpoints:
         return max(ranked)[1] if ranked else None
 
     def save(self, step: int, state, data, metrics: dict | None = None) -> None:
-        """Start saving; returns once the arrays are copied, writing goes on in the background.
+        """Starts saving; returns once the arrays are copied, writing goes on in the background.
 
         Arguments:
           step: optimiser steps done.
-          state: the TrainState.
           data: the grain iterator, positioned after the batch of `step`.
           metrics: validation metrics at `step`, numbers only.
         """
@@ -94,16 +93,12 @@ class Checkpoints:
             self._manager.save(step, args=items, metrics=usable, force=True)
 
     def restore(self, step: int, abstract_state, data=None):
-        """Read a state into the shardings of `abstract_state`, and move `data` to its position.
+        """Reads a state into the shardings of `abstract_state`, and moves `data` to its position.
 
         Arguments:
-          step: one of the saved steps.
-          abstract_state: TrainState of ShapeDtypeStructs with shardings; the devices may be others
-            than those that saved it.
+          abstract_state: TrainState of ShapeDtypeStructs; the devices may be others than those
+            that saved it.
           data: the grain iterator, or None to leave the data alone.
-
-        Raises:
-          UserError: the checkpoint does not hold such a state.
         """
         optimizer = {"step": abstract_state.step, "opt_state": abstract_state.opt_state}
         items = {
@@ -119,14 +114,10 @@ class Checkpoints:
         return abstract_state.replace(**found["model"], **found["optimizer"])
 
     def restore_model(self, step: int, abstract_model: dict) -> dict:
-        """Read parameters, running statistics and moving average alone.
+        """Reads parameters, running statistics and moving average alone.
 
         Arguments:
-          step: one of the saved steps.
           abstract_model: `TrainState.model_item` of ShapeDtypeStructs with shardings.
-
-        Raises:
-          UserError: the checkpoint does not hold such a model.
         """
         items = {"model": ocp.args.StandardRestore(abstract_model)}
         return self._restore(step, items)["model"]
@@ -146,19 +137,19 @@ class Checkpoints:
             ) from error
 
     def wait(self) -> None:
-        """Wait until everything started is on disk; errors of the background surface here."""
+        """Waits until all is on disk; raises the errors of the background."""
         with _full_disk_said(self._manager.directory):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Finish writing and release the threads."""
+        """Finishes writing and releases the threads."""
         with _full_disk_said(self._manager.directory):
             self._manager.close()
 
 
 @contextlib.contextmanager
 def _full_disk_said(folder):
-    """Turn what a full disk raises, of whatever type in whatever layer, into a RunError."""
+    """Turns the errors of a full disk, of whatever type in whatever layer, into a RunError."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
@@ -171,20 +162,16 @@ def _full_disk_said(folder):
 
 
 def _move(data, folder: epath.Path) -> None:
-    """Move the iterator to where those of another number of processes stood, all at one place."""
+    """Moves the iterator to where those of another number of processes stood, all at one place."""
     data.set_state(json.loads(private_apis.grain_states(folder, 0)[0].read_text()))
 
 
 def check_workdir(workdir: epath.Path, config) -> None:
-    """Check that the workdir can be this run's; what it holds is left alone.
+    """Checks that the workdir can be this run's; what it holds is left alone.
 
     Arguments:
       workdir: the folder; made where absent.
       config: the resolved config.
-
-    Raises:
-      UserError: the folder cannot be written, or holds a run of another config (the differing
-        keys are shown).
     """
     workdir_lib.check_writable(workdir)
     if (workdir / "config.json").exists():
@@ -197,7 +184,7 @@ def check_workdir(workdir: epath.Path, config) -> None:
 
 
 def write_config(workdir: epath.Path, config) -> None:
-    """Write config.json: the resolved config, versions and git commit; once for each run."""
+    """Writes config.json: the resolved config, versions and git commit; once for each run."""
     path = workdir / "config.json"
     if jax.process_index() == 0 and not path.exists():
         record = {"config": json.loads(config.to_json_best_effort()), **config_lib.provenance()}
@@ -207,11 +194,7 @@ def write_config(workdir: epath.Path, config) -> None:
 
 
 def load_config(workdir: epath.Path) -> dict:
-    """The `config` entry of a workdir.
-
-    Raises:
-      UserError: the folder holds no run.
-    """
+    """Returns the `config` entry of a workdir."""
     path = workdir / "config.json"
     if not path.exists():
         raise UserError(f"{workdir} holds no run (no config.json); train first.")

@@ -44,7 +44,7 @@ class ClusterMember:
 
 
 def start(mode: str, start_timeout: float, lost_timeout: float) -> ClusterMember | None:
-    """Join the other processes, before any device is touched.
+    """Joins the other processes, before any device is touched.
 
     Arguments:
       mode: "auto" (where the environment names several processes), "on" (they must be there) or
@@ -54,10 +54,6 @@ def start(mode: str, start_timeout: float, lost_timeout: float) -> ClusterMember
 
     Returns:
       What this process is among the others; None: it is alone.
-
-    Raises:
-      UserError: the environment is incomplete, or names nobody in mode "on".
-      RunError: a process is missing after `start_timeout`.
     """
     global _peers
     member = None if mode == "off" else find(os.environ, start_timeout)
@@ -88,9 +84,6 @@ def find(environ: Mapping[str, str], seconds: float = 300) -> ClusterMember | No
     Arguments:
       environ: environment variables, `os.environ`.
       seconds: how long a name that is not yet known on the network is asked for.
-
-    Raises:
-      UserError: the variables are incomplete or no numbers.
     """
     kind = _kind(environ)
     if kind is None:
@@ -119,7 +112,7 @@ def find(environ: Mapping[str, str], seconds: float = 300) -> ClusterMember | No
 
 
 def _kind(environ: Mapping[str, str]) -> str | None:
-    """The launcher that started this process as one of several."""
+    """Returns the launcher that started this process as one of several."""
     complete = all(
         environ.get(name)
         for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -150,7 +143,7 @@ def _asked(kind: str, address, count, index, seconds: float):
 
 
 def _own_device(kind: str, environ: Mapping[str, str]) -> tuple[int, ...] | None:
-    """With several processes on a host, each has the device of its local number.
+    """Returns the device of this process's local number, where a host has several processes.
 
     None, all that it sees, where it is alone on its host or the scheduler shows it only its own.
     """

@@ -21,7 +21,6 @@ class FinishedRun:
     """A run with its best checkpoint.
 
     Attributes:
-      workdir: its folder.
       setup: task, model, mesh, compiled steps.
       step: of the checkpoint.
       saved: its `params`, `batch_stats` and `ema` (None where none is kept), on the mesh.
@@ -62,13 +61,9 @@ def open_best(
     The mesh of the run is in force inside the context.
 
     Arguments:
-      workdir: folder of the run.
       task: that the run must be of; "" for any.
       config: in place of the run's own, for other devices or batches.
       data: whether to open the prepared data; without, the task holds one blank example.
-
-    Raises:
-      UserError: no run, a run of another task, no checkpoint, or unprepared data.
     """
     config = config or load_config(workdir, task)
     blank = None if data else registry.task(config.task).without_data(config)
@@ -81,11 +76,7 @@ def open_best(
 
 
 def load_config(workdir: epath.Path, task: str = ""):
-    """The config of a run.
-
-    Raises:
-      UserError: no run, or a run of another task.
-    """
+    """Returns the config of a run."""
     config = config_lib.from_saved(checkpoint.load_config(workdir))
     if task and config.task != task:
         raise UserError(f"{workdir} is a run of the task {config.task!r}; this needs {task!r}.")
@@ -93,11 +84,7 @@ def load_config(workdir: epath.Path, task: str = ""):
 
 
 def best(run: setup.Setup, checkpoints, workdir) -> tuple[int, dict[str, Any]]:
-    """Step and evaluation variables of the best checkpoint.
-
-    Raises:
-      UserError: the workdir holds no checkpoint.
-    """
+    """Returns step and evaluation variables of the best checkpoint."""
     step, saved = _best(run, checkpoints, workdir)
     return step, _variables(saved)
 
@@ -115,7 +102,7 @@ def _variables(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def features(run: FinishedRun, source: Any) -> np.ndarray:
-    """Outputs of the backbone of a run.
+    """Computes the outputs of a run's backbone.
 
     Arguments:
       run: of a model with a method `backbone`, inside `finished.open_best`.

@@ -20,20 +20,10 @@ from jaxcxr.train.step_log import StepLog
 def train(
     config, workdir: epath.Path, screen: writers.Screen, split: str = "test"
 ) -> dict[str, float]:
-    """Train, or go on where the workdir's last checkpoint stands, then evaluate and report.
-
-    Arguments:
-      config: the resolved, validated config.
-      workdir: folder of the run.
-      screen: where progress is shown.
-      split: what is evaluated in the end.
+    """Trains, or goes on where the workdir's last checkpoint stands, then evaluates and reports.
 
     Returns:
-      Metrics of the best checkpoint; {} when the run was asked to stop by SIGTERM.
-
-    Raises:
-      UserError: a mistake in the config, the data or the workdir.
-      RunError: the loss is not finite.
+      Metrics of the best checkpoint on `split`; {} when the run was asked to stop by SIGTERM.
     """
     begun = time.perf_counter()
     checkpoint.check_workdir(workdir, config)
@@ -67,7 +57,7 @@ def train(
 
 
 def start(run: setup.Setup, checkpoints, data):
-    """Begin at the newest checkpoint, or with initial (perhaps pretrained) weights."""
+    """Begins at the newest checkpoint, or with initial (perhaps pretrained) weights."""
     begun = time.perf_counter()
     step = checkpoints.latest_step
     if step is None:
@@ -81,7 +71,7 @@ def start(run: setup.Setup, checkpoints, data):
 
 
 def train_until_done(run, state, step, data, checkpoints, writer, local, screen, sigterm) -> None:
-    """Do the remaining steps; when asked to stop, save and raise `Stopped`."""
+    """Does the remaining steps; when asked to stop, saves and raises `Stopped`."""
     config = run.config
     sizes = (len(run.task.source("train")), config.batch_size)
     log = StepLog(run, writer, screen, checkpoints)
@@ -107,7 +97,7 @@ def train_until_done(run, state, step, data, checkpoints, writer, local, screen,
 
 
 def steps(run, state, step, data, log):
-    """Yield (steps done, state) after each step, from `step` to the end of the last stage.
+    """Yields (steps done, state) after each step, from `step` to the end of the last stage.
 
     The order matters and is tested: the next batch is taken only when the caller asks for the next
     step, after it saved, so that a saved iterator stands exactly after the saved step. A state
@@ -135,13 +125,11 @@ def steps(run, state, step, data, log):
 def predict(
     run: setup.Setup, variables, source, what: str = "predictions", sigterm=None
 ) -> dict[str, np.ndarray]:
-    """Predictions for every example of a source exactly once, in its order.
+    """Predicts every example of a source exactly once, in its order.
 
     Arguments:
-      run: the setup.
-      variables: `params` and `batch_stats` of the model.
       source: random access to examples, as `Task.source` gives.
-      what: is predicted, in the watchdog's words.
+      what: names what is predicted, for the watchdog.
       sigterm: raises `Stopped` between two batches, if given.
     """
     parts = []
@@ -162,12 +150,12 @@ def predict(
 
 
 def predict_split(run, variables, split: str, sigterm=None) -> dict[str, np.ndarray]:
-    """Predictions for a split of the run's data, see `predict`."""
+    """Predicts a split of the run's data, see `predict`."""
     return predict(run, variables, run.task.source(split), f"the evaluation on {split}", sigterm)
 
 
 def validate(run, state, step, writer, screen) -> dict[str, float]:
-    """Evaluate on the validation split and show the table."""
+    """Evaluates on the validation split and shows the table."""
     predictions = predict_split(run, state.eval_variables, "validation")
     result = run.task.evaluate("validation", predictions)
     writer.write(step, "validation", result.metrics)
@@ -178,7 +166,7 @@ def validate(run, state, step, writer, screen) -> dict[str, float]:
 def finish(
     run, checkpoints, writer, local, screen, split="test", sigterm=None
 ) -> dict[str, float]:
-    """Calibrate the best checkpoint, evaluate it on a split; write predictions and the report."""
+    """Calibrates the best checkpoint, evaluates it on a split, writes predictions and report."""
     step, variables = finished.best(run, checkpoints, local.workdir)
     first, alone = jax.process_index() == 0, jax.process_count() == 1
     if "calibration" in run.config:
@@ -203,7 +191,7 @@ def finish(
 
 
 def evaluate(config, workdir: epath.Path, screen: writers.Screen) -> dict[str, float]:
-    """Evaluate the best checkpoint of a workdir on the test split, without training."""
+    """Evaluates the best checkpoint of a workdir on the test split, without training."""
     checkpoint.load_config(workdir)
     run = setup.make(config)
     with (
@@ -216,7 +204,7 @@ def evaluate(config, workdir: epath.Path, screen: writers.Screen) -> dict[str, f
 
 
 def describe(run: setup.Setup, state, step: int, workdir) -> dict[str, str]:
-    """The resolved run, for the screen."""
+    """Describes the resolved run, for the screen."""
     stages = ", ".join(f"{s.name} to step {s.end:,}" for s in run.stages)
     mesh = " x ".join(f"{axis} {size}" for axis, size in run.mesh.shape.items())
     begin = f"resumes at step {step:,}" if step else "starts"
@@ -250,7 +238,7 @@ class SigTerm:
         self._flag = True
 
     def received(self, step: int) -> bool:
-        """Whether to stop now; with several processes, all get the same answer."""
+        """Tells whether to stop now; with several processes, all get the same answer."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
         return self._flag

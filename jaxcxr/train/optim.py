@@ -32,7 +32,7 @@ Factor = Callable[[jax.typing.ArrayLike], jax.Array]
 def make_optimizer(
     stage: ml_collections.ConfigDict, params: Any, total_steps: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Optimiser and learning-rate schedule of a stage.
+    """Builds optimiser and learning-rate schedule of a stage.
 
     The order is: clip by global norm, moments, weight decay, multiplier, learning rate, projection
     of learned spans to [0, 1]. RAdam and AdamW decay the weights apart from the gradient
@@ -49,9 +49,6 @@ def make_optimizer(
     Returns:
       (transformation, schedule from update count to learning rate). `update` needs the
       parameters as its third argument.
-
-    Raises:
-      UserError: a parameter that no rule matches.
     """
     settings = stage.optimizer
     learning_rate = schedule(
@@ -76,7 +73,7 @@ def make_optimizer(
 def scale_by_radam(
     b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> optax.GradientTransformation:
-    """Rectified Adam (Liu et al. 2020, arXiv 1908.03265), right from the first update.
+    """Builds Rectified Adam (Liu et al. 2020, arXiv 1908.03265), right from the first update.
 
     Until the length rho_t of the approximated moving average exceeds 5 the update is the
     bias-corrected first moment m_hat; afterwards it is r_t m_hat sqrt(1 - b2^t) / (sqrt(v) + eps).
@@ -84,13 +81,8 @@ def scale_by_radam(
     (optax adds it after). `optax.radam` evaluates rho_t in float32 as a difference of two numbers
     near 2/(1 - b2), which puts its 6th update off by 1.2 % for b2 = 0.999.
 
-    Arguments:
-      b1: decay rate of the first moment.
-      b2: decay rate of the second moment.
-      eps: added to the root of the second moment.
-
     Returns:
-      transformation from gradients to unscaled updates; its state is `optax.ScaleByAdamState`.
+      A transformation from gradients to unscaled updates; its state is `optax.ScaleByAdamState`.
     """
     log_b1, log_b2 = math.log(b1) if b1 else -math.inf, math.log(b2)
 
@@ -131,7 +123,6 @@ def rectification(t: jax.Array, b2: float) -> tuple[jax.Array, jax.Array]:
 
     Arguments:
       t: float32 number of the update, 1 for the first.
-      b2: decay rate of the second moment.
 
     Returns:
       (whether to rectify: rho_t > 5, the factor r_t: 1 where not to rectify).
@@ -153,7 +144,7 @@ def rectification(t: jax.Array, b2: float) -> tuple[jax.Array, jax.Array]:
 
 
 def decay_factors(rules: Sequence[tuple[str, float | str]], params: Any) -> Any:
-    """Factor of the weight decay for each parameter.
+    """Returns the factor of the weight decay for each parameter.
 
     Arguments:
       rules: `((regex, factor), ...)`, True and False standing for 1 and 0. The factor "matrices" is
@@ -163,9 +154,6 @@ def decay_factors(rules: Sequence[tuple[str, float | str]], params: Any) -> Any:
 
     Returns:
       Floats in a tree of the structure of `params`.
-
-    Raises:
-      UserError: a parameter that no rule matches.
     """
     values = jax.tree.leaves(rules_lib.match_rules(rules, params, "optimizer.decay_rules"))
     factors = [
@@ -187,7 +175,7 @@ def add_decay(
       rules, params: see `decay_factors`.
 
     Returns:
-      transformation without state that needs the parameters in `update`.
+      A transformation that needs the parameters in `update`.
     """
     factors = decay_factors(rules, params)
     if not weight_decay:
@@ -207,11 +195,7 @@ def scale_by_rules(
     """Multiplies each parameter's update, so that it has a learning rate of its own.
 
     Arguments:
-      rules: `((regex, multiplier), ...)`.
-      params: tree whose paths the rules are matched with.
-
-    Returns:
-      transformation without state.
+      rules: `((regex, multiplier), ...)`, matched with the paths of `params`.
     """
     multipliers = rules_lib.match_rules(rules, params, "optimizer.multiplier_rules")
     if all(value == 1 for value in jax.tree.leaves(multipliers)):
@@ -227,11 +211,7 @@ def project_spans(params: Any) -> optax.GradientTransformation:
     A span that only the forward pass clips wanders off where it has no gradient and does not come
     back (Sukhbaatar et al. 2019 project too). A sigmoid would never reach the whole span.
 
-    Arguments:
-      params: tree whose paths say which leaves are spans.
-
-    Returns:
-      transformation without state that needs the parameters in `update`.
+    The transformation needs the parameters in `update`.
     """
     spans = [_SPAN.search(path) is not None for path in rules_lib.paths(params)]
     if not any(spans):
@@ -265,14 +245,14 @@ def _lenient(transformation: optax.GradientTransformation) -> optax.GradientTran
 
 
 def _langevin(y: Any) -> Any:
-    """coth(y) - 1/y for 0 <= y <= 1/2, to 1e-8, by its series."""
+    """Returns coth(y) - 1/y for 0 <= y <= 1/2, to 1e-8, by its series."""
     square = y * y
     series = -1 / 4725 + square * (2 / 93555 - square * 1382 / 638512875)
     return y * (1 / 3 + square * (-1 / 45 + square * (2 / 945 + square * series)))
 
 
 def warmup_factor(name: str, *, steps: int = 0, dim: int = 0, b2: float = 0.999) -> Factor:
-    """Warm-up factor of the update after `count` updates, with t = count + 1.
+    """Builds the warm-up factor of the update after `count` updates, with t = count + 1.
 
     `linear`: min(1, t/steps). `exponential`: 1 - exp(-t/steps). `untuned_linear` and
     `untuned_exponential`: the same with steps = 2/(1 - b2) and 1/(1 - b2) (Ma & Yarats 2019).
@@ -312,7 +292,7 @@ def decay_factor(
     boundaries: Sequence[float] = (),
     factor: float = 0.1,
 ) -> Factor:
-    """Decay factor of the update after `count` updates: 1 for the first one.
+    """Builds the decay factor of the update after `count` updates: 1 for the first one.
 
     With p = min(1, count/total_steps), `constant`: 1. `cosine`: end_factor +
     (1 - end_factor)(1 + cos(pi p))/2. `exponential`: end_factor^p. `step`: `factor` to the power
@@ -321,9 +301,7 @@ def decay_factor(
     Arguments:
       name: a choice of the key `decay.name`.
       total_steps: number of updates in the stage.
-      end_factor: what `cosine` and `exponential` arrive at.
       boundaries: fractions of `total_steps` at which `step` multiplies by `factor`.
-      factor: multiplier at each boundary.
 
     Returns:
       function of the int32 count (any shape) that gives a float32 factor of that shape.
@@ -346,12 +324,9 @@ def decay_factor(
 
 
 def schedule(peak: float, warmup: Factor, decay: Factor) -> Factor:
-    """Learning rate as the product peak x warm-up x decay.
+    """Multiplies peak, warm-up and decay to a schedule of the learning rate.
 
-    Arguments:
-      peak: peak learning rate; with the `noam` warm-up the multiplier of Noam's own rate.
-      warmup: function of `warmup_factor`.
-      decay: function of `decay_factor`.
+    With the `noam` warm-up the peak is the multiplier of Noam's own rate.
 
     Returns:
       optax schedule: int32 count of updates made so far to float32 learning rate.

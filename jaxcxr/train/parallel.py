@@ -53,13 +53,10 @@ _NAMED = 3
 
 
 def make_mesh(config) -> jax.sharding.Mesh:
-    """The `(data, fsdp, tensor)` mesh over all devices of all processes.
+    """Returns the `(data, fsdp, tensor)` mesh over all devices of all processes.
 
     Arguments:
       config: `mesh.data` (-1: what is left), `mesh.fsdp`, `mesh.tensor`.
-
-    Raises:
-      UserError: the axes do not multiply to the number of devices, or the batch does not divide.
     """
     count = jax.device_count()
     fsdp, tensor = config.mesh.fsdp, config.mesh.tensor
@@ -80,18 +77,14 @@ def make_mesh(config) -> jax.sharding.Mesh:
 
 
 def shardings(mesh, rules, tree):
-    """NamedSharding of every leaf of an abstract state, by the first rule that matches its path.
+    """Returns the NamedSharding of every leaf, by the first rule that matches its path.
 
     A dimension that its axis does not divide stays whole, see `kept_whole`. In a stack of blocks
     that are scanned, the axis of the blocks stays whole and the rules say how each block is split.
 
     Arguments:
-      mesh: the mesh.
       rules: `((regex, PartitionSpec tuple | "fsdp" | "replicate"), ...)`.
       tree: pytree of shapes.
-
-    Raises:
-      UserError: a leaf that no rule matches, by name.
     """
     specs, _ = _specs(mesh, rules, tree)
     return jax.tree.map(
@@ -100,16 +93,9 @@ def shardings(mesh, rules, tree):
 
 
 def kept_whole(mesh, rules, params) -> str:
-    """One line that names the parameters which the mesh should split and does not divide.
+    """Names the parameters which the mesh should split and does not divide, in one line.
 
-    Arguments:
-      mesh: the mesh.
-      rules: as for `shardings`.
-      params: pytree of shapes.
-
-    Returns:
-      "" where there are none. The largest come first; names that differ in a number alone are
-      one.
+    "" where there are none. The largest come first; names that differ in a number alone are one.
     """
     _, missed = _specs(mesh, rules, params)
     if not missed:
@@ -126,7 +112,7 @@ def kept_whole(mesh, rules, params) -> str:
 
 
 def _specs(mesh, rules, tree) -> tuple[Any, list[tuple[str, str]]]:
-    """The PartitionSpecs of a tree, and (path, axis) of what an axis does not divide."""
+    """Returns the PartitionSpecs of a tree, and (path, axis) of what an axis does not divide."""
     # A PartitionSpec is a leaf to jax.tree, a tuple is not.
     actions = match_rules(
         [(regex, P(*a) if isinstance(a, tuple) else a) for regex, a in rules], tree,
@@ -149,7 +135,7 @@ def _specs(mesh, rules, tree) -> tuple[Any, list[tuple[str, str]]]:
 
 
 def _spec(mesh, action, shape) -> tuple[P, list[str]]:
-    """The PartitionSpec of a shape, and the axes that do not divide it."""
+    """Returns the PartitionSpec of a shape, and the axes that do not divide it."""
     if action == "replicate" or not shape:
         return P(), []
     if action == "fsdp":
@@ -169,17 +155,13 @@ def _spec(mesh, action, shape) -> tuple[P, list[str]]:
 
 
 def gathered(mesh, rules, params):
-    """Parameters as a step computes with them: whole over `fsdp`, still split over `tensor`.
+    """Gathers parameters for a step: whole over `fsdp`, still split over `tensor`.
 
     The gathered copies have the name `GATHERED`, by which `checkpoint_gathered` drops them between
     the passes. Gradients go the way back: added up, then split. Without these constraints XLA
     carries the split of the parameters over to activations and gathers the batch instead.
-
-    Arguments:
-      mesh: the mesh.
-      rules: as for `shardings`.
-      params: pytree of arrays, inside a compiled step.
     """
+
     def gather(x, placed):
         if "fsdp" not in placed.spec:
             return x
@@ -192,23 +174,23 @@ def gathered(mesh, rules, params):
 
 
 def checkpoint_gathered(loss: Callable) -> Callable:
-    """The same loss, whose gathered parameters are gathered again in the backward pass."""
+    """Wraps a loss to gather its parameters again in the backward pass."""
     policy = jax.checkpoint_policies.save_anything_except_these_names(GATHERED)
     return jax.checkpoint(loss, policy=policy)
 
 
 def replicated(mesh) -> NamedSharding:
-    """A copy on every device."""
+    """Returns the sharding that copies to every device."""
     return NamedSharding(mesh, P())
 
 
 def constrain_batch(tree, axis: str | None):
-    """Keep activations split by example, so that no later operation gathers the batch."""
+    """Keeps activations split by example, so that no later operation gathers the batch."""
     return tree if axis else jax.tree.map(by_example, tree)
 
 
 def split_batch(x: jax.Array, count: int, axis: str | None) -> jax.Array:
-    """`[batch, ...]` to `[count, batch / count, ...]` without moving examples between devices.
+    """Splits `[batch, ...]` to `[count, batch / count, ...]`, each example on its device.
 
     Each device holds consecutive examples; slicing with a stride takes an equal share of every
     device's examples for every micro-batch.
@@ -221,7 +203,7 @@ def split_batch(x: jax.Array, count: int, axis: str | None) -> jax.Array:
 
 
 def put_batch(mesh, batch: dict) -> dict:
-    """Global arrays from this process's rows; the only place where data enters the devices."""
+    """Makes global arrays of this process's rows; the only place where data enters the devices."""
     sharding = NamedSharding(mesh, BATCH)
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)  # half the host time of what follows
@@ -232,14 +214,14 @@ def put_batch(mesh, batch: dict) -> dict:
 
 
 def gather(tree):
-    """Host copies of global arrays, whole on every process."""
+    """Returns host copies of global arrays, whole on every process."""
     if jax.process_count() == 1:
         return jax.tree.map(np.asarray, jax.device_get(tree))
     return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree, tiled=True))
 
 
 def compile_step(config, mesh, step: Callable, state_shardings) -> jax.stages.Wrapped:
-    """The jit form of the step: `(state, batch) -> (state, metrics)`, the state donated."""
+    """Compiles the jit form of the step: `(state, batch) -> (state, metrics)`, state donated."""
     return jax.jit(
         step,
         in_shardings=(state_shardings, NamedSharding(mesh, BATCH)),
@@ -249,11 +231,7 @@ def compile_step(config, mesh, step: Callable, state_shardings) -> jax.stages.Wr
 
 
 def check_memory(config, compiled) -> int:
-    """Bytes that the compiled step needs on each device.
-
-    Raises:
-      UserError: that is more than the device has; the message says what to lower.
-    """
+    """Returns the bytes that the compiled step needs on each device."""
     sizes = compiled.memory_analysis()
     needed = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes + sizes.output_size_in_bytes
     needed -= sizes.alias_size_in_bytes  # the donated state is argument and output at once
@@ -268,7 +246,7 @@ def check_memory(config, compiled) -> int:
 
 
 def _device_memory() -> int:
-    """Bytes of memory of one device; on CPU the host's, shared by its devices."""
+    """Returns the bytes of memory of one device; on CPU the host's, shared by its devices."""
     device = jax.local_devices()[0]
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
@@ -277,12 +255,9 @@ def _device_memory() -> int:
 
 
 def compile_pmap_step(mesh, step: Callable) -> Callable:
-    """The pmap form of the step made with `axis="batch"`, for one host and a data mesh.
+    """Compiles the pmap form of the step made with `axis="batch"`, for one host and a data mesh.
 
     Takes and returns the same global arrays as the jit form: state replicated, batch split.
-
-    Raises:
-      UserError: the mesh splits parameters, or there are several processes.
     """
     if jax.process_count() > 1 or mesh.shape["fsdp"] > 1 or mesh.shape["tensor"] > 1:
         raise UserError(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def on_cloud_tpu() -> bool:
-    """Whether this host is a cloud TPU VM.
+    """Tells whether this host is a cloud TPU VM.
 
     Asking `jax.devices()` would start the backend, which `jax.distributed.initialize` must precede.
     """
@@ -40,7 +40,7 @@ def detected_cluster(
 
 
 def used_equations(closed: Any) -> Any:
-    """The jaxpr without what its results do not need, inside loops too.
+    """Returns the jaxpr without what its results do not need, inside loops too.
 
     XLA removes the same before it counts FLOPs, and JAX has no public function for it.
 

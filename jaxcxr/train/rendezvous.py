@@ -25,19 +25,11 @@ _GREETING = 5.0  # seconds in which who connects must say its name
 
 
 def meet(address: str, process: int, processes: int, seconds: float) -> "PeerConnections":
-    """Wait for all processes.
+    """Waits for all processes.
 
     Arguments:
       address: "host:port" of process 0; JAX's coordinator takes the same port afterwards.
-      process: number of this process.
-      processes: how many there are.
       seconds: time to wait.
-
-    Returns:
-      The open line to the others.
-
-    Raises:
-      RunError: not all came in time; the message says which are missing.
     """
     host, _, port = address.rpartition(":")
     deadline = time.monotonic() + seconds
@@ -78,7 +70,7 @@ def _gather(port: int, processes: int, deadline: float, seconds: float) -> dict[
 
 
 def _take(peer: "_Peer", peers: dict[int, "_Peer"], processes: int, deadline: float) -> None:
-    """Greet who connected; a stranger (a probe of the port, a process of an older run) is left."""
+    """Greets who connected; leaves strangers (a probe of the port, a process of an older run)."""
     hello = peer.receive(_GREETING) or {}
     number = hello.get("process")
     if not isinstance(number, int) or number < 1:
@@ -102,7 +94,7 @@ def _take(peer: "_Peer", peers: dict[int, "_Peer"], processes: int, deadline: fl
 
 
 def _join(host: str, port: int, process: int, processes: int, deadline: float) -> "_Peer":
-    """Another process: find process 0 and wait for its word."""
+    """Finds process 0, in another process, and waits for its word."""
     begun = time.monotonic()
     answer: dict | None = None
     while time.monotonic() < deadline:
@@ -128,7 +120,7 @@ def _join(host: str, port: int, process: int, processes: int, deadline: float) -
 
 
 def _admitted(peer: "_Peer", answer: dict, processes: int) -> "_Peer":
-    """The connection to process 0, if it says that all are there."""
+    """Returns the connection to process 0, if it says that all are there."""
     if "wrong" in answer:
         peer.close()
         raise RunError(answer["wrong"])
@@ -166,7 +158,7 @@ class PeerConnections:
         threading.Thread(target=self._watch, daemon=True, name="peers").start()
 
     def leave(self, code: int, message: str = "") -> None:
-        """Say that this process ends, well (0) or not; the others' ends are then no concern."""
+        """Says that this process ends, well (0) or not; it then ignores the others' ends."""
         with self._lock:
             self._leaving = True
         self._tell({"left": code, "process": self._process, "host": socket.gethostname(),
@@ -175,7 +167,7 @@ class PeerConnections:
             peer.finish()
 
     def wait_lost(self, seconds: float) -> None:
-        """Wait that long for news of a lost process, which end this one."""
+        """Waits that long for news of a lost process, which end this one."""
         self._lost.wait(seconds)
 
     def _tell(self, message: dict, but: int | None = None) -> None:
@@ -204,7 +196,7 @@ class PeerConnections:
                     self._end(news)
 
     def _end(self, news: dict) -> None:
-        """End this process because of another's end."""
+        """Ends this process because another one ended."""
         code, number = news["left"], news["process"]
         with self._lock:
             if self._leaving:
@@ -237,13 +229,13 @@ class _Peer:
                 connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     def send(self, message: dict) -> None:
-        """Send a line; that the other end is gone shows when it is read from."""
+        """Sends a line; that the other end is gone shows when it is read from."""
         with contextlib.suppress(OSError):
             self.socket.settimeout(_GREETING)
             self.socket.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self, seconds: float) -> dict | None:
-        """The next line; None where none comes in time, or something else comes."""
+        """Returns the next line; None where none comes in time, or something else comes."""
         deadline = time.monotonic() + seconds
         try:
             while b"\n" not in self._rest:
@@ -259,11 +251,11 @@ class _Peer:
             return None
 
     def has_line(self) -> bool:
-        """Whether a line came together with the one before it."""
+        """Tells whether a line came together with the one before it."""
         return b"\n" in self._rest
 
     def has_left(self) -> bool:
-        """Whether the other end closed the connection."""
+        """Tells whether the other end closed the connection."""
         try:
             self.socket.settimeout(0.0)
             return self.socket.recv(1, socket.MSG_PEEK) == b""
@@ -273,10 +265,10 @@ class _Peer:
             return True
 
     def finish(self) -> None:
-        """Say that nothing more will be sent; the other end may still send."""
+        """Says that nothing more will be sent; the other end may still send."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Closes the connection."""
         self.socket.close()

@@ -17,9 +17,6 @@ _SHOWN = 5
 def paths(tree: Any) -> tuple[str, ...]:
     """Names of the leaves of a tree.
 
-    Arguments:
-      tree: any pytree, for example parameters.
-
     Returns:
       one "/"-joined path per leaf ("head/kernel"), in the order of `jax.tree.leaves`.
     """
@@ -38,9 +35,6 @@ def match_rules(rules: Sequence[tuple[str, Any]], tree: Any, what: str = "rules"
       a tree of the structure of `tree` that holds the values. A value that is itself a tuple,
       dict or None becomes part of the tree for `jax.tree` functions; wrap it (for example in a
       `PartitionSpec`) when it must stay whole.
-
-    Raises:
-      UserError: a leaf that no rule matches (it is named), or an invalid rule.
     """
     compiled = compile_rules(rules, what)
     unmatched: list[str] = []

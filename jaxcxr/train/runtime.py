@@ -46,7 +46,7 @@ def restart_with_huge_pages() -> None:
 
 
 def _on_request() -> bool:
-    """Whether malloc can have huge pages and has to ask for them."""
+    """Tells whether malloc can have huge pages and has to ask for them."""
     try:
         return "[madvise]" in _PAGES.read_text() and platform.libc_ver()[0] == "glibc"
     except OSError:  # not Linux, or built without them
@@ -54,7 +54,7 @@ def _on_request() -> bool:
 
 
 def _cpu_alone() -> bool:
-    """Whether JAX can only find the CPU, told without looking for devices."""
+    """Tells whether JAX can only find the CPU, told without looking for devices."""
     asked = os.environ.get("JAX_PLATFORMS", "")
     if asked:
         return asked == "cpu"
@@ -63,7 +63,7 @@ def _cpu_alone() -> bool:
 
 
 def enable_cache() -> None:
-    """Keep compiled programs in the user's cache folder, unless JAX's own settings say otherwise.
+    """Keeps compiled programs in the user's cache folder, unless JAX's own settings say otherwise.
 
     The folder is `$JAX_COMPILATION_CACHE_DIR`, by default `jaxcxr/<machine>` in `$XDG_CACHE_HOME`
     or `~/.cache`; `JAX_ENABLE_COMPILATION_CACHE=false` switches the cache off. Programs for a CPU
@@ -88,7 +88,7 @@ def counts() -> dict[str, int]:
 
 
 def first_step(seconds: dict[str, float]) -> str:
-    """A line that says how long the first step took to come.
+    """Says in a line how long the first step took to come.
 
     Arguments:
       seconds: by phase, see `setup.Setup`.
@@ -104,12 +104,12 @@ def _count(event: str, **_) -> None:
 
 
 def share_device() -> None:
-    """Leave the memory of a GPU to another process too; before JAX touches a device."""
+    """Leaves memory of a GPU to other processes; call it before JAX touches a device."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def _machine() -> str:
-    """A name for this kind of CPU."""
+    """Returns a name for this kind of CPU."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
         found = {line for line in lines if line.startswith(("flags", "Features", "model name"))}

@@ -42,7 +42,7 @@ class Setup:
     seconds: dict[str, float]
 
     def mesh_context(self):
-        """Context in which the compiled steps are made and run; pmap brings a mesh of its own."""
+        """Opens the context of the compiled steps; pmap brings a mesh of its own."""
         if self.config.parallel == "pmap":
             return contextlib.nullcontext()
         return jax.set_mesh(self.mesh)
@@ -53,7 +53,7 @@ class Setup:
         return self.stages[-1].end
 
     def example_batch(self) -> dict:
-        """Shapes of a global batch, as ShapeDtypeStructs without shardings."""
+        """Returns shapes of a global batch, as ShapeDtypeStructs without shardings."""
         example = self.task.source("train")[0]
         size = self.config.batch_size
         shapes = {k: jax.ShapeDtypeStruct((size, *v.shape), v.dtype) for k, v in example.items()}
@@ -64,14 +64,14 @@ class Setup:
         }
 
     def init_variables(self):
-        """The model's random initial variables; traceable."""
+        """Returns the model's random initial variables; traceable."""
         one = jax.tree.map(lambda s: jnp.zeros((1, *s.shape[1:]), s.dtype), self.example_batch())
         inputs, options = self.task.inputs(one)
         key = jax.random.key(self.config.seed)
         return self.model.init(key, inputs, train=False, **options)
 
     def abstract_state(self, stage: state_lib.Stage):
-        """Shapes and shardings of the state during a stage."""
+        """Returns shapes and shardings of the state during a stage."""
         ema = self.config.ema_decay > 0
         shapes = jax.eval_shape(lambda: state_lib.create(self.init_variables(), stage, ema))
         placed = parallel.shardings(self.mesh, self.rules, shapes)
@@ -80,7 +80,7 @@ class Setup:
         )
 
     def abstract_model(self) -> dict:
-        """Shapes and shardings of a checkpoint's model item."""
+        """Returns shapes and shardings of a checkpoint's model item."""
         shapes = jax.eval_shape(self.init_variables)
         model = {
             "params": shapes["params"], "batch_stats": shapes.get("batch_stats", {}),
@@ -92,11 +92,7 @@ class Setup:
         )
 
     def check_stages(self) -> None:
-        """Find what is wrong with any stage before the first one has trained for days.
-
-        Raises:
-          UserError: a stage that trains nothing, a parameter that no rule matches.
-        """
+        """Finds mistakes in all stages before the first one has trained for days."""
         params = jax.eval_shape(self.init_variables)["params"]
         for stage in self.stages:
             state_lib.optimizer(stage, params)
@@ -107,7 +103,7 @@ class Setup:
         return jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state(stage))
 
     def first_state(self):
-        """The state at step 0, made directly in its shards; pretrained weights where asked for."""
+        """Makes the state at step 0, directly in its shards, pretrained where asked for."""
         ema = self.config.ema_decay > 0
         stage = self.stages[0]
         placed = self.state_shardings(stage)
@@ -133,7 +129,7 @@ class Setup:
         return make(variables)
 
     def enter_stage(self, state, stage: state_lib.Stage):
-        """The state with the next stage's fresh optimiser."""
+        """Returns the state with the next stage's fresh optimiser."""
         enter = jax.jit(
             functools.partial(state_lib.enter_stage, stage=stage),
             out_shardings=self.state_shardings(stage),
@@ -141,7 +137,7 @@ class Setup:
         return enter(state)
 
     def parameter_rows(self, params) -> dict[str, str]:
-        """Parameters by top-level group, their sum, and what no mesh splits, for the screen."""
+        """Counts parameters by group, their sum, and those that no mesh splits, for the screen."""
         counts = models.parameter_counts(params)
         rows = {f"parameters, {group}": f"{count:,}" for group, count in counts.items()}
         total = sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -157,11 +153,7 @@ class Setup:
         return functools.partial(parallel.gathered, self.mesh, self.rules)
 
     def train_step(self, stage: state_lib.Stage) -> Callable:
-        """The compiled `(state, batch) -> (state, metrics)` of a stage.
-
-        Raises:
-          UserError: the step needs more memory than a device has.
-        """
+        """Returns the compiled `(state, batch) -> (state, metrics)` of a stage."""
         begun = time.perf_counter()
         abstract = self.abstract_state(stage)
         tx, schedule = state_lib.optimizer(stage, abstract.params)
@@ -190,7 +182,7 @@ class Setup:
 
 
 def _compile_once() -> dict | None:
-    """Compiler options for a function that runs once.
+    """Returns compiler options for a function that runs once.
 
     On CPU, LLVM spends ten times as long on the random numbers of an initialisation as they save.
     """
@@ -198,7 +190,7 @@ def _compile_once() -> dict | None:
 
 
 def _keep_barriers() -> dict | None:
-    """Compiler options of a training step; see `jaxcxr.models.layers`.
+    """Returns compiler options of a training step; see `jaxcxr.models.layers`.
 
     The pass that is left out removes optimization barriers, before fusion on CPU.
     """
@@ -207,11 +199,7 @@ def _keep_barriers() -> dict | None:
 
 
 def make_model(config, task, axis_name: str | None = None):
-    """The config's model, with what the data decides (classes, joints) filled in.
-
-    Raises:
-      UserError: unknown model or option.
-    """
+    """Returns the config's model, with what the data decides (classes, joints) filled in."""
     options = {**config.model.options.to_dict(), **task.model_options()}
     return models.create(
         config.model.name, dtype=jnp.dtype(config.dtype), axis_name=axis_name, **options
@@ -219,15 +207,10 @@ def make_model(config, task, axis_name: str | None = None):
 
 
 def make(config, task=None) -> Setup:
-    """Build everything but the state; the order is: data, mesh, model, stages.
+    """Builds everything but the state; the order is: data, mesh, model, stages.
 
     Arguments:
-      config: the resolved config.
-      task: its task; by default it is made, with its prepared data opened.
-
-    Raises:
-      UserError: unprepared data, a mesh or batch that does not fit the devices, a stage that
-        trains nothing, a model option out of place.
+      task: by default that of the config, with its prepared data opened.
     """
     begun = time.perf_counter()
     task = task or tasks.create(config)

@@ -67,19 +67,16 @@ class Stage:
     settings: Any
 
     def trains(self, path: str) -> bool:
-        """Whether the parameter (or module) at `path` is trained."""
+        """Tells whether the parameter (or module) at `path` is trained."""
         return any(re.search(pattern, path) for pattern in self.trainable)
 
 
 def make_stages(config, data_size: int) -> tuple[Stage, ...]:
-    """The run's stages with their step ranges, in order.
+    """Returns the run's stages with their step ranges, in order.
 
     Arguments:
       config: the resolved config.
       data_size: examples in the training split, for durations in epochs.
-
-    Raises:
-      UserError: more steps than a 32-bit number counts.
     """
     stages, start = [], 0
     for name in config.stage_order:
@@ -96,7 +93,7 @@ def make_stages(config, data_size: int) -> tuple[Stage, ...]:
 
 
 def stage_at(stages: tuple[Stage, ...], step: int) -> Stage:
-    """The stage that the step after `step` finished ones belongs to; at the end, the last.
+    """Finds the stage of the step after `step` finished ones; at the end, the last.
 
     A state saved exactly on a boundary therefore already carries the next stage's optimiser.
     """
@@ -107,11 +104,7 @@ def stage_at(stages: tuple[Stage, ...], step: int) -> Stage:
 
 
 def split(params, stage: Stage):
-    """Split parameters into (trained, frozen) nested dicts, by the stage's rules.
-
-    Raises:
-      UserError: the stage trains no parameter at all.
-    """
+    """Splits parameters into (trained, frozen) nested dicts, by the stage's rules."""
     flat = traverse_util.flatten_dict(params, sep="/")
     trained = {path: leaf for path, leaf in flat.items() if stage.trains(path)}
     frozen = {path: leaf for path, leaf in flat.items() if path not in trained}
@@ -126,19 +119,19 @@ def split(params, stage: Stage):
 
 
 def merge(trained, frozen):
-    """Inverse of `split`."""
+    """Merges what `split` has split."""
     flat = traverse_util.flatten_dict(trained, sep="/")
     flat.update(traverse_util.flatten_dict(frozen, sep="/"))
     return traverse_util.unflatten_dict(flat, sep="/")
 
 
 def optimizer(stage: Stage, params) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The stage's optimiser over the parameters it trains, and its learning-rate schedule."""
+    """Builds the stage's optimiser over what it trains, and its learning-rate schedule."""
     return optim.make_optimizer(stage.settings, split(params, stage)[0], stage.end - stage.start)
 
 
 def create(variables, stage: Stage, ema: bool) -> TrainState:
-    """A state at step 0 from a model's initial variables; traceable, so it can run in shards."""
+    """Makes the state at step 0 from a model's initial variables; traceable, to run in shards."""
     params = variables["params"]
     tx, _ = optimizer(stage, params)
     return TrainState(
@@ -151,6 +144,6 @@ def create(variables, stage: Stage, ema: bool) -> TrainState:
 
 
 def enter_stage(state: TrainState, stage: Stage) -> TrainState:
-    """The same state with a fresh optimiser for the next stage."""
+    """Returns the same state with a fresh optimiser for the next stage."""
     tx, _ = optimizer(stage, state.params)
     return state.replace(opt_state=tx.init(split(state.params, stage)[0]))

@@ -18,7 +18,7 @@ from jaxcxr.train import state as state_lib
 
 
 def freeze_batch_norm(stage: state_lib.Stage):
-    """Context in which BatchNorm layers that the stage freezes use their running statistics.
+    """Opens a context in which BatchNorm layers that the stage freezes use running statistics.
 
     A frozen layer that normalised by the batch would still change the network's function and its
     statistics; Linen calls this interceptor for every module call inside the context.
@@ -36,14 +36,11 @@ def freeze_batch_norm(stage: state_lib.Stage):
 
 
 def sown_losses(collection) -> dict[str, jax.Array]:
-    """Losses that layers sow into the collection `losses`, each averaged over its layers.
+    """Returns losses that layers sow into the collection `losses`, each averaged over its layers.
 
     Arguments:
       collection: nested dicts whose leaves are tuples of weighted scalars, or of one for each
         scanned layer, such as `{"block": {"attention": {"span": (0.1,)}}}`.
-
-    Returns:
-      Name -> scalar.
     """
     found: dict[str, list[jax.Array]] = {}
     for path, values in flatten_dict(collection).items():
@@ -55,15 +52,12 @@ def sown_losses(collection) -> dict[str, jax.Array]:
 def make_loss(
     model, task, stage, axis: str | None, parts: int = 1, gather: Callable | None = None
 ) -> Callable:
-    """Build the loss of one micro-batch; to train another loss, change the task's `loss_sums`.
+    """Builds the loss of one micro-batch; to train another loss, change the task's `loss_sums`.
 
     Arguments:
-      model: Linen module.
-      task: the task, see `jaxcxr.task.Task`.
-      stage: which parameters are trained.
-      axis: name of the pmap axis, or None.
+      axis: name of the pmap axis; None under jit, where every array is global.
       parts: number of micro-batches, over which the losses are added up.
-      gather: what makes split parameters whole for the computation, or None.
+      gather: makes split parameters whole for the computation, or None.
 
     Returns:
       `loss_of(trained, frozen, batch_stats, batch, divisors, key) -> (loss, (terms, batch_stats))`,
@@ -101,17 +95,13 @@ def make_train_step(
     config, model, task, stage, tx, schedule, *, axis: str | None = None,
     gather: Callable | None = None,
 ) -> Callable:
-    """Build `train_step(state, batch) -> (state, metrics)`.
+    """Builds `train_step(state, batch) -> (state, metrics)`.
 
     Arguments:
-      config: the resolved config (seed, accumulate, ema_decay are read).
-      model: Linen module.
-      task: the task, see `jaxcxr.task.Task`.
-      stage: which parameters are trained.
-      tx: optimiser over those parameters.
+      config: `seed`, `accumulate` and `ema_decay` are read.
+      tx: optimiser over the parameters that the stage trains.
       schedule: learning rate by step within the stage, for the log.
-      axis: name of the pmap axis; None under jit, where every array is global.
-      gather: what makes split parameters whole for the computation, or None.
+      axis, gather: as for `make_loss`.
 
     Returns:
       The step. `metrics` holds scalars: the loss and its terms before the update, the global
@@ -169,7 +159,7 @@ def make_train_step(
 
 
 def accumulate(micro: Callable, batch_stats, batch, count: int, axis: str | None):
-    """Run `micro` over `count` slices of the batch and add up losses and gradients.
+    """Runs `micro` over `count` slices of the batch and adds up losses and gradients.
 
     BatchNorm statistics pass from slice to slice, each slice being normalised by itself: with
     BatchNorm, accumulation is not the same as one batch. Everything else adds up exactly.
@@ -192,7 +182,7 @@ def accumulate(micro: Callable, batch_stats, batch, count: int, axis: str | None
 
 
 def make_eval_step(model, task, gather: Callable | None = None) -> Callable:
-    """Build `eval_step(params, batch_stats, batch) -> predictions`, arrays with a batch axis."""
+    """Builds `eval_step(params, batch_stats, batch) -> predictions`, arrays with a batch axis."""
 
     def eval_step(params, batch_stats, batch):
         params = gather(params) if gather else params

@@ -41,12 +41,12 @@ class StepLog:
         self.restart()
 
     def restart(self) -> None:
-        """Start the clock of the interval anew, so that evaluations do not count as training."""
+        """Starts the clock of the interval anew, so that evaluations do not count as training."""
         self._begun, self._since = time.perf_counter(), self._settled
         self._wait = self._blocked = 0.0
 
     def enter(self, step, stage) -> None:
-        """Note that a stage begins; its compilation does not count as training."""
+        """Notes that a stage begins; its compilation does not count as training."""
         self.flush()
         if step == stage.start:
             self._writer.write(step, "stage", {"name": stage.name})
@@ -61,13 +61,13 @@ class StepLog:
         self._wait += time.perf_counter() - begun
 
     def add(self, step, stage, metrics, index) -> None:
-        """Queue a step that was just started, and settle the one before it."""
+        """Queues a step that was just started, and settles the one before it."""
         self._pending.append((step, stage, metrics, index))
         if len(self._pending) > 1:
             self._settle(*self._pending.popleft())
 
     def flush(self) -> None:
-        """Settle every queued step."""
+        """Settles every queued step."""
         while self._pending:
             self._settle(*self._pending.popleft())
 
@@ -98,7 +98,7 @@ class StepLog:
         self.restart()
 
     def _compare_hosts(self, step, seconds) -> None:
-        """Report the processes' times of the interval before, and send those of this one."""
+        """Reports the processes' times of the interval before, and sends those of this one."""
         before = self._hosts.take()
         if before is not None:
             self._writer.write(before[0], "hosts", record(before[1]))
@@ -134,13 +134,13 @@ class HostTimes:
         self._pending: tuple[int, jax.Array] | None = None
 
     def add(self, step: int, times: tuple[float, float, float]) -> None:
-        """Send this process's `TIMES` of the interval that ends with a step; all call it alike."""
+        """Sends this process's `TIMES` of the interval that ends with a step; all call it alike."""
         local = np.tile(np.array(times, np.float32), (jax.local_device_count(), 1))
         sent = jax.make_array_from_process_local_data(self._split, local)
         self._pending = (step, self._whole(sent))
 
     def take(self) -> tuple[int, np.ndarray] | None:
-        """Step and times `[processes, 3]` sent before; None where none were."""
+        """Returns the step and times `[processes, 3]` sent before; None where none were."""
         pending, self._pending = self._pending, None
         if pending is None:
             return None
@@ -150,7 +150,7 @@ class HostTimes:
 
 
 def slowest(times: np.ndarray) -> int | None:
-    """Number of the process that holds up the others; None where none does.
+    """Returns the number of the process that holds up the others; None where none does.
 
     Arguments:
       times: `[processes, 3]`, seconds per step, see `TIMES`.
@@ -164,7 +164,7 @@ def slowest(times: np.ndarray) -> int | None:
 
 
 def describe(step: int, times: np.ndarray) -> str | None:
-    """The line that names a slow process; None where none is."""
+    """Returns the line that names a slow process; None where none is."""
     worst = slowest(times)
     if worst is None:
         return None
@@ -177,7 +177,7 @@ def describe(step: int, times: np.ndarray) -> str | None:
 
 
 def record(times: np.ndarray) -> dict[str, float]:
-    """The times by name and process, for metrics.jsonl."""
+    """Returns the times by name and process, for metrics.jsonl."""
     return {
         f"{name}/{process}": float(times[process, column])
         for column, name in enumerate(TIMES) for process in range(len(times))

@@ -22,7 +22,7 @@ _active: "_Watchdog | None" = None
 
 
 def progress(what: str, compiles: bool = False) -> None:
-    """Say that the run goes on.
+    """Says that the run goes on.
 
     Arguments:
       what: what was done last, e.g. "step 12".
@@ -34,7 +34,7 @@ def progress(what: str, compiles: bool = False) -> None:
 
 @contextlib.contextmanager
 def watching(span: str) -> Iterator[None]:
-    """Context that ends the process with code 1 after that time without progress.
+    """Opens a context that ends the process with code 1 after that time without progress.
 
     Arguments:
       span: see `seconds`; "0": nothing is watched.
@@ -92,5 +92,5 @@ class _Watchdog:
 
 
 def _stderr() -> TextIO:
-    """The stream that the process started with; file descriptor 2 where it has none."""
+    """Returns the stream that the process started with; file descriptor 2 where it has none."""
     return sys.__stderr__ or open(2, "w", closefd=False)

@@ -18,13 +18,10 @@ from jaxcxr.errors import UserError
 
 
 def parse(text: str | os.PathLike) -> epath.Path:
-    """The path of a workdir.
+    """Returns the path of a workdir.
 
     Arguments:
       text: a folder of this machine (`~` is the user's), or `gs://BUCKET/FOLDER`.
-
-    Raises:
-      UserError: another kind of address, or the package that serves it is not installed.
     """
     text = os.fspath(text)
     scheme, separator, _ = text.partition("://")
@@ -45,16 +42,12 @@ def parse(text: str | os.PathLike) -> epath.Path:
 
 
 def is_remote(workdir: os.PathLike) -> bool:
-    """Whether a path is an address in an object store."""
+    """Tells whether a path is an address in an object store."""
     return "://" in os.fspath(workdir)
 
 
 def check_writable(workdir: epath.Path) -> None:
-    """Make the folder where absent, and try to write in it.
-
-    Raises:
-      UserError: it cannot be written.
-    """
+    """Makes the folder where absent, and tries to write in it."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if is_remote(workdir):
@@ -93,7 +86,7 @@ class Local:
                     (self.path / name).write_bytes((self.workdir / name).read_bytes())
 
     def push(self) -> None:
-        """Copy what changed since the last time."""
+        """Copies what changed since the last time."""
         if not (self._remote and self._active):
             return
         for path in sorted(self.path.rglob("*")):
@@ -106,7 +99,7 @@ class Local:
                 self._copied[path] = version
 
     def close(self) -> None:
-        """Copy for the last time; a folder that stood for a remote one goes."""
+        """Copies for the last time; a folder that stood for a remote one goes."""
         try:
             self.push()
         finally:

@@ -39,10 +39,9 @@ class MetricWriter:
         )
 
     def write(self, step: int, kind: str, values: dict) -> None:
-        """One line.
+        """Writes a line.
 
         Arguments:
-          step: optimiser steps done.
           kind: "train", "validation", "test" or "stage".
           values: numbers or strings by name.
         """
@@ -55,19 +54,19 @@ class MetricWriter:
                 self._events.add_scalar(f"{kind}/{name}", value, step)
 
     def flush(self) -> None:
-        """Have all of it in the files."""
+        """Writes to the files all that is buffered."""
         if self._active:
             self._events.flush()
 
     def close(self) -> None:
-        """Flush to disk."""
+        """Flushes to disk."""
         if self._active:
             self._file.close()
             self._events.close()
 
 
 def _keep_until(path: pathlib.Path, step: int | None) -> None:
-    """Drop what will be written again, and a last line that an interruption cut.
+    """Drops lines that will be written again, and a last line that an interruption cut.
 
     Written again are the steps after `step`, the beginning of a stage at `step`, and the test
     result with which every run and every evaluation ends.
@@ -124,7 +123,7 @@ class Screen:
         self._first: tuple[float, int] | None = None
 
     def table(self, title: str, rows: dict[str, str]) -> None:
-        """A two-column table."""
+        """Shows a table of two columns."""
         table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
         table.add_column(no_wrap=True, style="cyan")
         table.add_column(overflow="fold")
@@ -133,12 +132,12 @@ class Screen:
         self.console.print(table)
 
     def print(self, text: str) -> None:
-        """Plain text, no markup."""
+        """Shows plain text, without markup."""
         self.console.print(text, markup=False)
 
     @contextlib.contextmanager
     def progress(self, step: int, total: int):
-        """Context with a progress line from `step` to `total`; it ends whatever happens inside."""
+        """Opens a context with a progress line from `step` to `total`."""
         self._first = None
         self._total = total
         if not self.console.is_terminal:
@@ -155,10 +154,9 @@ class Screen:
                 self._progress = None
 
     def step(self, step: int, status: dict) -> None:
-        """Show the state of the run.
+        """Shows the state of the run.
 
         Arguments:
-          step: optimiser steps done.
           status: `stage`, `loss`, `steps_per_second`, `examples_per_second`, `data_wait` (share of
             time, 0 to 1).
         """
