@@ -12,9 +12,21 @@ import pathlib
 import time
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxcxr import config as config_lib
+from jaxcxr import models
+from jaxcxr.data import pipeline
 from jaxcxr.errors import RunError, UserError
+from jaxcxr.models import attention
+from jaxcxr.models.attention import of_layers, stacks
+from jaxcxr.models.attention import pruning as analysis
+from jaxcxr.models.sequence import scanned
+from jaxcxr.plan import measuring
+from jaxcxr.train import checkpoint, finished, setup
+from jaxcxr.train import state as state_lib
 
 WRONG = 1e-4  # difference beyond rounding, relative to outputs of 1
 
@@ -96,11 +108,6 @@ def prune(
       UserError: no run, no checkpoint, no flexible heads, or `out` exists.
       RunError: the outputs differ by more than rounding.
     """
-    import jax
-
-    from jaxcxr.models.attention import pruning as analysis
-    from jaxcxr.train import finished, setup
-
     config = finished.load_config(workdir)
     stacks = _stacks(config)
     if not any(blocks.flexible for blocks in stacks):
@@ -152,10 +159,6 @@ class _Blocks:
 
 
 def _stacks(config) -> list[_Blocks]:
-    from jaxcxr import models
-    from jaxcxr.models import attention
-    from jaxcxr.models.attention import of_layers, stacks
-
     model = models.create(config.model.name, **config.model.options.to_dict())
     data = config.data
     shape = (data.image_size,) * 2 if config.task == "cxr" else (data.frames,)
@@ -178,11 +181,6 @@ def _stacks(config) -> list[_Blocks]:
 
 def _trained(config, workdir: pathlib.Path):
     """Loads the run and its best checkpoint; a loop over layers is unrolled."""
-    import jax
-
-    from jaxcxr.models.sequence import scanned
-    from jaxcxr.train import finished, setup
-
     with finished.open_best(workdir, config=config) as run_:
         saved = jax.device_get(run_.saved)
     if not config.model.options.get("scan", False):
@@ -201,8 +199,6 @@ def _attention(params, prefix: str, layer: int) -> dict[str, Any]:
 
 def _apply(plans, params):
     """Replaces the parameters of flexible layers."""
-    from jaxcxr.models.attention import pruning as analysis
-
     backbone = dict(params["backbone"])
     for (prefix, layer), plan in plans.items():
         name = f"{prefix}_{layer}"
@@ -212,8 +208,6 @@ def _apply(plans, params):
 
 
 def _config(config, stacks, plans, duration: str | None):
-    from jaxcxr import config as config_lib
-
     new = config.copy_and_resolve_references()
     with new.unlocked():
         for blocks in stacks:
@@ -236,11 +230,6 @@ def _config(config, stacks, plans, duration: str | None):
 
 def _first_state(run_, params, batch_stats, ema):
     """Makes a state at step 0 with these parameters, sharded as in the run."""
-    import jax
-    import jax.numpy as jnp
-
-    from jaxcxr.train import state as state_lib
-
     stage = run_.stages[0]
     with run_.mesh_context():
         variables = {"params": params, "batch_stats": batch_stats}
@@ -254,10 +243,6 @@ def _first_state(run_, params, batch_stats, ema):
 
 def _measure(before, after, variables, examples: int, rounds: int) -> dict[str, Any]:
     """Measures the fields of `Result` other than `layers`."""
-    import jax
-
-    from jaxcxr.plan import measuring
-
     source = before.task.source("validation")
     count = min(examples, len(source))
     batch = {key: np.asarray(value) for key, value in source.read(np.arange(count)).items()}
@@ -294,8 +279,6 @@ def _measure(before, after, variables, examples: int, rounds: int) -> dict[str, 
 
 
 def _forward(run_, dtype: str):
-    from jaxcxr.train import setup
-
     config = run_.config.copy_and_resolve_references()
     config.dtype = dtype
     model = setup.make_model(config, run_.task)
@@ -307,9 +290,6 @@ def _forward(run_, dtype: str):
 
 
 def _write(out: pathlib.Path, run_, state) -> None:
-    from jaxcxr.data import pipeline
-    from jaxcxr.train import checkpoint
-
     checkpoint.check_workdir(out, run_.config)
     data = pipeline.train_iterator(run_.task.source("train"), run_.config, run_.task.sampling())
     with contextlib.closing(checkpoint.Checkpoints(out, run_.config)) as checkpoints:

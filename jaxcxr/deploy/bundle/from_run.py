@@ -12,12 +12,15 @@ import numpy as np
 import safetensors.numpy
 
 from jaxcxr import __version__
+from jaxcxr.data import preparation
 from jaxcxr.deploy import pose_runs
 from jaxcxr.deploy.bundle import archive
 from jaxcxr.deploy.bundle.bundled_model import Bundle, flat_weights
 from jaxcxr.deploy.bundle.guard import Guard
 from jaxcxr.errors import UserError
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
+from jaxcxr.train import finished
+from jaxcxr.xray import task as xray_task
 from jaxcxr.xray.evaluation import calibration, calibration_fit
 from jaxcxr.xray.images import manifest
 
@@ -41,8 +44,6 @@ def make(
     Raises:
       UserError: no run, no checkpoint, no metrics of the test split, or absent data.
     """
-    from jaxcxr.train import finished
-
     config = finished.load_config(workdir)
     saved = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
     files = _radiographs if config.task == "cxr" else _poses
@@ -67,10 +68,6 @@ def make(
 
 def _radiographs(config, workdir, say) -> tuple[dict, dict[str, bytes]]:
     """Collects facts and files of a run of radiographs."""
-    from jaxcxr.data import preparation
-    from jaxcxr.train import finished
-    from jaxcxr.xray import task as xray_task
-
     with finished.open_best(workdir, config=config) as run:
         step, variables = run.step, jax.device_get(run.variables)
     options = config.data.options
@@ -142,9 +139,6 @@ def _fitted(run, variables, facts, workdir, say) -> tuple[calibration.Calibratio
 
 def _poses(config, workdir, say) -> tuple[dict, dict[str, bytes]]:
     """Collects facts and files of a run of poses; its prepared data may be absent."""
-    from jaxcxr.data import preparation
-    from jaxcxr.train import finished
-
     fps = pose_runs.training_fps(config)
     with finished.open_best(workdir, config=pose_runs.one_batch(config), data=False) as run:
         step, variables = run.step, jax.device_get(run.variables)

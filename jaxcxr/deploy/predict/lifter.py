@@ -6,21 +6,21 @@ The prepared data of the run are not needed.
 import pathlib
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
+import jax
 import numpy as np
 
 from jaxcxr import registry
 from jaxcxr.deploy import pose_runs
+from jaxcxr.deploy.bundle.bundled_model import Bundle, check_shapes
 from jaxcxr.errors import RunError, UserError
 from jaxcxr.pose.formats import motionbert_files, prediction_files
 from jaxcxr.pose.formats.prediction_files import Person
 from jaxcxr.pose.geometry import cameras
 from jaxcxr.pose.keypoints import frame_rates, keypoint_files
 from jaxcxr.pose.keypoints.keypoint_files import Track, Video
-
-if TYPE_CHECKING:
-    from jaxcxr.deploy.bundle.bundled_model import Bundle
+from jaxcxr.pose.sources import clips
+from jaxcxr.train import finished, loop, setup
 
 
 class Lifter:
@@ -33,7 +33,7 @@ class Lifter:
       UserError: no run, no checkpoint, a damaged bundle, or a model of another task.
     """
 
-    def __init__(self, source: "pathlib.Path | Bundle"):
+    def __init__(self, source: pathlib.Path | Bundle):
         if isinstance(source, pathlib.Path) and not source.is_file():
             self._open_run(source)
         else:
@@ -48,8 +48,6 @@ class Lifter:
             self.about["scale"] = "nominal: as if each person were 1.75 m tall"
 
     def _open_run(self, workdir: pathlib.Path) -> None:
-        from jaxcxr.train import finished
-
         config = finished.load_config(workdir)
         if config.task != "pose":
             raise UserError(_of_another_task(workdir, config.task))
@@ -58,10 +56,7 @@ class Lifter:
         with finished.open_best(workdir, config=pose_runs.one_batch(config), data=False) as run:
             self._run, self._step, self._variables = run.setup, run.step, run.variables
 
-    def _open_bundle(self, source: "pathlib.Path | Bundle") -> None:
-        from jaxcxr.deploy.bundle.bundled_model import Bundle
-        from jaxcxr.train import setup
-
+    def _open_bundle(self, source: pathlib.Path | Bundle) -> None:
         bundle = Bundle.load(source) if isinstance(source, pathlib.Path) else source
         if bundle.task != "pose":
             raise UserError(_of_another_task(bundle.path, bundle.task))
@@ -80,8 +75,6 @@ class Lifter:
 
     def lift(self, video: Video, tracks: Sequence[Track]) -> list[Person]:
         """Lifts the `tracks` of a video to 3D poses."""
-        from jaxcxr.train import loop
-
         sequences = [
             _sequence(number, _inputs(track, video, self._fps), self._fps)
             for number, track in enumerate(tracks)
@@ -114,8 +107,6 @@ def _of_another_task(path: pathlib.Path, task: str) -> str:
 
 def _windows(sequences, config):
     """Cuts windows that overlap by half; for models of the middle frame, one around each frame."""
-    from jaxcxr.pose.sources import clips
-
     frames = config.data.frames
     if config.data.get("target", "sequence") == "center":
         return clips.Clips(sequences, frames, 1, "center")
@@ -151,8 +142,6 @@ def _inputs(track: Track, video: Video, training_fps: float) -> np.ndarray:
 
 
 def _sequence(number: int, inputs: np.ndarray, fps: float):
-    from jaxcxr.pose.sources import clips
-
     return clips.Sequence(
         sequence_id=f"{number:06d}", subject="", action="", camera="", inputs=inputs,
         joints=np.zeros_like(inputs), fps=fps,
@@ -161,10 +150,6 @@ def _sequence(number: int, inputs: np.ndarray, fps: float):
 
 def _placed(run_, bundle):
     """Copies the variables of a bundle to every device."""
-    import jax
-
-    from jaxcxr.deploy.bundle.bundled_model import check_shapes
-
     try:
         check_shapes(bundle.variables, jax.eval_shape(run_.init_variables))
     except ValueError as error:

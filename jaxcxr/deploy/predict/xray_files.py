@@ -231,12 +231,7 @@ class Tables:
 def overlay(pixels: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
     """Draws a map `[S, S]` over its image uint8 `[S, S]`, BGR; the least value is transparent."""
     side = len(pixels) * -(-_SHOWN // len(pixels))
-    low, high = float(heatmap.min()), float(heatmap.max())
-    unit = (heatmap - low) / (high - low) if high > low else np.zeros_like(heatmap)
-    gray, strength = (
-        cv2.resize(one, (side, side), interpolation=cv2.INTER_LINEAR)
-        for one in (pixels, unit.astype(np.float32))
-    )
-    colours = cv2.applyColorMap((strength * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
-    alpha = 0.6 * strength[..., None]
-    return np.round(gray[..., None] * (1 - alpha) + colours * alpha).astype(np.uint8)
+    strength = explanation.unit(heatmap).astype(np.float32)
+    return explanation.blended(*(
+        cv2.resize(one, (side, side), interpolation=cv2.INTER_LINEAR) for one in (pixels, strength)
+    ))

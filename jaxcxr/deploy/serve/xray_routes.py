@@ -189,8 +189,6 @@ def _picture(image: np.ndarray) -> str:
 
 def _colours(heatmap: np.ndarray) -> bytes:
     """Encodes a map as PNG, more opaque where it is higher."""
-    low, high = float(heatmap.min()), float(heatmap.max())
-    share = (heatmap - low) / (high - low) if high > low else np.zeros_like(heatmap)
-    gray = np.round(255 * share).astype(np.uint8)
+    gray = np.round(255 * explanation.unit(heatmap)).astype(np.uint8)
     colours = cv2.applyColorMap(gray, cv2.COLORMAP_INFERNO)
     return cv2.imencode(".png", np.dstack([colours, gray]))[1].tobytes()

@@ -139,12 +139,6 @@ def _read_covidx(path: pathlib.Path, parts: dict[str, pathlib.Path]) -> DataSet:
     return DataSet(path.name, rows, _identity(rows), notes=table.notes)
 
 
-def _of_rows(rows: Sequence[builder.ImageRecord]) -> manifest.Manifest:
-    """Makes a manifest of a source's rows, with the classes that any of them labels."""
-    whole = manifest.from_rows(map(vars, rows), FINDINGS)
-    return _only_known(whole)
-
-
 def _read_csv(path: pathlib.Path) -> DataSet:
     table = label_tables.read(path, repeated=True)
     patients, sources = _parsed(table, "patient_id"), _parsed(table, "source")
@@ -305,8 +299,9 @@ def concatenate(parts: Sequence[manifest.Manifest]) -> manifest.Manifest:
     return manifest.Manifest(**arrays, labels=np.concatenate(labels), boxes=boxes, classes=classes)
 
 
-def _only_known(rows: manifest.Manifest) -> manifest.Manifest:
-    """Drops the classes without any known label."""
+def _of_rows(records: Sequence[builder.ImageRecord]) -> manifest.Manifest:
+    """Makes a manifest of a source's rows, with the classes that any of them labels."""
+    rows = manifest.from_rows(map(vars, records), FINDINGS)
     known = (rows.labels >= 0).any(axis=0)
     classes = tuple(np.array(rows.classes, object)[known])
     # Boxes index the columns, some of which are gone; an audit does not look at boxes.

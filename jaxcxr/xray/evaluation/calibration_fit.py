@@ -67,14 +67,7 @@ def fit(
 
 
 def fit_split(rows: Any, scores: np.ndarray, settings: Any, about: Mapping) -> Calibration:
-    """Fits a calibration on the validation split of a run, by its `config.calibration`.
-
-    Arguments:
-      rows: manifest of the split.
-      scores: `[n, classes]`, sigmoids of the model's outputs.
-      settings: `config.calibration`.
-      about: more facts to keep.
-    """
+    """Fits a calibration on the validation split of a run, by its `config.calibration`."""
     return fit(
         rows.labels, scores, rows.classes, settings.method, settings.threshold, settings.target,
         {"fitted_on": "validation", "patients": len(np.unique(rows.patient_id)), **about},

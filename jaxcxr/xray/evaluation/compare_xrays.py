@@ -8,6 +8,7 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -225,7 +226,8 @@ def _measured(model: Model, labels, clusters, used, resamples: int, seed: int) -
 
 def _entry(measured: Mapping[str, tuple[np.ndarray, np.ndarray]], column: int) -> dict:
     """Describes one class of one metric: the models, and their differences from the first."""
-    models, differences, first = {}, {}, None
+    models, first = {}, None
+    differences: dict[str, dict[str, Any]] = {}
     for name, (values, draws) in measured.items():
         of_seeds, drawn = values[:, column], draws[column]
         models[name] = {
@@ -239,20 +241,16 @@ def _entry(measured: Mapping[str, tuple[np.ndarray, np.ndarray]], column: int) -
             first = (of_seeds, drawn)
             continue
         difference = paired.resampled(of_seeds.mean() - first[0].mean(), drawn - first[1])
-        differences[name] = _difference(difference)
+        differences[name] = {
+            "difference": value_or_none(difference.value),
+            "interval": interval_or_none(difference.interval), "p": value_or_none(difference.p),
+        }
         over_seeds = paired.seeds(first[0], of_seeds)
         if over_seeds is not paired.NONE:
             differences[name]["seeds"] = {
                 "interval": interval_or_none(over_seeds.interval), "p": value_or_none(over_seeds.p)
             }
     return {"models": models, "differences": differences}
-
-
-def _difference(of: paired.Difference) -> dict:
-    return {
-        "difference": value_or_none(of.value), "interval": interval_or_none(of.interval),
-        "p": value_or_none(of.p),
-    }
 
 
 def _add_delong(of_metric: dict, compared: Compared) -> None:

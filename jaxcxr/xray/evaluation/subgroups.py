@@ -60,13 +60,9 @@ def rows(
     """Makes one row for each group of each attribute, and for each of its classes.
 
     Arguments:
-      labels: integers `[N, C]` in {1, 0, -1 unknown}.
-      scores: `[N, C]`, larger is more positive.
-      classes: the C names.
-      patients: `[N]`; None: each image is its own patient.
+      labels, scores, classes, patients, resamples, seed: as of `metrics_table.score`.
       attributes: name -> `[N]` of text; those with one value only are left out.
       found: bool `[N, C]`, findings predicted at the shipped thresholds; None: AUROC alone.
-      resamples, seed: of the bootstrap.
 
     Returns:
       Dicts of `attribute`, `group`, `class` (`ALL` for the whole group), `images`, `patients`,

@@ -235,18 +235,25 @@ def _clearest(labels, scores, mask, rank, most: int) -> list[Case]:
     return chosen
 
 
+def unit(heat: np.ndarray) -> np.ndarray:
+    """Scales a map to 0 to 1; 0 where it is constant."""
+    low, high = float(heat.min()), float(heat.max())
+    return (heat - low) / (high - low) if high > low else np.zeros_like(heat)
+
+
+def blended(gray: np.ndarray, strength: np.ndarray) -> np.ndarray:
+    """Colours an image uint8 `[H, W]` by a map `[H, W]` in 0 to 1, transparent at 0: BGR."""
+    colors = cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    weight = _STRENGTH * strength[..., None]
+    return np.round((1 - weight) * gray[..., None] + weight * colors).astype(np.uint8)
+
+
 def pictures(image: np.ndarray, heat: np.ndarray) -> tuple[bytes, bytes]:
     """Encodes an image uint8 `[H, W]`, and the same under a map `[H, W]`, as PNG."""
     side = max(_SIDE, *image.shape)
     image = cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC)
     heat = cv2.resize(heat.astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
-    low, high = float(heat.min()), float(heat.max())
-    share = (heat - low) / (high - low) if high > low else np.zeros_like(heat)
-    colors = cv2.applyColorMap((255 * share).astype(np.uint8), cv2.COLORMAP_INFERNO)
-    gray = np.repeat(image[..., None], 3, 2)
-    weight = _STRENGTH * share[..., None]
-    mixed = np.round((1 - weight) * gray + weight * colors).astype(np.uint8)
-    return _png(image), _png(mixed)
+    return _png(image), _png(blended(image, unit(heat)))
 
 
 def _png(image: np.ndarray) -> bytes:

@@ -21,12 +21,7 @@ def write_calibration(
 ) -> None:
     """Fits and writes `calibration.json`, and writes the predictions that it was fitted on.
 
-    Arguments:
-      rows: of the validation split.
-      scores: `[n, classes]`, sigmoids of the model's outputs.
-      settings: `config.calibration`.
-      about: more facts to keep.
-      workdir: folder of the run.
+    `scores` `[n, classes]` are sigmoids of the model's outputs, `about` more facts to keep.
     """
     calibration = calibration_fit.fit_split(rows, scores, settings, about)
     write_scores(rows, scores, workdir / "predictions" / "validation.csv")
@@ -34,17 +29,9 @@ def write_calibration(
 
 
 def write_metrics(rows: Manifest, scores: np.ndarray, workdir: pathlib.Path) -> str:
-    """Writes `report/metrics.*`, `reliability.png`, `subgroups.csv` and `subgroups.md`.
+    """Writes `report/metrics.*`, `reliability.png` and `subgroups.*`; returns tables to show.
 
     Where the workdir has a `calibration.json`, they include the metrics at its thresholds.
-
-    Arguments:
-      rows: of the evaluated split.
-      scores: `[n, classes]`, sigmoids of the model's outputs.
-      workdir: folder of the run.
-
-    Returns:
-      The tables for the screen.
     """
     folder, path = workdir / "report", workdir / NAME
     calibration = Calibration.load(path).select(rows.classes) if path.exists() else None
