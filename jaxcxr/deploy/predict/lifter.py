@@ -24,10 +24,7 @@ from jaxcxr.train import finished, loop, setup
 
 
 class Lifter:
-    """A trained model of poses.
-
-    Arguments:
-      source: folder of a run, whose best checkpoint is taken; or a bundle, or its file.
+    """Lifts by the best checkpoint of a run (its folder), by a bundle, or by a bundle's file.
 
     Raises:
       UserError: no run, no checkpoint, a damaged bundle, or a model of another task.

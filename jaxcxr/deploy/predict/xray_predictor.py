@@ -84,14 +84,7 @@ def header_texts(header: "Header | None") -> dict[str, str] | None:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """A file as read.
-
-    Attributes:
-      path: of the file.
-      pixels: preprocessed for the model, uint8 `[S, S]`; None if the file could not be read.
-      header: of a DICOM file.
-      error: why the file could not be read.
-    """
+    """A file as read: pixels uint8 `[S, S]` for the model, or None and an error; a DICOM header."""
 
     path: str
     pixels: np.ndarray | None

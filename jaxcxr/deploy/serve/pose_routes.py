@@ -70,7 +70,7 @@ class Lifting:
         self._lift([Video(pathlib.Path(), self._fps, (1, 1), "human36m", (blank,))])
 
     def facts(self) -> dict:
-        """Returns what the page and clients need to know beside the bundle."""
+        """Returns facts for the page and for clients beside the bundle."""
         return {"frames": self._lifter.about["training_frames"], "fps": self._fps,
                 "joint_sets": list(joint_sets.JOINT_SETS)}
 

@@ -221,23 +221,13 @@ RESPONSES[503]["headers"] = {
 }
 
 
-@dataclasses.dataclass
 class ServerResources:
-    """Resources that requests share."""
+    """Holds the resources that requests share; none is in use yet."""
 
-    limits: Limits
-    gate: Gate
-    decoders: Decoders
-    worker: Worker
-
-    @classmethod
-    def of(cls, limits: Limits) -> "ServerResources":
-        """Makes unused resources."""
+    def __init__(self, limits: Limits):
+        self.limits, self.gate, self.worker = limits, Gate(limits), Worker(limits.waiting)
         count = min(_MOST_DECODERS, usable_cores())
-        return cls(
-            limits, Gate(limits), Decoders(count, limits.seconds * _DECODING),
-            Worker(limits.waiting),
-        )
+        self.decoders = Decoders(count, limits.seconds * _DECODING)
 
     async def body(self, request: Request) -> bytes:
         """Reads the body of a request, see `read_body`."""

@@ -145,7 +145,7 @@ class Service(Protocol):
         """Compiles everything."""
 
     def facts(self) -> dict[str, Any]:
-        """Returns what the page and clients need to know beside the bundle."""
+        """Returns facts for the page and for clients beside the bundle."""
         ...
 
     def add_routes(self, app: fastapi.FastAPI) -> None:
@@ -165,7 +165,7 @@ def create(
       hosts: names it answers to; None: any.
       ready: called once it can answer.
     """
-    resources = ServerResources.of(limits)
+    resources = ServerResources(limits)
     service = _service(bundle, resources, batch)
 
     @contextlib.asynccontextmanager

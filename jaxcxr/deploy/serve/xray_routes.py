@@ -90,7 +90,7 @@ class Radiographs:
         self._draw([(blank, 0)])
 
     def facts(self) -> dict:
-        """Returns what the page and clients need to know beside the bundle."""
+        """Returns facts for the page and for clients beside the bundle."""
         return {"heatmap": self._method, "thresholds": dict(
             zip(self._bundle.classes, self._bundle.thresholds.tolist(), strict=True)
         )}

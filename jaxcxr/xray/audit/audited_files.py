@@ -48,7 +48,7 @@ class DataSet:
       rows: one per image; the split is "all" where the file names none.
       identity: `[n]` strings, equal for images that are known to be the same.
       folder: the prepared data set; None if there are no images.
-      notes: remarks on what was read.
+      notes: remarks of the reader.
     """
 
     name: str

@@ -38,26 +38,11 @@ class ImageFinding:
     boxes: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """Holds the scores of a method, `[cases]` each; NaN where undefined.
-
-    Attributes:
-      pointing, iou, energy: see the functions below, NaN without boxes.
-      deletion: mean probability while the highest-valued pixels turn gray; low is good.
-      insertion: mean probability while they appear in a blurred image; high is good (both Petsiuk,
-        Das and Saenko 2018, arXiv:1806.07421).
-      random_pointing: the pointing game with random weights.
-      correlation: Spearman's, of the maps with trained and with random weights.
-    """
-
-    pointing: np.ndarray
-    iou: np.ndarray
-    energy: np.ndarray
-    deletion: np.ndarray
-    insertion: np.ndarray
-    random_pointing: np.ndarray
-    correlation: np.ndarray
+# Score -> `[cases]`, NaN where undefined, as without boxes: the functions below; the mean
+# probability while the highest-valued pixels turn gray (deletion, low is good) or appear in a
+# blurred image (insertion, high is good; Petsiuk, Das and Saenko 2018, arXiv:1806.07421); and the
+# maps of random weights, by the pointing game and Spearman's correlation with those of the model.
+Scores = dict[str, np.ndarray]
 
 
 def choose(source: Radiographs, most: int, seed: int = 0) -> list[ImageFinding]:
@@ -131,31 +116,24 @@ def _scores(explainer, images, classes, masks, maps, other) -> Scores:
 
     gray = np.broadcast_to(images.mean((1, 2, 3), keepdims=True), images.shape)
     blurred = np.stack([_blurred(image) for image in images])
-    return Scores(
-        pointing=by_box(pointing_game, maps),
-        iou=by_box(box_iou, maps),
-        energy=by_box(energy_in_boxes, maps),
-        deletion=area(explainer, gray, images, maps, classes),
-        insertion=area(explainer, images, blurred, maps, classes),
-        random_pointing=nothing if other is None else by_box(pointing_game, other),
-        correlation=nothing if other is None else np.array(
+    return {
+        "pointing": by_box(pointing_game, maps),
+        "iou": by_box(box_iou, maps),
+        "energy": by_box(energy_in_boxes, maps),
+        "deletion": area(explainer, gray, images, maps, classes),
+        "insertion": area(explainer, images, blurred, maps, classes),
+        "random_pointing": nothing if other is None else by_box(pointing_game, other),
+        "correlation": nothing if other is None else np.array(
             [rank_correlation(*pair) for pair in zip(maps, other, strict=True)]
         ),
-    )
+    }
 
 
 def area(explainer, shown: np.ndarray, rest: np.ndarray, maps, classes) -> np.ndarray:
     """Averages the probability of a class while more and more pixels are shown, greatest first.
 
-    Arguments:
-      explainer: of the model.
-      shown: normalised images `[n, H, W, 1]` that provide the pixels with the greatest values.
-      rest: images that provide the other pixels.
-      maps: `[n, H, W]`.
-      classes: int `[n]`.
-
-    Returns:
-      `[n]`, over `SHARES` by the trapezoid rule.
+    Normalised images `[n, H, W, 1]`: `shown` gives the pixels with the greatest values of `maps`,
+    `rest` the others. Returns `[n]`, over `SHARES` of the pixels by the trapezoid rule.
     """
     order = np.argsort(-maps.reshape(len(maps), -1), axis=1, kind="stable")
     place = np.empty_like(order)
@@ -225,23 +203,13 @@ def summary(found: Mapping[str, Scores], patients: np.ndarray) -> dict[str, dict
 
 def _summary(scores: Scores, patients: np.ndarray) -> dict:
     entry: dict[str, Any] = {}
-    for name, values in dataclasses.asdict(scores).items():
+    for name, values in (*scores.items(), ("gain", scores["pointing"] - scores["random_pointing"])):
         mean, low, high = mean_interval(values, patients)
         entry[name] = None if math.isnan(mean) else mean
         entry[f"{name}_interval"] = None if math.isnan(low) else (low, high)
-    gain, low, high = mean_interval(scores.pointing - scores.random_pointing, patients)
-    entry["gain"] = None if math.isnan(gain) else gain
-    entry["gain_interval"] = None if math.isnan(low) else (low, high)
-    entry["verdict"] = _verdict(gain, low)
+    how = "better" if low > 0 else "no better"  # the last is the gain
+    entry["verdict"] = "" if math.isnan(mean) else f"points {how} than with random weights"
     return entry
-
-
-def _verdict(gain: float, low: float) -> str:
-    if math.isnan(gain):
-        return ""
-    if low > 0:
-        return "points better than with random weights"
-    return "points no better than with random weights"
 
 
 def lines(result: Mapping) -> list[list[str]]:

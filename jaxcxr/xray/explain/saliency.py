@@ -38,13 +38,10 @@ WINDOWS = 8  # windows of occlusion that cover a side; they move by half a windo
 
 
 class Explainer:
-    """Draws saliency maps of one model.
+    """Draws saliency maps of one Linen model of images, with `backbone` and `head`.
 
-    Arguments:
-      model: Linen module of images, with `backbone` and `head`.
-      variables: of the model.
-      baseline: value of a black pixel in the normalised input, the reference of
-        `integrated_gradients` and of Score-CAM's masks.
+    `baseline` is the value of a black pixel in the normalised input, the reference of
+    `integrated_gradients` and of Score-CAM's masks.
     """
 
     def __init__(self, model: Any, variables: Mapping[str, Any], baseline: float):

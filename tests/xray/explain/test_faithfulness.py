@@ -44,23 +44,23 @@ def scored():
 def test_a_faithful_map_points_and_knowing_nothing_does_not(scored):
     *_, found, _ = scored
     gradients = found["integrated_gradients"]
-    assert (gradients.pointing == 1).all()
-    assert (gradients.iou == 1).all()
-    np.testing.assert_allclose(gradients.energy, 1, rtol=1e-6)
+    assert (gradients["pointing"] == 1).all()
+    assert (gradients["iou"] == 1).all()
+    np.testing.assert_allclose(gradients["energy"], 1, rtol=1e-6)
     area = 16 / SIDE**2
-    np.testing.assert_allclose(gradients.random_pointing, area)  # its map is 0 everywhere
-    assert np.isnan(gradients.correlation).all()
+    np.testing.assert_allclose(gradients["random_pointing"], area)  # its map is 0 everywhere
+    assert np.isnan(gradients["correlation"]).all()
     for name in (faithfulness.CENTER, faithfulness.NOISE):
-        assert found[name].pointing.mean() < 0.5
-        assert np.isnan(found[name].random_pointing).all()
+        assert found[name]["pointing"].mean() < 0.5
+        assert np.isnan(found[name]["random_pointing"]).all()
 
 
 def test_what_a_faithful_map_marks_takes_and_gives_the_probability(scored):
     explainer, images, cases, found, maps = scored
     classes = np.array([case.finding for case in cases])
     gradients, noise = found["integrated_gradients"], found[faithfulness.NOISE]
-    assert (gradients.deletion < noise.deletion).all()
-    assert (gradients.insertion > noise.insertion).all()
+    assert (gradients["deletion"] < noise["deletion"]).all()
+    assert (gradients["insertion"] > noise["insertion"]).all()
     # By hand: where all that is shown is the same as the rest, the curve is flat.
     flat = faithfulness.area(explainer, images, images, maps["occlusion"], classes)
     logits = explainer.logits(images)[np.arange(10), classes]
@@ -90,8 +90,7 @@ def test_the_interval_is_that_of_whole_patients():
 
 def test_a_method_that_ignores_the_weights_is_told_so(scored):
     *_, found, _ = scored
-    same = faithfulness.Scores(**{**vars(found["occlusion"]),
-                             "random_pointing": found["occlusion"].pointing})
+    same = {**found["occlusion"], "random_pointing": found["occlusion"]["pointing"]}
     verdict = faithfulness.summary({"same": same}, np.arange(10))["same"]["verdict"]
     assert verdict == "points no better than with random weights"
 
