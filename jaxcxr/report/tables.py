@@ -2,10 +2,11 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxcxr.errors import UserError
@@ -63,6 +64,14 @@ def value_or_none(value: float) -> float | None:
 def interval_or_none(interval: Sequence[float]) -> list[float] | None:
     """Turns an undefined interval into None, for JSON."""
     return None if math.isnan(interval[0]) else [float(bound) for bound in interval]
+
+
+def write_csv(path: pathlib.Path, header: Sequence[str], lines: Iterable[Sequence]) -> None:
+    """Writes a csv, whole or not at all: an existing file is complete."""
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(itertools.chain([header], lines))
+    partial.replace(path)
 
 
 def write_result(

@@ -7,7 +7,6 @@ were trained on. Here only networks that never saw the patient score an image, a
 validation and test splits never change.
 """
 
-import csv
 import dataclasses
 import hashlib
 import math
@@ -242,7 +241,7 @@ def write_labels(
     """Writes the csv that `data.labels` reads: image_id and the classes, empty where unknown."""
     lines = ((name, *("" if value == UNKNOWN else int(value) for value in row))
              for name, row in zip(image_ids, labels, strict=True))
-    _write_csv(path, ("image_id", *classes), lines)
+    tables.write_csv(path, ("image_id", *classes), lines)
 
 
 def write_changes(path: pathlib.Path, rows, scores, new, summary: Sequence[ClassChanges]) -> None:
@@ -253,14 +252,7 @@ def write_changes(path: pathlib.Path, rows, scores, new, summary: Sequence[Class
         for i, c in np.argwhere(new != rows.labels)
     )
     header = ("image_id", "patient_id", "class", "original", "new", "score", "threshold")
-    _write_csv(path, header, lines)
-
-
-def _write_csv(path: pathlib.Path, header, lines) -> None:
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *lines])
-    partial.replace(path)
+    tables.write_csv(path, header, lines)
 
 
 def as_json(rows: Sequence[Any]) -> list[dict]:

@@ -1,6 +1,5 @@
 """Makes a bundle from the best checkpoint of a run."""
 
-import contextlib
 import hashlib
 import json
 import pathlib
@@ -19,6 +18,7 @@ from jaxcxr.deploy.bundle.bundled_model import Bundle, flat_weights
 from jaxcxr.deploy.bundle.guard import Guard
 from jaxcxr.errors import UserError
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
+from jaxcxr.report import curves
 from jaxcxr.train import finished
 from jaxcxr.xray import task as xray_task
 from jaxcxr.xray.evaluation import calibration, calibration_fit
@@ -163,12 +163,12 @@ def _poses(config, workdir, say) -> tuple[dict, dict[str, bytes]]:
 
 def _metrics(workdir: pathlib.Path, step: int) -> dict[str, Any]:
     """Reads the metrics of the test split at a step."""
-    path, found = workdir / "metrics.jsonl", None
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):  # an interruption may have cut the last
-            record = json.loads(line)
-            if record.get("kind") == "test" and record.get("step") == step:
-                found = {k: v for k, v in record.items() if k not in ("kind", "step")}
+    path = workdir / "metrics.jsonl"
+    records = curves.read_metrics(path) if path.exists() else ()
+    found = next((
+        {key: value for key, value in record.items() if key not in ("kind", "step")}
+        for record in records if (record["kind"], record["step"]) == ("test", step)
+    ), None)
     if found is None:
         raise UserError(
             f"{path} has no metrics of the test split at step {step}; run `jaxcxr evaluate "

@@ -1,6 +1,5 @@
 """Computes metrics by sex, age band, view, source or any other attribute, with intervals."""
 
-import csv
 import dataclasses
 import math
 import pathlib
@@ -148,10 +147,7 @@ def write(entries: Sequence[Mapping], folder: pathlib.Path) -> tuple[pathlib.Pat
         return ()
     csv_path, md_path = folder / "subgroups.csv", folder / "subgroups.md"
     flat = [tables.flat(entry) for entry in entries]
-    with csv_path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(flat[0]))
-        writer.writeheader()
-        writer.writerows(flat)
+    tables.write_csv(csv_path, list(flat[0]), ([row[name] for name in flat[0]] for row in flat))
     groups = tables.markdown(_lines(entries, of_groups=True))
     classes = tables.markdown(_lines(entries, of_groups=False))
     text = "\n".join(["# Subgroups", "", *groups, "", _NOTES, "", "## Classes", "", *classes])

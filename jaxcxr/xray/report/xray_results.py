@@ -1,6 +1,5 @@
 """Writes the results of a run, or of predictions in files: metrics with intervals, subgroups."""
 
-import csv
 import pathlib
 from collections.abc import Mapping
 
@@ -8,6 +7,7 @@ import numpy as np
 
 import jaxcxr
 from jaxcxr.errors import some
+from jaxcxr.report import tables
 from jaxcxr.report.canvas import save
 from jaxcxr.statistics import UNKNOWN
 from jaxcxr.xray.evaluation import calibration_fit, metrics_table, scored_files, subgroups
@@ -60,16 +60,14 @@ def _found(calibration: Calibration | None, scores: np.ndarray) -> np.ndarray | 
 def write_scores(rows: Manifest, scores: np.ndarray, path: pathlib.Path) -> None:
     """Writes `predictions/SPLIT.csv`, whole or not at all: an existing file is complete."""
     path.parent.mkdir(exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("image_id", "patient_id", *(f"label_{c}" for c in rows.classes),
-                         *(f"score_{c}" for c in rows.classes)))
-        for i in range(len(rows)):
-            labels = ("" if label == UNKNOWN else int(label) for label in rows.labels[i])
-            writer.writerow((rows.image_id[i], rows.patient_id[i], *labels,
-                             *(f"{score:.6g}" for score in scores[i])))
-    partial.replace(path)
+    header = ("image_id", "patient_id", *(f"label_{c}" for c in rows.classes),
+              *(f"score_{c}" for c in rows.classes))
+    tables.write_csv(path, header, (
+        (rows.image_id[i], rows.patient_id[i],
+         *("" if label == UNKNOWN else int(label) for label in rows.labels[i]),
+         *(f"{score:.6g}" for score in scores[i]))
+        for i in range(len(rows))
+    ))
 
 
 def score_files(
