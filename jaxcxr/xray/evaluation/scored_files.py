@@ -78,6 +78,9 @@ def join(
             f"{some(absent)}; predict them too, or name the images to score with --split-list"
         )
     labelled = truth.readable_classes(label_tables.label_of)
+    if truth.finding_labels:
+        # ChestX-ray14 has no label of COVID-19: known to be absent, it needs no prediction.
+        labelled.remove("COVID-19")
     scored = guess.readable_classes(label_tables.score_of)
     pairs = _match_classes(truth, guess, labelled, scored)
     return Joined(
@@ -98,15 +101,6 @@ def _match_classes(
     truth: LabelTable, guess: LabelTable, labelled: list[str], scored: list[str]
 ) -> dict[str, str]:
     """Maps the classes of the labels that are predicted to their names there."""
-    if truth.finding_labels:
-        # ChestX-ray14 has no label of COVID-19: known to be absent, it needs no prediction.
-        labelled.remove("COVID-19")
-    for table, classes in ((truth, labelled), (guess, scored)):
-        if not classes:
-            raise UserError(
-                f"{table.file.path}: no column of a class among {', '.join(table.file.columns)}; "
-                "one column per class is needed beside the image's"
-            )
     # A column of both files that one can read is a class, so that a wrong cell is an error.
     pairs = {
         name: theirs for name, theirs in
@@ -114,6 +108,13 @@ def _match_classes(
         if name in labelled or (theirs in scored and not truth.finding_labels)
     }
     if not pairs:
+        for table, classes in ((truth, labelled), (guess, scored)):
+            if not classes:
+                raise UserError(
+                    f"{table.file.path}: no column of a class among "
+                    f"{', '.join(table.file.columns)}; one column per class is needed beside the "
+                    "image's"
+                )
         raise UserError(
             f"{guess.file.path}: none of its classes ({some(scored)}) is one of "
             f"{truth.file.path} ({some(labelled)}); name the columns as there, with or "

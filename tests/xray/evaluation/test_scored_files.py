@@ -102,3 +102,18 @@ def test_labels_of_nothing_known_name_the_classes_alone(tmp_path):
     (tmp_path / "scores.csv").write_text("image,prob_Other\na.png,0.1\nb.png,0.2\n")
     with pytest.raises(UserError, match=r"labels\.csv \(Mass\); name the columns"):
         scored_files.join(tmp_path / "labels.csv", tmp_path / "scores.csv")
+
+
+@pytest.mark.parametrize(("labels", "scores", "said"), [
+    ("Foo,1,yes!", "Foo,0.1,0.2", "'yes!' in column Foo is no label"),
+    ("Foo,1,0", "Foo,0.1,0.2.", r"'0\.2\.' in column Foo is no number"),
+    ("date,May,June", "Foo,0.1,0.2", r"labels\.csv: no column of a class among image, date"),
+    ("Foo,1,0", "note,x,y", r"scores\.csv: no column of a class among image, note"),
+])
+def test_a_wrong_cell_of_the_only_class_is_named(tmp_path, labels, scores, said):
+    for name, text in (("labels.csv", labels), ("scores.csv", scores)):
+        head, *cells = text.split(",")
+        lines = [f"image,{head}", *(f"{i}.png,{cell}" for i, cell in enumerate(cells))]
+        (tmp_path / name).write_text("\n".join(lines))
+    with pytest.raises(UserError, match=said):
+        scored_files.join(tmp_path / "labels.csv", tmp_path / "scores.csv")
