@@ -14,11 +14,12 @@ from jaxcxr.data.label_tables import NEGATIVE, POSITIVE
 from jaxcxr.errors import UserError, nearest_or_known
 from jaxcxr.report import canvas, tables
 from jaxcxr.xray.explain import faithfulness, saliency
-from jaxcxr.xray.images.radiographs import Radiographs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from jaxcxr.xray.images.radiographs import Radiographs  # imports TFDS, which is slow
 
 
 _SHOWN = 6  # images in the figure
@@ -28,7 +29,7 @@ def explain(
     task: Any,
     model: Any,
     variables: Mapping,
-    source: Radiographs,
+    source: "Radiographs",
     cases: Sequence[faithfulness.ImageFinding],
     wanted: str,
     cheap: int,

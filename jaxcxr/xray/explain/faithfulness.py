@@ -7,16 +7,18 @@ al. 2018, arXiv:1810.03292), so each method is also run with random weights, whe
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from jaxcxr.data.label_tables import POSITIVE
 from jaxcxr.statistics import intervals
 from jaxcxr.xray.explain import saliency
-from jaxcxr.xray.images.radiographs import Radiographs
+
+if TYPE_CHECKING:
+    from jaxcxr.xray.images.radiographs import Radiographs  # imports TFDS, which is slow
 
 CENTER, NOISE = "center of the image", "noise"
 SHARES = np.linspace(0, 1, 17)  # of the pixels, at which insertion and deletion are evaluated
@@ -45,7 +47,7 @@ class ImageFinding:
 Scores = dict[str, np.ndarray]
 
 
-def choose(source: Radiographs, most: int, seed: int = 0) -> list[ImageFinding]:
+def choose(source: "Radiographs", most: int, seed: int = 0) -> list[ImageFinding]:
     """Chooses positive findings, of all classes in turn; only those with boxes if there are any."""
     rows, random = source.manifest, np.random.default_rng(seed)
     boxed = [
@@ -67,7 +69,7 @@ def choose(source: Radiographs, most: int, seed: int = 0) -> list[ImageFinding]:
     ]
 
 
-def _boxes_of(source: Radiographs, index: int, finding: int) -> np.ndarray:
+def _boxes_of(source: "Radiographs", index: int, finding: int) -> np.ndarray:
     boxes = source.boxes(index)
     return boxes[boxes[:, 0] == finding, 1:]
 
@@ -278,6 +280,8 @@ def energy_in_boxes(saliency: np.ndarray, mask: np.ndarray) -> float:
 
 def rank_correlation(left: np.ndarray, right: np.ndarray) -> float:
     """Correlates two maps by rank (Spearman); NaN if one is constant."""
+    from scipy import stats  # lazily: predictions need maps alone
+
     left, right = np.ravel(left), np.ravel(right)
     if left.min() == left.max() or right.min() == right.max():
         return float("nan")
