@@ -12,7 +12,7 @@ import cv2
 
 from jaxcxr.errors import UserError
 from jaxcxr.report.result_file import Table
-from jaxcxr.xray.images import image_files
+from jaxcxr.xray.images import film_files, image_files
 from tests.bench import program
 
 ROUNDS = 5
@@ -47,7 +47,7 @@ def bench_encoding(folder: str | None, size: int) -> Table:
     if not paths:
         raise UserError(f"give --images DIR with PNG or JPEG files: {folder!r}.")
     cv2.setNumThreads(1)
-    resized = (image_files.resize(image_files.read(path), size) for path in paths)
+    resized = (image_files.resize(film_files.read(path).gray8, size) for path in paths)
     pictures = [image_files.equalize(picture, "hist") for picture in resized]
     note = f"{len(paths)} images, {size} x {size}, best of {ROUNDS} rounds, one core"
     columns = ("encoding", "kB", "encode ms", "decode/s", "decode to 224/s")

@@ -172,13 +172,13 @@ def _stick_figure(rng: np.random.Generator) -> np.ndarray:
 
 
 def _folder(folder: pathlib.Path, bundle) -> np.ndarray:
-    from jaxcxr.xray.images import image_files
+    from jaxcxr.xray.images import film_files
 
     found = []
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             try:
-                found.append(bundle.preprocess(image_files.read(path)))
+                found.append(bundle.preprocess(film_files.read(path)))
             except BadRecord as error:
                 print(f"left out: {error}")
     if not found:

@@ -11,7 +11,7 @@ from flax import serialization
 
 from jaxcxr.data import preparation, staging
 from jaxcxr.errors import BadRecord, RunError, UserError
-from jaxcxr.xray.images import image_files, manifest, radiographs
+from jaxcxr.xray.images import film_files, manifest, radiographs
 
 LOCAL = "--runner=FnApiRunner"
 # Beam wants protobuf before 7, which is ashamed of a field that TFDS uses.
@@ -69,7 +69,7 @@ def test_bad_image_is_named_and_a_mended_one_goes_on(raw_data, options, tmp_path
         preparation.prepare("chestxray14", tmp_path, beam=LOCAL, **options)
     broken.write_bytes(whole)
     with pytest.MonkeyPatch.context() as patch:  # what is finished is not made again
-        patch.setattr(image_files, "read", _only(image_files.read, "00000003_000.png"))
+        patch.setattr(film_files, "read", _only(film_files.read, "00000003_000.png"))
         resumed = preparation.prepare("chestxray14", tmp_path, beam=LOCAL, **options)
     assert "going on after 3 of 4 already made" in capsys.readouterr().err
     ordinary = preparation.prepare("chestxray14", tmp_path / "ordinary", **options)

@@ -126,7 +126,7 @@ def test_changed_code_anywhere_in_the_package_makes_records_anew(tmp_path, calls
 
 def test_package_whose_code_counts_holds_the_sources_and_what_they_use():
     names = {str(path.relative_to(staging._PACKAGE)) for path in staging._PACKAGE.rglob("*.py")}
-    assert {"xray/images/image_files.py", "xray/images/fingerprint.py", "xray/phantom/__init__.py",
+    assert {"xray/images/film_files.py", "xray/images/fingerprint.py", "xray/phantom/__init__.py",
             "xray/sources/builder.py", "pose/sources/virtual.py"} <= names
 
 

@@ -20,6 +20,7 @@ from jaxcxr.deploy.bundle.guard import Guard
 from jaxcxr.errors import UserError
 from jaxcxr.xray.evaluation.calibration import Calibration
 from jaxcxr.xray.images import image_files as images_lib
+from jaxcxr.xray.images.films import Film
 
 BATCH = 32  # images at once by default
 _SIDES = (8, 4096)
@@ -42,10 +43,9 @@ class Preprocessing:
     mean: float
     std: float
 
-    def pixels(self, image: np.ndarray) -> np.ndarray:
-        """Resizes a radiograph uint8 `[height, width]` to uint8 `[image_size, image_size]`."""
-        stored = images_lib.equalize(images_lib.resize(image, self.stored_size), self.equalize)
-        return images_lib.resize(stored, self.image_size)
+    def pixels(self, film: Film) -> np.ndarray:
+        """Turns a radiograph into uint8 `[image_size, image_size]`."""
+        return images_lib.resize(film.prepared(self.stored_size, self.equalize), self.image_size)
 
     def normalized(self, pixels: Any) -> jax.Array:
         """Normalises pixels uint8 `[n, S, S]` to float32 `[n, S, S, 1]`; traceable."""
@@ -58,7 +58,7 @@ class Bundle:
     """A model with everything its outputs need to be interpreted.
 
         bundle = Bundle.load("model.jaxcxr")
-        pixels = np.stack([bundle.preprocess(images.read(path)) for path in paths])
+        pixels = np.stack([bundle.preprocess(film_files.read(path)) for path in paths])
         logits = bundle.logits(pixels)                   # [n, classes]
         probabilities = bundle.probabilities(logits)     # calibrated
         found = bundle.findings(probabilities)           # at the shipped thresholds
@@ -180,9 +180,9 @@ class Bundle:
             if name in now and now[name] != version
         ]
 
-    def preprocess(self, image: np.ndarray) -> np.ndarray:
-        """Turns a radiograph uint8 `[height, width]` into pixels uint8 `[S, S]` for the model."""
-        return self.preprocessing.pixels(image)
+    def preprocess(self, film: Film) -> np.ndarray:
+        """Turns a radiograph into pixels uint8 `[S, S]` for the model."""
+        return self.preprocessing.pixels(film)
 
     def apply(self, variables: Any, pixels: Any) -> tuple[jax.Array, jax.Array]:
         """Computes logits `[n, classes]`, features `[n, channels]` of pixels uint8 `[n, S, S]`."""

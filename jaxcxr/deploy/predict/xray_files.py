@@ -49,7 +49,8 @@ def predict_files(
       UserError: a method that does not explain the model, or a package that is not installed.
       RunError: some files could not be read; all others were predicted and written.
     """
-    sinks: list[_Reports | _Heatmaps] = [_Reports(out, bundle)] if "sr" in formats else []
+    reports = _Reports(out, bundle) if "sr" in formats else None
+    sinks: list[_Reports | _Heatmaps] = [reports] if reports else []
     if heatmaps:
         sinks.append(_Heatmaps(out, bundle, heatmaps, batch))
     say(bundle.description)
@@ -81,6 +82,11 @@ def predict_files(
             f"{counts['failed']} of {len(paths)} files could not be read; the column `reason` of "
             f"{out} says why, and the other rows are there."
         )
+    if reports and reports.failed:
+        raise RunError(
+            f"{len(reports.failed)} structured reports could not be written, as said above; all "
+            "else is there."
+        )
 
 
 def _write_summary(out: pathlib.Path, bundle: Bundle, counts, seconds: float) -> None:
@@ -105,7 +111,7 @@ class _Reports:
         self._folder, self._names = out / "sr", prediction_files.Names()
         self._folder.mkdir(exist_ok=True)
         self._written, self._others = 0, 0
-        self._failed: list[str] = []
+        self.failed: list[str] = []
 
     def add(self, part: Sequence[tuple[XrayPrediction, Reading]]) -> None:
         model = {"name": self._bundle.model_name, "digest": self._bundle.digest}
@@ -119,14 +125,14 @@ class _Reports:
             values = dict(zip(self._bundle.classes, thresholds, strict=True))
             path = self._folder / f"{self._names.new(row.image)}.dcm"
             try:
-                self._write(path, row.image, values, model)
+                self._write(path, row.image, values, model, row.reason)
                 self._written += 1
             except UserError as error:
-                self._failed.append(str(error))
+                self.failed.append(str(error))
 
     def summary(self) -> str:
         others = f"; none for {self._others} files that are not DICOM" if self._others else ""
-        failed = "".join(f"\n    {text}" for text in self._failed)
+        failed = "".join(f"\n    {text}" for text in self.failed)
         return f"{self._folder}: {self._written} structured reports{others}{failed}"
 
 
@@ -178,7 +184,8 @@ class _Heatmaps:
 class Tables:
     """Writes `predictions.csv` and `.jsonl` row by row, so that rows survive a crash.
 
-    The csv has the columns `prob_CLASS` and `finding_CLASS`, which `jaxcxr score` reads.
+    The csv has the columns `prob_CLASS`, which `jaxcxr score` reads, and `finding_CLASS`, empty
+    unless the status is "ok".
     """
 
     def __init__(self, folder: pathlib.Path, classes: Sequence[str], formats: Sequence[str]):

@@ -16,10 +16,11 @@ import cv2
 import jax
 import numpy as np
 
+from jaxcxr.data import folders, progress
 from jaxcxr.data.staging import usable_cores
 from jaxcxr.deploy.bundle.bundled_model import Bundle
 from jaxcxr.errors import BadRecord, UserError
-from jaxcxr.xray.images import image_files
+from jaxcxr.xray.images import film_files
 
 if TYPE_CHECKING:
     from jaxcxr.xray.images.dicom import Header
@@ -45,11 +46,11 @@ class XrayPrediction:
     Attributes:
       image: path as found.
       status: of `STATES`: "flagged" is unlike the frontal chest radiographs of the training,
-        "refused" is flagged and left without findings on request, "failed" could not be read.
+        "refused" is flagged and left without probabilities on request, "failed" could not be read.
       reason: why the status is not "ok".
       unusual: score of the guard, NaN if failed.
       probabilities: `[classes]`, calibrated; None if refused or failed.
-      findings: bool `[classes]`, or None.
+      findings: bool `[classes]`; None if not "ok".
       header: texts of the header of a DICOM file.
     """
 
@@ -84,20 +85,25 @@ def header_texts(header: "Header | None") -> dict[str, str] | None:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """A file as read: pixels uint8 `[S, S]` for the model, or None and an error; a DICOM header."""
+    """A file as read: pixels uint8 `[S, S]` for the model, or None and an error; a DICOM header.
+
+    `blank` says that nearly all of the film has one gray.
+    """
 
     path: str
     pixels: np.ndarray | None
     header: "Header | None" = None
     error: str = ""
+    blank: bool = False
 
 
 def find(inputs: Iterable[str]) -> list[str]:
     """Finds image files, in order, each once.
 
     Arguments:
-      inputs: files of any name; folders, searched at any depth for files with an ending of
-        `ENDINGS` and DICOM files without ending; patterns such as `scans/**/*.dcm`.
+      inputs: files of any name; folders, searched at any depth by `folders.files_below` for files
+        with an ending of `ENDINGS` and DICOM files without ending; patterns such as
+        `scans/**/*.dcm`.
 
     Raises:
       UserError: an input does not exist, matches nothing or holds no image.
@@ -105,10 +111,10 @@ def find(inputs: Iterable[str]) -> list[str]:
     found: dict[str, None] = {}
     for given in map(os.path.expanduser, inputs):
         if os.path.isdir(given):
-            there = [
-                path for folder, _, names in sorted(os.walk(given)) for name in sorted(names)
-                if _is_image(path := os.path.join(folder, name))
-            ]
+            below = folders.files_below(given)
+            there = [path for path in below.paths if _is_image(path)]
+            if remark := below.remark():
+                progress.say(f"{given}: {remark}")
         elif os.path.exists(given):
             there = [given]
         else:
@@ -123,18 +129,10 @@ def find(inputs: Iterable[str]) -> list[str]:
 def read(path: str, bundle: Bundle) -> Reading:
     """Reads and preprocesses a file; a failure is told in `error`."""
     try:
-        with open(path, "rb") as file:
-            content = file.read()
-        if not image_files.is_dicom(path, content):
-            return Reading(path, bundle.preprocess(image_files.decode_any(content)))
-        from jaxcxr.xray.images import dicom
-
-        found = dicom.read(path)
-        return Reading(path, bundle.preprocess(found.pixels), found.header)
+        film, header = film_files.read_described(path)
+        return Reading(path, bundle.preprocess(film), header, blank=film.blank)
     except BadRecord as error:
         return Reading(path, None, error=str(error).removeprefix(f"{path}: "))
-    except OSError as error:
-        return Reading(path, None, error=error.strerror or str(error))
     except (cv2.error, MemoryError) as error:
         return Reading(path, None, error=f"cannot be decoded or resized ({error})")
 
@@ -150,7 +148,7 @@ def predicted(
       paths: as `find` returns them.
       batch: images at once.
       threads: that read; 0: one per core.
-      refuse: gives no findings for flagged images.
+      refuse: gives no probabilities for flagged images.
     """
     waiting: collections.deque[tuple[list[Reading], _Launched | None]] = collections.deque()
     for chunk in _chunks(_readings(bundle, paths, batch, threads), batch):
@@ -183,7 +181,7 @@ def _is_image(path: str) -> bool:
         # DICOM files are often named by their identifier, whose last part is no ending.
         if not ending or ending[1:].isdigit():
             with open(path, "rb") as file:
-                return image_files.is_dicom(path, file.read(132))
+                return film_files.is_dicom(path, file.read(132))
     except OSError:
         return True  # reading it will tell why in its row
     return False
@@ -240,7 +238,7 @@ def rows(
       chunk: readings.
       launched: pixels uint8 `[n, S, S]` of the n good readings, and the outputs of
         `bundle.forward` for them, padded or not; None if n is 0.
-      refuse: gives no findings for flagged images.
+      refuse: gives no probabilities for flagged images; findings are never given.
     """
     _, guard = bundle.fitted
     good: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]] = iter(())
@@ -256,13 +254,13 @@ def rows(
             found.append((XrayPrediction(reading.path, "failed", reading.error), reading))
             continue
         part, probability, finding = next(good)
-        unlike = guard.reason(reading.pixels, part)
+        unlike = "blank" if reading.blank else guard.reason(reading.pixels, part)
         reasons = [*tag_remarks(reading.header), *filter(None, [unlike])]
-        refused = refuse and reasons
+        refused = bool(refuse and reasons)
         status = "ok" if not reasons else "refused" if refused else "flagged"
         found.append((XrayPrediction(
             reading.path, status, "; ".join(reasons), float(part.max()),
-            None if refused else probability, None if refused else finding,
+            None if refused else probability, None if reasons else finding,
             header_texts(reading.header),
         ), reading))
     return found

@@ -22,7 +22,7 @@ import numpy as np
 import safetensors.numpy
 
 from jaxcxr.errors import BadRecord, UserError
-from jaxcxr.xray.images import image_files
+from jaxcxr.xray.images import film_files
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 # Deflated Explicit VR Little Endian: pydicom would inflate it at once, however large.
@@ -81,13 +81,11 @@ def _image(content: bytes, options) -> Reply:
         return _dicom(content, options["pixels"])
     size = _png_size(content) if options["kind"] == "png" else _jpeg_size(content)
     _check_size(*size, options["pixels"])
-    return {"header": None}, {"image": image_files.decode_any(content)}
+    return _film(content, as_dicom=False)
 
 
 def _dicom(content: bytes, most: int) -> Reply:
     import pydicom
-
-    from jaxcxr.xray.images import dicom
 
     if _DEFLATED in content:
         raise BadRecord("deflated DICOM files are not supported; save it uncompressed.")
@@ -97,12 +95,15 @@ def _dicom(content: bytes, most: int) -> Reply:
     except Exception as error:  # parsers of broken bytes raise anything
         raise BadRecord("the DICOM file is broken: its header cannot be read.") from error
     _check_size(width, height, most)
-    file = io.BytesIO(content)
-    try:
-        found = dicom.read(file)
-    except BadRecord as error:
-        raise BadRecord(str(error).removeprefix(f"{file}: ")) from error
-    return {"header": dataclasses.asdict(found.header)}, {"image": found.pixels}
+    return _film(content, as_dicom=True)
+
+
+def _film(content: bytes, *, as_dicom: bool) -> Reply:
+    film, header = film_files.decode(content, as_dicom=as_dicom)
+    arrays = {"pixels": np.ascontiguousarray(film.pixels)}
+    if film.shown is not None:
+        arrays["shown"] = np.ascontiguousarray(film.shown)
+    return {"header": dataclasses.asdict(header) if header else None}, arrays
 
 
 def _png_size(content: bytes) -> tuple[int, int]:

@@ -59,7 +59,15 @@ async function findings(asked) {
   $("flagged").hidden = found.status === "ok";
   const order = [...found.findings].sort((a, b) => b.found - a.found || b.probability - a.probability);
   $("rows").replaceChildren(...order.map(row));
+  $("heat").hidden = true;
+  $("caption").textContent = "";
   $("radiograph").hidden = false;
+  const flagged = found.status === "flagged";
+  for (const id of ["opacity", "opacity-label"]) $(id).hidden = flagged;
+  if (flagged) {
+    say(`${state.file.name}: flagged, so no findings are stated.`);
+    return;
+  }
   say(`${state.file.name}: ` + (positive.length
     ? `${positive.length} of ${found.findings.length} findings above their thresholds.`
     : "no finding above its threshold."));
@@ -68,10 +76,12 @@ async function findings(asked) {
 
 function row(one) {
   const line = document.createElement("tr");
-  line.classList.toggle("found", one.found);
+  line.classList.toggle("found", one.found === true);
+  line.classList.toggle("unstated", one.found === null);
   const button = document.createElement("button");
   button.textContent = (one.found ? "\u25cf " : "") + plain(one.name);
   button.dataset.finding = one.name;
+  button.disabled = one.found === null;
   button.setAttribute("aria-pressed", "false");
   button.addEventListener("click", () => look(one.name).catch(error => complain(error.message)));
   const probability = percent(one.probability) + (one.calibrated ? "" : " *");

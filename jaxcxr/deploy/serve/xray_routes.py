@@ -25,6 +25,7 @@ from jaxcxr.deploy.serve.resources import (
 )
 from jaxcxr.xray.explain import explanation
 from jaxcxr.xray.images import dicom, image_files
+from jaxcxr.xray.images.films import Film
 
 _SHOWN = 1024  # greatest side of a picture sent back, pixels
 _BODY = body_of(
@@ -42,7 +43,9 @@ class Finding(pydantic.BaseModel):
         description="whether there were enough validation images to calibrate the probability"
     )
     threshold: float = pydantic.Field(description="least probability of a predicted finding")
-    found: bool
+    found: bool | None = pydantic.Field(
+        description="whether the probability reaches the threshold; null if the image is flagged"
+    )
 
 
 class Header(pydantic.BaseModel):
@@ -132,7 +135,7 @@ class Radiographs:
                 return Response(await asyncio.to_thread(_colours, one), media_type="image/png")
 
     async def _read(self, request: Request) -> tuple[xray_predictor.Reading, np.ndarray]:
-        """Reads a file; returns it preprocessed and as it is."""
+        """Reads a file; returns it preprocessed, and in 256 grays."""
         content = await self._resources.body(request)
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         kind = kind_of(content, media_type)
@@ -143,16 +146,16 @@ class Radiographs:
             )
         about, arrays = await self._resources.decoded(content, kind=kind)
         header = dicom.Header(**about["header"]) if about["header"] else None
-        pixels = await asyncio.to_thread(self._bundle.preprocess, arrays["image"])
-        return xray_predictor.Reading("", pixels, header), arrays["image"]
+        film = Film(arrays["pixels"], arrays.get("shown"))
+        return await asyncio.to_thread(as_reading, self._bundle, film, header)
 
     def _answer(self, row: XrayPrediction, picture: str | None) -> Radiograph:
         assert row.probabilities is not None  # as the file was read and nothing is refused
-        assert row.findings is not None
+        states = [None] * len(self._bundle.classes) if row.findings is None else row.findings
         calibrated = [one.method != "identity" for one in self._bundle.fitted[0].classes]
         values = zip(
             self._bundle.classes, row.probabilities, calibrated, self._bundle.thresholds,
-            row.findings, strict=True,
+            states, strict=True,
         )
         return Radiograph(
             model=self._bundle.digest, status="flagged" if row.reason else "ok", reason=row.reason,
@@ -176,6 +179,14 @@ class Radiographs:
     def _draw(self, items: list[tuple[np.ndarray, int]]) -> list[np.ndarray]:
         pixels, classes = zip(*items, strict=True)
         return list(self._bundle.heatmaps(self._method, np.stack(pixels), np.array(classes)))
+
+
+def as_reading(
+    bundle: Bundle, film: Film, header: dicom.Header | None
+) -> tuple[xray_predictor.Reading, np.ndarray]:
+    """Prepares a film for the model; returns it in 256 grays beside that."""
+    pixels = bundle.preprocess(film)
+    return xray_predictor.Reading("", pixels, header, blank=film.blank), film.gray8
 
 
 def _picture(image: np.ndarray) -> str:

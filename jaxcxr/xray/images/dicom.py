@@ -10,6 +10,7 @@ References are to the DICOM standard, part 3 (PS3.3), unless another part is nam
 import contextlib
 import dataclasses
 import datetime
+import io
 import logging
 import math
 import os
@@ -20,10 +21,13 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 import pydicom
+from pydicom import encaps
 from pydicom import pixels as decoding
 from pydicom.pixels import processing
 
 from jaxcxr.errors import BadRecord
+from jaxcxr.xray.images import films, whole_files
+from jaxcxr.xray.images.films import Film
 
 _DECODERS = "pip install 'jaxcxr[dicom]'"
 _VIEWS = {"PA": "PA", "AP": "AP", "LL": "L", "RL": "L", "L": "L", "LAT": "L", "LATERAL": "L"}
@@ -71,33 +75,49 @@ class Header:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dicom:
-    """Holds a radiograph and its header; pixels are uint8, air black and bone white."""
+    """Holds a radiograph and its header."""
 
     header: Header
-    pixels: np.ndarray
+    film: Film
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The film in 256 grays, uint8 `[height, width]`."""
+        return self.film.gray8
 
 
-def read(path: str | os.PathLike | BinaryIO) -> Dicom:
-    """Reads a radiograph with its header.
+def read(path: str | os.PathLike) -> Dicom:
+    """Reads a radiograph with its header, see `decode`.
+
+    Raises:
+      BadRecord: see `decode`; or the file is absent.
+    """
+    with _naming(path):
+        return _radiograph(path)
+
+
+def decode(content: bytes) -> Dicom:
+    """Decodes the content of a file.
 
     Stored values pass the Modality LUT or the rescaling (C.11.1), then the VOI LUT or else the
     first window (C.11.2). Without these, or with a window that the standard forbids (a width under
-    1), the range of the values without padding fills the range of gray. MONOCHROME1 is then
-    inverted (C.7.6.3.1.2). Presentation LUT Shape is ignored: in a radiograph it repeats the
-    photometric interpretation (C.8.11.3.1.2). Color becomes luma.
+    1), the range of the values fills the range of gray; if they have more than 8 bits, without
+    outliers, see `films.usual_range`. MONOCHROME1 is then inverted (C.7.6.3.1.2). Padding is black
+    in every case (C.7.5.1.1.2). Presentation LUT Shape is ignored: in a radiograph it repeats the
+    photometric interpretation (C.8.11.3.1.2). Color becomes luma. Other tags that cannot be read
+    count as absent.
 
     Arguments:
-      path: path or binary file of a DICOM file of one frame, with or without preamble and file
-        meta information. Without a transfer syntax, the encoding of the header counts.
+      content: of a DICOM file of one frame, with or without preamble and file meta information.
+        Without a transfer syntax, the encoding of the header counts.
 
     Raises:
-      BadRecord: the file is absent, truncated or not DICOM; lacks a tag that the pixels need (such
-        as Photometric Interpretation: a guess might invert the image); has several frames; or
-        needs a decoder that is not installed.
+      BadRecord: the file is truncated or not DICOM; lacks a tag that the pixels need (such as
+        Photometric Interpretation: a guess might invert the image); has several frames; or needs a
+        decoder that is not installed.
     """
-    with _naming(path):
-        dataset = _dataset(path)
-        return Dicom(_header(dataset), _gray8(dataset))
+    with _naming():
+        return _radiograph(io.BytesIO(content))
 
 
 def read_header(path: str | os.PathLike) -> Header:
@@ -113,20 +133,21 @@ def read_header(path: str | os.PathLike) -> Header:
 
 
 @contextlib.contextmanager
-def _naming(path: str | os.PathLike | BinaryIO):
+def _naming(path: str | os.PathLike = ""):
     """Turns all errors into a BadRecord that names the file, and silences warnings."""
+    named = f"{path}: " if path else ""
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"), _quiet():
             for module in ("pydicom", "pylibjpeg", "PIL", re.escape(__name__)):
                 warnings.filterwarnings("ignore", module=module)
             yield
     except BadRecord as error:
-        raise BadRecord(f"{path}: {error}") from error.__cause__
+        raise BadRecord(f"{named}{error}") from error.__cause__
     except Exception as error:
         # Parsers of nested binary formats can raise any exception on broken bytes.
         system = error.strerror if isinstance(error, OSError) else None
         reason = system or f"broken DICOM file ({_brief(error)})"
-        raise BadRecord(f"{path}: {reason}") from error
+        raise BadRecord(f"{named}{reason}") from error
 
 
 @contextlib.contextmanager
@@ -174,10 +195,18 @@ def _header(dataset: pydicom.Dataset) -> Header:
 
 
 def _text(dataset: pydicom.Dataset, keyword: str) -> str:
-    value = dataset.get(keyword)
+    value = _value(dataset, keyword)
     if isinstance(value, pydicom.multival.MultiValue):
         value = "\\".join(map(str, value))  # as it stands in the file
     return "" if value is None else str(value).strip(" \0")
+
+
+def _value(dataset: pydicom.Dataset, keyword: str):
+    """Returns the value of a tag; None if it is absent or cannot be read."""
+    try:
+        return dataset.get(keyword)
+    except Exception:  # pydicom raises whatever the bytes lead to
+        return None
 
 
 def _age(dataset: pydicom.Dataset) -> int:
@@ -202,26 +231,37 @@ def _date(dataset: pydicom.Dataset, keyword: str) -> datetime.date | None:
         return None
 
 
-def _gray8(dataset: pydicom.Dataset) -> np.ndarray:
+def _radiograph(source: str | os.PathLike | BinaryIO) -> Dicom:
+    dataset = _dataset(source)
+    return Dicom(_header(dataset), _film(dataset))
+
+
+def _film(dataset: pydicom.Dataset) -> Film:
     stored = _decoded(dataset)
     kind = dataset.PhotometricInterpretation
     if kind in _GRAY and stored.ndim == 2:
         values = _modality_values(stored, dataset)
         shown = ~_padding(stored, dataset)
-        return _to_8_bits(*_values_of_interest(values, shown, dataset), kind == "MONOCHROME1")
+        deep = stored.dtype.kind == "f" or dataset.BitsStored > 8
+        values, low, high = _values_of_interest(values, shown, dataset, deep)
+        return Film.scaled(
+            values, low, high, shown=shown, inverted=kind == "MONOCHROME1", deep=deep
+        )
     if kind == "PALETTE COLOR" and stored.ndim == 2:
         colours = processing.apply_color_lut(stored, dataset)
-        return _luma(colours, np.iinfo(colours.dtype).max)
+        return Film(_luma(colours, np.iinfo(colours.dtype).max))
     if kind in _COLOUR and stored.ndim == 3:
-        return _luma(stored, 2**dataset.BitsStored - 1)
+        return Film(_luma(stored, 2**dataset.BitsStored - 1))
     raise BadRecord(f"Photometric Interpretation (0028,0004) is {kind!r}, which is not supported")
 
 
 def _decoded(dataset: pydicom.Dataset) -> np.ndarray:
     """Decodes the stored values, `[height, width]` or, of color, `[height, width, 3]`."""
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    if frames != 1:
-        raise BadRecord(f"{frames} frames (0028,0008); a radiograph has one")
+    frames = _number(dataset, "NumberOfFrames", 1)
+    if frames > 1:
+        raise BadRecord(f"{frames:g} frames (0028,0008); a radiograph has one")
+    if "NumberOfFrames" in dataset:
+        del dataset["NumberOfFrames"]  # which may be unreadable
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta.TransferSyntaxUID = _uncompressed(*dataset.original_encoding)
     syntax = dataset.file_meta.TransferSyntaxUID
@@ -231,8 +271,11 @@ def _decoded(dataset: pydicom.Dataset) -> np.ndarray:
         raise BadRecord(f"transfer syntax {syntax.name} is not supported") from error
     if not decoder.is_available:
         raise BadRecord(f"{syntax.name} needs a decoder: {_DECODERS}")
-    # Decoders of lossy JPEG may differ by one; this one gives the same pixels without the extra.
-    plugin = "pillow" if syntax == pydicom.uid.JPEGBaseline8Bit else ""
+    plugin = ""
+    if syntax == pydicom.uid.JPEGBaseline8Bit:
+        whole_files.check_jpeg(encaps.get_frame(dataset.PixelData, 0, number_of_frames=1))
+        # Decoders may differ by one; this one gives the same pixels without the extra.
+        plugin = "pillow"
     try:
         return decoding.pixel_array(dataset, decoding_plugin=plugin)
     except RuntimeError as error:
@@ -254,8 +297,22 @@ def _padding(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     """Marks pixels that pad the image to a rectangle (C.7.5.1.1.2)."""
     kind = next(kind for kind in ("", "Float", "DoubleFloat") if f"{kind}PixelData" in dataset)
     first = _number(dataset, f"{kind}PixelPaddingValue", math.nan)
-    last = _number(dataset, f"{kind}PixelPaddingRangeLimit", first)
+    last = _number(dataset, f"{kind}PixelPaddingRangeLimit", math.nan)
+    if stored.dtype.kind in "iu":
+        first, last = (_as_stored(value, stored.dtype) for value in (first, last))
+    last = first if math.isnan(last) else last
     return (stored >= min(first, last)) & (stored <= max(first, last))
+
+
+def _as_stored(value: float, dtype: np.dtype) -> float:
+    """Reads a padding value in the type of the pixels; many files have it in the other one."""
+    if math.isfinite(value):
+        span, limits = 2.0 ** (8 * dtype.itemsize), np.iinfo(dtype)
+        if value > limits.max and value < span:
+            return value - span
+        if value < limits.min and value >= -span / 2:
+            return value + span
+    return value
 
 
 def _modality_values(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
@@ -267,18 +324,21 @@ def _modality_values(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray
 
 
 def _values_of_interest(
-    values: np.ndarray, shown: np.ndarray, dataset: pydicom.Dataset
+    values: np.ndarray, shown: np.ndarray, dataset: pydicom.Dataset, deep: bool
 ) -> tuple[np.ndarray, float, float]:
-    """Returns values, and which of them become black and white."""
-    table = (dataset.get("VOILUTSequence") or [None])[0]
+    """Returns values, and which of them become black and white; see `films.usual_range`."""
+    table = (_value(dataset, "VOILUTSequence") or [None])[0]
     if table is not None and "LUTDescriptor" in table and "LUTData" in table:
         return _voi_lut(values, table, dataset)
     window = _window(dataset)
     if window is not None:
         return processing.apply_windowing(values, window), 0.0, 255.0
-    shown &= np.isfinite(values)
-    seen = values[shown] if shown.any() else np.zeros(1)
-    return values, float(seen.min()), float(seen.max())
+    counted = shown & np.isfinite(values)
+    if not counted.any():
+        return values, 0.0, 0.0
+    if deep:
+        return values, *films.usual_range(values, counted)
+    return values, float(values[counted].min()), float(values[counted].max())
 
 
 def _voi_lut(values, table, dataset) -> tuple[np.ndarray, float, float]:
@@ -307,19 +367,14 @@ def _window(dataset: pydicom.Dataset) -> pydicom.Dataset | None:
 
 
 def _number(dataset: pydicom.Dataset, keyword: str, absent: float) -> float:
-    """Returns the first value of a tag."""
-    value = dataset.get(keyword)
-    if isinstance(value, pydicom.multival.MultiValue):
+    """Returns the first value of a tag; `absent` if there is none or it is no number."""
+    value = _value(dataset, keyword)
+    if isinstance(value, (pydicom.multival.MultiValue, list)):
         value = value[0] if value else None
-    return absent if value is None or value == "" else float(value)
-
-
-def _to_8_bits(values: np.ndarray, low: float, high: float, inverted: bool) -> np.ndarray:
-    if not high > low:
-        return np.zeros(values.shape, np.uint8)
-    # Inverted before the rounding, so that ties are rounded alike.
-    distance = high - values if inverted else values - low
-    return np.round(np.clip(np.nan_to_num(distance / (high - low)), 0, 1) * 255).astype(np.uint8)
+    try:
+        return absent if value is None or value == "" else float(value)
+    except (TypeError, ValueError):
+        return absent
 
 
 def _luma(colours: np.ndarray, top: int) -> np.ndarray:

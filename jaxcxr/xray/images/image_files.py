@@ -1,9 +1,6 @@
-"""Reads, resizes, equalises, encodes and decodes radiographs as uint8 `[height, width]`."""
+"""Resizes and equalises radiographs, encodes and decodes those of prepared records."""
 
-import contextlib
 import io
-import os
-import pathlib
 
 import cv2
 import numpy as np
@@ -19,103 +16,17 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _JPEG_QUALITY = 95
 
 
-def read(path: str | os.PathLike) -> np.ndarray:
-    """Reads a radiograph of any common format as grayscale.
-
-    Arguments:
-      path: PNG, JPEG, TIFF, BMP, WebP ... of 8 or 16 bits, gray, palette or color, with or without
-        transparency; or DICOM, shown as a viewer would. The content tells the format; only a DICOM
-        without preamble needs the ending .dcm or .dicom.
-
-    Returns:
-      uint8 `[height, width]`. 16-bit values are scaled by the bits in use (the fewest that hold the
-      brightest pixel), so that 12-bit images are not nearly black. Transparency and EXIF
-      orientation are ignored.
-
-    Raises:
-      BadRecord: the file is absent, empty, truncated or not an image.
-    """
-    try:
-        content = pathlib.Path(path).read_bytes()
-    except OSError as error:
-        raise BadRecord(f"{path}: {error.strerror or error}") from error
-    if is_dicom(path, content):
-        from jaxcxr.xray.images import dicom  # lazily: pydicom is slow to import and seldom needed
-
-        return dicom.read(path).pixels
-    try:
-        return decode_any(content)
-    except BadRecord as error:
-        raise BadRecord(f"{path}: {error}") from None
-
-
-def is_dicom(path: str | os.PathLike, content: bytes) -> bool:
-    """Tells whether a file is DICOM by its preamble or, without one, by its ending."""
-    return content[128:132] == b"DICM" or os.fspath(path).lower().endswith((".dcm", ".dicom"))
-
-
-def decode_any(content: bytes) -> np.ndarray:
-    """Decodes the content of an image file that is not DICOM, as `read` does.
-
-    Raises:
-      BadRecord: the content is empty, truncated or not an image.
-    """
-    if not content:
-        raise BadRecord("the file is empty")
-    if _is_cut(content):
-        raise BadRecord("the file is truncated")
-    with _quiet():
-        try:
-            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-        except cv2.error as error:
-            raise BadRecord(f"not a readable image ({error.err})") from error
-    if image is None:
-        raise BadRecord("not a readable image")
-    return _gray8(image)
-
-
-@contextlib.contextmanager
-def _quiet():
-    """Silences OpenCV's log, which does not name the broken file; our error does."""
-    log = cv2.utils.logging
-    level = log.getLogLevel()
-    log.setLogLevel(log.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        log.setLogLevel(level)
-
-
-def _is_cut(content: bytes) -> bool:
-    # OpenCV before 5 silently returns the upper part of a cut file, and the rest black.
-    if content.startswith(b"\x89PNG"):
-        return b"IEND" not in content[-64:]
-    return content.startswith(b"\xff\xd8") and b"\xff\xd9" not in content[-65536:]
-
-
-def _gray8(image: np.ndarray) -> np.ndarray:
-    if image.dtype not in (np.uint8, np.uint16):
-        raise BadRecord(f"pixels of type {image.dtype}; expected 8 or 16 bits without sign")
-    if image.ndim == 3:
-        code = {1: None, 3: cv2.COLOR_BGR2GRAY, 4: cv2.COLOR_BGRA2GRAY}[image.shape[2]]
-        image = image[..., 0] if code is None else cv2.cvtColor(image, code)
-    if image.dtype == np.uint16:
-        top = 2 ** max(8, int(image.max()).bit_length()) - 1
-        image = np.round(image * (255.0 / top)).astype(np.uint8)
-    return image
-
-
 def resize(image: np.ndarray, size: int) -> np.ndarray:
     """Resizes to a square, averaging over areas when the image gets smaller.
 
     An image more than twice too large is first halved, which is exact and has a fast path.
 
     Arguments:
-      image: uint8 `[height, width]`; stretched if it is not square.
+      image: uint8 or float32 `[height, width]`; stretched if it is not square.
       size: side in pixels.
 
     Returns:
-      uint8 `[size, size]`; the same array if it already has this size.
+      `[size, size]` of the same type; the same array if it already has this size.
     """
     height, width = image.shape
     while min(height, width) > 2 * size and height % 2 == 0 and width % 2 == 0:
@@ -128,13 +39,15 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(image, (size, size), interpolation=interpolation)
 
 
-def equalize(image: np.ndarray, method: str) -> np.ndarray:
+def equalize(image: np.ndarray, method: str, shown: np.ndarray | None = None) -> np.ndarray:
     """Spreads the gray values; apply it after resizing, at the stored size.
 
     Arguments:
-      image: uint8 `[height, width]`.
-      method: "hist" (global histogram equalisation, as in the thesis), "clahe" (contrast-limited
-        adaptive, 8 x 8 tiles, limit 2; Zuiderveld 1994) or "none".
+      image: uint8 `[height, width]`, or float32 from 0 to 255.
+      method: "hist" (global histogram equalisation, as in the thesis; of 65,536 grays if they are
+        float), "clahe" (contrast-limited adaptive, 8 x 8 tiles, limit 2; Zuiderveld 1994) or
+        "none".
+      shown: bool `[height, width]`, the pixels that count; the others become black. None: all.
 
     Returns:
       uint8 `[height, width]`.
@@ -142,13 +55,45 @@ def equalize(image: np.ndarray, method: str) -> np.ndarray:
     Raises:
       UserError: unknown method.
     """
+    if method not in EQUALIZE:
+        raise UserError(f"equalize={method!r} is not one of {', '.join(EQUALIZE)}")
+    if method == "hist" and (shown is not None or image.dtype != np.uint8):
+        return _equalized(image, shown)
+    image = rounded(image)
+    if shown is None:
+        return _spread(image, method)
+    # Tiles are laid over the film alone, as if it were not padded.
+    rows, columns = (np.flatnonzero(shown.any(axis)) for axis in (1, 0))
+    film = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    result = np.zeros_like(image)
+    result[film] = _spread(np.ascontiguousarray(image[film]), method)
+    return np.where(shown, result, 0).astype(np.uint8)
+
+
+def rounded(image: np.ndarray) -> np.ndarray:
+    """Rounds float32 from 0 to 255 to uint8; uint8 is returned as it is."""
+    return image if image.dtype == np.uint8 else np.rint(image).astype(np.uint8)
+
+
+def _spread(image: np.ndarray, method: str) -> np.ndarray:
     if method == "hist":
         return cv2.equalizeHist(image)
     if method == "clahe":
         return cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(image)
-    if method == "none":
-        return image
-    raise UserError(f"equalize={method!r} is not one of {', '.join(EQUALIZE)}")
+    return image
+
+
+def _equalized(image: np.ndarray, shown: np.ndarray | None) -> np.ndarray:
+    """Does what cv2.equalizeHist does, with more grays than 256 and without padding."""
+    levels = np.rint(image.astype(np.float32) * 257).astype(np.uint16)
+    counts = np.bincount((levels if shown is None else levels[shown]).ravel(), minlength=2**16)
+    darkest = int(np.flatnonzero(counts)[0])
+    others = int(counts.sum() - counts[darkest])
+    if not others:
+        return rounded(image)
+    counts[darkest] = 0
+    table = np.rint(np.cumsum(counts) * (255.0 / others)).astype(np.uint8)
+    return table[levels] if shown is None else np.where(shown, table[levels], 0).astype(np.uint8)
 
 
 def encode(image: np.ndarray, encoding: str) -> bytes:

@@ -17,8 +17,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr.data import progress, staging
-from jaxcxr.errors import UserError, some
-from jaxcxr.xray.images import image_files
+from jaxcxr.errors import BadRecord, UserError, some
+from jaxcxr.xray.images import film_files, image_files
 from jaxcxr.xray.sources import understood
 from jaxcxr.xray.sources.radiograph_set import RadiographSet, xray_features, xray_record
 
@@ -373,11 +373,13 @@ def encode(item: Item, *, size: int, equalize: str, encoding: str) -> staging.Re
       The record of `xray_features` by its key.
 
     Raises:
-      BadRecord: the file cannot be read.
+      BadRecord: the file cannot be read, or the film is blank.
     """
     row = item.row
-    pixels = image_files.read(item.path)
-    stored = image_files.equalize(image_files.resize(pixels, size), equalize)
+    film = film_files.read(item.path)
+    if film.blank:
+        raise BadRecord(f"{item.path}: blank, all its pixels have one gray")
+    pixels, stored = film.gray8, film.prepared(size, equalize)
     boxes = np.array(row.boxes, np.float32).reshape(-1, 5)
     height, width = row.box_size if any(row.box_size) else pixels.shape
     boxes[:, 1:] *= np.array([size / width, size / height] * 2, np.float32)

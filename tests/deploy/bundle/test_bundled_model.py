@@ -21,6 +21,7 @@ from jaxcxr.deploy.bundle import Bundle, archive
 from jaxcxr.errors import UserError
 from jaxcxr.xray.evaluation.calibration import Calibration
 from jaxcxr.xray.images import image_files, radiographs
+from jaxcxr.xray.images.films import Film
 from tests import toys
 
 
@@ -103,8 +104,8 @@ def test_preprocessing_resizes_equalises_and_resizes_again(bundle):
     image = np.random.default_rng(0).integers(0, 90, (70, 50), np.uint8)
     other = type(bundle.preprocessing)(40, "hist", 16, 0.5, 0.25)
     stored = image_files.equalize(image_files.resize(image, 40), "hist")
-    np.testing.assert_array_equal(other.pixels(image), image_files.resize(stored, 16))
-    np.testing.assert_array_equal(bundle.preprocess(image), image_files.resize(image, 32))
+    np.testing.assert_array_equal(other.pixels(Film(image)), image_files.resize(stored, 16))
+    np.testing.assert_array_equal(bundle.preprocess(Film(image)), image_files.resize(image, 32))
     got = other.normalized(np.array([[[0, 255], [51, 102]]], np.uint8))
     np.testing.assert_allclose(got[0, ..., 0], [[-2, 2], [-1.2, -0.4]], rtol=1e-6)
 

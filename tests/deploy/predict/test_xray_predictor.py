@@ -10,7 +10,8 @@ import pytest
 
 from jaxcxr import __main__ as command
 from jaxcxr.deploy.bundle import Bundle
-from jaxcxr.deploy.predict import xray_files, xray_predictor
+from jaxcxr.deploy.predict import structured_report, xray_files, xray_predictor
+from jaxcxr.errors import UserError
 from jaxcxr.xray.images import dicom, radiographs
 from tests.xray.images import dicoms
 
@@ -88,8 +89,12 @@ def test_every_file_is_a_row_in_order(written, bundle, films):
     for name, values in zip(("a.png", "c.dcm"), expected, strict=True):
         got = [float(rows[name][f"prob_{c}"]) for c in bundle.classes]
         np.testing.assert_allclose(got, values, atol=2e-5)
-        found = [int(rows[name][f"finding_{c}"]) for c in bundle.classes]
-        np.testing.assert_array_equal(found, values >= bundle.thresholds)
+        found = [rows[name][f"finding_{c}"] for c in bundle.classes]
+        stated = [str(int(there)) for there in values >= bundle.thresholds]
+        assert found == (stated if state[name] == "ok" else [""] * len(stated))
+    assert "ok" in state.values()
+    for name in ("h.png", "g.dcm"):
+        assert rows[name]["prob_Edema"] != rows[name]["finding_Edema"] == ""
     for column in ("prob_Edema", "unusual"):
         assert rows["c.dcm"][column] == rows["d"][column] == rows["g.dcm"][column] != ""
         assert rows["f.png"][column] == ""
@@ -105,7 +110,10 @@ def test_json_lines_say_the_same(written, bundle):
             continue
         for name in bundle.classes:
             assert float(row[f"prob_{name}"]) == line["probabilities"][name]
-            assert int(row[f"finding_{name}"]) == (name in line["findings"])
+            if line["status"] == "flagged":
+                assert (row[f"finding_{name}"], line["findings"]) == ("", None)
+            else:
+                assert int(row[f"finding_{name}"]) == (name in line["findings"])
     dicom_line = next(line for line in lines if line["image"].endswith("g.dcm"))
     assert dicom_line["dicom"]["image_id"] == dicoms.IMAGE
     summary = json.loads((written / "predictions.json").read_text())
@@ -123,14 +131,9 @@ def test_tags_flag_what_is_no_frontal_chest_radiograph(written):
     assert xray_predictor.tag_remarks(None) == []
 
 
-def test_structured_reports_hold_each_probability(written, bundle):
-    names = sorted(path.name for path in (written / "sr").iterdir())
-    assert names == ["c.dcm", "d.dcm", "g.dcm"]
-    report = pydicom.dcmread(written / "sr" / "c.dcm")
-    assert (report.PatientID, report.StudyInstanceUID) == ("p1", dicoms.STUDY)
-    assert report.Modality == "SR"
-    assert dicoms.IMAGE in str(report.CurrentRequestedProcedureEvidenceSequence)
-    row, found = rows_of(written)["c.dcm"], {}
+def groups_of(report):
+    """The measurement groups of a structured report by their tracking identifier."""
+    found = {}
 
     def walk(item, group):
         name = item.ConceptNameCodeSequence[0].CodeMeaning
@@ -139,7 +142,7 @@ def test_structured_reports_hold_each_probability(written, bundle):
         if item.ValueType == "NUM":
             code = item.ConceptNameCodeSequence[0].CodeValue
             group[code] = float(item.MeasuredValueSequence[0].NumericValue)
-        if name.startswith("Finding at"):
+        if name.startswith(("Finding at", "Why no")):
             group["stated"] = item.ConceptCodeSequence[0].CodeMeaning
         inner = {} if name == "Measurement Group" else group
         for child in item.get("ContentSequence", ()):
@@ -149,10 +152,110 @@ def test_structured_reports_hold_each_probability(written, bundle):
 
     for item in report.ContentSequence:
         walk(item, {})
-    assert set(found) == set(bundle.classes)
-    for name, group in found.items():
-        assert group["probability"] == pytest.approx(float(row[f"prob_{name}"]), abs=2e-6)
-        assert group["stated"] == ("Absent", "Present")[int(row[f"finding_{name}"])]
+    return found
+
+
+def test_structured_reports_hold_each_probability_or_why_not(written, bundle):
+    names = sorted(path.name for path in (written / "sr").iterdir())
+    assert names == ["c.dcm", "d.dcm", "g.dcm"]
+    report = pydicom.dcmread(written / "sr" / "c.dcm")
+    assert (report.PatientID, report.StudyInstanceUID) == ("p1", dicoms.STUDY)
+    assert report.Modality == "SR"
+    assert dicoms.IMAGE in str(report.CurrentRequestedProcedureEvidenceSequence)
+    rows = rows_of(written)
+    for name in ("c.dcm", "d", "g.dcm"):
+        row = rows[name]
+        stem = name.removesuffix(".dcm")
+        groups = groups_of(pydicom.dcmread(written / "sr" / f"{stem}.dcm"))
+        if row["status"] == "flagged":
+            assert {name: set(group) for name, group in groups.items()} == {
+                "Suitability": {"class", "stated"}}
+            assert row["reason"].startswith(groups["Suitability"]["stated"])
+            continue
+        assert set(groups) == set(bundle.classes)
+        for finding, group in groups.items():
+            assert group["probability"] == pytest.approx(float(row[f"prob_{finding}"]), abs=2e-6)
+            assert group["stated"] == ("Absent", "Present")[int(row[f"finding_{finding}"])]
+    assert rows["g.dcm"]["status"] == "flagged"
+
+
+VALUES = {"Edema": (0.9, 0.5), "Something_else": (0.1, 0.5)}
+MODEL = {"name": "resnet50", "digest": "a" * 64}
+
+
+def reported(tmp_path, path, flagged=""):
+    structured_report.write(tmp_path / "report.dcm", path, VALUES, MODEL, flagged)
+    return pydicom.dcmread(tmp_path / "report.dcm")
+
+
+def made(tmp_path, absent=(), **tags):
+    with pydicom.config.disable_value_validation():
+        dataset = dicoms.radiograph(np.zeros((20, 20), np.uint16), **tags)
+        for keyword in absent:
+            del dataset[keyword]
+        return dicoms.saved(tmp_path, dataset)
+
+
+@pytest.mark.parametrize("tags", [
+    {}, {"PatientName": "", "PatientBirthDate": "", "StudyDate": "", "AccessionNumber": ""},
+    {"PatientSex": "female", "PatientBirthDate": "1950", "StudyDate": "2010.03.11",
+     "StudyTime": "99:12", "PatientAge": "57 years"},
+    {"PatientID": "p" * 99, "StudyID": "s" * 40, "PatientName": "A^B^C^D^E^F=x=y=z=w"},
+    {"SpecificCharacterSet": "ISO_IR 100", "PatientName": "Müller^Jörg"},
+    {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎"},
+    {"StudyInstanceUID": "ANON-12", "SeriesInstanceUID": "x_y", "PatientID": ""},
+])
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+def test_reports_need_nothing_of_the_patient(tmp_path, tags):
+    path = made(tmp_path, ("PatientAge", "PatientSex") if not tags else (), **tags)
+    report = reported(tmp_path, path)
+    image = pydicom.dcmread(path)
+    for keyword in ("PatientID", "StudyInstanceUID"):
+        assert report.get(keyword) == image.get(keyword)
+    assert str(report.PatientName) == str(tags.get("PatientName", ""))
+    for keyword in ("PatientSex", "PatientBirthDate", "StudyDate", "StudyTime"):
+        assert keyword in report  # type 2: there, if empty
+        assert report[keyword].value in (None, "", image.get(keyword))
+    assert groups_of(report)["Edema"]["stated"] == "Present"
+
+
+def test_an_unknown_character_set_or_a_broken_number_is_no_obstacle(tmp_path):
+    path = made(tmp_path, SpecificCharacterSet="ISO_IR 100", PatientWeight="71.5")
+    content = path.read_bytes().replace(b"ISO_IR 100", b"KLINGON 42").replace(b"71.5", b"kilo")
+    path.write_bytes(content)
+    assert groups_of(reported(tmp_path, path))["Edema"]["probability"] == 0.9
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID"])
+def test_what_a_report_must_refer_to_is_named(tmp_path, keyword):
+    path = made(tmp_path, (keyword,))
+    with pytest.raises(UserError, match=rf"x\.dcm: no report .* without {keyword} \(0020"):
+        reported(tmp_path, path)
+
+
+def test_cases_of_deidentified_files(tmp_path, shared_cases):
+    for name in ("named", "plain12"):
+        path = shared_cases / f"cxr/sr_deidentified/{name}.dcm"
+        image = pydicom.dcmread(path)
+        for flagged in ("", "unlike the training images in content"):
+            report = reported(tmp_path, path, flagged)
+            assert report.StudyInstanceUID == image.StudyInstanceUID
+            assert str(report.PatientName) == str(image.get("PatientName", ""))
+            stated = {group.get("stated") for group in groups_of(report).values()}
+            assert stated == ({flagged} if flagged else {"Present", "Absent"})
+
+
+def test_a_report_that_fails_makes_exit_code_1(bundle_file, folder, tmp_path, capsys):
+    dataset = pydicom.dcmread(folder / "sub/c.dcm")
+    del dataset.StudyInstanceUID
+    dataset.save_as(tmp_path / "c.dcm")
+    call("--model", bundle_file, tmp_path / "c.dcm", folder / "sub/d", "--out", tmp_path / "out",
+         "--format", "csv,sr", code=1)
+    said = capsys.readouterr()
+    assert "without StudyInstanceUID (0020,000D)" in said.out
+    assert "1 structured reports could not be written" in said.err
+    assert [path.name for path in (tmp_path / "out/sr").iterdir()] == ["d.dcm"]
+    assert len(rows_of(tmp_path / "out")) == 2
 
 
 def test_heat_maps_are_of_the_findings(written, bundle):

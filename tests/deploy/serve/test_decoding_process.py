@@ -17,7 +17,7 @@ from pydicom import uid
 
 from jaxcxr.deploy.serve import decoding_process, resources
 from jaxcxr.deploy.serve.limits import Refusal
-from jaxcxr.xray.images import dicom, image_files
+from jaxcxr.xray.images import dicom, film_files
 from tests.xray.images import dicoms
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 30), dtype=np.uint8)
@@ -63,7 +63,7 @@ def person(frame, value=100.0):
 def test_pixels_of_images_are_those_of_their_files(tmp_path, ending):
     (tmp_path / f"a{ending}").write_bytes(encoded(ending))
     about, arrays = asked(encoded(ending))
-    np.testing.assert_array_equal(arrays["image"], image_files.read(tmp_path / f"a{ending}"))
+    np.testing.assert_array_equal(arrays["pixels"], film_files.read(tmp_path / f"a{ending}").pixels)
     assert about == {"header": None}
 
 
@@ -73,14 +73,13 @@ def test_dicom_with_and_without_preamble(tmp_path):
     expected = dicom.read(tmp_path / "a.dcm")
     for part, media_type in ((content, ""), (content[132:], "application/dicom")):
         about, arrays = asked(part, media_type)
-        np.testing.assert_array_equal(arrays["image"], expected.pixels)
+        np.testing.assert_array_equal(arrays["pixels"], expected.film.pixels)
         assert dicom.Header(**about["header"]) == expected.header
     assert decoding_process.kind_of(content[132:], "") == ""
 
 
 def test_sizes_are_refused_before_anything_is_decoded(monkeypatch):
-    monkeypatch.setattr(image_files, "decode_any", lambda _: pytest.fail("decoded"))
-    monkeypatch.setattr(dicom, "read", lambda _: pytest.fail("decoded"))
+    monkeypatch.setattr(film_files, "decode", lambda *_, **__: pytest.fail("decoded"))
     large = encoded(".jpg", np.zeros((101, 100), np.uint8))
     declared = dicom_bytes()
     dataset = pydicom.dcmread(io.BytesIO(declared))
@@ -166,7 +165,7 @@ def with_decoders(check, seconds=60.0, count=1):
 
 async def good(decoders):
     _, arrays = await decoders.decode(encoded(".png"), kind="png", pixels=10_000)
-    np.testing.assert_array_equal(arrays["image"], IMAGE)
+    np.testing.assert_array_equal(arrays["pixels"], IMAGE)
 
 
 def test_a_decoder_that_hangs_or_dies_is_replaced():

@@ -105,8 +105,13 @@ def test_a_chosen_dicom_file_on_a_phone(opened, xrays, radiograph, tmp_path):
     path = dicoms.saved(tmp_path, dicoms.radiograph(pixels, ViewPosition="LL"))
     page = opened(xrays, width=360, height=740)
     page.set_input_files("#file", path)
-    page.wait_for_selector("#heat:not([hidden])")
+    page.wait_for_selector("#flagged:not([hidden])")
     assert "ViewPosition says lateral" in page.text_content("#flagged")
+    assert "no findings are stated" in page.text_content("#said")
+    assert page.is_hidden("#heat")
+    assert page.locator("#rows tr.found").count() == 0
+    assert page.locator("#rows tr.unstated button:disabled").count() == page.locator(
+        "#rows tr").count()
     assert page.is_visible("#flagged")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert page.locator("#rows svg").first.bounding_box()["width"] > 50

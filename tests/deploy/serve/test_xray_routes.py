@@ -13,7 +13,7 @@ import pytest
 
 from jaxcxr.deploy.serve import server
 from jaxcxr.deploy.serve.limits import Limits
-from jaxcxr.xray.images import image_files
+from jaxcxr.xray.images import film_files
 from tests.bench import program, serve_bench
 from tests.deploy.serve.conftest import serving
 from tests.deploy.serve.test_decoding_process import png_header
@@ -46,7 +46,7 @@ def healthy(client):
 
 
 def expected(bundle, content):
-    pixels = bundle.preprocess(image_files.decode_any(content))[None]
+    pixels = bundle.preprocess(film_files.decode(content)[0])[None]
     logits, features = bundle.outputs(pixels)
     return bundle.probabilities(logits)[0], bundle.guard.score(pixels, features)[0], pixels
 
@@ -76,7 +76,7 @@ def test_the_picture_is_the_image(client, radiograph):
     head, _, data = found["picture"].partition(",")
     assert head == "data:image/png;base64"
     back = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_UNCHANGED)
-    np.testing.assert_array_equal(back, image_files.decode_any(radiograph))
+    np.testing.assert_array_equal(back, film_files.decode(radiograph)[0].gray8)
 
 
 def test_dicom_says_what_it_is_and_not_who(client, tmp_path):
@@ -87,6 +87,7 @@ def test_dicom_says_what_it_is_and_not_who(client, tmp_path):
     assert found["dicom"] == {"view": "L", "modality": "DX", "body_part": "CHEST",
                               "photometric": "MONOCHROME2"}
     assert found["status"] == "flagged"
+    assert {one["found"] for one in found["findings"]} == {None}
     assert "ViewPosition says lateral" in found["reason"]
     assert '"p1"' not in answer.text
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxcxr.xray.audit import duplicates
-from jaxcxr.xray.images import fingerprint, image_files
+from jaxcxr.xray.images import film_files, fingerprint, image_files
 
 
 def hashes(seed, n):
@@ -124,7 +124,7 @@ def films(shared_data, name):
     if not folder.is_dir():
         pytest.skip(f"no films in {folder}; see `shared_data`")
     paths = sorted(folder.iterdir())
-    read = [image_files.read(path) for path in paths]
+    read = [film_files.read(path).gray8 for path in paths]
     hashed = np.array([fingerprint.perceptual_hash(image) for image in read], np.uint64)
     small = np.stack([duplicates.thumbnail(image) for image in read])
     return read, hashed, small, np.array([path.name[:8] for path in paths])

@@ -130,7 +130,7 @@ def test_all_kinds_of_dicom_give_the_same_picture(tmp_path, kind):
     film(tmp_path, "ff0879eb20ed", "000c3a3f293f", kind(values()))
     _, record = prepared(tmp_path, tmp_path / "out")["000c3a3f293f"]
     means = dicoms.stretched(values()).reshape(32, 2, 32, 2).mean(axis=(1, 3))
-    np.testing.assert_allclose(image_files.decode(record["image"]), means, atol=0.51)
+    np.testing.assert_allclose(image_files.decode(record["image"]), means, atol=1.01)
 
 
 def test_labels_are_what_the_grade_says_and_no_more(tmp_path):

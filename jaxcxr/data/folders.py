@@ -1,0 +1,82 @@
+"""Finds the files below a folder that a person put there."""
+
+import collections
+import dataclasses
+import os
+import stat
+
+_SYSTEM = ("thumbs.db", "desktop.ini", "ehthumbs.db")
+_RESOURCE = "__MACOSX"
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderFiles:
+    """Holds the files below a folder.
+
+    Attributes:
+      paths: sorted, folder by folder.
+      skipped: reason -> how many files or folders were left out for it.
+    """
+
+    paths: tuple[str, ...]
+    skipped: dict[str, int]
+
+    def remark(self) -> str:
+        """Says in one line what was left out; "" if nothing was."""
+        if not self.skipped:
+            return ""
+        counts = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
+        return f"left out: {counts}"
+
+
+def files_below(folder: str | os.PathLike) -> FolderFiles:
+    """Finds all files below a folder, through symbolic links too, each folder once.
+
+    Left out are hidden files and folders, what macOS and Windows add (`._NAME`, `__MACOSX`,
+    `Thumbs.db`), links to nothing, and what is no file, such as a pipe that would wait for ever.
+    A folder that can be reached directly and by a link is listed by its own name.
+    """
+    skipped: collections.Counter[str] = collections.Counter()
+    entered: set[tuple[int, int]] = set()
+    found: list[str] = []
+    waiting, links = [os.fspath(folder)], collections.deque[str]()
+    while waiting or links:
+        here = waiting.pop() if waiting else links.popleft()
+        try:
+            state = os.stat(here)
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+        except OSError:
+            skipped["folders that cannot be opened"] += 1
+            continue
+        if (state.st_dev, state.st_ino) in entered:
+            continue
+        entered.add((state.st_dev, state.st_ino))
+        below = []
+        for entry in entries:
+            if reason := _strange(entry):
+                skipped[reason] += 1
+            elif not entry.is_dir():
+                found.append(entry.path)
+            elif entry.is_symlink():
+                links.append(entry.path)
+            else:
+                below.append(entry.path)
+        waiting += reversed(below)
+    return FolderFiles(tuple(sorted(found, key=os.path.split)), dict(skipped))
+
+
+def _strange(entry: os.DirEntry) -> str:
+    """Says why an entry is left out; "" if it is a file or folder to look at."""
+    if entry.name.startswith("._") or entry.name == _RESOURCE:
+        return "resource forks of macOS"
+    if entry.name.startswith("."):
+        return "hidden"
+    if entry.name.lower() in _SYSTEM:
+        return "files of Windows"
+    try:
+        mode = entry.stat().st_mode
+    except OSError:
+        return "links to nothing"
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        return "pipes, sockets or devices"
+    return ""
