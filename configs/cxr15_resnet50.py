@@ -35,6 +35,7 @@ def get_config(arg: str = ""):
     base.add_stage(config, "last", "3 epochs", LAST, learning_rate=3e-4, **radam)
     base.add_stage(config, "all", "10 epochs", ALL, learning_rate=1e-4, **radam)
     if arg == "quick":
+        config.model.random_backbone = True
         config.data.image_size = 128
         config.batch_size = 2
         config.log_every = 1

@@ -74,6 +74,7 @@ def extra(config):
 
 def quick(config):
     """The three stages on a few images: 4 steps each of 2 images, at 128 px."""
+    config.model.random_backbone = True
     config.data.image_size = 128
     config.batch_size = 2
     config.log_every = 1

@@ -99,7 +99,7 @@ MODELS = {
 
 # Fields of a model that no experiment chooses: Linen's own, those that the trainer sets, and
 # `decode`, with which `streaming` runs a trained model.
-_NOT_OPTIONS = {"parent", "name", "dtype", "axis_name", "decode"}
+_NOT_OPTIONS = {"parent", "name", "dtype", "axis_name", "colors", "decode"}
 
 
 def task(name: str) -> Any:

@@ -97,7 +97,8 @@ def pose_config(**changes):
 
 def two_stages(**changes):
     """Head then everything, three steps each, in a model that compiles fast."""
-    config = pose_config(stages__all__trainable=(r"^head/",), stages__all__duration="3 steps")
+    config = pose_config(stages__all__trainable=(r"^head/",), stages__all__duration="3 steps",
+                         model__random_backbone=True)
     base.add_stage(config, "second", "3 steps", optimizer__name="adamw", learning_rate=1e-3)
     config.ema_decay = 0.9
     config.evaluate_every = "2 steps"

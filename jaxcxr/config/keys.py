@@ -171,7 +171,17 @@ _MODEL = (
     Key("model.name", "pose_temporal", "lifter", task="pose"),
     Key("model.options", {}, "of the model, see `set_model`"),
     Key("model.pretrained", "", "file of foreign weights to start from; '': random weights"),
+    Key("model.random_backbone", False, "allow stages that leave random weights of a backbone "
+        "untrained"),
     Key("model.pretrained_part", "", "part of that file, where it holds several networks"),
+    Key("model.input.mean", (), "of the input, one value or one for each of three channels; (): as "
+        "the weights expect; without weights 0.449", task="cxr"),
+    Key("model.input.std", (), "the same; without weights 0.226", task="cxr"),
+    Key("model.input.range", (0.0, 1.0), "values of black and white before `mean` and `std`",
+        task="cxr"),
+    Key("model.input.size", 0, "pixels a side that the weights were trained at; 0: not known",
+        least=0, task="cxr"),
+    Key("model.input.source", "", "where the above is known from", task="cxr"),
 )
 
 _LOSS = (

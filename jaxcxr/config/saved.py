@@ -21,7 +21,7 @@ from jaxcxr.errors import UserError
 RESUME_MAY_CHANGE = (
     r"^mesh\.", r"^parallel$", r"^log_every$", r"^data\.(dir|threads|prefetch|workers)$",
     r"^checkpoint\.keep$", r"^report\.", r"^watchdog$",
-    r"^calibration\.", r"^model\.options\.remat$",
+    r"^calibration\.", r"^model\.options\.remat$", r"^model\.random_backbone$",
 )
 
 # flag of /proc/cpuinfo -> name, the widest first

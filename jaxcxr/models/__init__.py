@@ -18,7 +18,8 @@ from jaxcxr.errors import UserError, did_you_mean
 
 
 def create(
-    name: str, *, dtype: Any = jnp.float32, axis_name: str | None = None, **options_: Any
+    name: str, *, dtype: Any = jnp.float32, axis_name: str | None = None,
+    colors: tuple[tuple[float, float], ...] = (), **options_: Any
 ) -> nn.Module:
     """Makes a model.
 
@@ -26,6 +27,8 @@ def create(
       name: a key of `registry.MODELS`.
       dtype: of the computation; parameters, normalisation, softmax and outputs are float32.
       axis_name: mapped axis of pmap, given only to modules that have BatchNorm.
+      colors: (scale, shift) of each channel that the first layer gets, see
+        `vision.classifier.colored`.
       **options_: any of `registry.model_options(name)`.
 
     Returns:
@@ -43,8 +46,16 @@ def create(
                 f"Options: {', '.join(allowed)}."
             )
     module: Any = model.func
-    if "axis_name" in {f.name for f in dataclasses.fields(module)}:
+    fields = {f.name for f in dataclasses.fields(module)}
+    if "axis_name" in fields:
         options_["axis_name"] = axis_name
+    if colors:
+        if "colors" not in fields:
+            raise UserError(
+                f"model {name!r} takes one channel, but its weights expect three that differ; give "
+                "one mean and std by --config.model.input.mean and std."
+            )
+        options_["colors"] = tuple(map(tuple, colors))
     return model(dtype=dtype, **options_)
 
 

@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 
 from jaxcxr import config as config_lib
 from jaxcxr.data import pipeline
-from jaxcxr.train import checkpoint, finished, parallel, setup, watchdog, writers
+from jaxcxr.train import checkpoint, finished, initial_weights, parallel, setup, watchdog, writers
 from jaxcxr.train import state as state_lib
 from jaxcxr.train import workdir as workdir_lib
 from jaxcxr.train.step_log import StepLog
@@ -26,8 +26,10 @@ def train(
       Metrics of the best checkpoint on `split`; {} when the run was asked to stop by SIGTERM.
     """
     begun = time.perf_counter()
+    initial = initial_weights.resolve(config, workdir)
     checkpoint.check_workdir(workdir, config)
     run = setup.make(config)
+    initial |= initial_weights.check_frozen(config, run.stages, run.parameter_shapes)
     checkpoint.write_config(workdir, config)
     with (
         run.mesh_context(), watchdog.watching(config.watchdog),
@@ -38,7 +40,7 @@ def train(
             run.task.source("train"), config, run.task.sampling()
         )
         state, step = start(run, checkpoints, data)
-        screen.table("jaxcxr", describe(run, state, step, workdir))
+        screen.table("jaxcxr", {**describe(run, state, step, workdir), **initial})
         writer = writers.MetricWriter(local.path, step)
         with contextlib.closing(writer), SigTerm() as stop:
             try:

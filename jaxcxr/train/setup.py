@@ -91,9 +91,14 @@ class Setup:
             lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), model, placed
         )
 
+    @functools.cached_property
+    def parameter_shapes(self):
+        """Shapes of the model's parameters."""
+        return jax.eval_shape(self.init_variables)["params"]
+
     def check_stages(self) -> None:
         """Finds mistakes in all stages before the first one has trained for days."""
-        params = jax.eval_shape(self.init_variables)["params"]
+        params = self.parameter_shapes
         for stage in self.stages:
             state_lib.optimizer(stage, params)
         parallel.shardings(self.mesh, self.rules, params)

@@ -14,6 +14,7 @@ from jaxcxr.data.label_tables import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.errors import UserError
 from jaxcxr.models.attention.geometry import Grid
 from jaxcxr.models.sequence import look
+from jaxcxr.models.weights import inputs as weight_inputs
 from jaxcxr.report import attention_figures, curves, page
 from jaxcxr.report.canvas import save
 from jaxcxr.task import LEFT_OUT, Evaluation
@@ -21,10 +22,6 @@ from jaxcxr.xray import augment, losses, relabeling
 from jaxcxr.xray.evaluation import xray_metrics
 from jaxcxr.xray.images import manifest, radiographs
 from jaxcxr.xray.report import xray_figures, xray_page, xray_results
-
-# The grey channel replaces three identical ones, so mean and deviation are the averages over
-# ImageNet's channels.
-GRAY_MEAN, GRAY_STD = 0.449, 0.226
 
 _MOST_MAPS = 4  # images over which attention is drawn
 
@@ -36,6 +33,7 @@ class XrayTask:
 
     def __init__(self, config, open_split: Callable[[str], radiographs.Radiographs]):
         self._config = config
+        self.expects = weight_inputs.of_config(config.model.input)
         self.source = functools.cache(open_split)
         train = self.source("train").manifest
         self.classes = train.classes
@@ -71,13 +69,14 @@ class XrayTask:
         return losses.sampling(rows.labels, rows.source, self._config.data.sampling)
 
     def model_options(self) -> dict:
-        """Gives the model one output per class."""
-        return {"classes": len(self.classes)}
+        """Gives the model one output per class, and the channels that its weights expect."""
+        return {"classes": len(self.classes), "colors": self.expects.colors}
 
     def inputs(self, batch, train=False):
         """Normalises images to float32 `[batch, size, size, 1]`."""
         del train
-        return (_unit(batch["image"]) - GRAY_MEAN) / GRAY_STD, {}
+        mean, std = self.expects.gray
+        return (_unit(batch["image"]) - mean) / std, {}
 
     def augment(self, key, batch):
         """Augments images, seeded by the position of each example in the stream."""

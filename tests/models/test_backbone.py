@@ -125,6 +125,7 @@ def test_it_is_trained_from_weights_of_its_library(draw, tmp_path):
     config = toys.xray_config(stages__all__duration="2 steps", report__samples=1)
     config_lib.set_model(config, "patch_mixer")
     config.model.pretrained = str(tmp_path / "w.safetensors")
+    config.model.input.update(mean=(0.449,), std=(0.226,))
     config_lib.validate(config)
     with toy_run(devices=1):
         first = jax.device_get(setup.make(config).first_state().params)

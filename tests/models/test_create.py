@@ -177,7 +177,7 @@ def test_unknown_names_are_met_with_the_nearest():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("resnet18", {"stem": "large"}, "'imagenet' or 'small'"),
+        ("resnet18", {"stem": "large"}, "'imagenet', 'stride2', 'stride1', 'small'"),
         ("densenet121", {"stem": "large"}, "'imagenet' or 'small'"),
         ("densenet121", {"stages": (1,) * 5}, "images of 32x32 are too small for the 5 stages"),
         ("vit_tiny", {"pool": "max"}, "'token' or 'mean'"),

@@ -18,6 +18,7 @@ from jaxcxr import models
 from jaxcxr.deploy.bundle import archive
 from jaxcxr.deploy.bundle.guard import Guard
 from jaxcxr.errors import UserError
+from jaxcxr.models.weights import inputs
 from jaxcxr.xray.evaluation.calibration import Calibration
 from jaxcxr.xray.images import image_files as images_lib
 from jaxcxr.xray.images.films import Film
@@ -167,9 +168,15 @@ class Bundle:
         """The Linen module."""
         return models.create(
             self.model_name, dtype=jnp.dtype(self.config.dtype),
-            **{**self.config.model.options.to_dict(),
-               **({"classes": len(self.classes)} if self.classes else {})},
+            **{**self.config.model.options.to_dict(), **self._decided()},
         )
+
+    def _decided(self) -> dict[str, Any]:
+        """Options of the model that the data and the initial weights decided."""
+        if self.task != "cxr":
+            return {}
+        return {"classes": len(self.classes),
+                "colors": inputs.of_config(self.config.model.input).colors}
 
     def version_differences(self) -> list[str]:
         """Lists packages of another version than in training, such as "jax 0.10.2 -> 0.11.0"."""

@@ -20,7 +20,6 @@ from jaxcxr.errors import UserError
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.report import curves
 from jaxcxr.train import finished
-from jaxcxr.xray import task as xray_task
 from jaxcxr.xray.evaluation import calibration, calibration_fit
 from jaxcxr.xray.images import manifest
 
@@ -74,7 +73,7 @@ def _radiographs(config, workdir, say) -> tuple[dict, dict[str, bytes]]:
     preprocessing = {
         "stored_size": int(options.get("size", config.data.image_size)),
         "equalize": options.get("equalize", "none"), "image_size": config.data.image_size,
-        "mean": xray_task.GRAY_MEAN, "std": xray_task.GRAY_STD,
+        **dict(zip(("mean", "std"), run.task.expects.gray, strict=True)),
     }
     listed = preparation.find_or_generate(config) / manifest.NAME
     facts = {

@@ -17,6 +17,7 @@ from jaxcxr import registry
 from jaxcxr.deploy.bundle.bundled_model import Bundle, flat_weights
 from jaxcxr.errors import UserError
 from jaxcxr.models.sequence import scanned
+from jaxcxr.models.weights import inputs
 from jaxcxr.models.weights.layouts import Layout
 
 
@@ -65,7 +66,8 @@ def _advice(layout: Layout, bundle: Bundle, options: Any) -> dict[str, str]:
     }
     head = (f"nn.Sequential(nn.Linear(features, {options.head_width}), nn.ReLU(), nn.Dropout(), "
             f"nn.Linear({options.head_width}, {classes}))") if options.head_width else ""
-    return {"model": layout.constructor.format(**facts), **({"its head": head} if head else {})}
+    return {"model": layout.constructor.format(**facts), **({"its head": head} if head else {}),
+            "its input": inputs.of_config(bundle.config.model.input).describe()}
 
 
 def _layout(model_name: str) -> Layout:

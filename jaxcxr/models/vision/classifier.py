@@ -9,6 +9,23 @@ from flax import linen as nn
 from jaxcxr.models.layers import by_example
 
 
+def colored(images: jax.Array, channels: tuple[tuple[float, float], ...]) -> jax.Array:
+    """Makes the channels that the first layer gets from the one of a radiograph.
+
+    Weights that were trained on colour images normalise each channel by its own mean and standard
+    deviation. Here one channel, normalised by their averages, is scaled and shifted for each, so
+    that padding is 0 in each channel as it was in training.
+
+    Arguments:
+      images: `[batch, height, width, 1]`.
+      channels: (scale, shift) of each; (): the images as they are.
+    """
+    if not channels:
+        return images
+    scale, shift = (jnp.asarray(values, images.dtype) for values in zip(*channels, strict=True))
+    return images * scale + shift
+
+
 class ClassifierHead(nn.Module):
     """Maps pooled features to logits: Dense -> ReLU -> Dropout -> Dense, or one Dense.
 

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.layers import rematerialized, tap
-from jaxcxr.models.vision.classifier import ClassifierHead
+from jaxcxr.models.vision.classifier import ClassifierHead, colored
 from jaxcxr.models.vision.convolution import convolve, stem_pool
 from jaxcxr.models.weights.layout_tables import TORCHVISION_DENSENET
 
@@ -93,6 +93,7 @@ class DenseNetBackbone(_Layers):
     width: int = 64
     stem: str = "imagenet"
     remat: str = "none"
+    colors: tuple[tuple[float, float], ...] = ()
 
     def _stem(self, x: jax.Array, train: bool) -> jax.Array:
         if self.stem == "imagenet":
@@ -107,7 +108,7 @@ class DenseNetBackbone(_Layers):
         """Pools images `[batch, height, width, 1 or 3]` to features `[batch, channels]`."""
         both = {"dtype": self.dtype, "axis_name": self.axis_name}
         layer = rematerialized(DenseLayer, self.remat, static_argnums=(2,))
-        x = self._stem(images, train)
+        x = self._stem(colored(images, self.colors), train)
         for stage, layers in enumerate(self.stages, 1):
             if stage > 1:
                 if min(x.shape[1:3]) < 2:
@@ -157,6 +158,7 @@ class DenseNet(nn.Module):
     head_width: int = 256
     head_dropout: float = 0.25
     remat: str = "none"
+    colors: tuple[tuple[float, float], ...] = ()
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
@@ -169,6 +171,7 @@ class DenseNet(nn.Module):
             width=self.width,
             stem=self.stem,
             remat=self.remat,
+            colors=self.colors,
             dtype=self.dtype,
             axis_name=self.axis_name,
         )

@@ -9,12 +9,14 @@ from flax import linen as nn
 
 from jaxcxr.errors import UserError
 from jaxcxr.models.layers import rematerialized, tap
-from jaxcxr.models.vision.classifier import ClassifierHead
+from jaxcxr.models.vision.classifier import ClassifierHead, colored
 from jaxcxr.models.vision.convolution import convolve, stem_pool
-from jaxcxr.models.weights.layout_tables import TORCHVISION_RESNET
+from jaxcxr.models.weights import layout_tables
 
 # He et al. 2015 (arXiv:1502.01852), the initialisation of torchvision's ResNets.
 _CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# Size and stride of the first convolution.
+_STEMS = {"imagenet": (7, 2), "stride2": (7, 2), "stride1": (7, 1), "small": (3, 1)}
 
 
 class _Layers(nn.Module):
@@ -102,18 +104,19 @@ class ResNetBackbone(_Layers):
     stem: str = "imagenet"
     zero_init: bool = False
     remat: str = "none"
+    colors: tuple[tuple[float, float], ...] = ()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Pools images `[batch, height, width, 1 or 3]` to features `[batch, channels]`."""
-        if self.stem == "imagenet":
-            x = self.conv(x, self.width, 7, 2, "conv1")
-        elif self.stem == "small":
-            x = self.conv(x, self.width, 3, 1, "conv1")
-        else:
-            raise UserError(f"stem={self.stem!r} is not a ResNet stem; use 'imagenet' or 'small'.")
-        x = nn.relu(self.norm(x, "bn1", train))
-        if self.stem == "imagenet":
+        x = colored(x, self.colors)
+        if self.stem not in _STEMS:
+            raise UserError(
+                f"stem={self.stem!r} is not a ResNet stem; use {', '.join(map(repr, _STEMS))}."
+            )
+        size, stride = _STEMS[self.stem]
+        x = nn.relu(self.norm(self.conv(x, self.width, size, stride, "conv1"), "bn1", train))
+        if self.stem != "small":
             x = stem_pool(x)
         block = rematerialized(Block, self.remat, static_argnums=(2,))
         for stage, blocks in enumerate(self.stages):
@@ -139,18 +142,20 @@ class ResNet(nn.Module):
       stages: blocks in each stage.
       bottleneck: block form, see `Block`.
       width: channels of the first stage.
-      stem: "imagenet" (7x7 stride 2, max pool) or "small" (3x3 stride 1, no pool) for small images.
+      stem: "imagenet" or "stride2" (7x7 stride 2, max pool), "stride1" (7x7 stride 1, max pool, as
+        MONAI's by default), or "small" (3x3 stride 1, no pool) for small images.
       head_width: hidden units of the head, 0 for a single Dense.
       head_dropout: dropout rate of the head.
       zero_init: last BatchNorm scale of each block starts at 0 (Goyal et al. 2017, section 5.1).
       remat: "none", "dots" or "full" (least memory, about a third more time); see
         `layers.rematerialized`.
+      colors: channels of the first layer, see `classifier.colored`.
       dtype: of the computation; parameters, BatchNorm and logits are float32.
       axis_name: mapped axis over which BatchNorm averages its statistics (pmap only; under jit
         with a sharded batch the statistics are already those of the whole batch).
     """
 
-    layouts: ClassVar = (TORCHVISION_RESNET,)
+    layouts: ClassVar = layout_tables.RESNET
 
     classes: int = 15
     stages: tuple[int, ...] = (3, 4, 6, 3)
@@ -161,6 +166,7 @@ class ResNet(nn.Module):
     head_dropout: float = 0.25
     zero_init: bool = False
     remat: str = "none"
+    colors: tuple[tuple[float, float], ...] = ()
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
@@ -173,6 +179,7 @@ class ResNet(nn.Module):
             stem=self.stem,
             zero_init=self.zero_init,
             remat=self.remat,
+            colors=self.colors,
             dtype=self.dtype,
             axis_name=self.axis_name,
         )

@@ -11,7 +11,7 @@ from jaxcxr.errors import UserError
 from jaxcxr.models.attention import Stack, layers
 from jaxcxr.models.layers import sinusoidal_2d
 from jaxcxr.models.sequence import scanned, transformer
-from jaxcxr.models.vision.classifier import ClassifierHead
+from jaxcxr.models.vision.classifier import ClassifierHead, colored
 from jaxcxr.models.weights import layout_tables
 
 
@@ -32,10 +32,12 @@ class ViTBackbone(nn.Module):
     norm: str = "pre"
     remat: str = "none"
     scan: bool = False
+    colors: tuple[tuple[float, float], ...] = ()
     dtype: Any = jnp.float32
 
     def _patches(self, images: jax.Array) -> jax.Array:
         """Embedded patches `[batch, rows, columns, dim]`."""
+        images = colored(images, self.colors)
         height, width = images.shape[1:3]
         if height % self.patch or width % self.patch:
             raise UserError(
@@ -135,6 +137,7 @@ class ViT(nn.Module):
       head_dropout: dropout rate of the head.
       remat: "none", "full", "dots" or "weight_dots"; see `layers.rematerialized`.
       scan: compile the blocks, which must be equal, as one loop; see `scanned`.
+      colors: channels of the first layer, see `classifier.colored`.
       dtype: of the computation; parameters, LayerNorm, softmax and logits are float32.
     """
 
@@ -157,6 +160,7 @@ class ViT(nn.Module):
     head_dropout: float = 0.0
     remat: str = "none"
     scan: bool = False
+    colors: tuple[tuple[float, float], ...] = ()
     dtype: Any = jnp.float32
 
     def setup(self):
@@ -176,6 +180,7 @@ class ViT(nn.Module):
             norm=self.norm,
             remat=self.remat,
             scan=self.scan,
+            colors=self.colors,
             dtype=self.dtype,
         )
         self.head = ClassifierHead(

@@ -1,5 +1,6 @@
 """Layouts of the weights of torchvision, timm, transformers and augreg."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,13 +48,28 @@ TORCHVISION_RESNET = Layout(
         *batch_norm("layer{}.{}.downsample.1", "backbone/layer{}_{}/downsample_bn"),
         *linear("fc", HEAD),
     ),
-    prepare=_without_biases,
     ignored=_COUNTERS,
     library="torchvision",
+    inputs="imagenet",
     fixed=("stages", "bottleneck", "width", "stem"),
     head="fc",
     constructor=_TORCHVISION,
 )
+
+_BIAS = "layer{}.{}.downsample.0.bias"
+MONAI_RESNET = dataclasses.replace(
+    TORCHVISION_RESNET,
+    entries=(
+        *TORCHVISION_RESNET.entries,
+        tensor(_BIAS, "params/backbone/layer{}_{}/downsample_conv/bias"),
+    ),
+    prepare=_without_biases,
+    library="",
+    inputs="",
+    needs=(("stem", ("stride1", "stride2"), "MONAI's ResNets have stride 1 in the first layer "
+            "unless they are made with conv1_t_stride=2, and the file does not say"),),
+)
+RESNET = (TORCHVISION_RESNET, MONAI_RESNET)
 
 TORCHVISION_DENSENET = Layout(
     entries=(
@@ -78,6 +94,7 @@ TORCHVISION_DENSENET = Layout(
     ),
     ignored=rf"{_COUNTERS}|op_threshs",  # the latter are thresholds of torchxrayvision
     library="torchvision",
+    inputs="imagenet",
     fixed=("stages", "growth", "bn_size", "width", "stem"),
     head="classifier",
     constructor=_TORCHVISION,
@@ -113,6 +130,7 @@ AUGREG_VIT = Layout(
         *(tensor(f"head/{leaf}", f"{HEAD}/{leaf}") for leaf in ("kernel", "bias")),
     ),
     ignored=r"pre_logits/.*",
+    inputs="half",
     head="head",
     **_TOKENS,
     method="linear",

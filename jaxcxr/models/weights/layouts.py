@@ -60,6 +60,7 @@ FIRST_CONV = Transform(
     lambda w, shape: _first_hwio(_hwio(w), shape), lambda w: _oihw(_thirds(w))
 )
 FIRST_CONV_HWIO = Transform(_first_hwio, _thirds)
+_STEM_AXES = {FIRST_CONV: 1, FIRST_CONV_HWIO: 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +100,9 @@ class Layout:
       antialias: of the resampling.
       library: what the weights are exported for; "" where they are only read.
       fixed: options of the model that the library's architecture fixes.
+      needs: options that files of this layout leave open: (name, values to choose from, why).
+      inputs: of `weights.inputs.NAMED`, if all published files of the layout with three channels
+        expect the same; "" where files differ.
       head: their name of the last layer. One with a hidden layer is written as
         `Sequential(Linear, ReLU, Dropout, Linear)` of this name.
       constructor: Python that makes the model there, with fields `{name}`, `{classes}`,
@@ -115,6 +119,8 @@ class Layout:
     antialias: bool = True
     library: str = ""
     fixed: tuple[str, ...] = ()
+    needs: tuple[tuple[str, tuple[str, ...], str], ...] = ()
+    inputs: str = ""
     head: str = ""
     constructor: str = ""
 
@@ -129,6 +135,13 @@ class Layout:
             if match:
                 return [(our.format(*match.groups()), entry.read(part))
                         for part, our in enumerate(entry.ours)]
+        return None
+
+    def stem_axis(self, name: str) -> int | None:
+        """Axis of the input channels in the kernel of the first layer; None of other tensors."""
+        for entry in self.entries:
+            if entry.transform in _STEM_AXES and _pattern(entry.theirs).fullmatch(name):
+                return _STEM_AXES[entry.transform]
         return None
 
     def tensors(

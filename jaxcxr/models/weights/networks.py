@@ -39,6 +39,28 @@ class Network:
     prefix: str = ""
     beside: tuple[str, ...] = ()
 
+    @property
+    def stem_channels(self) -> int:
+        """Channels that the first layer takes; 0 if that is not known."""
+        for name, tensor in self.tensors.items():
+            axis = self.layout.stem_axis(name)
+            if axis is not None and tensor.ndim == 4:
+                return tensor.shape[axis]
+        return 0
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Refuses options of a model that weights in this layout leave open.
+
+        Raises:
+          UserError: the message says which to choose.
+        """
+        for option, allowed, reason in self.layout.needs:
+            if options.get(option) not in allowed:
+                raise UserError(
+                    f"{self.path}: {reason}; choose --config.model.options.{option}="
+                    f"{' or '.join(allowed)}."
+                )
+
     def describe(self) -> str:
         """One line: file, part of it, and what else it holds."""
         part = f", {self.prefix.rstrip('./')}" if self.prefix else ""
@@ -129,7 +151,7 @@ def _best(
         return layouts[-1], ""
     most = max(map(len, found.values()))
     best: dict[str, Any] = {}
-    for (number, prefix), targets in found.items():
+    for (number, prefix), targets in sorted(found.items(), key=lambda item: -len(item[1])):
         if len(targets) >= _NEARLY * most:
             best.setdefault(prefix, layouts[number])
     ranks = {prefix: _rank(prefix) for prefix in best}
