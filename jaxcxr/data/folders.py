@@ -7,6 +7,7 @@ import stat
 
 _SYSTEM = ("thumbs.db", "desktop.ini", "ehthumbs.db")
 _RESOURCE = "__MACOSX"
+_THUMBNAILS = "@eaDir"  # of network drives
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +33,8 @@ class FolderFiles:
 def files_below(folder: str | os.PathLike) -> FolderFiles:
     """Finds all files below a folder, through symbolic links too, each folder once.
 
-    Left out are hidden files and folders, what macOS and Windows add (`._NAME`, `__MACOSX`,
-    `Thumbs.db`), links to nothing, and what is no file, such as a pipe that would wait for ever.
+    Left out are hidden files and folders, what systems add (`._NAME`, `__MACOSX`, `Thumbs.db`,
+    `@eaDir`), links to nothing, and what is no file, such as a pipe that would wait for ever.
     A folder that can be reached directly and by a link is listed by its own name.
     """
     skipped: collections.Counter[str] = collections.Counter()
@@ -73,6 +74,8 @@ def _strange(entry: os.DirEntry) -> str:
         return "hidden"
     if entry.name.lower() in _SYSTEM:
         return "files of Windows"
+    if entry.name == _THUMBNAILS:
+        return "thumbnails of a network drive"
     try:
         mode = entry.stat().st_mode
     except OSError:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 STATES = ("ok", "flagged", "refused", "failed")
 _TEXTS = ("view", "modality", "body_part", "photometric", "patient_id", "study_id", "image_id")
-ENDINGS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp")
 _AHEAD = 3  # batches to read ahead
 _XRAY = ("", "CR", "DX", "DR", "RG", "RF")
 _CHEST = ("", "CHEST", "THORAX", "LUNG", "CHESTABDOMEN", "RIB", "TSPINE")
@@ -102,8 +101,7 @@ def find(inputs: Iterable[str]) -> list[str]:
 
     Arguments:
       inputs: files of any name; folders, searched at any depth by `folders.files_below` for files
-        with an ending of `ENDINGS` and DICOM files without ending; patterns such as
-        `scans/**/*.dcm`.
+        that `film_files.is_film` knows; patterns such as `scans/**/*.dcm`.
 
     Raises:
       UserError: an input does not exist, matches nothing or holds no image.
@@ -112,7 +110,7 @@ def find(inputs: Iterable[str]) -> list[str]:
     for given in map(os.path.expanduser, inputs):
         if os.path.isdir(given):
             below = folders.files_below(given)
-            there = [path for path in below.paths if _is_image(path)]
+            there = [path for path in below.paths if film_files.is_film(path)]
             if remark := below.remark():
                 progress.say(f"{given}: {remark}")
         elif os.path.exists(given):
@@ -171,20 +169,6 @@ def tag_remarks(header: "Header | None") -> list[str]:
         (part not in _CHEST, f"BodyPartExamined is {header.body_part}"),
         (header.photometric.upper() not in _GRAY, f"stored in colour, {header.photometric}"),
     ) if wrong]
-
-
-def _is_image(path: str) -> bool:
-    ending = os.path.splitext(path)[1].lower()
-    if ending in ENDINGS:
-        return True
-    try:
-        # DICOM files are often named by their identifier, whose last part is no ending.
-        if not ending or ending[1:].isdigit():
-            with open(path, "rb") as file:
-                return film_files.is_dicom(path, file.read(132))
-    except OSError:
-        return True  # reading it will tell why in its row
-    return False
 
 
 def _readings(bundle: Bundle, paths: Sequence[str], batch: int, threads: int) -> Iterator[Reading]:

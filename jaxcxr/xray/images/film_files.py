@@ -17,6 +17,10 @@ from jaxcxr.xray.images.films import Film
 if TYPE_CHECKING:
     from jaxcxr.xray.images.dicom import Header
 
+ENDINGS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp")
+_HEAD = 132  # bytes up to the end of DICOM's magic word
+
+
 def read(path: str | os.PathLike) -> Film:
     """Reads a radiograph of any common format.
 
@@ -50,6 +54,20 @@ def read_described(path: str | os.PathLike) -> tuple[Film, "Header | None"]:
 def is_dicom(path: str | os.PathLike, content: bytes) -> bool:
     """Tells whether a file is DICOM by its preamble or, without one, by its ending."""
     return content[128:132] == b"DICM" or os.fspath(path).lower().endswith((".dcm", ".dicom"))
+
+
+def is_film(path: str | os.PathLike) -> bool:
+    """Tells whether a file is meant to be an image: by its ending, or DICOM by its content."""
+    ending = os.path.splitext(path)[1].lower()
+    if ending in ENDINGS:
+        return True
+    try:
+        with open(path, "rb") as file:
+            return is_dicom(path, file.read(_HEAD))
+    except OSError:
+        # DICOM files are often named by their identifier, whose last part is no ending. Reading
+        # such a file will tell why it cannot be opened.
+        return not ending or ending[1:].isdigit()
 
 
 def decode(content: bytes, *, as_dicom: bool = False) -> tuple[Film, "Header | None"]:

@@ -1,19 +1,13 @@
 """Finds the images in a folder of one's own, and classes and splits in the names of folders."""
 
-import os
 import pathlib
-import stat
 from collections.abc import Sequence
 
-from jaxcxr.data import image_paths
+from jaxcxr.data import folders, image_paths
 from jaxcxr.errors import UserError, some
-from jaxcxr.xray.images import image_files
+from jaxcxr.xray.images import film_files
 from jaxcxr.xray.sources.builder import note
 
-_ENDINGS = (
-    ".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp",
-)  # fmt: skip
-_HIDDEN = (".", "__MACOSX", "@eaDir")  # begin names of files and folders that systems leave
 _MASKS = {"mask", "masks", "segmentation", "segmentations"}
 _PLAIN = {"image", "images", "img", "imgs", "png", "jpg", "jpeg", "dicom", "dcm"}
 _HEAD = 132  # bytes up to the end of DICOM's magic word
@@ -32,44 +26,25 @@ def find(folder: pathlib.Path) -> tuple[dict[str, pathlib.Path], tuple[str, ...]
         raise UserError(f"images: no folder {folder}; give that of the images by --images DIR")
     found: dict[str, pathlib.Path] = {}
     others: list[str] = []
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:  # a link to a folder above itself
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith(_HIDDEN))
-        for name in sorted(names):
-            path = pathlib.Path(place, name)
-            if name.startswith(_HIDDEN):
-                continue
-            if _is_image(path):
-                found[path.relative_to(folder).as_posix()] = path
-            else:
-                others.append(name)
+    below = folders.files_below(folder)
+    for path in map(pathlib.Path, below.paths):
+        if film_files.is_film(path):
+            found[path.relative_to(folder).as_posix()] = path
+        else:
+            others.append(path.name)
     if not found:
         raise UserError(
-            f"images: no image in {folder}; images end in {', '.join(_ENDINGS)}, or are DICOM"
+            f"images: no image in {folder}; images end in {', '.join(film_files.ENDINGS)}, or are "
+            "DICOM"
         )
-    return found, note(others, "files are no images")
+    remarks = filter(None, [below.remark()])
+    return found, (*note(others, "files are no images"), *remarks)
 
 
 def is_dicom(path: pathlib.Path) -> bool:
     """Tells whether a file is DICOM."""
     with path.open("rb") as file:
-        return image_files.is_dicom(path, file.read(_HEAD))
-
-
-def _is_image(path: pathlib.Path) -> bool:
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return False
-        if path.name.casefold().endswith(_ENDINGS):
-            return True
-        return is_dicom(path)
-    except OSError:
-        return False
+        return film_files.is_dicom(path, file.read(_HEAD))
 
 
 def classes_of(
