@@ -3,7 +3,7 @@
     jaxcxr bench models --config=configs/cxr15_vit_flex.py --config.dtype=float32
     jaxcxr bench models --config=F --attention "2*global+4*fixed(8)" --attention mha --measure
 
-FLOPs are counted by XLA, loops as often as they run; see `bench.compiled`. A layer is a whole block
+FLOPs are counted by XLA, loops as often as they run; see `plan.measuring`. A layer is a whole block
 with its MLP, the mean over the depth. Memory is what XLA's plan for this device needs for the
 gradient of a batch of one beside parameters and gradients; nothing of that is run. Times are those
 of one layer at the length of the model, forward and forward with backward, the kinds in turn.

@@ -32,6 +32,9 @@ from jaxcxr.report.result_file import Table
 # Rounds are short and many: the speed drifts within seconds. Three make up `--seconds`.
 ROUNDS, _IN_SECONDS = 15, 3
 
+# A round of a side lasts at least so many seconds.
+_ROUND = 0.3
+
 
 def bench_step(config, seconds: float, begun: float) -> Table:
     """Prints the loop's time per step beside the bare compiled step, and the time to first step.
@@ -159,10 +162,6 @@ def _print_steps(config, seconds_of, rounds: measuring.Rounds, count: int) -> Ta
     print(first)
     columns = ("side", "ms a step", "examples/s", "overhead")
     return Table(columns, rows, f"{head}; {first}.")
-
-
-# A round of a side lasts at least so many seconds.
-_ROUND = 0.3
 
 
 # Does so many steps; seconds and CPU seconds of each.

@@ -29,6 +29,10 @@ REQUEST, LOG = "request.json", "log.txt"
 _CHILD = (sys.executable, "-m", "jaxcxr.study.runner")
 _POLL = 0.2  # seconds between two looks at the running processes
 
+# Calls of a forward pass of which the median time is taken.
+_CALLS = 20
+_LEARNED = re.compile(r"(^|/)group_\d+/(span|alpha|gate)$")
+
 
 @dataclasses.dataclass(frozen=True)
 class _Process:
@@ -212,11 +216,6 @@ def _said(result: Mapping[str, Any]) -> str:
     name = result["monitor"]
     return (f"{name} {result['test'].get(name, float('nan')):.4g} on the test split, "
             f"{result['validation'].get(name, float('nan')):.4g} on the validation split")
-
-
-# Calls of a forward pass of which the median time is taken.
-_CALLS = 20
-_LEARNED = re.compile(r"(^|/)group_\d+/(span|alpha|gate)$")
 
 
 def train(folder: pathlib.Path) -> None:

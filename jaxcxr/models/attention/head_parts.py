@@ -29,6 +29,12 @@ _ZEROS = nn.initializers.zeros
 # Where a dynamic span begins: 88 % of its limit.
 _DYNAMIC_START = 2.0
 
+# Temperature, and the stretched interval whose parts beyond [0, 1] become exactly 0 or 1.
+TEMPERATURE, LOW, HIGH = 0.33, -0.1, 1.1
+# In evaluation exactly 1 from log(11) = 2.398 on, so that a model begins as one without gates.
+OPEN_GATE = 2.5
+_LEAST = 1e-6
+
 
 class Projection(nn.Module):
     """Weights from the width of tokens to `features`, which the caller multiplies with others."""
@@ -129,15 +135,6 @@ def span_projection(group: HeadGroup, name: str) -> Projection | None:
     if not isinstance(group.span, spans.Dynamic):
         return None
     return Projection((group.count,), _ZEROS, _DYNAMIC_START, name=name)
-
-
-# Temperature, and the stretched interval whose parts beyond [0, 1] become exactly 0 or 1.
-TEMPERATURE, LOW, HIGH = 0.33, -0.1, 1.1
-
-# In evaluation exactly 1 from log(11) = 2.398 on, so that a model begins as one without gates.
-OPEN_GATE = 2.5
-
-_LEAST = 1e-6
 
 
 def hard_concrete(log_alpha: jax.Array, key: jax.Array | None = None) -> jax.Array:

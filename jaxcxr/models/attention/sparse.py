@@ -15,6 +15,11 @@ from jaxcxr.errors import UserError
 from jaxcxr.models.attention.heads import Drop, EqualHeads, SelfAttention
 from jaxcxr.models.attention.tiling import Extra, Tiling, mask_of_tiles, tiled_attention
 
+# Score of a position with itself: it is seen where nothing else is, and else not (section 2).
+_SELF = -5e4
+# Buckets of one hash; more are the product of several hashes, as the cost of one is its number.
+_MOST = 32
+
 
 class _Sparse(SelfAttention):
     """Options that both patterns share; arguments as in `Strided`."""
@@ -127,12 +132,6 @@ class Fixed(_Sparse):
             visible=not_later if self.causal else None,
             extra=Extra(key[:, ends], value[:, ends], seen),
         )
-
-
-# Score of a position with itself: it is seen where nothing else is, and else not (section 2).
-_SELF = -5e4
-# Buckets of one hash; more are the product of several hashes, as the cost of one is its number.
-_MOST = 32
 
 
 def hash_buckets(vectors: jax.Array, rotations: tuple[jax.Array, ...]) -> jax.Array:

@@ -30,6 +30,8 @@ MANY_PAIRS = 1056**2
 # are too small to be fast.
 _LINE_TILE, _GRID_TILE = 16, 2
 
+_BILINEAR = ("scaled_dot", "dot", "similarity", "general", "biased_general")
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
@@ -266,9 +268,6 @@ def _chunks(x: jax.Array, axis: int, size: int) -> jax.Array:
     pads = [(0, 0)] * x.ndim
     pads[axis] = (0, count * size - length)
     return jnp.pad(x, pads).reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :])
-
-
-_BILINEAR = ("scaled_dot", "dot", "similarity", "general", "biased_general")
 
 
 def is_plain(group: HeadGroup) -> bool:

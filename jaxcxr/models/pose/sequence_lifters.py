@@ -19,6 +19,10 @@ from jaxcxr.models.sequence.recurrent import Recurrent, first_carry, make_cell
 from jaxcxr.models.sequence.recurrent_attention import RecurrentEncoderDecoder
 from jaxcxr.models.sequence.seq2seq import EncoderDecoder
 
+# Metres: the unit of the poses that the decoders read, so that they are of the order of 1. Their
+# outputs are metres: scaled too, the output layer would learn at 0.3 of the rate of the others.
+UNIT = 0.3
+
 
 class _States(Stream):
     """A recurrent model of one direction, which carries the states of its layers."""
@@ -83,11 +87,6 @@ class PoseRecurrent(nn.Module):
         backbone = Recurrent(**options_of(self, Recurrent), name="backbone")
         x = backbone(frame_features(keypoints, mask), mask, train=train)
         return read_frames(self, x, keypoints.shape[2])
-
-
-# Metres: the unit of the poses that the decoders read, so that they are of the order of 1. Their
-# outputs are metres: scaled too, the output layer would learn at 0.3 of the rate of the others.
-UNIT = 0.3
 
 
 class _Recurrent(RecurrentEncoderDecoder):
