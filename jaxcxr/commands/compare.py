@@ -73,7 +73,7 @@ def _compare_xrays(args: argparse.Namespace, models: Mapping[str, Sequence[str]]
 
 
 def _compare_poses(args: argparse.Namespace, models: Mapping[str, Sequence[str]]):
-    from jaxcxr.pose.evaluation import compare_poses
+    from jaxcxr.pose.evaluation import run_errors
 
     if args.labels or args.split_list:
         raise UserError("--labels and --split-list are of radiographs; leave them out")
@@ -85,7 +85,7 @@ def _compare_poses(args: argparse.Namespace, models: Mapping[str, Sequence[str]]
         }
         for name, paths in models.items()
     }
-    return compare_poses, compare_poses.compare(files, args.resamples, args.seed)
+    return run_errors, run_errors.compare(files, args.resamples, args.seed)
 
 
 def _models(specs: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -18,6 +18,7 @@ from array_record.python import array_record_module
 from jaxcxr.data import progress, staging
 from jaxcxr.errors import UserError
 
+RUN_ONLY = {"variant": False}  # metadata of an option that does not change what is prepared
 _SHARD_BYTES = 2**28
 _SPLITS = ("train", "validation", "test")
 UNKNOWN = "unknown labels"  # a row that the overview leaves out where all labels are known
@@ -53,6 +54,16 @@ class DataSet(  # type: ignore[call-arg]  # TFDS has no types
     @abc.abstractmethod
     def overview(directory: pathlib.Path, split: str) -> dict[str, int]:
         """Counts what one split of a prepared data set holds: name of the row -> count."""
+
+    def given_raw(self, wanted: str) -> str:
+        """Returns the option `raw`; `wanted` completes "Give --raw".
+
+        Raises:
+          UserError: it is empty.
+        """
+        if not self.builder_config.raw:
+            raise UserError(f"{self.name}: where is the data? Give --raw {wanted}.")
+        return self.builder_config.raw
 
     def staged(self, splits, encode, **options) -> dict[str, list[staging.Staged]]:
         """Makes the records of all splits by `staging.staged_splits` with this data set's options.

@@ -16,10 +16,9 @@ from jaxcxr.errors import UserError
 from jaxcxr.models.sequence import look
 from jaxcxr.pose import augment, baselines
 from jaxcxr.pose import losses as pose_losses
-from jaxcxr.pose.evaluation import pose_errors as metrics_pose
-from jaxcxr.pose.evaluation import pose_metrics
+from jaxcxr.pose.evaluation import mean_errors, pose_errors, pose_metrics
 from jaxcxr.pose.geometry import skeletons
-from jaxcxr.pose.report import error_report, pose_page
+from jaxcxr.pose.report import error_report, pose_figures, pose_page
 from jaxcxr.pose.sources import clips
 from jaxcxr.report import attention_figures, curves, page
 from jaxcxr.statistics import reliability
@@ -177,12 +176,12 @@ class PoseTask:
         metrics: dict[str, float] = {}
         for name, sequences in methods.items():
             values = np.concatenate(sequences)
-            errors = metrics_pose.frame_errors(values, truth)
-            by_action = metrics_pose.by_action(errors, actions)
+            errors = pose_errors.frame_errors(values, truth)
+            by_action = mean_errors.by_action(errors, actions)
             result = {
                 "mpjpe": float(errors.mean()),
-                "p_mpjpe": metrics_pose.p_mpjpe(values, truth),
-                "mpjpe_action_mean": metrics_pose.action_mean(by_action),
+                "p_mpjpe": mean_errors.p_mpjpe(values, truth),
+                "mpjpe_action_mean": mean_errors.action_mean(by_action),
                 "mpjve_per_second": _velocity_error(sequences, source.sequences),
             }
             rows.append((name, result, by_action))
@@ -249,7 +248,10 @@ class PoseTask:
                 path.with_name(f"{name}.npz"), unit="m", joint_set=self._skeleton.name, fps=rate,
                 **named,
             )
-        error_report.write(source, stitched, self._skeleton, split, workdir / "report")
+        errors, folder = error_report.measure(source, stitched), workdir / "report"
+        folder.mkdir(exist_ok=True)
+        error_report.write(errors, self._skeleton.joints, split, folder)
+        pose_figures.write(errors, self._skeleton, split, folder)
 
     def _examples(self, split: str) -> np.ndarray:
         """Chooses the fullest of a few windows in the middle of a split."""
@@ -281,7 +283,7 @@ class PoseTask:
 
     def draw(self, split: str, model, variables, workdir: pathlib.Path) -> list[str]:
         """Draws training curves and attention."""
-        curves.write(workdir, pose_metrics.METRICS[0])
+        curves.write(workdir, pose_metrics.MPJPE)
         if variables is None:
             return ["no figures of attention: they are drawn by runs of a single process"]
         seen = look.at_examples(model, variables, self._read(split), self._examples(split))
@@ -344,7 +346,7 @@ def _velocity_error(predicted, sequences) -> float:
     """Computes MPJVE in mm/s at each sequence's frame rate; 0 if none has two frames."""
     total = count = 0.0
     for values, sequence in zip(predicted, sequences, strict=True):
-        errors, _ = metrics_pose.difference_errors(values, sequence.joints * MM)
+        errors, _ = pose_errors.difference_errors(values, sequence.joints * MM)
         total, count = total + errors.sum() * sequence.fps, count + errors.size
     return float(total / max(count, 1.0))
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageSequence
 from jaxcxr import __main__ as commands
 from jaxcxr.errors import UserError
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
-from jaxcxr.pose.player import motions, video, viewer_page
+from jaxcxr.pose.player import motions, rendering
 from jaxcxr.train import checkpoint
 from tests import toys
 from tests.pose.player import takes
@@ -80,7 +80,7 @@ def test_a_page_of_a_run(tmp_path):
 def test_names_and_titles_cannot_end_the_script(tmp_path):
     name = "</script><script>alert(1)</script>/a/b"
     takes.write_npz(tmp_path / "a.npz", (name,))
-    page = viewer_page.page(motions.read(tmp_path / "a.npz"), "<b>&")
+    page = rendering.page(motions.read(tmp_path / "a.npz"), "<b>&")
     assert page.count("</script>") == 2
     assert data_of(page)["takes"][0]["name"] == name
     assert "<h1>&lt;b&gt;&amp;</h1>" in page
@@ -89,12 +89,12 @@ def test_names_and_titles_cannot_end_the_script(tmp_path):
 def test_long_motions_are_thinned_and_say_so():
     guess = np.zeros((50, 17, 3), np.float32) + np.arange(50, dtype=np.float32)[:, None, None]
     take = motions.Take("a", 50.0, 0, guess)
-    data = data_of(viewer_page.page([take, take], "t", most_frames=40))
+    data = data_of(rendering.page([take, take], "t", most_frames=40))
     assert "every third frame" in data["note"]
     assert (data["takes"][0]["frames"], data["takes"][0]["fps"]) == (17, pytest.approx(50 / 3))
     np.testing.assert_allclose(data["takes"][0]["predicted"][:, 0, 0], np.arange(0, 50, 3))
     far = motions.Take("a", 50.0, 0, guess * 1000)
-    (wide,) = data_of(viewer_page.page([far], "t"))["takes"]
+    (wide,) = data_of(rendering.page([far], "t"))["takes"]
     assert wide["scale"] == pytest.approx(49000 / 32767)
     np.testing.assert_allclose(wide["predicted"], far.joints, atol=0.51 * wide["scale"])
 
@@ -113,7 +113,7 @@ def test_unseen_points_and_unknown_truth_are_nothing(tmp_path):
     assert np.isfinite(errors).tolist() == [10 <= frame < 30 for frame in range(50)]
     expected = np.linalg.norm(take.joints[10:30] - truth[name][:20], axis=-1).mean(-1)
     np.testing.assert_allclose(errors[10:30], expected, rtol=1e-4)
-    (shown,) = data_of(viewer_page.page([take], "t"))["takes"]
+    (shown,) = data_of(rendering.page([take], "t"))["takes"]
     assert np.isnan(shown["truth"][0]).all()
     assert np.isnan(shown["input"][3, 5]).all()
     assert np.isnan(shown["input"]).sum() == 2
@@ -158,10 +158,10 @@ def test_mp4(tmp_path, capsys):
 
 def test_films_without_the_codec_that_browsers_play(tmp_path, monkeypatch, capsys):
     takes.write_npz(tmp_path / "walk.npz")
-    monkeypatch.setattr(video, "_CODECS", ("zzzz", "mp4v"))
+    monkeypatch.setattr(rendering, "_CODECS", ("zzzz", "mp4v"))
     call(tmp_path / "walk.npz", "--out", tmp_path / "a.mp4")
     assert "browsers do not" in capsys.readouterr().out
-    monkeypatch.setattr(video, "_CODECS", ("zzzz",))
+    monkeypatch.setattr(rendering, "_CODECS", ("zzzz",))
     call(tmp_path / "walk.npz", "--out", tmp_path / "b.mp4", code=1)
     assert "none of the codecs zzzz" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "walk.npz"]
@@ -176,10 +176,10 @@ def test_a_single_pose(tmp_path, kind):
 
 def test_films_are_thinned():
     long = motions.Take("a", 50.0, 0, np.zeros((6001, 17, 3), np.float32))
-    fewer, note = video.thinned(long)
+    fewer, note = rendering.thinned(long)
     assert (len(fewer.joints), fewer.fps) == (1201, 10)
     assert "10 of 50 frames per second" in note
-    assert video.thinned(long.every(60))[1] == ""
+    assert rendering.thinned(long.every(60))[1] == ""
 
 
 def test_predictions_of_another_framework_in_metres(tmp_path):

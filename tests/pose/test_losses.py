@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from jaxcxr.pose import losses as pose_losses
-from jaxcxr.pose.evaluation import pose_errors as metrics_pose
+from jaxcxr.pose.evaluation import mean_errors
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 
 RNG = np.random.default_rng(0)
@@ -30,10 +30,10 @@ def test_positions_against_the_metrics():
     joints = TARGET + RNG.normal(0, 0.1, TARGET.shape)
     found = means(joints)
     assert found["position"] == pytest.approx(
-        metrics_pose.mpjpe(joints, TARGET, KNOWN), rel=1e-5
+        mean_errors.mpjpe(joints, TARGET, KNOWN), rel=1e-5
     )
     assert found["n_mpjpe"] == pytest.approx(
-        metrics_pose.n_mpjpe(joints, TARGET, KNOWN), rel=1e-4
+        mean_errors.n_mpjpe(joints, TARGET, KNOWN), rel=1e-4
     )
     assert means(0.4 * TARGET)["n_mpjpe"] == pytest.approx(0, abs=2e-5)
 
@@ -52,7 +52,7 @@ def test_motion_is_measured_in_time_and_not_in_frames(fps):
 def test_velocity_against_the_metric():
     joints = TARGET + RNG.normal(0, 0.1, TARGET.shape)
     whole = np.ones((3, 8), bool)
-    expected = np.mean([metrics_pose.mpjve(a, b) for a, b in zip(joints, TARGET, strict=True)])
+    expected = np.mean([mean_errors.mpjve(a, b) for a, b in zip(joints, TARGET, strict=True)])
     assert means(joints, known=whole)["velocity"] == pytest.approx(expected, rel=1e-5)
 
 

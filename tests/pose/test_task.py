@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from jaxcxr.pose import task as pose_task
-from jaxcxr.pose.evaluation import pose_arrays
-from jaxcxr.pose.evaluation import pose_errors as metrics_pose
+from jaxcxr.pose.evaluation import mean_errors, pose_arrays
 from jaxcxr.pose.geometry import skeletons
 from jaxcxr.pose.sources import clips
 from tests import toys
@@ -42,7 +41,7 @@ def batch(task):
 def test_position_loss_is_the_mean_joint_error_over_real_frames(task, batch):
     outputs = batch["joints"] + np.random.default_rng(0).normal(0, 0.1, batch["joints"].shape)
     sums, counts = task.loss_sums(jnp.float32(outputs), batch), task.divisors(batch)
-    expected = metrics_pose.mpjpe(outputs, batch["joints"], batch["mask"])
+    expected = mean_errors.mpjpe(outputs, batch["joints"], batch["mask"])
     assert sums["position"] / counts["position"] == pytest.approx(expected, rel=1e-5)
 
 

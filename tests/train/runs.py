@@ -14,7 +14,7 @@ import pytest
 
 from jaxcxr import task
 from jaxcxr.models.sequence import look
-from jaxcxr.pose.report import error_report
+from jaxcxr.pose.report import error_report, pose_figures
 from jaxcxr.pose.task import PoseTask
 from jaxcxr.report import canvas, curves
 from jaxcxr.train import checkpoint, loop, parallel, setup, writers
@@ -43,7 +43,8 @@ def toy_run(devices=8, stop_at=None, figures=False):
                 curves, "curves_figure", lambda *args: canvas.new_figure(1, 1)
             )
             patch.setattr(look, "at_examples", lambda *args: None)
-            patch.setattr(error_report, "write", lambda *args: None)
+            for module in (error_report, pose_figures):
+                patch.setattr(module, "write", lambda *args: None)
             for task_class in (PoseTask, XrayTask):
                 patch.setattr(task_class, "page", lambda *args: None)
         yield patch

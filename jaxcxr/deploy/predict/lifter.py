@@ -14,7 +14,7 @@ from jaxcxr import registry
 from jaxcxr.deploy import pose_runs
 from jaxcxr.deploy.bundle.bundled_model import Bundle, check_shapes
 from jaxcxr.errors import RunError, UserError
-from jaxcxr.pose.formats import motionbert_files, prediction_files
+from jaxcxr.pose.formats import prediction_files
 from jaxcxr.pose.formats.prediction_files import Person
 from jaxcxr.pose.geometry import cameras
 from jaxcxr.pose.keypoints import frame_rates, keypoint_files
@@ -54,12 +54,14 @@ class Lifter:
             self._run, self._step, self._variables = run.setup, run.step, run.variables
 
     def _open_bundle(self, source: pathlib.Path | Bundle) -> None:
+        from jaxcxr.pose.sources import motionbert
+
         bundle = Bundle.load(source) if isinstance(source, pathlib.Path) else source
         if bundle.task != "pose":
             raise UserError(_of_another_task(bundle.path, bundle.task))
         facts, training = bundle.facts["pose"], bundle.facts["training"]
         self._name, self._step, self._fps = training["run"], training["step"], facts["fps"]
-        self._nominal_scale = motionbert_files.nominal_scale if facts["nominal_scale"] else None
+        self._nominal_scale = motionbert.nominal_scale if facts["nominal_scale"] else None
         config = pose_runs.one_batch(bundle.config)
         self._run = setup.make(config, registry.task(config.task).without_data(config))
         self._variables = _placed(self._run, bundle)

@@ -17,7 +17,7 @@ from jaxcxr.pose.formats.prediction_files import AXES, MM, Person
 from jaxcxr.pose.geometry import joint_sets
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.keypoints.keypoint_files import Track, Video
-from jaxcxr.pose.player import viewer_page
+from jaxcxr.pose.player import rendering
 from jaxcxr.pose.player.motions import Take
 
 _LARGEST = 100_000  # pixels a side
@@ -136,4 +136,4 @@ def _page(video: Video, people: list[Person]) -> str:
             (person.joints * MM).astype(np.float32), keypoints=points.astype(np.float32),
             size=video.size,
         ))
-    return viewer_page.page(takes, "3D poses")
+    return rendering.page(takes, "3D poses")

@@ -12,15 +12,17 @@ right. Crowds and people without a labelled joint do not count.
 
 import collections
 import dataclasses
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from jaxcxr.errors import UserError
 from jaxcxr.pose.evaluation import keypoint_ap, keypoint_errors
-from jaxcxr.pose.evaluation.annotated_people import AnnotatedPeople, numbers, read_json
+from jaxcxr.pose.evaluation.keypoint_metrics import People
 from jaxcxr.pose.geometry import joint_sets
 
 MAX_DETECTIONS = 20
@@ -53,7 +55,7 @@ def read(
     category: str = "",
     sigmas: Sequence[float] = (),
     images: frozenset[str] | None = None,
-) -> AnnotatedPeople:
+) -> People:
     """Reads annotated people with the detections of them.
 
     Arguments:
@@ -86,7 +88,7 @@ def read(
 
 def _annotated(
     truth: Labels, results: list[dict], sigmas: tuple[float, ...], remarks: list[str]
-) -> AnnotatedPeople:
+) -> People:
     counted = [item for item in truth.annotations if _counts(item)]
     if not counted:
         raise UserError(f"{truth.path}: no annotation has a labelled keypoint; nothing to score.")
@@ -100,7 +102,7 @@ def _annotated(
     if empty:
         remarks = [f"{len(empty)} of {len(annotated)} images with people have no detection: all "
                    "their people are missed", *remarks]
-    return AnnotatedPeople(
+    return People(
         "coco", truth.joints, np.array([str(item["image_id"]) for item in counted]),
         np.stack(found), points[..., :2], points[..., 2] > 0,
         boxes=np.maximum(boxes[:, 2], boxes[:, 3]),
@@ -289,3 +291,40 @@ def pair(
         for row, column in zip(*linear_sum_assignment(similar, maximize=True), strict=True):
             found[chosen[row]] = guesses[column]
     return found
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """The content of a JSON file; NaN and infinity, which JSON has not, are refused.
+
+    Raises:
+      UserError: absent, or no JSON.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no JSON file ({error}); write it anew.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def numbers(values: Any, where: str, what: str, count: int | None = None) -> np.ndarray:
+    """A flat list of finite numbers as float64.
+
+    Raises:
+      UserError: something else; `where` begins the message.
+    """
+    flat = isinstance(values, Sequence) and not isinstance(values, str)
+    if flat and all(type(value) in (int, float) for value in values):
+        try:
+            found = np.array(values, np.float64)
+        except OverflowError:
+            found = np.array([np.inf])
+        if np.isfinite(found).all() and count in (None, len(found)):
+            return found
+    wanted = "finite numbers" if count is None else f"{count} finite numbers"
+    raise UserError(f"{where}: {what} must be a list of {wanted}.")

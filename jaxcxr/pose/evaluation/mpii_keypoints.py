@@ -18,24 +18,48 @@ predictions; `--origin 0` says that those of the predictions count from 0. The h
 times the diagonal of its box. A joint counts that is annotated, hidden or not.
 """
 
+import collections
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxcxr.errors import UserError
-from jaxcxr.pose.evaluation import keypoint_errors, mpii_results
-from jaxcxr.pose.evaluation import mpii_structs as files
-from jaxcxr.pose.evaluation.annotated_people import AnnotatedPeople, numbers
-from jaxcxr.pose.evaluation.mpii_structs import People
+from jaxcxr.pose.evaluation import keypoint_errors
+from jaxcxr.pose.evaluation.coco_keypoints import numbers, read_json
+from jaxcxr.pose.evaluation.keypoint_metrics import People
 from jaxcxr.pose.formats import mat_files
+from jaxcxr.pose.geometry import joint_sets
 
-EXCLUDED = (files.JOINTS.index("hip"), files.JOINTS.index("thorax"))  # of PCKh's mean
+Person = tuple[str, int]  # image, and number of the rectangle from 1; 0: unknown
+
+JOINTS = joint_sets.JOINT_SETS["mpii"].joints
+_SHAPES = ((len(JOINTS), 2), (len(JOINTS), 3))
+EXCLUDED = (JOINTS.index("hip"), JOINTS.index("thorax"))  # of PCKh's mean
 SCALE = 200.0  # pixels of a person's height at scale 1
 _SHORT = ("rank", "rkne", "rhip", "lhip", "lkne", "lank", "pelv", "thor", "neck", "head", "rwri",
           "relb", "rsho", "lsho", "lelb", "lwri")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Labels:
+    """Labelled people.
+
+    Attributes:
+      path: the file.
+      names: image and rectangle of each; empty: the file names none.
+      target: `[people, 16, 2]`, counted from 1. visible: bool `[people, 16]`, annotated.
+      heads: `[people]`, size of the head in pixels, NaN unknown. boxes: height of the person.
+    """
+
+    path: pathlib.Path
+    names: tuple[Person, ...]
+    target: np.ndarray
+    visible: np.ndarray
+    heads: np.ndarray
+    boxes: np.ndarray
 
 
 def read(
@@ -44,7 +68,7 @@ def read(
     head_boxes: str | None = None,
     origin: int = 1,
     images: frozenset[str] | None = None,
-) -> AnnotatedPeople:
+) -> People:
     """Labelled people with what is predicted for them.
 
     Arguments:
@@ -60,7 +84,7 @@ def read(
     people = read_labels(labels)
     if head_boxes is not None:
         people = _with_heads(people, pathlib.Path(head_boxes))
-    guesses = mpii_results.read(predictions, people)
+    guesses = read_predictions(predictions, people)
     guesses = guesses + (1 - origin)
     chosen = np.ones(len(people.target), bool)
     if images is not None:
@@ -73,14 +97,14 @@ def read(
     names = [image for image, _ in people.names] or np.arange(len(people.target))
     names = np.asarray(names).astype(str)[chosen]
     heads, boxes = people.heads[chosen], people.boxes[chosen]
-    return AnnotatedPeople(
-        "mpii", files.JOINTS, names, guesses[chosen], people.target[chosen],
+    return People(
+        "mpii", JOINTS, names, guesses[chosen], people.target[chosen],
         people.visible[chosen],
         boxes=None if np.isnan(boxes).all() else boxes,
         heads=None if np.isnan(heads).all() else heads, excluded=EXCLUDED,
         counts={"people": len(names), "people_missed": missed, "images": len(set(names))},
         settings={"origin_of_predictions": origin, "head_factor": keypoint_errors.MPII_HEAD_FACTOR,
-                  "excluded_from_pckh": [files.JOINTS[j] for j in EXCLUDED]},
+                  "excluded_from_pckh": [JOINTS[j] for j in EXCLUDED]},
         remarks=tuple(_remarks(heads, missed, bool(people.names))),
     )
 
@@ -97,7 +121,7 @@ def _remarks(heads: np.ndarray, missed: int, named: bool) -> Iterator[str]:
                "narrow if some share an image.")
 
 
-def read_labels(path: str | pathlib.Path) -> People:
+def read_labels(path: str | pathlib.Path) -> Labels:
     """Labelled people of a file of any form.
 
     Raises:
@@ -114,17 +138,17 @@ def read_labels(path: str | pathlib.Path) -> People:
     raise UserError(f"{path}: neither RELEASE nor pos_gt_src in it, which MPII's files have.")
 
 
-def _from_release(path: pathlib.Path, release: Any) -> People:
+def _from_release(path: pathlib.Path, release: Any) -> Labels:
     if not hasattr(release, "annolist"):
         raise UserError(f"{path}: RELEASE has no annolist.")
     names, target, visible, heads, boxes = [], [], [], [], []
-    for number, entry in enumerate(files.structs(release.annolist)):
+    for number, entry in enumerate(_structs(release.annolist)):
         where = f"{path}, image {number + 1}"
         image = getattr(getattr(entry, "image", None), "name", None)
         if not isinstance(image, str):
             raise UserError(f"{where}: without a name.")
-        for rectangle, person in enumerate(files.structs(getattr(entry, "annorect", None))):
-            points = files.points_of(f"{where}, person {rectangle + 1}", person)
+        for rectangle, person in enumerate(_structs(getattr(entry, "annorect", None))):
+            points = _points_of(f"{where}, person {rectangle + 1}", person)
             if points is None:
                 continue
             known = np.isfinite(points).all(-1)
@@ -132,13 +156,13 @@ def _from_release(path: pathlib.Path, release: Any) -> People:
             target.append(np.where(known[:, None], points, 0.0))
             visible.append(known)
             corners = (getattr(person, name, None) for name in ("x1", "y1", "x2", "y2"))
-            heads.append(_head(np.array([files.number(corner) for corner in corners])))
-            boxes.append(SCALE * files.number(getattr(person, "scale", None)))
+            heads.append(_head(np.array([_number(corner) for corner in corners])))
+            boxes.append(SCALE * _number(getattr(person, "scale", None)))
     if not names:
         raise UserError(f"{path}: nobody in it has annotated points.")
     if len(set(names)) != len(names):
         raise UserError(f"{path}: an image stands twice in it; remove one.")
-    return People(path, tuple(names), np.stack(target), np.stack(visible), np.array(heads),
+    return Labels(path, tuple(names), np.stack(target), np.stack(visible), np.array(heads),
                   np.array(boxes))
 
 
@@ -148,8 +172,8 @@ def _head(corners: np.ndarray) -> float:
     return size if size > 0 else float("nan")
 
 
-def _from_arrays(path: pathlib.Path, content: Mapping[str, Any]) -> People:
-    shapes = {"pos_gt_src": (len(files.JOINTS), 2), "jnt_missing": (len(files.JOINTS),),
+def _from_arrays(path: pathlib.Path, content: Mapping[str, Any]) -> Labels:
+    shapes = {"pos_gt_src": (len(JOINTS), 2), "jnt_missing": (len(JOINTS),),
               "headboxes_src": (2, 2)}
     arrays = {}
     for name, shape in shapes.items():
@@ -172,27 +196,27 @@ def _from_arrays(path: pathlib.Path, content: Mapping[str, Any]) -> People:
     if not np.isfinite(target[visible]).all():
         raise UserError(f"{path}: a point that is not missing is not finite.")
     heads = np.array([_head(box.ravel()) for box in boxes])
-    return People(path, (), np.where(visible[..., None], target, 0.0), visible, heads,
+    return Labels(path, (), np.where(visible[..., None], target, 0.0), visible, heads,
                   np.full(len(target), np.nan))
 
 
-def _from_json(path: pathlib.Path) -> People:
-    content = files.read_people(path)
+def _from_json(path: pathlib.Path) -> Labels:
+    content = _read_people(path)
     target, visible, boxes = [], [], []
     for number, entry in enumerate(content):
         where = f"{path}, person {number}"
-        shown = numbers(entry.get("joints_vis"), where, "joints_vis", len(files.JOINTS)) > 0
-        target.append(files.pairs(entry["joints"], where, shown))
+        shown = numbers(entry.get("joints_vis"), where, "joints_vis", len(JOINTS)) > 0
+        target.append(_pairs(entry["joints"], where, shown))
         visible.append(shown)
         scale = entry.get("scale")
         boxes.append(SCALE * (numbers([scale], where, "scale, one number,", 1)[0]
                               if scale is not None else np.nan))
     names = tuple((entry["image"], 0) for entry in content)
     nobody = np.full(len(content), np.nan)
-    return People(path, names, np.stack(target), np.stack(visible), nobody, np.array(boxes))
+    return Labels(path, names, np.stack(target), np.stack(visible), nobody, np.array(boxes))
 
 
-def _with_heads(people: People, path: pathlib.Path) -> People:
+def _with_heads(people: Labels, path: pathlib.Path) -> Labels:
     """The people with the sizes of their heads from another file."""
     other = read_labels(path)
     if len(other.target) != len(people.target):
@@ -208,3 +232,175 @@ def _with_heads(people: People, path: pathlib.Path) -> People:
             f"{np.median(apart):.0f} pixels."
         )
     return dataclasses.replace(people, heads=other.heads)
+
+
+def read_predictions(path: str | pathlib.Path, people: Labels) -> np.ndarray:
+    """Predicted points `[people, 16, 2]`, NaN where there are none.
+
+    Raises:
+      UserError: as `read`.
+    """
+    path = pathlib.Path(path)
+    if path.suffix == ".json":
+        entries = _read_people(path)
+        points = [_pairs(entry["joints"], f"{path}, person {number}")
+                  for number, entry in enumerate(entries)]
+        numbered = [_rectangle(entry, f"{path}, person {number}")
+                    for number, entry in enumerate(entries)]
+        return _by_name(path, list(zip(numbered, points, strict=True)), people)
+    if path.suffix == ".npy":
+        return _in_order(path, _npy(path), people)
+    content = mat_files.read(path)
+    if "preds" in content:
+        return _in_order(path, content["preds"], people)
+    if "pred" in content:
+        return _submitted(path, _structs(content["pred"]), people)
+    raise UserError(f"{path}: neither preds nor pred in it.")
+
+
+def _npy(path: pathlib.Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError, MemoryError, SyntaxError, TypeError) as error:
+        raise UserError(f"{path} is damaged or no .npy file ({error}).") from error
+
+
+def _in_order(path: pathlib.Path, values: Any, people: Labels) -> np.ndarray:
+    if people.names and people.names[0][1]:
+        raise UserError(
+            f"{path}: does not say whom its points are of, and {people.path} has no order; give "
+            "JSON with image and person, or labels in the order of the predictions."
+        )
+    values = np.asarray(values)
+    values = values[None] if values.shape in _SHAPES else values
+    if values.ndim == 3 and values.shape[1] == len(JOINTS) and values.shape[2] not in (2, 3):
+        values = values.transpose(2, 1, 0)  # [2, 16, people]
+    fits = values.ndim == 3 and values.shape[1:] in _SHAPES
+    if not fits or values.dtype.kind not in "fiu":
+        raise UserError(
+            f"{path}: predictions {values.dtype} {list(values.shape)} are not [people, 16, 2]."
+        )
+    if len(values) != len(people.target):
+        raise UserError(
+            f"{path}: {len(values):,} people, but {people.path} has {len(people.target):,}."
+        )
+    points = values[..., :2].astype(np.float64)
+    return np.where(np.isfinite(points).all(-1, keepdims=True), points, np.nan)
+
+
+def _rectangle(entry: Mapping, where: str) -> Person:
+    number = entry.get("person", 0)
+    if type(number) is not int or number < 0:
+        raise UserError(f"{where}: person is {number!r}; it is a number from 1.")
+    return entry["image"], number
+
+
+def _by_name(
+    path: pathlib.Path, found: Sequence[tuple[Person, np.ndarray]], people: Labels
+) -> np.ndarray:
+    """Predictions put to the labelled people by image and rectangle, or in order."""
+    images = [image for image, _ in people.names]
+    if [name[0] for name, _ in found] == images and not any(name[1] for name, _ in found):
+        return np.stack([points for _, points in found])
+    if not images:
+        raise UserError(f"{path}: names images, but {people.path} does not; give an array.")
+    many = collections.Counter(images)
+    alone = {image: i for i, image in enumerate(images) if many[image] == 1}
+    place = {name: i for i, name in enumerate(people.names) if name[1]}
+    result = np.full((len(people.target), len(JOINTS), 2), np.nan)
+    taken = set()
+    for name, points in found:
+        index = place.get(name) if name[1] else alone.get(name[0])
+        if index is None:
+            said = f"person {name[1]} of {name[0]}" if name[1] else name[0]
+            hint = "; say person" if many[name[0]] > 1 and not name[1] else ""
+            raise UserError(f"{path}: {said} is not one labelled person of {people.path}{hint}.")
+        if index in taken:
+            raise UserError(f"{path}: {name[0]}, person {name[1] or 1}, is predicted twice.")
+        taken.add(index)
+        result[index] = points
+    return result
+
+
+def _submitted(path: pathlib.Path, entries: list, people: Labels) -> np.ndarray:
+    """Predictions in the form that MPII takes, one entry for each image of the published file."""
+    if not people.names or not people.names[0][1]:
+        raise UserError(f"{path}: pred goes with the published file of labels.")
+    found, labelled = [], set(people.names)
+    for number, entry in enumerate(entries):
+        image = getattr(getattr(entry, "image", None), "name", None)
+        if not isinstance(image, str):
+            raise UserError(f"{path}, image {number + 1}: without a name; keep image in pred.")
+        for rectangle, person in enumerate(_structs(getattr(entry, "annorect", None))):
+            points = _points_of(f"{path}, image {number + 1}, person {rectangle + 1}", person)
+            if points is not None and (image, rectangle + 1) in labelled:
+                found.append(((image, rectangle + 1), points))
+    if not found:
+        raise UserError(f"{path}: predicts nobody of the {len(labelled):,} that are labelled.")
+    return _by_name(path, found, people)
+
+
+def _structs(value: Any) -> list:
+    """A struct, or an array of them, as a list."""
+    if isinstance(value, np.ndarray):
+        return [item for item in value.ravel() if hasattr(item, "_fieldnames")]
+    return [value] if hasattr(value, "_fieldnames") else []
+
+
+def _number(value: Any) -> float:
+    """A number, NaN where the field is empty."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def _points_of(where: str, person: Any) -> np.ndarray | None:
+    """Points `[16, 2]` of a person, NaN where not annotated; none without any."""
+    found = _structs(getattr(getattr(person, "annopoints", None), "point", None))
+    if not found:
+        return None
+    points = np.full((len(JOINTS), 2), np.nan)
+    seen = set()
+    for point in found:
+        joint, x, y = (_number(getattr(point, name, None)) for name in ("id", "x", "y"))
+        if joint not in range(len(JOINTS)) or not np.isfinite((x, y)).all():
+            raise UserError(f"{where}: a point without id (0 to 15), x and y.")
+        if joint in seen:
+            raise UserError(f"{where}: point {int(joint)} stands twice.")
+        seen.add(joint)
+        points[int(joint)] = x, y
+    return points
+
+
+def _read_people(path: pathlib.Path) -> list[dict]:
+    """People of a JSON file, each with `image` and `joints`.
+
+    Raises:
+      UserError: it is in another form.
+    """
+    content = read_json(path)
+    if not isinstance(content, list) or not content:
+        raise UserError(f"{path}: no list of people with image and joints; or it is empty.")
+    for number, entry in enumerate(content):
+        if (not isinstance(entry, dict) or not isinstance(entry.get("image"), str)
+                or "joints" not in entry):
+            raise UserError(f"{path}, person {number}: without image, a name, and joints.")
+    return content
+
+
+def _pairs(values: Any, where: str, wanted: np.ndarray | None = None) -> np.ndarray:
+    """Points `[16, 2]`; what is not finite is refused where `wanted`, and else NaN."""
+    try:
+        points = np.array(values, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{where}: joints are no list of pairs of numbers.") from error
+    if points.shape not in ((len(JOINTS), 2), (len(JOINTS), 3)):
+        raise UserError(
+            f"{where}: joints have the shape {list(points.shape)}; give {len(JOINTS)} pairs."
+        )
+    points = points[:, :2]
+    known = np.asarray(np.isfinite(points).all(-1))
+    if wanted is not None and not known[wanted].all():
+        raise UserError(f"{where}: a joint that is annotated is not finite.")
+    return np.where(known[:, None], points, 0.0 if wanted is not None else np.nan)

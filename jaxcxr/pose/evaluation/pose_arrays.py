@@ -24,7 +24,7 @@ from typing import BinaryIO
 import numpy as np
 
 from jaxcxr.errors import UserError
-from jaxcxr.pose.formats.motionbert_files import parse_source
+from jaxcxr.pose.formats.videopose3d_files import parse_source
 
 _ABOUT = ("unit", "protocol", "joint_set", "fps")
 _INDEX = ("sequence", "subject", "action", "camera", "frame")

@@ -1,62 +1,25 @@
-"""Computes errors of estimated 3D poses, with NumPy only; `keypoint_errors` has those in 2D.
+"""Errors of estimated 3D poses for each frame and joint, and the fits before them, in NumPy.
 
-Every function takes predictions and targets `[..., joints, 3]` in one unit and answers in it
-(millimetres in, millimetres out).
-
-What the literature does in several ways is a named argument:
-
-- `weights`: `[...]` for frames or `[..., joints]` for joints: a bool mask of what is known or any
-  non-negative weights. What has weight 0 never enters, whatever it holds; `known(target)` is the
-  mask of joints that are there. A NaN that has weight makes the answer NaN: a missing joint is
-  never left out silently.
-- `root`: none compares the poses as they are (VideoPose3D, PoseFormer, MixSTE); an index, or
-  several whose middle is the root, first makes both relative to it (MotionBERT). With
-  `root_rule="zero"` the predicted root is set to zero instead, and the others stay (MHFormer).
-- `average`: "frame" takes the mean over all joints and frames; "action" that of each action of
-  `actions` (`[...]`, one name per frame), and then the unweighted mean of these: the number that
-  papers report for Human3.6M.
-- `fps`: frames per second, for velocities per second; none answers per frame.
-- `inclusive`: whether a distance that equals the threshold is correct.
+Poses are `[..., joints, 3]` in one unit, in which errors come out. `weights` are those of frames
+`[...]` or of joints `[..., joints]`: a mask of what is known, or any non-negative numbers. What has
+weight 0 takes no part, whatever it holds. `mean_errors` has the means.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
-from jaxcxr.pose.evaluation.alignment import BLOCK, best_scale, centered, procrustes
-from jaxcxr.pose.evaluation.angles import (
-    angle_errors,
-    bone_angles,
-    joint_angles,
-    mean_angle_error,
-    mjae,
-)
-from jaxcxr.pose.evaluation.averages import (
-    action_mean,
-    average_errors,
-    by_action,
-    joint_weights,
-    known,
-    weighted_mean,
-)
-from jaxcxr.pose.evaluation.keypoint_ap import keypoint_average_precision
-from jaxcxr.pose.evaluation.keypoint_errors import oks, pck, pckh, pcp, pdj
-
-__all__ = [
-    "acceleration_error", "action_mean", "angle_errors", "auc3d", "best_scale", "bone_angles",
-    "by_action", "centered", "difference_errors", "frame_errors", "joint_angles", "joint_errors",
-    "keypoint_average_precision", "known", "mean_angle_error", "mjae", "mpjpe", "mpjve", "n_mpjpe",
-    "oks", "p_mpjpe", "pck", "pck3d", "pckh", "pcp", "pdj", "per_joint", "procrustes",
-    "share_within",
-    "weighted_mean",
-]
-
 # Millimetres: 3DPCK's distance and the 31 distances of its area under the curve.
 PCK3D_THRESHOLD = 150.0
 AUC3D_THRESHOLDS = tuple(np.arange(0.0, 151.0, 5.0))
+_BLOCK = 4096  # frames treated at once: their arrays stay in the processor's cache
+# Rounding leaves about 1e-32 of the squared size in a collapsed pose: that is no shape.
+_NO_SHAPE = 1e-24
 
 
-def _check(prediction: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def check_poses(prediction: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns both as arrays; raises a ValueError unless they have one shape of poses."""
     prediction, target = np.asarray(prediction), np.asarray(target)
     if prediction.shape != target.shape or prediction.ndim < 2 or prediction.shape[-1] != 3:
         raise ValueError(
@@ -66,30 +29,26 @@ def _check(prediction: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.n
     return prediction, target
 
 
-def _rooted(prediction, target, root, root_rule: str) -> tuple[np.ndarray, np.ndarray]:
-    prediction, target = _check(prediction, target)
-    if root_rule not in ("subtract", "zero"):
-        raise ValueError(f"root_rule is {root_rule!r}; 'subtract' and 'zero' are known")
-    if root is None:
-        return prediction, target
-    prediction, target = prediction.astype(np.float64), target.astype(np.float64)
-    if root_rule == "subtract":
-        return centered(prediction, root), centered(target, root)
-    prediction[..., root, :] = 0.0
-    return prediction, centered(target, root)
+def known(poses: np.ndarray) -> np.ndarray:
+    """Marks finite joints: `[..., joints, dimensions]` to bool `[..., joints]`."""
+    return np.isfinite(poses).all(axis=-1)
+
+
+def joint_weights(weights, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Spreads weights of frames or joints over joints `[..., joints]`; None stays None."""
+    if weights is None:
+        return None
+    weights = np.asarray(weights, np.float64)
+    if weights.shape == shape:
+        return weights
+    if weights.shape != shape[:-1]:
+        raise ValueError(f"weights {weights.shape} do not fit the frames {shape[:-1]}")
+    return np.broadcast_to(weights[..., None], shape)
 
 
 def joint_errors(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Distance of each joint from its target.
-
-    Arguments:
-      prediction: `[..., joints, 3]`.
-      target: `[..., joints, 3]`.
-
-    Returns:
-      `[..., joints]`.
-    """
-    prediction, target = _check(prediction, target)
+    """Computes the distance of each joint from its target, `[..., joints]`."""
+    prediction, target = check_poses(prediction, target)
     shape = prediction.shape
     return _difference_lengths(
         prediction.reshape(1, -1, *shape[-2:]), target.reshape(1, -1, *shape[-2:]), 0
@@ -97,114 +56,22 @@ def joint_errors(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _difference_lengths(prediction, target, order: int) -> np.ndarray:
-    """`[sequences, frames, joints, 3]` to `[sequences, frames - order, joints]`.
-
-    Block by block, so that the differences stay in the processor's cache.
-    """
+    """`[sequences, frames, joints, 3]` to `[sequences, frames - order, joints]`, by blocks."""
     count = max(prediction.shape[1] - order, 0)
     result = np.empty((len(prediction), count, prediction.shape[2]))
     for one, other, out in zip(prediction, target, result, strict=True):
-        for start in range(0, count, BLOCK):
-            part = slice(start, start + BLOCK + order)
+        for start in range(0, count, _BLOCK):
+            part = slice(start, start + _BLOCK + order)
             difference = np.subtract(one[part], other[part], dtype=np.float64)
             difference = np.diff(difference, order, axis=0)
             squares = np.einsum("nja,nja->nj", difference, difference)
-            np.sqrt(squares, out=out[start : start + BLOCK])
+            np.sqrt(squares, out=out[start : start + _BLOCK])
     return result
 
 
 def frame_errors(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Mean joint distance of each frame, `[..., joints, 3]` to `[...]`."""
+    """Computes the mean joint distance of each frame, `[...]`."""
     return joint_errors(prediction, target).mean(axis=-1)
-
-
-def mpjpe(
-    prediction: np.ndarray,
-    target: np.ndarray,
-    weights: np.ndarray | None = None,
-    *,
-    root: int | Sequence[int] | None = None,
-    root_rule: str = "subtract",
-    average: str = "frame",
-    actions: Sequence[str] | None = None,
-) -> float:
-    """Mean per-joint position error (protocol 1 of Human3.6M).
-
-    Arguments:
-      prediction: `[..., joints, 3]`.
-      target: `[..., joints, 3]`.
-      weights, root, root_rule, average, actions: see the module.
-
-    Returns:
-      The mean over joints and frames; NaN if nothing has weight.
-
-    Source: Ionescu et al., Human3.6M, 2014, eq. 8.
-    """
-    prediction, target = _rooted(prediction, target, root, root_rule)
-    return average_errors(joint_errors(prediction, target), weights, average, actions)
-
-
-def per_joint(
-    prediction: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None
-) -> np.ndarray:
-    """Mean position error of each joint over frames, `[..., joints, 3]` to `[joints]`."""
-    errors = joint_errors(prediction, target)
-    weights = joint_weights(weights, errors.shape)
-    return np.array([
-        weighted_mean(errors[..., j], None if weights is None else weights[..., j])
-        for j in range(errors.shape[-1])
-    ])
-
-
-def p_mpjpe(
-    prediction: np.ndarray,
-    target: np.ndarray,
-    weights: np.ndarray | None = None,
-    *,
-    average: str = "frame",
-    actions: Sequence[str] | None = None,
-) -> float:
-    """MPJPE after the similarity that fits each frame best (protocol 2 of Human3.6M).
-
-    Rotation, translation and scale, no reflection: `procrustes`, in which joints of weight 0 take
-    no part. Arguments, shapes and result as in `mpjpe`; the root makes no difference.
-    """
-    prediction, target = _check(prediction, target)
-    weights = joint_weights(weights, prediction.shape[:-1])
-    errors = joint_errors(_aligned(prediction, target, weights), target)
-    return average_errors(errors, weights, average, actions)
-
-
-def _aligned(prediction, target, weights) -> np.ndarray:
-    # The decomposition fails on a NaN; put back afterwards, a NaN that has weight still shows.
-    if np.isfinite(prediction).all() and np.isfinite(target).all():
-        return procrustes(prediction, target, weights)
-    there = known(prediction) & known(target)
-    there = there if weights is None else there & (weights > 0)
-    fit = there.astype(np.float64) if weights is None else np.where(there, weights, 0.0)
-    return np.where(there[..., None], procrustes(prediction, target, fit), np.nan)
-
-
-def n_mpjpe(
-    prediction: np.ndarray,
-    target: np.ndarray,
-    weights: np.ndarray | None = None,
-    *,
-    root: int | Sequence[int] | None = None,
-    root_rule: str = "subtract",
-    average: str = "frame",
-    actions: Sequence[str] | None = None,
-) -> float:
-    """MPJPE after each frame's prediction took its best scale, and nothing else.
-
-    Arguments, shapes and result as in `mpjpe`; the scale is `best_scale`, about the origin.
-
-    Source: Rhodin et al., "Unsupervised geometry-aware representation", 2018.
-    """
-    prediction, target = _rooted(prediction, target, root, root_rule)
-    weights = joint_weights(weights, prediction.shape[:-1])
-    errors = joint_errors(best_scale(prediction, target, weights), target)
-    return average_errors(errors, weights, average, actions)
 
 
 def difference_errors(
@@ -214,13 +81,11 @@ def difference_errors(
     sequences: np.ndarray | Sequence[str] | None = None,
     order: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Distances between differences along time.
+    """Computes distances between differences along time.
 
     Arguments:
-      prediction: `[..., frames, joints, 3]`; frames of one sequence stand in order.
-      target: `[..., frames, joints, 3]`.
-      weights: `[..., frames]` or `[..., frames, joints]`; a difference weighs as much as the
-        lightest of its frames.
+      prediction, target: `[..., frames, joints, 3]`; frames of one sequence stand in order.
+      weights: see the module; a difference weighs as much as the lightest of its frames.
       sequences: `[..., frames]`, names of sequences that stand one behind the other: no difference
         is taken across their borders.
       order: 1 for velocities, 2 for accelerations.
@@ -228,7 +93,7 @@ def difference_errors(
     Returns:
       Errors and weights, `[..., frames - order, joints]`, in unit per frame ** order.
     """
-    prediction, target = _check(prediction, target)
+    prediction, target = check_poses(prediction, target)
     if prediction.ndim < 3:
         raise ValueError(f"velocity needs [..., frames, joints, 3], got {prediction.shape}")
     weights = joint_weights(weights, prediction.shape[:-1])
@@ -248,139 +113,188 @@ def difference_errors(
     return errors.reshape(*shape[:-3], count, shape[-2]), light
 
 
-def mpjve(
-    prediction: np.ndarray,
-    target: np.ndarray,
-    weights: np.ndarray | None = None,
-    fps: float | None = None,
-    *,
-    sequences: Sequence[str] | None = None,
-    root: int | Sequence[int] | None = None,
-    root_rule: str = "subtract",
-    average: str = "frame",
-    actions: Sequence[str] | None = None,
-) -> float:
-    """Mean per-joint velocity error: MPJPE of the differences between neighbouring frames.
-
-    Papers print it in millimetres per frame, at the frame rate of the data set; with `fps` it is
-    in millimetres per second, and comparable between frame rates.
-
-    Arguments:
-      prediction: `[..., frames, joints, 3]`; frames of one sequence stand in order.
-      target: `[..., frames, joints, 3]`.
-      weights, sequences: see `difference_errors`.
-      fps, root, root_rule, average, actions: see the module.
-
-    Returns:
-      Unit per frame, or unit per second; NaN if no two neighbours have weight.
-
-    Source: Pavllo et al., VideoPose3D, 2019, section 4.
-    """
-    prediction, target = _rooted(prediction, target, root, root_rule)
-    errors, light = difference_errors(prediction, target, weights, sequences)
-    return _average_differences(errors, light, average, actions) * (1.0 if fps is None else fps)
-
-
-def acceleration_error(
-    prediction: np.ndarray,
-    target: np.ndarray,
-    weights: np.ndarray | None = None,
-    fps: float | None = None,
-    *,
-    sequences: Sequence[str] | None = None,
-    root: int | Sequence[int] | None = None,
-    root_rule: str = "subtract",
-    average: str = "frame",
-    actions: Sequence[str] | None = None,
-) -> float:
-    """Mean distance between the second differences along time.
-
-    Arguments and shapes as in `mpjve`.
-
-    Returns:
-      Unit per frame squared, or with `fps` unit per second squared; NaN if no three neighbours
-      have weight.
-
-    Source: Kanazawa et al., "Learning 3D human dynamics from video", 2019.
-    """
-    prediction, target = _rooted(prediction, target, root, root_rule)
-    errors, light = difference_errors(prediction, target, weights, sequences, order=2)
-    mean = _average_differences(errors, light, average, actions)
-    return mean * (1.0 if fps is None else fps**2)
-
-
-def _average_differences(errors, light, average, actions) -> float:
-    if actions is not None:
-        actions = np.asarray(actions)
-        # The action of the later frame; within one sequence it is one and the same.
-        actions = actions if actions.ndim == 0 else actions[..., -errors.shape[-2] or None :]
-    return average_errors(errors, light, average, actions)
-
-
-def pck3d(
-    prediction: np.ndarray,
-    target: np.ndarray,
-    weights: np.ndarray | None = None,
-    *,
-    threshold: float = PCK3D_THRESHOLD,
-    inclusive: bool = True,
-    root: int | Sequence[int] | None = None,
-    root_rule: str = "subtract",
-    average: str = "frame",
-    actions: Sequence[str] | None = None,
-) -> float:
-    """Share of joints nearer to their target than a threshold, 3DPCK.
-
-    Arguments:
-      prediction: `[..., joints, 3]`, in millimetres for the usual threshold.
-      target: `[..., joints, 3]`.
-      threshold: 150 mm, about half a head.
-      inclusive: false for the `<` of MPI-INF-3DHP's own evaluation.
-      weights, root, root_rule, average, actions: see the module.
-
-    Returns:
-      A share in [0, 1].
-
-    Source: Mehta et al., "Monocular 3D human pose estimation in the wild", 2017 (MPI-INF-3DHP).
-    """
-    prediction, target = _rooted(prediction, target, root, root_rule)
-    hits = share_within(joint_errors(prediction, target), (threshold,), inclusive)
-    return average_errors(hits, weights, average, actions)
-
-
-def auc3d(
-    prediction: np.ndarray,
-    target: np.ndarray,
-    weights: np.ndarray | None = None,
-    *,
-    thresholds: Sequence[float] = AUC3D_THRESHOLDS,
-    inclusive: bool = True,
-    root: int | Sequence[int] | None = None,
-    root_rule: str = "subtract",
-    average: str = "frame",
-    actions: Sequence[str] | None = None,
-) -> float:
-    """Mean of 3DPCK over thresholds, the area under its curve.
-
-    With `inclusive=False`, as MPI-INF-3DHP's own evaluation counts, nothing is nearer than the
-    first threshold of 0 mm, and a perfect prediction scores 30 / 31.
-
-    Arguments and source as in `pck3d`; `thresholds` are 0, 5, ... 150 mm.
-
-    Returns:
-      A share in [0, 1].
-    """
-    prediction, target = _rooted(prediction, target, root, root_rule)
-    hits = share_within(joint_errors(prediction, target), thresholds, inclusive)
-    return average_errors(hits, weights, average, actions)
-
-
 def share_within(
     errors: np.ndarray, thresholds: Sequence[float], inclusive: bool = True
 ) -> np.ndarray:
-    """Share of the thresholds that each distance keeps, `[...]` to `[...]`; NaN stays NaN."""
+    """Computes the share of thresholds that each distance keeps, `[...]`; NaN stays NaN."""
     limits = np.sort(np.asarray(thresholds, np.float64))
     below = np.searchsorted(limits, errors, side="left" if inclusive else "right")
     return np.where(np.isnan(errors), np.nan, (len(limits) - below) / len(limits))
 
 
+def bone_angles(parents: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
+    """Lists the angles of a skeleton: every two bones that meet in a joint.
+
+    Arguments:
+      parents: index of each joint's parent, -1 for the root.
+
+    Returns:
+      Triples (end, corner, other end) of joints; 19 for the 17 joints of Human3.6M.
+    """
+    neighbours: list[list[int]] = [[] for _ in parents]
+    for child, parent in enumerate(parents):
+        if parent >= 0:
+            neighbours[parent].append(child)
+            neighbours[child].append(parent)
+    return tuple(
+        (one, corner, other)
+        for corner, around in enumerate(neighbours)
+        for one, other in itertools.combinations(around, 2)
+    )
+
+
+def joint_angles(poses: np.ndarray, angles: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    """Computes angles between bones, of `bone_angles`.
+
+    Returns:
+      Degrees in [0, 180], `[..., angles]`; NaN where a bone has no length.
+    """
+    first, corner, last = np.array(angles).T
+    one = poses[..., first, :] - poses[..., corner, :]
+    other = poses[..., last, :] - poses[..., corner, :]
+    across = np.linalg.norm(np.cross(one, other), axis=-1)
+    along = np.einsum("...a,...a->...", one, other)
+    # The arc tangent keeps its digits near 0 and 180 degrees, where the arc cosine loses half.
+    degrees = np.degrees(np.arctan2(across, along))
+    flat = (one == 0).all(axis=-1) | (other == 0).all(axis=-1)
+    return np.where(flat, np.nan, degrees)
+
+
+def angle_errors(
+    prediction: np.ndarray,
+    target: np.ndarray,
+    angles: Sequence[tuple[int, int, int]],
+    weights: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Computes absolute differences of the angles between bones, and their weights.
+
+    An angle weighs as much as the lightest of its three joints. One of the target at a bone without
+    length is left out; one of the prediction counts as 0 degrees, so that a collapsed prediction
+    gains nothing.
+
+    Returns:
+      Degrees and weights, `[..., angles]` each.
+    """
+    prediction, target = np.asarray(prediction), np.asarray(target)
+    there = joint_weights(weights, prediction.shape[:-1])
+    there = np.ones(prediction.shape[:-1]) if there is None else there
+    corners = np.array(angles)
+    truth, guess = joint_angles(target, angles), joint_angles(prediction, angles)
+    guess = np.where(np.isnan(guess) & known(prediction)[..., corners].all(-1), 0.0, guess)
+    boneless = np.isnan(truth) & known(target)[..., corners].all(-1)
+    return np.abs(guess - truth), np.where(boneless, 0.0, there[..., corners].min(axis=-1))
+
+
+def centered(poses: np.ndarray, root: int | Sequence[int]) -> np.ndarray:
+    """Makes poses relative to a joint, or to the middle of several."""
+    return poses - poses[..., np.atleast_1d(root), :].mean(axis=-2, keepdims=True)
+
+
+def best_scale(
+    prediction: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Multiplies each frame's prediction by its best scale, `<p, t> / <p, p>`; zeros stay zeros.
+
+    Source: Rhodin et al., "Unsupervised geometry-aware representation", 2018.
+    """
+    prediction = np.asarray(prediction, np.float64)
+    target = np.asarray(target, np.float64)
+    if weights is None:
+        power = np.einsum("...ja,...ja->...", prediction, prediction)
+        match = np.einsum("...ja,...ja->...", prediction, target)
+    else:
+        there = weights[..., None] > 0
+        moving, fixed = np.where(there, prediction, 0.0), np.where(there, target, 0.0)
+        power = np.einsum("...j,...ja,...ja->...", weights, moving, moving)
+        match = np.einsum("...j,...ja,...ja->...", weights, moving, fixed)
+    scale = np.where(power > 0, match / np.where(power > 0, power, 1.0), 0.0)
+    return scale[..., None, None] * prediction
+
+
+def procrustes(
+    prediction: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Moves each frame's prediction by the similarity that brings it nearest to the target.
+
+    Rotation, translation and scale, never a reflection; nearest in the (weighted) sum of squares.
+    A collapsed prediction (all joints in one point) is moved onto the target's centroid. With
+    fewer than three known joints the fit explains all there is, and says nothing.
+
+    Returns:
+      float64 `[..., joints, 3]`; zeros where a frame's weights are all 0.
+
+    Source: Horn, "Closed-form solution of absolute orientation using unit quaternions", 1987: the
+      greatest eigenvector of a 4 x 4 matrix is the rotation. The same rotation as by the singular
+      value decomposition of Umeyama, 1991, without its case of a reflection.
+    """
+    prediction, target = np.asarray(prediction), np.asarray(target)
+    shape = prediction.shape
+    moving, fixed = (poses.reshape(-1, *shape[-2:]) for poses in (prediction, target))
+    if weights is not None:
+        weights = np.broadcast_to(weights, shape[:-1]).reshape(-1, shape[-2])
+    result = np.empty(moving.shape)
+    for start in range(0, len(moving), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        _align(
+            moving[block].astype(np.float64), fixed[block].astype(np.float64),
+            None if weights is None else weights[block].astype(np.float64), result[block],
+        )
+    return result.reshape(shape)
+
+
+def _horn() -> tuple[np.ndarray, np.ndarray]:
+    """Linear maps: correlation `[9]` to Horn's symmetric matrix `[16]`, q q^T `[16]` to rotation.
+
+    Both follow from the rotation of a vector by a unit quaternion (w, x, y, z), which is bilinear
+    in the quaternion: R = `turn` applied to q q^T, and <moved, fixed> = q^T N q.
+    """
+    turn = np.zeros((3, 3, 4, 4))  # fixed axis, moving axis, quaternion, quaternion
+    for i in range(3):
+        turn[i, i, 0, 0] = 1.0
+        for j in range(3):
+            turn[i, i, 1 + j, 1 + j] = 1.0 if i == j else -1.0
+    for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        turn[i, j, 1 + i, 1 + j] = turn[j, i, 1 + i, 1 + j] = 2.0
+        turn[i, j, 0, 1 + k], turn[j, i, 0, 1 + k] = -2.0, 2.0
+    turn = (turn + np.swapaxes(turn, -1, -2)) / 2
+    flat = turn.reshape(9, 16)
+    return flat, np.ascontiguousarray(flat.T)
+
+
+_TO_HORN, _TO_ROTATION = _horn()
+
+
+def _align(moving, fixed, weights, out) -> None:
+    """Aligns `[frames, joints, 3]` into `out`, see `procrustes`."""
+    if weights is None:
+        size = np.einsum("nja,nja->n", moving, moving)
+        center = _middle(fixed)
+        moving = moving - _middle(moving)
+        fixed = weighted = fixed - center
+        spread = np.einsum("nja,nja->n", moving, moving)
+    else:
+        there = weights[..., None] > 0
+        moving, fixed = np.where(there, moving, 0.0), np.where(there, fixed, 0.0)
+        total = weights.sum(axis=1)[:, None, None]
+        share = weights[..., None] / np.where(total > 0, total, 1.0)
+        size = np.einsum("nj,nja,nja->n", weights, moving, moving)
+        center = (share * fixed).sum(axis=1, keepdims=True)
+        moving = moving - (share * moving).sum(axis=1, keepdims=True)
+        fixed = fixed - center
+        weighted = weights[..., None] * fixed
+        spread = np.einsum("nj,nja,nja->n", weights, moving, moving)
+    correlation = np.swapaxes(weighted, 1, 2) @ moving
+    matrix = (correlation.reshape(-1, 9) @ _TO_HORN).reshape(-1, 4, 4)
+    values, vectors = np.linalg.eigh(matrix)
+    quaternion = vectors[:, :, -1]
+    outer = quaternion[:, :, None] * quaternion[:, None, :]
+    rotation = (outer.reshape(-1, 16) @ _TO_ROTATION).reshape(-1, 3, 3)
+    shapeless = spread <= _NO_SHAPE * size
+    scale = np.where(shapeless, 0.0, values[:, -1] / np.where(shapeless, 1.0, spread))
+    np.matmul(moving, np.swapaxes(rotation * scale[:, None, None], 1, 2), out=out)
+    out += center
+
+
+def _middle(poses) -> np.ndarray:
+    # Several times as fast as the mean over this axis.
+    return np.einsum("nja->na", poses)[:, None] / poses.shape[1]

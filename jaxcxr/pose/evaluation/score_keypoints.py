@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import jaxcxr
 from jaxcxr.errors import UserError
-from jaxcxr.pose.evaluation import coco_keypoints, keypoint_ap, mpii_keypoints
-from jaxcxr.pose.evaluation import keypoint_statistics as statistics
-from jaxcxr.pose.evaluation.annotated_people import AnnotatedPeople
+from jaxcxr.pose.evaluation import coco_keypoints, keypoint_ap, keypoint_metrics, mpii_keypoints
+from jaxcxr.pose.evaluation.keypoint_metrics import People
 from jaxcxr.report import tables
 from jaxcxr.statistics import intervals
 
@@ -78,7 +77,7 @@ def score_files(
 def _read(
     labels: pathlib.Path, predictions: str, split_list: str | None, of_coco: Mapping,
     of_mpii: Mapping,
-) -> AnnotatedPeople:
+) -> People:
     """The labels and predictions of files of either form, told apart by the labels."""
     coco = labels.suffix != ".mat" and _starts_with(labels, b"{")
     wrong, form = (of_mpii, "MPII") if coco else (of_coco, "COCO")
@@ -116,7 +115,7 @@ def _fingerprint(name: str) -> dict[str, str]:
         return {"name": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def score(people: AnnotatedPeople, resamples: int = 1000, seed: int = 0) -> dict:
+def score(people: People, resamples: int = 1000, seed: int = 0) -> dict:
     """Metrics with intervals, in the form of metrics.json.
 
     Arguments:
@@ -128,13 +127,9 @@ def score(people: AnnotatedPeople, resamples: int = 1000, seed: int = 0) -> dict
       `per_joint` and `per_limb` alike, `counts`, `settings`. What is undefined is None: an interval
       where fewer than two images define the metric.
     """
-    found = statistics.outcomes(statistics.People(
-        people.prediction, people.target, people.visible, boxes=people.boxes,
-        heads=people.heads, areas=people.areas, torso=people.torso,
-        limbs=tuple(people.limbs.values()), sigmas=people.sigmas,
-    ))
+    found = keypoint_metrics.outcomes(people)
     columns = list(_columns(people, found))
-    drawn = statistics.bootstrap(
+    drawn = keypoint_metrics.bootstrap(
         [(of.sums[:, parts].sum(1), of.counts[:, parts].sum(1)) for *_, of, parts in columns],
         people.images, resamples, seed,
     )
@@ -152,7 +147,7 @@ def score(people: AnnotatedPeople, resamples: int = 1000, seed: int = 0) -> dict
     for (group, name, metric, of, parts), values in zip(columns, drawn, strict=True):
         entry = result[group].setdefault(name, {}) if name else result[group]
         ends = intervals.percentile_interval(values)
-        entry |= metric.entry(statistics.share(of, parts), ends)
+        entry |= metric.entry(keypoint_metrics.share(of, parts), ends)
     result["counts"] = {**people.counts, "joints": int(people.visible.sum())}
     result["settings"] = {
         **people.settings, "resamples": resamples, "seed": seed, "level": intervals.LEVEL,
@@ -165,7 +160,7 @@ def score(people: AnnotatedPeople, resamples: int = 1000, seed: int = 0) -> dict
 
 
 def _columns(
-    people: AnnotatedPeople, found: Mapping[statistics.KeypointMetric, statistics.Outcomes]
+    people: People, found: Mapping[keypoint_metrics.KeypointMetric, keypoint_metrics.Outcomes]
 ):
     """Every share: its group, the name of its part, its metric, its outcomes and parts."""
     for metric, of in found.items():
@@ -189,7 +184,7 @@ def _tables(result: Mapping) -> list[list[tuple[str, ...]]]:
     """The whole, joint by joint, and limb by limb."""
     lines: list[tuple[str, ...]] = [("metric", "value", "95% interval")]
     titles = {name: name for name in keypoint_ap.METRICS}
-    titles |= {metric.name: metric.title for metric in statistics.METRICS}
+    titles |= {metric.name: metric.title for metric in keypoint_metrics.METRICS}
     for name, title in titles.items():
         if name in result["overall"]:
             value, interval = (result["overall"][f"{name}{end}"] for end in ("", "_interval"))
@@ -197,7 +192,7 @@ def _tables(result: Mapping) -> list[list[tuple[str, ...]]]:
     found = [lines]
     for group in ("joint", "limb"):
         entries = result[f"per_{group}"]
-        shown = [metric for metric in statistics.METRICS
+        shown = [metric for metric in keypoint_metrics.METRICS
                  if any(metric.name in entry for entry in entries.values())]
         if shown:
             found.append([
@@ -208,7 +203,7 @@ def _tables(result: Mapping) -> list[list[tuple[str, ...]]]:
     return found
 
 
-def _cell(entry: Mapping, metric: statistics.KeypointMetric) -> str:
+def _cell(entry: Mapping, metric: keypoint_metrics.KeypointMetric) -> str:
     return f"{metric.number(entry)} {_range(entry[metric.interval])}"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 import jaxcxr
 from jaxcxr.errors import UserError, some
-from jaxcxr.pose.evaluation import pose_arrays, pose_pairs, pose_statistics, protocols
+from jaxcxr.pose.evaluation import pose_arrays, pose_metrics, pose_pairs, protocols
 from jaxcxr.pose.evaluation.pose_arrays import Key
 from jaxcxr.pose.evaluation.pose_metrics import METRICS, OF_JOINTS, PoseMetric
 from jaxcxr.pose.evaluation.pose_pairs import Pair
@@ -103,8 +103,8 @@ def score(
 
     def entry(rows, metrics=METRICS, of=(sums, counts)):
         chosen = (of[0][rows], of[1][rows], strata[rows], motions[rows])
-        values = pose_statistics.estimate(*chosen[:3])
-        ranges = pose_statistics.bootstrap(*chosen, resamples=resamples, seed=seed)
+        values = pose_metrics.estimate(*chosen[:3])
+        ranges = pose_metrics.bootstrap(*chosen, resamples=resamples, seed=seed)
         return _entry(metrics, values, ranges)
 
     def grouped(names):
@@ -156,7 +156,7 @@ def _stratum(key: Key, protocol: Protocol) -> str:
     return names[protocol.average]
 
 
-def _statistics(pair: Pair, protocol: Protocol) -> pose_statistics.Statistics:
+def _statistics(pair: Pair, protocol: Protocol) -> pose_metrics.Statistics:
     frames, truth = pair.frames, pair.truth
     guess = pair.guess.copy()
     truth = truth - truth[:, [protocol.root]]
@@ -164,7 +164,7 @@ def _statistics(pair: Pair, protocol: Protocol) -> pose_statistics.Statistics:
         guess = guess - guess[:, [protocol.root]]
     elif protocol.root_rule == "zero":
         guess[:, protocol.root] = 0.0
-    return pose_statistics.statistics(
+    return pose_metrics.statistics(
         guess, truth, np.concatenate([[0], np.cumsum(np.diff(frames) != 1)]),
         parents=protocol.parents, scored=protocol.scored, inclusive=protocol.inclusive,
     )

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxcxr.errors import UserError
-from jaxcxr.pose.evaluation import pose_errors as metrics_pose
-from jaxcxr.pose.evaluation import pose_metrics, pose_statistics
-from jaxcxr.pose.keypoints.detector import Detector
+from jaxcxr.pose.evaluation import pose_errors, pose_metrics
 from jaxcxr.pose.sources import clips
+from jaxcxr.pose.sources.virtual import Detector
 from jaxcxr.report import curves, tables
 from jaxcxr.statistics import intervals
 
@@ -92,7 +91,7 @@ def measure(
       predict: predictions of the model for every window of a source, in order.
       kinds: of `KINDS`.
       resamples, seed: of the bootstrap over whole motions with all their cameras, see
-        `pose_statistics.bootstrap`; the seed also of what is drawn for the detector.
+        `pose_metrics.bootstrap`; the seed also of what is drawn for the detector.
       say: gets a line for each level.
       features: not needed.
 
@@ -246,7 +245,7 @@ def _frame_errors(source: clips.Clips, predict, variant: _Variant) -> np.ndarray
     parts = variant.whole(variant.source.stitch(predict(variant.source)["joints"]))
     values = np.concatenate([part * MM for part in parts])
     truth = np.concatenate([sequence.joints for sequence in source.sequences]) * MM
-    return metrics_pose.frame_errors(values, truth)
+    return pose_errors.frame_errors(values, truth)
 
 
 def _entries(
@@ -256,7 +255,7 @@ def _entries(
     lengths = [len(sequence.joints) for sequence in sequences]
     sums = np.add.reduceat(np.stack(errors, -1), np.cumsum([0, *lengths[:-1]]))
     counts = np.broadcast_to(np.array(lengths, float)[:, None], sums.shape)
-    values = pose_statistics.bootstrap(
+    values = pose_metrics.bootstrap(
         sums, counts, np.zeros(len(lengths)), np.array([s.motion for s in sequences]),
         resamples=resamples, seed=seed,
     )
@@ -287,7 +286,7 @@ def _height(sequences: Sequence[clips.Sequence]) -> float:
 
 def figure(result: Mapping) -> "Figure":
     """The curves, see `curves.pose_figure`."""
-    return curves.pose_figure(result, pose_metrics.METRICS[0])
+    return curves.pose_figure(result, pose_metrics.MPJPE)
 
 
 def to_text(result: Mapping) -> str:

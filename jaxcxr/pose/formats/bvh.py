@@ -1,4 +1,4 @@
-"""Reads and writes BVH motion files, and computes their forward kinematics.
+"""Reads BVH motion files and computes their forward kinematics.
 
 Format: Biovision hierarchy, M. Meredith and S. Maddock, "Motion capture file formats explained",
 2001. A joint turns by its channels in the order listed, `R = R1 R2 R3`, and lies at
@@ -12,12 +12,11 @@ import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
 from jaxcxr.errors import UserError
-from jaxcxr.pose.geometry import euler
 from jaxcxr.pose.keypoints import frame_rates
 
-_POSITIONS = ("Xposition", "Yposition", "Zposition")
-_ROTATIONS = ("Xrotation", "Yrotation", "Zrotation")
-_CHANNELS = {channel.lower(): channel for channel in (*_POSITIONS, *_ROTATIONS)}
+POSITIONS = ("Xposition", "Yposition", "Zposition")
+ROTATIONS = ("Xrotation", "Yrotation", "Zrotation")
+_CHANNELS = {channel.lower(): channel for channel in (*POSITIONS, *ROTATIONS)}
 _DEEPEST = 500  # nested joints, more than any skeleton has
 
 
@@ -210,14 +209,14 @@ def _motion(joints: tuple[Joint, ...], values: np.ndarray, times: np.ndarray) ->
     for joint in joints:
         own = values[:, column : column + len(joint.channels)]
         column += len(joint.channels)
-        turns = [i for i, channel in enumerate(joint.channels) if channel in _ROTATIONS]
-        moves = {channel: i for i, channel in enumerate(joint.channels) if channel in _POSITIONS}
+        turns = [i for i, channel in enumerate(joint.channels) if channel in ROTATIONS]
+        moves = {channel: i for i, channel in enumerate(joint.channels) if channel in POSITIONS}
         if turns:
             order = "".join(joint.channels[i][0] for i in turns)
             rotations[joint.name] = Rotation.from_euler(order, own[:, turns], degrees=True)
         if moves:
             place = np.tile(joint.offset, (len(values), 1))
-            for axis, channel in enumerate(_POSITIONS):
+            for axis, channel in enumerate(POSITIONS):
                 if channel in moves:
                     place[:, axis] = own[:, moves[channel]]
             positions[joint.name] = place
@@ -268,40 +267,3 @@ def without_first_frame(motion: Motion) -> Motion:
         {name: turn[1:] for name, turn in motion.rotations.items()},
         {name: place[1:] for name, place in motion.positions.items()},
     )
-
-
-def to_text(motion: Motion) -> str:
-    """Writes an evenly sampled motion as the text of a BVH file with continuous angles."""
-    lines = ["HIERARCHY", *_hierarchy(motion, 0, ""), "MOTION", f"Frames: {len(motion.times)}"]
-    seconds = motion.times[1] - motion.times[0] if len(motion.times) > 1 else 1 / 30
-    lines.append(f"Frame Time: {seconds:.9g}")
-    columns = []
-    for joint in motion.joints:
-        turns = [channel for channel in joint.channels if channel in _ROTATIONS]
-        angles = {}
-        if turns:
-            order = "".join(channel[0] for channel in turns)
-            found = euler.continuous(motion.rotations[joint.name], order)
-            angles = dict(zip(turns, found.T, strict=True))
-        for channel in joint.channels:
-            if channel in _POSITIONS:
-                place = motion.positions[joint.name]
-                columns.append(place[:, _POSITIONS.index(channel)])
-            else:
-                columns.append(angles[channel])
-    lines += [" ".join(f"{value:.6f}" for value in row) for row in np.stack(columns, -1)]
-    return "\n".join(lines) + "\n"
-
-
-def _hierarchy(motion: Motion, index: int, indent: str) -> Iterator[str]:
-    joint = motion.joints[index]
-    offset = " ".join(f"{value:.6f}" for value in joint.offset)
-    end = joint.parent >= 0 and not joint.channels
-    kind = "End Site" if end else f"{'JOINT' if joint.parent >= 0 else 'ROOT'} {joint.name}"
-    yield from (f"{indent}{kind}", f"{indent}{{", f"{indent}\tOFFSET {offset}")
-    if not end:
-        yield f"{indent}\tCHANNELS {len(joint.channels)} {' '.join(joint.channels)}"
-    for child, other in enumerate(motion.joints):
-        if other.parent == index:
-            yield from _hierarchy(motion, child, indent + "\t")
-    yield f"{indent}}}"

@@ -1,4 +1,4 @@
-"""Converts joint positions to a BVH motion with constant bone lengths by inverse kinematics.
+"""Converts joint positions to BVH with constant bone lengths by inverse kinematics.
 
 Joints have MotionBuilder's names, which `bvh_bodies` and animation programs know. Each rotation
 directs one bone. At branches (hip, thorax) every bone has its own joint at the same place, since 17
@@ -11,6 +11,8 @@ Wrists, ankles and their ends do not rotate.
 """
 
 import dataclasses
+import warnings
+from collections.abc import Iterator
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -21,9 +23,10 @@ from jaxcxr.pose.geometry.skeletons import HUMAN36M
 
 CM = 100.0  # file units per metre
 _TURNS = ("Zrotation", "Yrotation", "Xrotation")
-_MOVES = ("Xposition", "Yposition", "Zposition")
 _BEYOND = 0.05  # metres; length of hands and feet, which have no known point
 _TINY = 1e-9
+# Radians; nearer to the pole only the sum, or the difference, of the outer angles is known.
+_POLE = 1e-6
 
 # name: (parent, joint at its place, joint at which its rotation points a bone, rest direction of
 # the bone from its parent). A person at rest faces +z with the arms out; left is +x.
@@ -115,7 +118,6 @@ def positions(motion: bvh.Motion) -> np.ndarray:
     return _upright(np.stack([places[_STANDS[name]] for name in HUMAN36M.joints], 1) / CM)
 
 
-
 def _upright(points: np.ndarray) -> np.ndarray:
     """Converts the camera frame to y up and back: half a turn about x."""
     return points * np.array([1.0, -1.0, -1.0])
@@ -174,7 +176,7 @@ def _skeleton(lengths: np.ndarray) -> tuple[bvh.Joint, ...]:
         parent, stands, _, rest = _TREE[name]
         offset = np.zeros(3) if rest is None else np.array(rest, float) * into[stands] * CM
         index[name] = len(joints)
-        channels = _TURNS if parent else (*_MOVES, *_TURNS)
+        channels = _TURNS if parent else (*bvh.POSITIONS, *_TURNS)
         joints.append(bvh.Joint(name, index.get(parent, -1), offset, channels))
         for child in (n for n, (above, *_) in _TREE.items() if above == name):
             add(child)
@@ -232,3 +234,102 @@ def _with_shoulders(spine: np.ndarray, at: dict[str, np.ndarray]) -> np.ndarray:
     own = np.einsum("fji,fj->fi", spine, across)
     angle = np.where(np.hypot(own[:, 0], own[:, 2]) > _TINY, np.arctan2(-own[:, 2], own[:, 0]), 0.0)
     return Rotation.from_euler("y", angle[:, None]).as_matrix().reshape(-1, 3, 3)
+
+
+def to_text(motion: bvh.Motion) -> str:
+    """Writes an evenly sampled motion as the text of a BVH file with continuous angles."""
+    lines = ["HIERARCHY", *_hierarchy(motion, 0, ""), "MOTION", f"Frames: {len(motion.times)}"]
+    seconds = motion.times[1] - motion.times[0] if len(motion.times) > 1 else 1 / 30
+    lines.append(f"Frame Time: {seconds:.9g}")
+    columns = []
+    for joint in motion.joints:
+        turns = [channel for channel in joint.channels if channel in bvh.ROTATIONS]
+        angles = {}
+        if turns:
+            order = "".join(channel[0] for channel in turns)
+            found = continuous_angles(motion.rotations[joint.name], order)
+            angles = dict(zip(turns, found.T, strict=True))
+        for channel in joint.channels:
+            if channel in bvh.POSITIONS:
+                place = motion.positions[joint.name]
+                columns.append(place[:, bvh.POSITIONS.index(channel)])
+            else:
+                columns.append(angles[channel])
+    lines += [" ".join(f"{value:.6f}" for value in row) for row in np.stack(columns, -1)]
+    return "\n".join(lines) + "\n"
+
+
+def _hierarchy(motion: bvh.Motion, index: int, indent: str) -> Iterator[str]:
+    joint = motion.joints[index]
+    offset = " ".join(f"{value:.6f}" for value in joint.offset)
+    end = joint.parent >= 0 and not joint.channels
+    kind = "End Site" if end else f"{'JOINT' if joint.parent >= 0 else 'ROOT'} {joint.name}"
+    yield from (f"{indent}{kind}", f"{indent}{{", f"{indent}\tOFFSET {offset}")
+    if not end:
+        yield f"{indent}\tCHANNELS {len(joint.channels)} {' '.join(joint.channels)}"
+    for child, other in enumerate(motion.joints):
+        if other.parent == index:
+            yield from _hierarchy(motion, child, indent + "\t")
+    yield f"{indent}}}"
+
+
+def continuous_angles(rotations: Rotation, order: str) -> np.ndarray:
+    """Computes Euler angles without jumps, for animation programs that interpolate.
+
+    A rotation has two triples of angles, (a, b, c) and (a + 180, 180 - b, c + 180), or -b if the
+    outer axes are equal, plus any whole turns. Each frame takes the triple nearest to the previous
+    frame's. In gimbal lock both outer angles share the change.
+
+    Arguments:
+      rotations: one per frame.
+      order: the axes in the order of matrix multiplication, such as "ZYX".
+
+    Returns:
+      float64 `[frames, 3]` in degrees; the first frame is SciPy's.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Gimbal lock")
+        angles = np.atleast_2d(rotations.as_euler(order))
+    same = order[0] == order[2]
+    outer = np.abs(np.sin(angles[:, 1]) if same else np.cos(angles[:, 1]))
+    free = np.flatnonzero(outer > _POLE)
+    found = angles.copy()
+    if len(free):
+        found[free] = np.unwrap(_nearest(angles[free], same), axis=0)
+        for frame in range(free[0] - 1, -1, -1):
+            found[frame] = _at_pole(angles[frame], found[frame + 1], order)
+    for frame in range(free[0] + 1 if len(free) else 1, len(angles)):
+        if outer[frame] <= _POLE:
+            found[frame] = _at_pole(angles[frame], found[frame - 1], order)
+        else:
+            # The frames before may have come to this side by other whole turns.
+            found[frame] += 2 * np.pi * np.round((found[frame - 1] - found[frame]) / (2 * np.pi))
+    return np.degrees(found)
+
+
+def _wrapped(angles: np.ndarray) -> np.ndarray:
+    """Wraps angles to [-pi, pi)."""
+    return (angles + np.pi) % (2 * np.pi) - np.pi
+
+
+def _nearest(angles: np.ndarray, same: bool) -> np.ndarray:
+    """Chooses in each frame the triple nearer to the one chosen before."""
+    other = angles + np.pi
+    other[:, 1] = -angles[:, 1] if same else np.pi - angles[:, 1]
+    stays = (_wrapped(np.diff(angles, axis=0)) ** 2).sum(1)
+    changes = (_wrapped(other[1:] - angles[:-1]) ** 2).sum(1)
+    # From one kind to the other it is as far as back: the choice changes wherever that is nearer.
+    flipped = np.concatenate([[False], np.cumsum(changes < stays) % 2 == 1])
+    return np.where(flipped[:, None], other, angles)
+
+
+def _at_pole(angles: np.ndarray, near: np.ndarray, order: str) -> np.ndarray:
+    """Returns the triple of a rotation at the pole nearest to another triple, radians."""
+    first, middle, last = angles
+    # One of the two signs leaves the rotation unchanged; try both.
+    turned = [Rotation.from_euler(order, (first + sign, middle, last + 1.0)) for sign in (1, -1)]
+    back = Rotation.from_euler(order, angles).inv()
+    sign = (1, -1)[int(np.argmin([(back * rotation).magnitude() for rotation in turned]))]
+    off = _wrapped(first - sign * last - (near[0] - sign * near[2]))
+    middle = near[1] + _wrapped(middle - near[1])
+    return np.array([near[0] + off / 2, middle, near[2] - sign * off / 2])

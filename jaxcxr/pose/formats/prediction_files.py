@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxcxr import __version__
-from jaxcxr.pose.formats import bvh, bvh_export
+from jaxcxr.pose.formats import bvh_export
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.keypoints.keypoint_files import Track, Video
 
@@ -112,7 +112,7 @@ def write_bvh(
     if person.root is not None:
         joints = joints - joints[:, :1] + person.root[:, None]
     fit = bvh_export.fit(joints, video.fps, symmetric)
-    text = bvh.to_text(fit.motion)
+    text = bvh_export.to_text(fit.motion)
     return _whole(out, lambda path: path.write_text(text, encoding="utf-8")), fit
 
 

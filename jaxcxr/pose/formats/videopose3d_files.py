@@ -1,4 +1,4 @@
-"""Reads VideoPose3D's `.npz` files of 2D keypoints, and names takes as they do."""
+"""Reads VideoPose3D's `.npz` files of 2D keypoints, and names takes of Human3.6M as they do."""
 
 import dataclasses
 import pathlib
@@ -10,7 +10,14 @@ import numpy as np
 
 from jaxcxr.data import object_arrays
 from jaxcxr.errors import UserError
+from jaxcxr.pose.geometry.cameras import HUMAN36M_INTRINSICS
 
+# Human3.6M numbers actions from 2.
+_ACTIONS = (
+    "Directions", "Discussion", "Eating", "Greeting", "Phoning", "Posing", "Purchases", "Sitting",
+    "SittingDown", "Smoking", "Photo", "Waiting", "Walking", "WalkDog", "WalkTogether",
+)
+_SOURCE = re.compile(r"s_(\d+)_act_(\d+)_subact_(\d+)_ca_(\d+)$")
 # Actions that the original files name differently.
 _RENAMED = {"TakingPhoto": "Photo", "WalkingDog": "WalkDog"}
 
@@ -40,6 +47,22 @@ def take_name(stem: str) -> str:
     """Names a take as 2D files do: "WalkDog 1" for `WalkingDog_1` and `WalkingDog 1`."""
     first, *rest = re.split(r"[ _]", stem.strip())
     return " ".join([_RENAMED.get(first, first), *rest])
+
+
+def parse_source(name: str) -> tuple[str, str, str] | None:
+    """Parses MotionBERT's source such as "s_09_act_05_subact_02_ca_01".
+
+    Returns:
+      Subject, take and camera, such as ("S9", "Greeting 2", "54138969"); None for other names.
+    """
+    found = _SOURCE.search(name)
+    if not found:
+        return None
+    subject, act, take, camera = (int(number) for number in found.groups())
+    cameras = tuple(HUMAN36M_INTRINSICS)
+    if not (2 <= act < 2 + len(_ACTIONS) and 1 <= camera <= len(cameras)):
+        return None
+    return f"S{subject}", f"{_ACTIONS[act - 2]} {take}", cameras[camera - 1]
 
 
 def read_keypoints(path: str | pathlib.Path) -> Keypoints:

@@ -1,4 +1,4 @@
-"""Models pinhole cameras with lens distortion, camera rigs, and screen normalisation.
+"""Models pinhole cameras with lens distortion, fits them to points, and places camera rigs.
 
 World frame: metres, z up. Camera frame: metres, x right, y down, z forward (Human3.6M, OpenCV).
 """
@@ -7,8 +7,13 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 _NEAR = 0.05  # metres; nothing nearer to the lens is seen
+_FEWEST = 2  # points without which nothing is determined
+_MOST = 20_000  # points that are fitted, evenly chosen
+_IN_FRONT = 1e-3  # of a fit, in the unit of the points
+_SQUARE = 1.25  # the greatest ratio of the focal lengths
 _WORLD_UP = np.array([0.0, 0.0, 1.0])
 
 Point = Sequence[float] | np.ndarray  # `[3]`
@@ -103,6 +108,19 @@ class Camera:
         with np.errstate(invalid="ignore"):
             seen = np.all((pixels >= 0) & (pixels < size), axis=-1)
         return np.where(seen[..., None], pixels, 0.0), seen
+
+
+def calibrated(
+    quaternion: Sequence[float], position: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Converts an extrinsic calibration to the rotation and the position of a `Camera`.
+
+    Arguments:
+      quaternion: rotation from camera to world as a unit quaternion (w, x, y, z).
+      position: in millimetres.
+    """
+    rotation = Rotation.from_quat((*quaternion[1:], quaternion[0])).inv().as_matrix()
+    return rotation, np.array(position) / 1000
 
 
 # Calibration of Human3.6M's four cameras from its metadata file; VideoPose3D exchanges p1 and p2.
@@ -215,3 +233,71 @@ def normalize_screen(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     Source: Pavllo et al., VideoPose3D, 2019.
     """
     return pixels / width * 2 - np.array([1.0, height / width], dtype=pixels.dtype)
+
+
+def fit_pinhole(points: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Fits focal lengths and centre by least squares, outliers left out.
+
+    A second fit drops the points whose error in the first exceeds three times its median.
+
+    Arguments:
+      points: `[n, 3]` in the camera frame, any unit, z forward.
+      pixels: `[n, 2]`; not finite where unseen.
+
+    Returns:
+      float64 `[4]`: fx, fy, cx, cy in pixels; NaN if fewer than two points are seen before the
+      lens.
+    """
+    known = np.isfinite(pixels).all(-1) & (points[:, 2] > _IN_FRONT)
+    points, pixels = points[known].astype(np.float64), pixels[known].astype(np.float64)
+    if len(points) < _FEWEST:
+        return np.full(4, np.nan)
+    step = -(-len(points) // _MOST)
+    points, pixels = points[::step], pixels[::step]
+    first = _solve(points, pixels)
+    off = reprojection_errors(first, points, pixels)
+    near = off <= max(3 * np.median(off), 1e-6)
+    return _solve(points[near], pixels[near]) if near.sum() >= _FEWEST else first
+
+
+def _solve(points: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    parts = []
+    for axis in range(2):
+        slope = np.stack([points[:, axis] / points[:, 2], np.ones(len(points))], -1)
+        parts.append(np.linalg.lstsq(slope, pixels[:, axis], rcond=None)[0])
+    return np.array(parts).T.ravel()
+
+
+def plausible(camera: np.ndarray) -> bool:
+    """Tells whether both focal lengths are positive and alike, as with square pixels.
+
+    Keypoints of upright people from another view fit in y but not in x.
+
+    Arguments:
+      camera: `[4]`, see `fit_pinhole`.
+    """
+    fx, fy = camera[:2]
+    return bool(min(fx, fy) > 0 and max(fx, fy) < _SQUARE * min(fx, fy))
+
+
+def reprojection_errors(camera: np.ndarray, points: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Computes the reprojection error of each point in pixels.
+
+    Arguments:
+      camera: `[4]`, see `fit_pinhole`.
+      points: `[..., 3]` in the camera frame.
+      pixels: `[..., 2]`, not finite where unseen.
+
+    Returns:
+      `[...]`; infinite for seen points behind the lens, NaN for unseen ones.
+    """
+    depth = np.where(points[..., 2] > _IN_FRONT, points[..., 2], np.nan)[..., None]
+    projected = points[..., :2] / depth * camera[:2] + camera[2:]
+    off = np.linalg.norm(projected - pixels, axis=-1)
+    behind = np.isnan(depth[..., 0]) & np.isfinite(pixels).all(-1)
+    return np.where(behind, np.inf, off)
+
+
+def pinhole_vector(camera: np.ndarray) -> np.ndarray:
+    """Intrinsics as float32 `[9]` in the order of `pose_set.pose_features`, without distortion."""
+    return np.concatenate([camera, np.zeros(5)]).astype(np.float32)

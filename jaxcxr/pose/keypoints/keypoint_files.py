@@ -11,32 +11,23 @@ The content decides which form a file has:
 
 Coordinates are pixels. A point of confidence 0 was not seen and may hold anything; a frame without
 a file or entry has no points. `track_id` or `idx` identifies people, otherwise the overlap of their
-boxes from frame to frame (`keypoint_tracks.follow`).
+boxes from frame to frame (`follow`).
 """
 
 import dataclasses
-import json
 import pathlib
-import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from jaxcxr.errors import UserError
 from jaxcxr.pose.geometry import joint_sets
-from jaxcxr.pose.keypoints import keypoint_arrays, keypoint_tracks
-from jaxcxr.pose.keypoints.keypoint_points import LARGEST, LONGEST, Found, named_set, triples
+from jaxcxr.pose.keypoints import keypoint_arrays, keypoint_json
+from jaxcxr.pose.keypoints.keypoint_arrays import LARGEST, Found, Person
 
-# Joint set and points to keep, by the number of points in a list; the 133 and 136 points of whole
-# bodies begin with the body's. OpenPose's 18 points are COCO's and a neck.
-_LISTED = {17: ("coco", 17), 26: ("halpe26", 26), 133: ("coco", 17), 136: ("halpe26", 26)}
-_OPENPOSE = {25: "openpose25", 18: "coco", 15: "openpose15"}
-_PEOPLE = {"people": "pose_keypoints_2d", "bodies": "joints"}  # list of people -> their points
-_FROM_OPENPOSE18 = [0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10]
-
-_NUMBER = re.compile(r"(\d+)(?!.*\d)")
-
+# Different people: boxes that overlap less, or centres more than half a box apart.
+_OVERLAP, _FAR = 0.1, 0.5
+_PATIENCE = 0.5  # seconds that a person may be out of sight
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Track:
@@ -97,11 +88,11 @@ def read(
     if not path.exists():
         raise UserError(f"no keypoints at {path}; check the path.")
     if path.is_dir():
-        found = _folder(path, joints)
+        found = keypoint_json.read_folder(path, joints)
     elif path.suffix == ".npz":
         found = keypoint_arrays.read_npz(path, joints)
     else:
-        found = _one_file(path, _json(path), joints)
+        found = keypoint_json.read_file(path, joints)
     return _video(path, found, fps, size)
 
 
@@ -124,14 +115,14 @@ def from_json(
       UserError: as in `read`.
     """
     path = pathlib.Path(name)
-    return _video(path, _one_file(path, _parsed(content, path), joints), fps, size)
+    return _video(path, keypoint_json.from_content(path, content, joints), fps, size)
 
 
 def _video(path: pathlib.Path, found: Found, fps, size) -> Video:
     """Links the people of all frames to tracks."""
     size = _size(path, found.sizes, size)
     fps = check_fps(found.fps if fps is None else fps, str(path))
-    people = keypoint_tracks.follow(found.frames, fps)
+    people = follow(found.frames, fps)
     convert = joint_sets.to_human36m(found.joint_set)
     tracks = tuple(
         _track(path, person, places, convert) for person, places in sorted(
@@ -186,193 +177,79 @@ def _track(path, person: str, places: Mapping[int, np.ndarray], convert) -> Trac
     return Track(person, start, keypoints, confidence.astype(np.float32))
 
 
-def _json(path: pathlib.Path) -> Any:
-    try:
-        return _parsed(path.read_bytes(), path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+def follow(frames: Mapping[int, Sequence[Person]], fps: float) -> dict[str, dict[int, np.ndarray]]:
+    """Links people over time by their ids, or by position if they have none.
 
-
-def _parsed(content: bytes, path: pathlib.Path) -> Any:
-    try:
-        return json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no valid JSON ({error}); write it again.") from error
-
-
-def _one_file(path: pathlib.Path, content: Any, joints: str) -> Found:
-    """Reads the people in the JSON of a whole video."""
-    if isinstance(content, dict) and content and all(
-        _bodies(image) is not None for image in content.values()
-    ):
-        named = ((name, image, f"{path}, {name}") for name, image in content.items())
-        return _by_image(path, named, joints)
-    return _listed(path, content, joints)
-
-
-def _listed(path: pathlib.Path, content: Any, joints: str) -> Found:
-    """Reads COCO's results or annotations, or AlphaPose's list."""
-    entries, images = content, {}
-    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
-        entries, images = content["annotations"], _images(path, content.get("images", []))
-    if not isinstance(entries, list) or not entries:
-        raise UserError(
-            f"{path}: neither a list of people with image_id and keypoints (COCO, AlphaPose) nor "
-            "COCO annotations, or it is empty. For OpenPose, give the folder of its files."
-        )
-    rows: list[tuple[int, str | None, np.ndarray]] = []
-    for number, entry in enumerate(entries):
-        where = f"{path}, entry {number}"
-        if not isinstance(entry, dict) or not {"image_id", "keypoints"} <= entry.keys():
-            raise UserError(f"{where}: a person needs image_id and keypoints.")
-        points = triples(entry["keypoints"], where)
-        if rows and len(points) != len(rows[0][2]):
-            raise UserError(
-                f"{where}: {len(points)} points, but {len(rows[0][2])} in those before."
-            )
-        image = entry["image_id"]
-        if not isinstance(image, str | int) or isinstance(image, bool):
-            raise UserError(f"{where}: image_id must be a number or a file name, not {image!r}.")
-        name = images.get(image, (image, None))[0]
-        rows.append((_frame(name, where), _person(entry), points))
-    count = len(rows[0][2])
-    if joints:
-        name = named_set(path, joints, count)
-    elif count in _LISTED:
-        name, kept = _LISTED[count]
-        rows = [(frame, person, points[:kept]) for frame, person, points in rows]
-    else:
-        raise UserError(
-            f"{path}: {count} points; {', '.join(map(str, _LISTED))} are known in such a list. "
-            "Name other joint sets with --joints."
-        )
-    frames: dict[int, list] = {}
-    for frame, person, points in rows:
-        frames.setdefault(frame, []).append((person, points))
-    sizes = {size for _, size in images.values() if size is not None}
-    return Found(name, _checked_span(path, frames), sizes)
-
-
-def _images(path, entries: Any) -> dict:
-    """Reads COCO's list of images: id -> (file name or id, size or None)."""
-    found = {}
-    for number, image in enumerate(entries if isinstance(entries, list) else []):
-        where = f"{path}, image {number}"
-        if not isinstance(image, dict) or not isinstance(image.get("id"), int | str):
-            raise UserError(f"{where}: an image needs an id.")
-        width, height = image.get("width"), image.get("height")
-        size = (width, height) if isinstance(width, int) and isinstance(height, int) else None
-        found[image["id"]] = (image.get("file_name", image["id"]), size)
-    return found
-
-
-def _frame(image: Any, where: str) -> int:
-    """Reads the number of a frame, the last number in the image's name."""
-    if isinstance(image, str):
-        match = _NUMBER.search(pathlib.PurePath(image).stem)
-        image = int(match[1]) if match and len(match[1]) <= 18 else None
-    if not isinstance(image, int) or image < 0:
-        raise UserError(
-            f"{where}: the image has no number to order frames by; name images such as "
-            '"000012.jpg".'
-        )
-    return image
-
-
-def _person(entry: Mapping) -> str | None:
-    """Reads a tracker's id: `track_id`, or AlphaPose's `idx`, which may be a list."""
-    for key in ("track_id", "idx"):
-        value = entry.get(key)
-        while isinstance(value, list) and len(value) == 1:
-            value = value[0]
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if isinstance(value, int | str) and not isinstance(value, bool):
-            return str(value)
-    return None
-
-
-def _checked_span(path, frames: dict[int, list]) -> dict[int, list]:
-    """Counts frames from the first; refuses gaps too long for one video."""
-    first, last = min(frames), max(frames)
-    if last - first >= min(LONGEST, 1000 + 100 * len(frames)):
-        raise UserError(
-            f"{path}: {len(frames)} frames numbered {first} to {last} are not one video; number "
-            "frames consecutively."
-        )
-    return {frame - first: people for frame, people in frames.items()}
-
-
-def _folder(folder: pathlib.Path, joints: str) -> Found:
-    """Reads OpenPose's files or AlphaPose's sep-json, one file per frame."""
-    files = sorted(folder.glob("*.json"))
-    if not files:
-        raise UserError(f"{folder} has no .json file; OpenPose writes one per frame.")
-    named = ((file.stem.removesuffix("_keypoints"), _json(file), str(file)) for file in files)
-    return _by_image(folder, named, joints)
-
-
-def _bodies(content: Any) -> list | None:
-    """Finds the people of one image as OpenPose and AlphaPose's --format cmu list them."""
-    found = [content.get(key) for key in _PEOPLE] if isinstance(content, dict) else []
-    return next((people for people in found if isinstance(people, list)), None)
-
-
-def _by_image(
-    path: pathlib.Path, named: Iterable[tuple[str, Any, str]], joints: str
-) -> Found:
-    """Reads people image by image.
+    A person without id continues the track with the largest overlap of boxes (intersection over
+    union), else the one with the nearest centre; the best pairs are joined first. Boxes enclose
+    only the points that both detections have, so partly found people continue their tracks.
 
     Arguments:
-      path: the file or folder.
-      named: name of each image, its content, and its place for messages.
-      joints: as in `read`.
+      frames: frame number -> its people as (id or None, points `[joints, 3]`: x, y and confidence,
+        0 for points not found).
+      fps: frames per second.
+
+    Returns:
+      Id -> {frame: points}. People without id are numbered "0", "1", ... by first appearance,
+      skipping ids in the file. Of an id that comes twice in a frame, the person with the greater
+      sum of confidences stays.
     """
-    frames: dict[int, list] = {}
-    counts: set[int] = set()
-    for name, content, where in named:
-        people = _bodies(content)
-        if people is None:
-            raise UserError(f"{where}: no list of people, as in OpenPose's files.")
-        frame = _frame(name, where)
-        if frame in frames:
-            raise UserError(f"{where}: frame {frame} comes twice in {path}.")
-        frames[frame] = []
-        for person in people:
-            listed = [person.get(key) for key in _PEOPLE.values()] if isinstance(person, dict) \
-                else []
-            listed = [values for values in listed if values is not None]
-            if not listed:
-                raise UserError(f"{where}: a person without pose_keypoints_2d or joints.")
-            points = triples(listed[0], where)
-            counts.add(len(points))
-            if len(counts) > 1:
-                raise UserError(
-                    f"{where}: {len(points)} points, but {min(counts - {len(points)})} before."
-                )
-            frames[frame].append((_openpose_id(person), points))
-    if not counts:
-        raise UserError(f"{path}: no person in any of {len(frames)} frames.")
-    (count,) = counts
-    if joints:
-        name = named_set(path, joints, count)
-    elif count in _OPENPOSE:
-        name = _OPENPOSE[count]
-    else:
-        raise UserError(
-            f"{path}: {count} points, but OpenPose has 25 (BODY_25), 18 (COCO) or 15 (MPI); name "
-            "other joint sets with --joints."
-        )
-    if count == 18:
-        frames = {
-            frame: [(person, points[_FROM_OPENPOSE18]) for person, points in people]
-            for frame, people in frames.items()
-        }
-    return Found(name, _checked_span(path, frames))
+    tracks: dict[str, dict[int, np.ndarray]] = {}
+    given = {person for people in frames.values() for person, _ in people if person is not None}
+    patience = max(1, round(_PATIENCE * fps))
+    free = (str(number) for number in range(len(given) + sum(map(len, frames.values()))))
+    free = (name for name in free if name not in given)
+    followed: dict[str, int] = {}  # track -> frame in which it was last seen
+    for frame in sorted(frames):
+        unnamed = []
+        for person, points in frames[frame]:
+            if not points[:, 2].any():
+                continue
+            if person is None:
+                unnamed.append(points)
+                continue
+            track = tracks.setdefault(person, {})
+            if frame not in track or points[:, 2].sum() > track[frame][:, 2].sum():
+                track[frame] = points
+        followed = {name: last for name, last in followed.items() if frame - last <= patience}
+        before = {name: tracks[name][last] for name, last in followed.items()}
+        for name, points in _continued(before, unnamed):
+            name = next(free) if name is None else name
+            tracks.setdefault(name, {})[frame] = points
+            followed[name] = frame
+    return tracks
 
 
-def _openpose_id(person: Mapping) -> str | None:
-    """Reads OpenPose's person_id, which is [-1] without tracking."""
-    return _person({"idx": person.get("person_id")}) if person.get("person_id") != [-1] else None
+def _continued(before: Mapping[str, np.ndarray], now: Sequence[np.ndarray]):
+    """Pairs each detection with the track it continues, None for a new track."""
+    scores = [
+        (likeness(before[name], points), name, index)
+        for name in before for index, points in enumerate(now)
+    ]
+    taken: dict[int, str] = {}
+    for score, name, index in sorted(scores, key=lambda item: -item[0]):
+        if score > 0 and index not in taken and name not in taken.values():
+            taken[index] = name
+    return [(taken.get(index), points) for index, points in enumerate(now)]
 
 
+def likeness(a: np.ndarray, b: np.ndarray) -> float:
+    """Scores how likely two detections `[joints, 3]`, confidence last, are the same person.
+
+    Returns:
+      1 plus the intersection over union of the boxes around the common points, if that is at least
+      0.1; otherwise 1 minus the distance of the centres over half a box, at least 0.
+    """
+    both = (a[:, 2] > 0) & (b[:, 2] > 0)
+    if not both.any():
+        return 0.0
+    a, b = a[both, :2], b[both, :2]
+    low, high = np.maximum(a.min(0), b.min(0)), np.minimum(a.max(0), b.max(0))
+    shared = np.prod(np.maximum(high - low, 0))
+    areas = np.prod(np.ptp(a, 0)) + np.prod(np.ptp(b, 0))
+    overlap = shared / (areas - shared) if areas > shared else 0.0
+    if overlap >= _OVERLAP:
+        return 1.0 + float(overlap)
+    reach = _FAR * max(1.0, *(float(np.linalg.norm(np.ptp(points, 0))) for points in (a, b)))
+    apart = np.linalg.norm(a.mean(0) - b.mean(0))
+    return max(0.0, 1.0 - float(apart / reach))

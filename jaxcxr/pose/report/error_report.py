@@ -1,79 +1,220 @@
-"""Writes the errors of a pose model, as tables and figures, into the report of a run."""
+"""Breaks the errors of a pose model down by action, joint and time, and writes them as tables."""
 
 import csv
+import dataclasses
+import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from jaxcxr.pose.evaluation import error_breakdown, pose_errors
-from jaxcxr.pose.evaluation.error_breakdown import (
-    QUANTILES,
-    ActionErrors,
-    ErrorsOverTime,
-    WorstSequence,
-)
-from jaxcxr.pose.geometry.skeletons import Skeleton
-from jaxcxr.pose.report import error_figures, pose_figures
+from jaxcxr.pose.evaluation import mean_errors, pose_errors
 from jaxcxr.pose.sources import clips
 from jaxcxr.report import tables
-from jaxcxr.report.canvas import save
 
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+DRAWN = 4  # worst sequences with a figure
+_LISTED = 10  # worst sequences
+_MOST_BINS = 120  # of time
+_FEWEST = 4  # sequences whose median is drawn
 _MM = 1000.0
-_SKELETONS = 6  # frames drawn in 3D
-_DRAWN, _SHOWN = 4, 40  # worst sequences drawn; sequences shown over time
 
 
-def write(
-    source: clips.Clips,
-    predicted: Sequence[np.ndarray],
-    skeleton: Skeleton,
-    split: str,
-    folder: pathlib.Path,
-) -> None:
-    """Writes the tables and the figures.
+@dataclasses.dataclass(frozen=True)
+class ActionErrors:
+    """Errors of an action.
 
-    They are `errors.md` and `errors.csv` (action x joint); `errors_actions.png`, `errors_time.png`
-    and `errors_worst.png`, each described in `errors.md`; `skeletons_SPLIT.png` and
-    `joint_errors_SPLIT.png`.
+    Attributes:
+      name: of the action.
+      sequences, frames: their numbers.
+      joints: mean error of each joint, mm, `[joints]`.
+    """
+
+    name: str
+    sequences: int
+    frames: int
+    joints: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        """MPJPE, mm."""
+        return float(self.joints.mean())
+
+
+@dataclasses.dataclass(frozen=True)
+class ErrorsOverTime:
+    """Errors of frames along time, mm.
+
+    Attributes:
+      window: `QUANTILES` at each place in a window, `[5, frames]`; None where a window lifts its
+        middle frame alone.
+      bin: length of a bin, seconds.
+      sequences: mean error of each sequence in each bin, `[sequences, bins]`, NaN after its end.
+      means: of each whole sequence, `[sequences]`.
+      quantiles: `QUANTILES` over sequences, `[5, bins]`, NaN where fewer than a tenth, or than four
+        (of fewer: than all), still run.
+    """
+
+    window: np.ndarray | None
+    bin: float
+    sequences: np.ndarray
+    means: np.ndarray
+    quantiles: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class WorstSequence:
+    """A sequence on which a model errs much, and its worst frame.
+
+    Attributes:
+      sequence: the sequence.
+      predicted: joints, mm, `[frames, joints, 3]`.
+      errors: of each frame and joint, mm, `[frames, joints]`.
+    """
+
+    sequence: clips.Sequence
+    predicted: np.ndarray
+    errors: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        """MPJPE, mm."""
+        return float(self.errors.mean())
+
+    @property
+    def frame(self) -> int:
+        """The frame of the largest error."""
+        return int(self.errors.mean(-1).argmax())
+
+
+@dataclasses.dataclass(frozen=True)
+class Errors:
+    """Errors of a model on a split.
+
+    Attributes:
+      names: of the sequences.
+      predicted, truth: of each sequence, mm, `[frames, joints, 3]`.
+      actions: of `by_action`. time: of `over_time`. worst: of `worst`.
+    """
+
+    names: Sequence[str]
+    predicted: Sequence[np.ndarray]
+    truth: Sequence[np.ndarray]
+    actions: Sequence[ActionErrors]
+    time: ErrorsOverTime
+    worst: Sequence[WorstSequence]
+
+
+def measure(source: clips.Clips, predicted: Sequence[np.ndarray]) -> Errors:
+    """Measures the errors of predictions.
 
     Arguments:
       source: windows of the split, each frame lifted once.
       predicted: of each sequence, metres, `[frames, joints, 3]`.
-      skeleton: of the joints.
-      split: name of the split.
-      folder: to write into; made if absent.
     """
     predicted = [values * _MM for values in predicted]
     truth = [sequence.joints * _MM for sequence in source.sequences]
     errors = list(map(pose_errors.joint_errors, predicted, truth))
-    rows = error_breakdown.by_action(errors, [sequence.action for sequence in source.sequences])
-    time = error_breakdown.over_time(
-        [e.mean(-1) for e in errors], [s.fps for s in source.sequences],
-        None if source.center else source.frames,
+    return Errors(
+        [sequence.sequence_id for sequence in source.sequences], predicted, truth,
+        by_action(errors, [sequence.action for sequence in source.sequences]),
+        over_time([e.mean(-1) for e in errors], [s.fps for s in source.sequences],
+                  None if source.center else source.frames),
+        worst(source.sequences, predicted, errors),
     )
-    listed = error_breakdown.worst(source.sequences, predicted, errors)
-    folder.mkdir(exist_ok=True)
-    _write_csv(rows, skeleton.joints, folder / "errors.csv")
-    text = _markdown(rows, time, listed, skeleton.joints, split)
-    (folder / "errors.md").write_text(text, encoding="utf-8")
 
-    values, actual = np.concatenate(predicted), np.concatenate(truth)
-    chosen = np.linspace(0, len(actual) - 1, min(_SKELETONS, len(actual))).astype(int)
-    names = [sequence.sequence_id for sequence in source.sequences]
-    figures = {
-        f"skeletons_{split}": pose_figures.skeletons_figure(
-            values[chosen], actual[chosen], skeleton.parents
-        ),
-        f"joint_errors_{split}": pose_figures.joint_errors_figure(
-            pose_errors.per_joint(values, actual), skeleton.joints
-        ),
-        "errors_actions": error_figures.actions_figure(rows, skeleton.joints),
-        "errors_time": error_figures.time_figure(time, names, _SHOWN),
-        "errors_worst": error_figures.worst_figure(listed[:_DRAWN], skeleton, rows[-1].mean),
-    }
-    for name, figure in figures.items():
-        save(figure, folder / f"{name}.png")
+
+def by_action(errors: Sequence[np.ndarray], actions: Sequence[str]) -> list[ActionErrors]:
+    """Mean errors of each action and joint.
+
+    Arguments:
+      errors: of each sequence, mm, `[frames, joints]`.
+      actions: of each sequence.
+
+    Returns:
+      A row for each action, in alphabetic order, and at last one of all frames.
+    """
+    def row(name: str, chosen: Iterable[np.ndarray]) -> ActionErrors:
+        parts = list(chosen)
+        values = np.concatenate(parts)
+        return ActionErrors(name, len(parts), len(values), values.mean(0))
+
+    rows = [
+        row(name, (e for e, action in zip(errors, actions, strict=True) if action == name))
+        for name in sorted(set(actions))
+    ]
+    return [*rows, row("all frames", errors)]
+
+
+def over_time(
+    errors: Sequence[np.ndarray], fps: Sequence[float], window: int | None
+) -> ErrorsOverTime:
+    """Errors by the place in a window and by the time since a sequence began.
+
+    Arguments:
+      errors: of each frame of each sequence, mm, `[frames]`.
+      fps: frames per second of each sequence.
+      window: frames of the windows that are lifted side by side; None: every frame has its own.
+    """
+    place = None
+    if window is not None:
+        # NaN after the end of a sequence.
+        padded = [np.pad(e, (0, -len(e) % window), constant_values=np.nan) for e in errors]
+        place = _quantiles(np.concatenate(padded).reshape(-1, window))
+    seconds = max(len(e) / rate for e, rate in zip(errors, fps, strict=True))
+    width = max(seconds / _MOST_BINS, 1 / min(fps))
+    binned = np.full((len(errors), math.ceil(seconds / width - 1e-9)), np.nan)
+    for row, e, rate in zip(binned, errors, fps, strict=True):
+        bins = np.floor(np.arange(len(e)) / (rate * width) + 1e-9).astype(int)
+        counts = np.bincount(bins)
+        sums = np.bincount(bins, weights=e)
+        row[: len(counts)] = np.divide(
+            sums, counts, out=np.full(len(counts), np.nan), where=counts > 0
+        )
+    enough = np.isfinite(binned).sum(0) >= max(min(_FEWEST, len(errors)), len(errors) / 10)
+    quantiles = np.full((len(QUANTILES), binned.shape[1]), np.nan)
+    quantiles[:, enough] = _quantiles(binned[:, enough])
+    means = np.array([e.mean() for e in errors])
+    return ErrorsOverTime(place, width, binned, means, quantiles)
+
+
+def _quantiles(values: np.ndarray) -> np.ndarray:
+    """`QUANTILES` of each column over what is not NaN; NaN where nothing is."""
+    result = np.full((len(QUANTILES), values.shape[1]), np.nan)
+    for out, column in zip(result.T, values.T, strict=True):
+        known = column[~np.isnan(column)]
+        if len(known):
+            out[:] = np.quantile(known, QUANTILES)
+    return result
+
+
+def worst(
+    sequences: Sequence[clips.Sequence],
+    predicted: Sequence[np.ndarray],
+    errors: Sequence[np.ndarray],
+) -> list[WorstSequence]:
+    """The sequences of the largest MPJPE, the largest first, of each take one camera.
+
+    Arguments:
+      sequences: of a split.
+      predicted: of each, mm, `[frames, joints, 3]`.
+      errors: of each, mm, `[frames, joints]`.
+
+    Returns:
+      at most `_LISTED` of them.
+    """
+    every = [WorstSequence(*parts) for parts in zip(sequences, predicted, errors, strict=True)]
+    chosen: dict[str, WorstSequence] = {}
+    for one in sorted(every, key=lambda one: -one.mean):
+        chosen.setdefault(one.sequence.take, one)
+    return list(chosen.values())[:_LISTED]
+
+
+def write(errors: Errors, joints: Sequence[str], split: str, folder: pathlib.Path) -> None:
+    """Writes `errors.md`, which describes the figures too, and `errors.csv` (action x joint)."""
+    _write_csv(errors.actions, joints, folder / "errors.csv")
+    text = _markdown(errors.actions, errors.time, errors.worst, joints, split)
+    (folder / "errors.md").write_text(text, encoding="utf-8")
 
 
 def _write_csv(rows: Sequence[ActionErrors], joints: Sequence[str], path: pathlib.Path) -> None:
@@ -112,7 +253,7 @@ def _markdown(
         f"# Errors on the {split} split",
         f"MPJPE {every.mean:.1f} mm over {every.frames:,} frames of {every.sequences} sequences; "
         "the mean of the actions' means is "
-        f"{pose_errors.action_mean({row.name: row.mean for row in actions}):.1f} mm.",
+        f"{mean_errors.action_mean({row.name: row.mean for row in actions}):.1f} mm.",
         "## By action and joint, mm", *_block(table),
         "## By position of the frame in its window, mm", *_places(time),
         "## Worst sequences, mm", "Of each take, the camera with the largest error.",
@@ -146,7 +287,7 @@ def _figures(
     joint = int(every.joints.argmax())
     median = time.quantiles[2]
     known = median[~np.isnan(median)]
-    drawn = listed[:_DRAWN]
+    drawn = listed[:DRAWN]
     window = "" if time.window is None else (
         f"Median error by position in the window: {time.window[2].min():.0f} to "
         f"{time.window[2].max():.0f} mm. "

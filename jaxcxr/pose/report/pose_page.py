@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxcxr.pose.evaluation import pose_metrics, run_errors
-from jaxcxr.pose.player import motions, viewer_page
+from jaxcxr.pose.player import motions, rendering
 from jaxcxr.report import page
 from jaxcxr.report.curves import read_metrics
 from jaxcxr.report.page import Block, Cell, Section, SortableTable, about, not_run, pictures
@@ -91,7 +91,7 @@ def _player(workdir: pathlib.Path, split: str) -> Iterable[Block]:
     takes = sorted(takes, key=_error, reverse=True)[:PLAYED]
     yield page.Paragraph(f"The {len(takes)} sequences with the largest errors, worst first.")
     yield page.EmbeddedPage(
-        viewer_page.page(takes, f"{split} predictions", _MOST_FRAMES), "3D viewer"
+        rendering.page(takes, f"{split} predictions", _MOST_FRAMES), "3D viewer"
     )
 
 

@@ -14,18 +14,16 @@ import pathlib
 import re
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from jaxcxr.data import staging
-from jaxcxr.errors import BadRecord, UserError
+from jaxcxr.data.dataset import RUN_ONLY
+from jaxcxr.errors import UserError
 from jaxcxr.pose.formats import bvh, bvh_bodies
-from jaxcxr.pose.keypoints.detector import Detector
-from jaxcxr.pose.sources import virtual
-from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
+from jaxcxr.pose.sources import pose_set, virtual
+from jaxcxr.pose.sources.virtual import Detector
 
 FPS = virtual.FPS
 _SHARES = {"test": 0.15, "validation": 0.15}
-_RUN = {"variant": False}  # an option that does not change what is prepared
 
 
 @dataclasses.dataclass(eq=False)
@@ -49,9 +47,9 @@ class BvhMocapConfig(virtual.VirtualConfig):
     test_subjects: str = ""
     validation_subjects: str = ""
     unit: float = 0.0
-    raw: str = dataclasses.field(default="", metadata=_RUN)
-    workers: int = dataclasses.field(default=0, metadata=_RUN)
-    max_bad: int = dataclasses.field(default=0, metadata=_RUN)
+    raw: str = dataclasses.field(default="", metadata=RUN_ONLY)
+    workers: int = dataclasses.field(default=0, metadata=RUN_ONLY)
+    max_bad: int = dataclasses.field(default=0, metadata=RUN_ONLY)
 
     def __post_init__(self):
         super().__post_init__()
@@ -181,10 +179,8 @@ def encode(
     Raises:
       BadRecord: the clip is malformed.
     """
-    try:
+    with pose_set.refused_as_bad():
         world = load_clip(clip.path, unit, fps)
-    except UserError as error:
-        raise BadRecord(str(error).rstrip(".")) from error
     rng = virtual.generator(seed, clip.name)
     # The files do not name actions.
     action = f"subject {clip.subject}"
@@ -193,29 +189,20 @@ def encode(
     )
 
 
-class BvhMocap(PoseSet):
+class BvhMocap(pose_set.PoseSet):
     """BVH clips; records of `pose_features`."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIG_CLASS = BvhMocapConfig
     builder_config_class = BvhMocapConfig
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Motion capture from BVH files, 17 joints in Human3.6M order, "
-            f"{self.builder_config.fps:g} frames per second, seen by virtual cameras with lens "
-            "distortion.",
-            features=pose_features(),
-        )
+    description = (
+        "Motion capture from BVH files, 17 joints in Human3.6M order, {fps:g} frames per second, "
+        "seen by virtual cameras with lens distortion."
+    )
 
     def _split_generators(self, dl_manager) -> dict[str, list[staging.Staged]]:
         del dl_manager
         config = self.builder_config
-        if not config.raw:
-            raise UserError("bvh_mocap: where is the data? Give --raw DIR with BVH files.")
         return self.staged(
-            split_clips(find_clips(config.raw, config.subject), config),
+            split_clips(find_clips(self.given_raw("DIR with BVH files"), config.subject), config),
             functools.partial(
                 encode, rig=config.rig, detector=config.detector, seed=config.seed,
                 unit=config.unit, fps=config.fps,

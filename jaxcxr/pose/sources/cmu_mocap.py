@@ -14,15 +14,14 @@ import zipfile
 from collections.abc import Mapping
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from jaxcxr.data import staging
-from jaxcxr.errors import BadRecord, UserError
+from jaxcxr.data.dataset import RUN_ONLY
+from jaxcxr.errors import UserError
 from jaxcxr.pose.formats import asf_amc
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
-from jaxcxr.pose.keypoints.detector import Detector
-from jaxcxr.pose.sources import subjects, virtual
-from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
+from jaxcxr.pose.sources import pose_set, virtual
+from jaxcxr.pose.sources.virtual import Detector
 
 FPS = virtual.FPS
 RAW_FPS = 120.0
@@ -49,7 +48,6 @@ _BONE_ENDS = {
 
 _CLIP = re.compile(r"(?:^|/)(\d+)/(\d+_\d+)\.amc$", re.IGNORECASE)
 _VALIDATION_SHARE = 0.15
-_RUN = {"variant": False}  # an option that does not change what is prepared
 
 
 @dataclasses.dataclass(eq=False)
@@ -71,9 +69,9 @@ class CmuMocapConfig(virtual.VirtualConfig):
     train_subjects: tuple[str, ...] = ()
     validation_subjects: tuple[str, ...] = ()
     test_subjects: tuple[str, ...] = ()
-    raw: str = dataclasses.field(default="", metadata=_RUN)
-    workers: int = dataclasses.field(default=0, metadata=_RUN)
-    max_bad: int = dataclasses.field(default=0, metadata=_RUN)
+    raw: str = dataclasses.field(default="", metadata=RUN_ONLY)
+    workers: int = dataclasses.field(default=0, metadata=RUN_ONLY)
+    max_bad: int = dataclasses.field(default=0, metadata=RUN_ONLY)
 
     def __post_init__(self):
         for field in ("train_subjects", "validation_subjects", "test_subjects"):
@@ -88,7 +86,7 @@ class CmuMocapConfig(virtual.VirtualConfig):
 
 def _subjects(value: str | tuple) -> tuple[str, ...]:
     """Converts ("1", "02") or "1,02" to ("01", "02"), the archive's names."""
-    names = subjects.listed(value)
+    names = pose_set.listed(value)
     wrong = [name for name in names if not name.isdigit()]
     if wrong:
         raise UserError(f"cmu_mocap: {wrong[0]!r} is no subject; subjects are numbers such as 01.")
@@ -182,7 +180,7 @@ def split_clips(clips: list[Clip], config: CmuMocapConfig) -> dict[str, list[Cli
     train = train or present - test - validation
     splits: dict[str, list[Clip]] = {"train": [], "validation": [], "test": []}
     for clip in clips:
-        held_out = not validation and subjects.share(clip.name) < _VALIDATION_SHARE
+        held_out = not validation and pose_set.share(clip.name) < _VALIDATION_SHARE
         if clip.subject in test:
             splits["test"].append(clip)
         elif clip.subject in validation or (clip.subject in train and held_out):
@@ -256,10 +254,8 @@ def encode(
     Raises:
       BadRecord: the clip is malformed.
     """
-    try:
+    with pose_set.refused_as_bad():
         world = load_clip(clip, fps)
-    except UserError as error:
-        raise BadRecord(str(error).rstrip(".")) from error
     rng = np.random.default_rng([seed, *(int(part) for part in clip.name.split("_"))])
     # The archive does not name actions.
     action = f"subject {clip.subject}"
@@ -268,32 +264,25 @@ def encode(
     )
 
 
-class CmuMocap(PoseSet):
+class CmuMocap(pose_set.PoseSet):
     """CMU clips; records of `pose_features`."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIG_CLASS = CmuMocapConfig
     builder_config_class = CmuMocapConfig
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="CMU motion capture, 17 joints in Human3.6M order, "
-            f"{self.builder_config.fps:g} frames per second, seen by virtual cameras with lens "
-            "distortion.",
-            features=pose_features(),
-            homepage="http://mocap.cs.cmu.edu",
-            citation="The data used in this project was obtained from mocap.cs.cmu.edu. The "
-            "database was created with funding from NSF EIA-0196217.",
-        )
+    description = (
+        "CMU motion capture, 17 joints in Human3.6M order, {fps:g} frames per second, seen by "
+        "virtual cameras with lens distortion."
+    )
+    homepage = "http://mocap.cs.cmu.edu"
+    citation = (
+        "The data used in this project was obtained from mocap.cs.cmu.edu. The database was "
+        "created with funding from NSF EIA-0196217."
+    )
 
     def _split_generators(self, dl_manager) -> dict[str, list[staging.Staged]]:
         del dl_manager
         config = self.builder_config
-        if not config.raw:
-            raise UserError("cmu_mocap: where is the data? Give --raw PATH of allasfamc.zip.")
         return self.staged(
-            split_clips(find_clips(config.raw), config),
+            split_clips(find_clips(self.given_raw("PATH of allasfamc.zip")), config),
             functools.partial(
                 encode, rig=config.rig, detector=config.detector, seed=config.seed, fps=config.fps
             ),

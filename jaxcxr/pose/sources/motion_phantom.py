@@ -4,12 +4,10 @@ import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from jaxcxr.errors import UserError
 from jaxcxr.pose.phantom import actions, body
-from jaxcxr.pose.sources import virtual
-from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
+from jaxcxr.pose.sources import pose_set, virtual
 
 FPS = virtual.FPS
 _TEST_SUBJECTS = 2
@@ -62,21 +60,14 @@ def subjects_of_splits(subjects: int) -> dict[str, range]:
     }
 
 
-class MotionPhantom(PoseSet):
+class MotionPhantom(pose_set.PoseSet):
     """Walk, run, turn, squat, wave, sit and jump; records of `pose_features`."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIG_CLASS = MotionPhantomConfig
     builder_config_class = MotionPhantomConfig
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Drawn human motion with constant bone lengths, 17 joints in Human3.6M "
-            f"order, {self.builder_config.fps:g} frames per second, seen by cameras with lens "
-            "distortion.",
-            features=pose_features(),
-        )
+    description = (
+        "Drawn human motion with constant bone lengths, 17 joints in Human3.6M order, {fps:g} "
+        "frames per second, seen by cameras with lens distortion."
+    )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
         del dl_manager

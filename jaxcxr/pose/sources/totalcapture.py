@@ -3,8 +3,14 @@
     jaxcxr prepare totalcapture --raw DIR
 
 DIR holds `calibration.cal` of eight cameras and, at any depth, a folder for each subject and take,
-such as S1/vicon/acting1/, with Vicon's `gt_skel_gbl_pos.txt` at 60 frames per second. Users obtain
-the licence themselves. The keypoints are the projected true joints, with optional noise.
+such as S1/vicon/acting1/, with Vicon's `gt_skel_gbl_pos.txt`. Users obtain the licence themselves.
+The keypoints are the projected true joints, with optional noise.
+
+`gt_skel_gbl_pos.txt`: a line with the names of the joints, then one line per frame at 60 per
+second, x, y and z of each joint in inches, y up. `calibration.cal`: the number of cameras and of
+distortion coefficients, then seven lines per camera: first and last row and column of the image;
+fx, fy, cx, cy in pixels; k1; three lines of rotation R; the translation t in metres. A point X is
+at R X + t in the camera frame.
 """
 
 import dataclasses
@@ -13,18 +19,26 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-import tensorflow_datasets as tfds
+import numpy as np
 
+from jaxcxr.data.dataset import RUN_ONLY
 from jaxcxr.errors import UserError
-from jaxcxr.pose.formats import totalcapture_files
-from jaxcxr.pose.geometry.cameras import Camera
+from jaxcxr.pose.geometry import joint_sets
+from jaxcxr.pose.geometry.cameras import Camera, Intrinsics
 from jaxcxr.pose.keypoints import frame_rates
-from jaxcxr.pose.sources import subjects, virtual
-from jaxcxr.pose.sources.pose_set import PoseSet, pose_features
+from jaxcxr.pose.sources import pose_set, virtual
 
-FPS = totalcapture_files.FPS
+FPS = 60.0
 FILE, CALIBRATION = "gt_skel_gbl_pos.txt", "calibration.cal"
-_RUN = {"variant": False}  # an option that does not change what is prepared
+METRES = 0.0254  # of an inch
+# Names of the joint set "totalcapture21" in the files, in its order.
+NAMES = (
+    "Hips", "Spine", "Spine1", "Spine2", "Spine3", "Neck", "Head", "RightShoulder", "RightArm",
+    "RightForeArm", "RightHand", "LeftShoulder", "LeftArm", "LeftForeArm", "LeftHand",
+    "RightUpLeg", "RightLeg", "RightFoot", "LeftUpLeg", "LeftLeg", "LeftFoot",
+)
+_TALL = (0.5, 3.0)  # metres from head to foot
+_LONGEST = 1_000_000  # frames
 _SUBJECT = re.compile(r"[sS](\d+)(?:\D.*)?$")
 _LISTS = ("train_subjects", "validation_subjects", "test_subjects", "validation_takes",
           "test_takes", "cameras")
@@ -53,13 +67,13 @@ class TotalcaptureConfig(virtual.DetectedConfig):
     test_takes: tuple[str, ...] = ("walking2", "freestyle3", "acting3")
     cameras: tuple[str, ...] = ()
     fps: float = 0.0
-    raw: str = dataclasses.field(default="", metadata=_RUN)
+    raw: str = dataclasses.field(default="", metadata=RUN_ONLY)
 
     def __post_init__(self):
         super().__post_init__()
         self.fps = frame_rates.check("totalcapture", self.fps, native=True)
         for field in _LISTS:
-            setattr(self, field, subjects.listed(getattr(self, field)))
+            setattr(self, field, pose_set.listed(getattr(self, field)))
         twice = set(self.train_subjects) & set(self.validation_subjects)
         twice |= set(self.test_takes) & set(self.validation_takes)
         if twice:
@@ -118,7 +132,7 @@ def find_cameras(raw: str | pathlib.Path, wanted: tuple[str, ...]) -> tuple[Came
     paths = sorted(raw.rglob(CALIBRATION))
     if len(paths) != 1:
         raise UserError(f"totalcapture: {len(paths)} files {CALIBRATION} in {raw}; expected one.")
-    cameras = totalcapture_files.read_cameras(paths[0])
+    cameras = read_cameras(paths[0])
     names = [camera.name for camera in cameras]
     unknown = [name for name in wanted if name not in names]
     if unknown:
@@ -126,32 +140,27 @@ def find_cameras(raw: str | pathlib.Path, wanted: tuple[str, ...]) -> tuple[Came
     return tuple(camera for camera in cameras if not wanted or camera.name in wanted)
 
 
-class Totalcapture(PoseSet):
+class Totalcapture(pose_set.PoseSet):
     """TotalCapture, 17 joints in the order of Human3.6M; records of `pose_features`."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIG_CLASS = TotalcaptureConfig
     builder_config_class = TotalcaptureConfig
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="TotalCapture: 17 joints in the frame of each of eight cameras and their "
-            "projections, 60 frames per second.",
-            features=pose_features(),
-            homepage="https://cvssp.org/data/totalcapture/",
-            citation="M. Trumble, A. Gilbert, C. Malleson, A. Hilton, J. Collomosse: Total "
-            "Capture: 3D Human Pose Estimation Fusing Video and Inertial Sensors. BMVC 2017.",
-        )
+    description = (
+        "TotalCapture: 17 joints in the frame of each of eight cameras and their projections, 60 "
+        "frames per second."
+    )
+    homepage = "https://cvssp.org/data/totalcapture/"
+    citation = (
+        "M. Trumble, A. Gilbert, C. Malleson, A. Hilton, J. Collomosse: Total Capture: 3D Human "
+        "Pose Estimation Fusing Video and Inertial Sensors. BMVC 2017."
+    )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
         del dl_manager
         config = self.builder_config
-        if not config.raw:
-            raise UserError(f"totalcapture: where is the data? Give --raw DIR with {CALIBRATION}.")
-        cameras = find_cameras(config.raw, config.cameras)
-        takes: dict[str, list] = {"train": [], "validation": [], "test": []}
-        found = find_takes(config.raw)
+        raw = self.given_raw(f"DIR with {CALIBRATION}")
+        cameras = find_cameras(raw, config.cameras)
+        takes: dict[str, list] = {split: [] for split in pose_set.SPLITS}
+        found = find_takes(raw)
         for (subject, take), path in found.items():
             split = split_of(subject, take, config)
             if split:
@@ -166,13 +175,112 @@ class Totalcapture(PoseSet):
         """Yields one record per take and camera."""
         config = self.builder_config
         for subject, take, path in takes:
-            world = totalcapture_files.read_positions(path)
+            world = read_positions(path)
             rng = virtual.generator(config.seed, f"{subject} {take}")
             for camera in cameras:
-                name = f"{subject}_{take}_{camera.name}"
-                record = {
-                    "sequence_id": name, "subject": subject, "action": take,
-                    "camera": camera.name, "fps": FPS,
-                    **virtual.capture(world, camera, config.detector, rng, FPS),
-                }
-                yield name, frame_rates.resample(record, config.fps)
+                yield pose_set.record(
+                    f"{subject}_{take}_{camera.name}", subject, take, camera.name,
+                    virtual.capture(world, camera, config.detector, rng, FPS), FPS, config.fps,
+                )
+
+
+def read_positions(path: str | pathlib.Path) -> np.ndarray:
+    """Reads the world positions of one take from `gt_skel_gbl_pos.txt`.
+
+    Returns:
+      float64 `[frames, 17, 3]` in metres, y up.
+
+    Raises:
+      UserError: the file is absent, malformed, empty, or not in inches.
+    """
+    path = pathlib.Path(path)
+    lines = _lines(path)
+    names = lines[0].split() if lines else []
+    lacking = [name for name in NAMES if name not in names]
+    if lacking or len(set(names)) != len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        what = f"has no {', '.join(lacking[:5])}" if lacking else f"names {twice[0]} twice"
+        raise UserError(f"{path}: its first line, the names of the joints, {what}.")
+    rows = [(number, line.split()) for number, line in enumerate(lines[1:], 2) if line.strip()]
+    if not rows or len(rows) > _LONGEST:
+        raise UserError(f"{path}: {len(rows):,} frames; expected 1 to {_LONGEST:,}.")
+    for number, words in rows:
+        if len(words) != 3 * len(names):
+            raise UserError(
+                f"{path}, line {number}: {len(words)} numbers, but {len(names)} joints need "
+                f"{3 * len(names)}; the file is truncated or of another kind."
+            )
+    values = _numbers(path, rows).reshape(len(rows), len(names), 3)
+    points = values[:, [names.index(name) for name in NAMES]] * METRES
+    joints, _ = joint_sets.to_human36m("totalcapture21")(points)
+    tall = np.linalg.norm(joints[:, 10] - joints[:, [3, 6]].mean(1), axis=-1).max()
+    if not _TALL[0] < tall < _TALL[1]:
+        raise UserError(
+            f"{path}: head and feet are {tall:.3g} m apart; the file must hold people in inches."
+        )
+    return joints
+
+
+def _lines(path: pathlib.Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); download it again.") from error
+
+
+def _numbers(path: pathlib.Path, rows: list[tuple[int, list[str]]]) -> np.ndarray:
+    """Converts words to finite numbers `[rows, words]`."""
+    found = np.empty((len(rows), len(rows[0][1])))
+    for place, (number, words) in enumerate(rows):
+        try:
+            found[place] = [float(word) for word in words]
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: {error}.") from error
+    wrong = ~(np.abs(found) < 1e6).all(1)
+    if wrong.any():
+        raise UserError(f"{path}, line {rows[int(np.argmax(wrong))][0]}: a number is not finite.")
+    return found
+
+
+def read_cameras(path: str | pathlib.Path) -> tuple[Camera, ...]:
+    """Reads the cameras of `calibration.cal`, named "cam1", "cam2", ... like the videos.
+
+    Raises:
+      UserError: the file is absent or malformed, or a camera is impossible.
+    """
+    path = pathlib.Path(path)
+    words = [(number, word) for number, line in enumerate(_lines(path), 1)
+             for word in line.split()]
+    values = np.zeros(2)
+    if len(words) > 1:
+        values = _numbers(path, [(number, [word]) for number, word in words]).ravel()
+    count, order = values[:2]
+    if count not in range(1, 100) or order != 1:
+        raise UserError(
+            f"{path}: its first line must be the number of cameras and 1, the number of "
+            "distortion coefficients."
+        )
+    size = 4 + 4 + 1 + 9 + 3
+    if len(values) != 2 + int(count) * size:
+        raise UserError(
+            f"{path}: {len(values) - 2} numbers for {int(count)} cameras, which need {size} each; "
+            "the file is truncated or of another kind."
+        )
+    blocks = values[2:].reshape(int(count), size)
+    return tuple(_camera(f"{path}, camera {i}", f"cam{i}", block)
+                 for i, block in enumerate(blocks, 1))
+
+
+def _camera(where: str, name: str, block: np.ndarray) -> Camera:
+    first_row, last_row, first_column, last_column = block[:4]
+    width, height = last_column - first_column + 1, last_row - first_row + 1
+    fx, fy, cx, cy, k1 = block[4:9]
+    rotation, translation = block[9:18].reshape(3, 3), block[18:]
+    if min(fx, fy) <= 0 or min(width, height) < 1:
+        raise UserError(f"{where}: its focal length or image size is impossible.")
+    off = np.abs(rotation @ rotation.T - np.eye(3)).max()
+    if off > 1e-3 or np.linalg.det(rotation) < 0:
+        raise UserError(f"{where}: its rotation matrix is not a rotation.")
+    lens = Intrinsics(fx, fy, cx - first_column, cy - first_row, k1,
+                      width=int(width), height=int(height))
+    return Camera(name, lens, rotation, -rotation.T @ translation)

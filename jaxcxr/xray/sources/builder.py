@@ -17,13 +17,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr.data import progress, staging
+from jaxcxr.data.dataset import RUN_ONLY
 from jaxcxr.errors import BadRecord, UserError, some
 from jaxcxr.xray.images import film_files, image_files
 from jaxcxr.xray.sources import understood
 from jaxcxr.xray.sources.radiograph_set import RadiographSet, xray_features, xray_record
 
 MISSING = "missing.txt"  # beside the records: listed images that are absent, one per line
-RUN_ONLY = {"variant": False}  # metadata of an option that does not change what is prepared
 _SIZES = (16, 4096)
 _VALIDATION = 0.125
 
@@ -252,11 +252,7 @@ class XrayBuilder(RadiographSet, skip_registration=True):  # type: ignore[call-a
         Raises:
           UserError: it is not given, or does not exist.
         """
-        if not self.builder_config.raw:
-            raise UserError(
-                f"{self.name}: where is the data? Give --raw DIR with {self.raw_content}."
-            )
-        raw = given_path("raw", self.builder_config.raw)
+        raw = given_path("raw", self.given_raw(f"DIR with {self.raw_content}"))
         if not raw.is_dir():
             raise UserError(f"{self.name}: no folder {raw}; give the raw data with --raw DIR.")
         return raw

@@ -12,6 +12,7 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 
 from jaxcxr.data import staging
+from jaxcxr.data.dataset import RUN_ONLY
 from jaxcxr.errors import UserError
 from jaxcxr.xray import phantom
 from jaxcxr.xray.images import image_files as images
@@ -19,7 +20,6 @@ from jaxcxr.xray.phantom import population
 from jaxcxr.xray.sources.radiograph_set import RadiographSet, xray_features, xray_record
 
 _SIZES = (32, 2048)
-_RUN = {"variant": False}  # an option that does not change what is prepared
 
 
 @dataclasses.dataclass(eq=False)
@@ -44,7 +44,7 @@ class ChestPhantomConfig(tfds.core.BuilderConfig):
     prevalence: str = "enriched"
     label_noise: float = 0.0
     encoding: str = "png"
-    workers: int = dataclasses.field(default=0, metadata=_RUN)
+    workers: int = dataclasses.field(default=0, metadata=RUN_ONLY)
 
     def __post_init__(self):
         population.rates(self.prevalence)

@@ -7,7 +7,7 @@ import pytest
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.transform import Rotation
 
-from jaxcxr.pose.evaluation import alignment, pose_errors
+from jaxcxr.pose.evaluation import mean_errors, pose_errors
 
 
 def umeyama(prediction, target):
@@ -42,7 +42,7 @@ def cases():
 def test_the_rotation_is_that_of_the_decomposition(name):
     prediction, target = cases()[name]
     size = np.abs(target).max()
-    ours = alignment.procrustes(prediction, target)
+    ours = pose_errors.procrustes(prediction, target)
     np.testing.assert_allclose(ours / size, umeyama(prediction, target) / size, atol=1e-9)
 
 
@@ -52,14 +52,14 @@ def test_scipys_orthogonal_procrustes_gives_the_same_where_no_reflection_is_bett
         moving, fixed = one - one.mean(0), other - other.mean(0)
         rotation, total = orthogonal_procrustes(moving, fixed)
         expected = total / (moving**2).sum() * moving @ rotation + other.mean(0)
-        np.testing.assert_allclose(alignment.procrustes(one, other), expected, atol=1e-9)
+        np.testing.assert_allclose(pose_errors.procrustes(one, other), expected, atol=1e-9)
     # With one it would find the mirror image, and an error far too small.
     mirrored, fixed = (prediction * (-1, 1, 1))[0], target[0] - target[0].mean(0)
     moving = mirrored - mirrored.mean(0)
     rotation, total = orthogonal_procrustes(moving, fixed)
     reflected = total / (moving**2).sum() * moving @ rotation
     assert np.linalg.det(rotation) < 0
-    assert pose_errors.mpjpe(reflected, fixed) < pose_errors.p_mpjpe(mirrored, target[0]) / 2
+    assert mean_errors.mpjpe(reflected, fixed) < mean_errors.p_mpjpe(mirrored, target[0]) / 2
 
 
 @pytest.mark.parametrize("axis", [(1.0, 0.0, 0.0), (3.0, -2.0, 1.0)])
@@ -67,7 +67,7 @@ def test_a_pose_on_a_line_is_moved_onto_the_best_line(axis):
     rng = np.random.default_rng(0)
     target = rng.normal(0, 300, (50, 17, 3))
     line = rng.normal(0, 300, (50, 17, 1)) * np.array(axis) + (5.0, 6.0, 7.0)
-    aligned = alignment.procrustes(line, target)
+    aligned = pose_errors.procrustes(line, target)
     expected = umeyama(line, target)
     # Turning about the line is free: the points on it are not.
     np.testing.assert_allclose(aligned, expected, atol=1e-7)
@@ -82,7 +82,7 @@ def test_weights_are_those_of_scipys_align_vectors():
     weights[:, 4] = 0
     broken = prediction.copy()
     broken[:, 4] = np.nan
-    ours = alignment.procrustes(broken, target, weights)
+    ours = pose_errors.procrustes(broken, target, weights)
     for one, other, w, found in zip(prediction, target, weights, ours, strict=True):
         center = np.average(one, axis=0, weights=w)
         place = np.average(other, axis=0, weights=w)
@@ -95,25 +95,25 @@ def test_weights_are_those_of_scipys_align_vectors():
 
 def test_equal_weights_change_nothing_and_zero_weights_leave_a_joint_out():
     prediction, target = cases()["far"]
-    plain = alignment.procrustes(prediction, target)
+    plain = pose_errors.procrustes(prediction, target)
     ones = np.full(prediction.shape[:2], 2.5)
-    np.testing.assert_allclose(alignment.procrustes(prediction, target, ones), plain, atol=1e-9)
+    np.testing.assert_allclose(pose_errors.procrustes(prediction, target, ones), plain, atol=1e-9)
     mask = np.ones(prediction.shape[:2], bool)
     mask[:, [3, 11]] = False
     kept = [j for j in range(17) if j not in (3, 11)]
-    expected = alignment.procrustes(prediction[:, kept], target[:, kept])
-    ours = alignment.procrustes(prediction, target, mask)
+    expected = pose_errors.procrustes(prediction[:, kept], target[:, kept])
+    ours = pose_errors.procrustes(prediction, target, mask)
     np.testing.assert_allclose(ours[:, kept], expected, atol=1e-9)
-    nothing = alignment.procrustes(prediction, target, np.zeros(prediction.shape[:2]))
+    nothing = pose_errors.procrustes(prediction, target, np.zeros(prediction.shape[:2]))
     assert np.isfinite(nothing).all()
 
 
 def test_shapes_and_blocks_make_no_difference(monkeypatch):
     prediction, target = cases()["near"]
-    whole = alignment.procrustes(prediction, target)
-    monkeypatch.setattr(alignment, "BLOCK", 7)
-    np.testing.assert_allclose(alignment.procrustes(prediction, target), whole, atol=1e-9)
-    folded = alignment.procrustes(
+    whole = pose_errors.procrustes(prediction, target)
+    monkeypatch.setattr(pose_errors, "_BLOCK", 7)
+    np.testing.assert_allclose(pose_errors.procrustes(prediction, target), whole, atol=1e-9)
+    folded = pose_errors.procrustes(
         prediction.reshape(4, 50, 17, 3), target.reshape(4, 50, 17, 3)
     )
     np.testing.assert_allclose(folded.reshape(whole.shape), whole, atol=1e-9)
@@ -121,9 +121,9 @@ def test_shapes_and_blocks_make_no_difference(monkeypatch):
 
 def test_the_middle_of_both_hips_can_be_the_root():
     _, target = cases()["near"]
-    moved = alignment.centered(target, (2, 5))
+    moved = pose_errors.centered(target, (2, 5))
     np.testing.assert_allclose((moved[:, 2] + moved[:, 5]) / 2, 0, atol=1e-12)
-    assert np.array_equal(alignment.centered(target, 3), target - target[:, 3:4])
+    assert np.array_equal(pose_errors.centered(target, 3), target - target[:, 3:4])
 
 
 @pytest.mark.slow
@@ -133,8 +133,8 @@ def test_all_test_frames_of_human36m_take_under_ten_seconds():
     prediction = target + rng.normal(0, 40, target.shape).astype(np.float32)
     # A single thread's own time: what else the machine does is no property of the metrics.
     start = time.process_time()
-    values = pose_errors.mpjpe(prediction, target), pose_errors.p_mpjpe(prediction, target)
-    velocity = pose_errors.mpjve(prediction, target)
+    values = mean_errors.mpjpe(prediction, target), mean_errors.p_mpjpe(prediction, target)
+    velocity = mean_errors.mpjve(prediction, target)
     seconds = time.process_time() - start
     print(f"MPJPE, P-MPJPE and MPJVE of 566,920 frames: {seconds:.1f} s")
     assert values[1] < values[0] < velocity

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxcxr.errors import UserError
-from jaxcxr.pose.evaluation import pose_errors, run_errors
+from jaxcxr.pose.evaluation import mean_errors, run_errors
 
 RNG = np.random.default_rng(0)
 KEYS = [f"03/03_{take:02d}/{camera}" for take in (1, 2, 3) for camera in ("a", "b")]
@@ -31,8 +31,8 @@ def test_means_are_those_of_the_metrics_over_all_frames(tmp_path):
     y, x = (np.concatenate(list(part.values())) * 1000 for part in (truth, guess))
     names = np.repeat(KEYS, [len(part) for part in truth.values()])
     expected = {
-        "mpjpe": pose_errors.mpjpe(x, y), "p_mpjpe": pose_errors.p_mpjpe(x, y),
-        "mpjve": pose_errors.mpjve(x, y, sequences=names),
+        "mpjpe": mean_errors.mpjpe(x, y), "p_mpjpe": mean_errors.p_mpjpe(x, y),
+        "mpjve": mean_errors.mpjve(x, y, sequences=names),
     }
     for name, (value, low, high) in run_errors.overall(sums).items():
         assert value == pytest.approx(expected.pop(name), rel=1e-5)

@@ -8,8 +8,8 @@ import pytest
 import scipy.io
 
 from jaxcxr import __main__ as command
-from jaxcxr.pose.evaluation import mpii_keypoints, mpii_results
-from jaxcxr.pose.evaluation.mpii_structs import JOINTS
+from jaxcxr.pose.evaluation import mpii_keypoints
+from jaxcxr.pose.evaluation.mpii_keypoints import JOINTS
 from tests.pose.evaluation.pose_scores import refused
 from tests.pose.sources import fuzz
 
@@ -335,7 +335,7 @@ def test_damaged_files(tmp_path, form):
         labels = "valid.json" if form == "valid.json" else "mpii.mat"
         people = mpii_keypoints.read_labels(tmp_path / labels)
         if form == "named.json":
-            mpii_results.read(tmp_path / form, people)
+            mpii_keypoints.read_predictions(tmp_path / form, people)
 
     valid = (tmp_path / form).read_bytes()
     fuzz.assert_only_user_errors(write_and_read, valid, str(tmp_path), examples=80)

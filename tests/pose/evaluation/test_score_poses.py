@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from jaxcxr.pose.evaluation import (
+    mean_errors,
     pose_arrays,
     pose_errors,
+    pose_metrics,
     pose_pairs,
-    pose_statistics,
     protocols,
     score_poses,
 )
@@ -46,13 +47,13 @@ def test_the_values_are_those_of_the_metrics(folder, capsys):
     how = {"average": "action", "actions": kinds}
     angles = pose_errors.bone_angles(protocols.get("vp3d-cpn").parents)
     expected = {
-        "p_mpjpe": pose_errors.p_mpjpe(guess, truth, **how),
-        "n_mpjpe": pose_errors.n_mpjpe(guess, truth, **how),
-        "mpjve": pose_errors.mpjve(guess, truth, sequences=names, **how),
-        "acceleration_error": pose_errors.acceleration_error(guess, truth, sequences=names, **how),
-        "pck3d": pose_errors.pck3d(guess, truth, **how),
-        "auc3d": pose_errors.auc3d(guess, truth, **how),
-        "mjae": pose_errors.mjae(guess, truth, angles=angles, **how),
+        "p_mpjpe": mean_errors.p_mpjpe(guess, truth, **how),
+        "n_mpjpe": mean_errors.n_mpjpe(guess, truth, **how),
+        "mpjve": mean_errors.mpjve(guess, truth, sequences=names, **how),
+        "acceleration_error": mean_errors.acceleration_error(guess, truth, sequences=names, **how),
+        "pck3d": mean_errors.pck3d(guess, truth, **how),
+        "auc3d": mean_errors.auc3d(guess, truth, **how),
+        "mjae": mean_errors.mjae(guess, truth, angles=angles, **how),
     }
     assert {name: overall[name] for name in expected} == pytest.approx(expected)
     assert overall["mpjve_per_second"] == pytest.approx(50 * overall["mpjve"])
@@ -60,7 +61,7 @@ def test_the_values_are_those_of_the_metrics(folder, capsys):
         low, high = overall[f"{name}_interval"]
         assert low <= overall[name] <= high
     joints = [
-        np.mean([pose_errors.weighted_mean(pose_errors.joint_errors(guess, truth)[kinds == kind, j])
+        np.mean([mean_errors.weighted_mean(pose_errors.joint_errors(guess, truth)[kinds == kind, j])
                  for kind in ("Walking", "Sitting")])
         for j in range(17)
     ]
@@ -144,9 +145,9 @@ def test_frames_are_matched_by_number_and_velocities_stop_at_gaps(folder):
     np.savez(folder.path / "guess.npz", poses=guess, sequence=[key] * 6, frame=np.arange(6))
     overall = folder.run()["overall"]
     runs = ["a", "a", "b", "b"]
-    assert overall["mpjpe"] == pytest.approx(1000 * pose_errors.mpjpe(guess[kept], truth[kept]))
+    assert overall["mpjpe"] == pytest.approx(1000 * mean_errors.mpjpe(guess[kept], truth[kept]))
     assert overall["mpjve"] == pytest.approx(
-        1000 * pose_errors.mpjve(guess[kept], truth[kept], sequences=runs)
+        1000 * mean_errors.mpjve(guess[kept], truth[kept], sequences=runs)
     )
     assert overall["acceleration_error"] is None
 
@@ -325,24 +326,24 @@ def test_the_bootstrap_of_means_has_the_variance_of_the_mean():
     rng = np.random.default_rng(0)
     n = 6
     values = rng.normal(50, 5, n)
-    drawn = pose_statistics.bootstrap(
+    drawn = pose_metrics.bootstrap(
         values[:, None], np.ones((n, 1)), np.zeros(n), np.arange(n), resamples=40_000
     )
     assert drawn.std() == pytest.approx(values.std(ddof=1) / n**0.5, rel=0.02)
     # Cameras of one motion are drawn together, and add nothing.
-    twice = pose_statistics.bootstrap(
+    twice = pose_metrics.bootstrap(
         np.tile(values, 2)[:, None], np.ones((2 * n, 1)), np.zeros(2 * n),
         np.tile(np.arange(n), 2), resamples=40_000,
     )
     assert twice.std() == pytest.approx(drawn.std(), rel=0.02)
     # Two actions: the variance of half the sum of both means.
     strata = np.array([0, 0, 0, 1, 1, 1])
-    both = pose_statistics.bootstrap(
+    both = pose_metrics.bootstrap(
         values[:, None], np.ones((n, 1)), strata, np.arange(n), resamples=40_000
     )
     expected = sum(values[strata == s].var(ddof=1) / 3 for s in (0, 1)) / 4
     assert both.var() == pytest.approx(expected, rel=0.04)
-    alone = pose_statistics.bootstrap(
+    alone = pose_metrics.bootstrap(
         values[:, None], np.ones((n, 1)), np.zeros(n), np.zeros(n), resamples=5
     )
     assert np.isnan(alone).all()

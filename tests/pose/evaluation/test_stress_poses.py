@@ -14,8 +14,8 @@ from jaxcxr.data import pipeline
 from jaxcxr.errors import UserError
 from jaxcxr.pose import task as pose_task
 from jaxcxr.pose.evaluation import stress_poses
-from jaxcxr.pose.keypoints.detector import Detector
 from jaxcxr.pose.sources import clips
+from jaxcxr.pose.sources.virtual import Detector
 from jaxcxr.train import step
 from tests import toys
 

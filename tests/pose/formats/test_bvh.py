@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxcxr.errors import UserError
-from jaxcxr.pose.formats import bvh, bvh_bodies
+from jaxcxr.pose.formats import bvh, bvh_bodies, bvh_export
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.sources import cmu_mocap
 from tests.pose.formats import bvhs
@@ -32,7 +32,7 @@ def test_blanks_tabs_and_line_ends_do_not_matter():
 
 def test_writing_and_reading_back(tmp_path):
     motion = bvh.parse(bvhs.text(bvhs.bandai()), "a.bvh")
-    text = bvh.to_text(motion)
+    text = bvh_export.to_text(motion)
     again = bvh.parse(text, "b.bvh")
     assert again.names == motion.names
     np.testing.assert_allclose(again.times, motion.times, atol=1e-6)

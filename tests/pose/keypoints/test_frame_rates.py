@@ -9,7 +9,7 @@ from jaxcxr import registry
 from jaxcxr.data import preparation
 from jaxcxr.deploy import pose_runs
 from jaxcxr.errors import UserError
-from jaxcxr.pose.evaluation import pose_errors
+from jaxcxr.pose.evaluation import mean_errors
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.keypoints import frame_rates
 from jaxcxr.pose.phantom import actions, body
@@ -64,7 +64,7 @@ def test_bones_hardly_change_and_velocities_in_mm_per_second_do_not():
                   for fps in (50.0, 60.0))
     lengths = HUMAN36M.bone_lengths(walk(60)[:1])
     assert np.abs(HUMAN36M.bone_lengths(slow) / lengths - 1).max() < 0.005
-    speeds = [pose_errors.mpjve(1000 * x, np.zeros_like(x), fps=fps, root=0)
+    speeds = [mean_errors.mpjve(1000 * x, np.zeros_like(x), fps=fps, root=0)
               for x, fps in ((slow, 50.0), (fast, 60.0))]
     assert speeds[0] == pytest.approx(speeds[1], rel=0.02)
 

@@ -8,7 +8,7 @@ import pytest
 
 from jaxcxr.errors import UserError
 from jaxcxr.pose.geometry import joint_sets
-from jaxcxr.pose.keypoints import keypoint_files, keypoint_tracks
+from jaxcxr.pose.keypoints import keypoint_files
 from tests.pose.sources import fuzz
 
 SIZE = (640, 480)
@@ -191,24 +191,24 @@ def test_people_without_ids_are_followed(tmp_path):
 def test_who_was_out_of_sight_for_long_is_somebody_else():
     points = person(np.random.default_rng(6), 17, 1)[0]
     for gap, people in ((15, 1), (16, 2)):
-        tracks = keypoint_tracks.follow({0: [(None, points)], gap: [(None, points)]}, fps=30)
+        tracks = keypoint_files.follow({0: [(None, points)], gap: [(None, points)]}, fps=30)
         assert len(tracks) == people
 
 
 def test_likeness_is_the_intersection_over_union():
     a = np.array([[0, 0, 1], [10, 10, 1.0]])
     b = np.array([[5, 0, 1], [15, 10, 1.0]])
-    assert keypoint_tracks.likeness(a, b) == pytest.approx(1 + 50 / 150)
+    assert keypoint_files.likeness(a, b) == pytest.approx(1 + 50 / 150)
     far = a + np.array([100, 0, 0])
-    assert keypoint_tracks.likeness(a, far) == 0
+    assert keypoint_files.likeness(a, far) == 0
     near = a + np.array([11, 0, 0])
-    assert keypoint_tracks.likeness(a, near) == 0
+    assert keypoint_files.likeness(a, near) == 0
     beside = a + np.array([6, 6, 0])  # overlap 16/184 < 0.1, centres 8.49 of at most 7.07 apart
-    assert keypoint_tracks.likeness(a, beside) == 0
+    assert keypoint_files.likeness(a, beside) == 0
     line = np.array([[0, 0, 1], [0, 10, 1.0]])  # no area, so no overlap
-    assert keypoint_tracks.likeness(line, line + np.array([1, 0, 0])) == pytest.approx(1 - 1 / 5)
+    assert keypoint_files.likeness(line, line + np.array([1, 0, 0])) == pytest.approx(1 - 1 / 5)
     unseen = a * [1, 1, 0]
-    assert keypoint_tracks.likeness(a, unseen) == 0
+    assert keypoint_files.likeness(a, unseen) == 0
 
 
 @pytest.mark.parametrize("shape", [(5, 17, 2), (5, 17, 3), (3, 5, 17, 2), (3, 5, 17, 3)])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxcxr.pose.player import motions, viewer_page
+from jaxcxr.pose.player import motions, rendering
 from tests.pose.player import takes
 
 NAMES = ("walk/person 0/camera", "walk/person 1/camera")
@@ -18,7 +18,7 @@ def file(tmp_path_factory):
     shown = motions.with_labels(motions.read(folder / "walk.npz"), folder / "labels.npz")
     # The second has no truth and no 2D input, as of another framework.
     shown[1] = motions.Take(NAMES[1], 50.0, 0, shown[1].joints)
-    (folder / "a.html").write_text(viewer_page.page(shown, "walk.npz"), encoding="utf-8")
+    (folder / "a.html").write_text(rendering.page(shown, "walk.npz"), encoding="utf-8")
     return folder / "a.html"
 
 

@@ -8,10 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxcxr.pose.evaluation import error_breakdown
-from jaxcxr.pose.evaluation import pose_errors as metrics_pose
+from jaxcxr.pose.evaluation import mean_errors, pose_errors
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
-from jaxcxr.pose.report import error_figures, error_report
+from jaxcxr.pose.report import error_report, pose_figures
 from jaxcxr.pose.sources import clips
 
 WRIST = HUMAN36M.joints.index("left_wrist")
@@ -50,15 +49,21 @@ def shifted(source, action, joint, millimetres):
 
 def errors_of(source, predicted):
     return [
-        metrics_pose.joint_errors(1000 * values, 1000 * one.joints)
+        pose_errors.joint_errors(1000 * values, 1000 * one.joints)
         for one, values in zip(source.sequences, predicted, strict=True)
     ]
+
+
+def write(source, predicted, folder, split="test"):
+    errors = error_report.measure(source, predicted)
+    error_report.write(errors, HUMAN36M.joints, split, folder)
+    pose_figures.write(errors, HUMAN36M, split, folder)
 
 
 def test_an_error_shows_up_in_its_cell_of_every_table(tmp_path):
     source = source_of()
     predicted = shifted(source, "sit", WRIST, 85.0)
-    error_report.write(source, predicted, HUMAN36M, "test", tmp_path)
+    write(source, predicted, tmp_path)
     with (tmp_path / "errors.csv").open(newline="") as file:
         rows = {row["action"]: row for row in csv.DictReader(file)}
     assert list(rows) == ["run", "sit", "walk", "all frames"]
@@ -81,10 +86,10 @@ def test_an_error_shows_up_in_its_cell_of_every_table(tmp_path):
 
 def test_the_map_shows_the_numbers_of_the_table():
     source = source_of()
-    rows = error_breakdown.by_action(
+    rows = error_report.by_action(
         errors_of(source, shifted(source, "sit", WRIST, 85.0)), [s.action for s in source.sequences]
     )
-    axes = error_figures.actions_figure(rows, HUMAN36M.joints).axes[0]
+    axes = pose_figures.actions_figure(rows, HUMAN36M.joints).axes[0]
     values = np.asarray(axes.images[0].get_array().filled(np.nan))
     ticks = [label.get_text() for label in axes.get_xticklabels()]
     names = [label.get_text() for label in axes.get_yticklabels()]
@@ -100,11 +105,11 @@ def test_the_map_shows_the_numbers_of_the_table():
 def test_actions_and_joints_recombine_to_the_whole():
     source, rng = source_of(), np.random.default_rng(1)
     predicted = [one.joints + rng.normal(0, 0.1, one.joints.shape) for one in source.sequences]
-    *actions, every = error_breakdown.by_action(
+    *actions, every = error_report.by_action(
         errors_of(source, predicted), [one.action for one in source.sequences]
     )
     both = [np.concatenate(x) for x in (predicted, [one.joints for one in source.sequences])]
-    whole = metrics_pose.mpjpe(*(1000 * x for x in both))
+    whole = mean_errors.mpjpe(*(1000 * x for x in both))
     weights = [row.frames for row in actions]
     assert sum(weights) == every.frames == 80
     assert sum(row.sequences for row in actions) == every.sequences == 4
@@ -119,10 +124,10 @@ def test_errors_are_put_where_they_were_in_time():
     """A frame's error is its number in the sequence, and that of the sequence times a hundred."""
     lengths, rates = (20, 7, 13, 40, 40), (10.0, 10.0, 10.0, 10.0, 20.0)
     errors = [100.0 * i + np.arange(n) for i, n in enumerate(lengths)]
-    found = error_breakdown.over_time(errors, rates, 9)
+    found = error_report.over_time(errors, rates, 9)
     place = np.concatenate([np.arange(n) % 9 for n in lengths])
     expected = np.array([
-        np.quantile(np.concatenate(errors)[place == p], error_breakdown.QUANTILES) for p in range(9)
+        np.quantile(np.concatenate(errors)[place == p], error_report.QUANTILES) for p in range(9)
     ])
     np.testing.assert_allclose(found.window, expected.T)
     assert found.bin == pytest.approx(0.1)
@@ -136,7 +141,7 @@ def test_errors_are_put_where_they_were_in_time():
     np.testing.assert_array_equal(np.isfinite(found.quantiles).all(0), np.arange(40) < 13)
     np.testing.assert_allclose(found.quantiles[2, 10], np.median([10, 210, 310, 420.5]))
     np.testing.assert_allclose(found.means, [e.mean() for e in errors])
-    assert error_breakdown.over_time(errors, rates, None).window is None
+    assert error_report.over_time(errors, rates, None).window is None
 
 
 def test_the_worst_takes_come_first_each_by_its_worst_camera():
@@ -148,7 +153,7 @@ def test_the_worst_takes_come_first_each_by_its_worst_camera():
         values[7, :, 0] += 100
     errors = [np.linalg.norm(p - 1000 * s.joints, axis=-1)
               for p, s in zip(predicted, truth, strict=True)]
-    found = error_breakdown.worst(truth, predicted, errors)
+    found = error_report.worst(truth, predicted, errors)
     assert [one.sequence.sequence_id for one in found] == [
         "S1_walk_1_a", "S1_walk_0_b", "S1_walk_2_a"
     ]
@@ -164,8 +169,8 @@ def test_the_worst_frame_is_drawn_as_it_is():
     predicted[7, WRIST] += (0, 0, 300)
     errors = np.linalg.norm(predicted - 1000 * one.joints, axis=-1)
     unseen = dataclasses.replace(one, inputs=inputs)
-    worst = error_breakdown.WorstSequence(unseen, predicted, errors)
-    figure = error_figures.worst_figure([worst], HUMAN36M, 12.0)
+    worst = error_report.WorstSequence(unseen, predicted, errors)
+    figure = pose_figures.worst_figure([worst], HUMAN36M, 12.0)
     given, front, side, over = figure.axes
     assert given.get_title() == "2D input, 1 of 17 joints not seen"
     assert len(given.lines[-1].get_xdata()) == 16
@@ -185,7 +190,7 @@ def test_the_worst_frame_is_drawn_as_it_is():
 
 def test_single_lifted_frames_have_no_place_in_a_window(tmp_path):
     source = source_of(target="center")
-    error_report.write(source, shifted(source, "run", 3, 10), HUMAN36M, "validation", tmp_path)
+    write(source, shifted(source, "run", 3, 10), tmp_path, "validation")
     text = (tmp_path / "errors.md").read_text()
     assert "# Errors on the validation split" in text
     assert "a window of its own" in text
@@ -201,5 +206,5 @@ def test_the_size_of_human36m_takes_seconds(tmp_path):
         for one in source.sequences
     ]
     begun = time.process_time()
-    error_report.write(source, predicted, HUMAN36M, "test", tmp_path)
+    write(source, predicted, tmp_path)
     assert time.process_time() - begun < 30

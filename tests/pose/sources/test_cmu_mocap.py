@@ -9,8 +9,7 @@ import tensorflow_datasets as tfds
 from jaxcxr import registry
 from jaxcxr.errors import BadRecord, UserError
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
-from jaxcxr.pose.keypoints import detector
-from jaxcxr.pose.sources import cmu_mocap
+from jaxcxr.pose.sources import cmu_mocap, virtual
 
 # name: (parent, direction, length in units of 0.056444 m), enough bones for the 17 joints.
 _BONES = {
@@ -130,7 +129,7 @@ def test_a_skeleton_without_a_needed_bone_is_bad(tree):
     path.write_text(path.read_text().replace("upperneck", "gooseneck"))
     clip = cmu_mocap.find_clips(tree)[0]
     with pytest.raises(BadRecord, match=r"01\.asf: no bone called upperneck"):
-        cmu_mocap.encode(clip, "human36m", detector.Detector(), 0)
+        cmu_mocap.encode(clip, "human36m", virtual.Detector(), 0)
 
 
 def test_default_splits_share_no_subject_with_the_test(tree):

@@ -8,7 +8,6 @@ import tensorflow_datasets as tfds
 
 from jaxcxr.data import preparation
 from jaxcxr.errors import UserError
-from jaxcxr.pose.formats import human36m_files
 from jaxcxr.pose.geometry.cameras import HUMAN36M_INTRINSICS
 from jaxcxr.pose.phantom import body
 from jaxcxr.pose.phantom.actions import ACTIONS
@@ -24,7 +23,7 @@ def motion(subject: str, take: str, frames: int = 12) -> np.ndarray:
     rng = np.random.default_rng(TAKES.index(take))
     joints = body.place(who, ACTIONS["walk"](rng, who, np.arange(frames) / 50), 50.0)
     full = np.full((frames, 32, 3), 90.0, np.float32)
-    full[:, human36m_files.KEPT] = joints
+    full[:, human36m.KEPT] = joints
     return full
 
 
@@ -41,11 +40,11 @@ def pixels_of(world, extra=3):
     """Keypoints as VideoPose3D's files hold them: per camera, a few frames longer."""
     found = {}
     for subject, takes in world.items():
-        cameras = human36m_files.cameras_of(subject)
+        cameras = human36m.cameras_of(subject)
         for take, values in takes.items():
             if (subject, take) == ("S11", "Directions"):
                 continue
-            joints = values[:, human36m_files.KEPT]
+            joints = values[:, human36m.KEPT]
             views = [c.intrinsics.project(c.to_camera(joints)) for c in cameras]
             longer = [np.concatenate([v, v[-1:].repeat(extra, 0)]) for v in views]
             found.setdefault(subject, {})[take] = [v.astype(np.float32) for v in longer]
@@ -78,8 +77,8 @@ def test_prepared_from_videopose3d_files(tmp_path, world):
     assert [len(found[s]) for s in found] == [12, 12, 20]
     record = found["test"]["S9_Walking_1_55011271"]
     assert (record["subject"], record["action"], record["fps"]) == (b"S9", b"Walking", 50.0)
-    camera = human36m_files.cameras_of("S9")[1]
-    expected = camera.to_camera(world["S9"]["Walking 1"][:, human36m_files.KEPT])
+    camera = human36m.cameras_of("S9")[1]
+    expected = camera.to_camera(world["S9"]["Walking 1"][:, human36m.KEPT])
     np.testing.assert_allclose(record["joints"], expected, atol=1e-5)
     np.testing.assert_array_equal(record["keypoints"], noisy["S9"]["Walking 1"][1][:12])
     assert tuple(record["image_size"]) == (1000, 1000)
@@ -131,7 +130,7 @@ def test_original_cdf_and_h5_files_give_the_positions_of_the_npz_file(tmp_path, 
             h5.parent.mkdir(parents=True, exist_ok=True)
             with h5py.File(h5, "w") as file:
                 file["3D_positions"] = values.transpose(1, 2, 0).reshape(96, -1) * 1000
-    found = {name: human36m_files.read_positions(folder) for name, folder in folders.items()}
+    found = {name: human36m.read_positions(folder) for name, folder in folders.items()}
     for other in (found["cdf"], found["h5"]):
         assert other.keys() == found["npz"].keys()
         for subject, takes in found["npz"].items():
@@ -159,10 +158,10 @@ def test_a_tenth_of_the_takes_validates_where_no_subject_does(tmp_path, world):
 def test_camera_positions_are_the_rig_of_the_virtual_cameras():
     from jaxcxr.pose.geometry.cameras import _HUMAN36M_POSITIONS
 
-    for camera in human36m_files.cameras_of("S1"):
+    for camera in human36m.cameras_of("S1"):
         np.testing.assert_allclose(camera.position, _HUMAN36M_POSITIONS[camera.name], atol=0.051)
-    for subject in human36m_files.SUBJECTS:
-        for camera in human36m_files.cameras_of(subject):
+    for subject in human36m.SUBJECTS:
+        for camera in human36m.cameras_of(subject):
             assert camera.name in HUMAN36M_INTRINSICS
             # All look at the middle of the hall, level but for a little roll.
             x, y, z = camera.to_camera(np.array([0, 0, 0.9]))
@@ -206,7 +205,7 @@ def test_mistakes_are_sentences(tmp_path, world):
 def test_broken_positions(tmp_path, world, change, match):
     save_3d(tmp_path, {"S1": {"Walking 1": change(world["S1"]["Walking 1"])}})
     with pytest.raises(UserError, match=match):
-        human36m_files.read_positions(tmp_path)
+        human36m.read_positions(tmp_path)
 
 
 def test_truncated_files(tmp_path, world):
@@ -214,17 +213,17 @@ def test_truncated_files(tmp_path, world):
     whole = (tmp_path / "data_3d_h36m.npz").read_bytes()
     (tmp_path / "data_3d_h36m.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="is damaged"):
-        human36m_files.read_positions(tmp_path)
+        human36m.read_positions(tmp_path)
     folder = tmp_path / "cut" / "S1" / "MyPoses" / "3D_positions"
     folder.mkdir(parents=True)
     (folder / "Walking.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     with pytest.raises(UserError, match=r"Walking\.h5 is damaged"):
-        human36m_files.read_positions(tmp_path / "cut")
+        human36m.read_positions(tmp_path / "cut")
     folder = tmp_path / "cut2" / "S1" / "MyPoseFeatures" / "D3_Positions"
     folder.mkdir(parents=True)
     (folder / "Walking.cdf").write_bytes(b"\xcd\xf3\x00\x01\x00\x00\xff\xff")
     with pytest.raises(UserError, match=r"Walking\.cdf is damaged"):
-        human36m_files.read_positions(tmp_path / "cut2")
+        human36m.read_positions(tmp_path / "cut2")
 
 
 def test_the_prepared_set_is_read_without_its_builder(tmp_path, world):

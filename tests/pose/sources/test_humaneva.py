@@ -7,11 +7,10 @@ import pytest
 from jaxcxr.data import preparation
 from jaxcxr.errors import UserError
 from jaxcxr.pose.evaluation import protocols
-from jaxcxr.pose.formats import humaneva_files, videopose3d_files
+from jaxcxr.pose.formats import videopose3d_files
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.sources import clips, humaneva
-from tests.pose.formats import humanevas
-from tests.pose.sources import fuzz
+from tests.pose.sources import fuzz, humanevas
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def test_prepared_from_videopose3d_files(raw):
     assert (record["fps"], tuple(record["image_size"])) == (60.0, (640, 480))
     joints = humanevas.world("Validate/S2", "Walking 1 chunk1", 14)
     direct = [i for i, name in enumerate(HUMAN36M.joints) if name not in ("neck", "spine")]
-    expected = humaneva_files.to_camera(joints, "Validate/S2", "C3")[:, direct]
+    expected = humaneva.to_camera(joints, "Validate/S2", "C3")[:, direct]
     np.testing.assert_allclose(record["joints"][:, direct], expected, atol=1e-5)
     pixels = humanevas.LENS.project(expected)
     np.testing.assert_allclose(record["keypoints"][:, direct], pixels, atol=1e-3)
@@ -64,9 +63,9 @@ def test_intrinsics_are_estimated_from_both_files(raw):
 
 def test_the_three_cameras_stand_around_people_and_see_them_upright():
     origin = np.array([0.0, 0.0, 1.0])
-    for subject in humaneva_files.SUBJECTS:
-        for camera in humaneva_files.CAMERAS:
-            below, above = humaneva_files.to_camera(
+    for subject in humaneva.SUBJECTS:
+        for camera in humaneva.CAMERAS:
+            below, above = humaneva.to_camera(
                 origin + np.array([[0, 0, -0.5], [0, 0, 0.5]]), subject, camera)
             assert 3 < below[2] < 6
             assert above[1] < below[1] - 0.9
@@ -78,7 +77,7 @@ def test_points_of_coco_become_the_common_joints(tmp_path, positions):
     record = records(make(tmp_path, "detectron_pt_coco"), "test")["Validate/S1_Box_1_chunk0_C1"]
     limbs = [HUMAN36M.index(name) for name in ("left_wrist", "right_knee", "left_ankle")]
     joints = humanevas.world("Validate/S1", "Box 1 chunk0", 14)[:, limbs]
-    expected = humanevas.LENS.project(humaneva_files.to_camera(joints, "Validate/S1", "C1"))
+    expected = humanevas.LENS.project(humaneva.to_camera(joints, "Validate/S1", "C1"))
     np.testing.assert_allclose(record["keypoints"][:, limbs], expected, atol=1e-3)
 
 
@@ -153,7 +152,7 @@ def test_broken_positions(tmp_path, positions, change, match):
     chunk = positions["Train/S1"]["Walking 1 chunk0"]
     humanevas.save(tmp_path, {"Train/S1": {"Walking 1 chunk0": change(chunk)}})
     with pytest.raises(UserError, match=match):
-        humaneva_files.read_positions(tmp_path / humaneva_files.NAME)
+        humaneva.read_positions(tmp_path / humaneva.NAME)
 
 
 def test_a_person_who_stands_still_is_a_motion(tmp_path, positions):
@@ -167,10 +166,10 @@ def test_a_person_who_stands_still_is_a_motion(tmp_path, positions):
 
 
 def test_damaged_files_are_user_errors(tmp_path, positions):
-    path = tmp_path / humaneva_files.NAME
+    path = tmp_path / humaneva.NAME
     humanevas.save(tmp_path, {"Train/S1": {"Box 1 chunk0": positions["Train/S1"]["Box 1 chunk0"]}})
     fuzz.assert_only_user_errors(
-        lambda content: (path.write_bytes(content), humaneva_files.read_positions(path)),
+        lambda content: (path.write_bytes(content), humaneva.read_positions(path)),
         path.read_bytes(), path.name,
     )
     views = humanevas.keypoints(4)["Train/S1"]["Box 1 chunk0"]
@@ -193,7 +192,7 @@ def test_keypoints_of_another_form(tmp_path, views, match):
 
 
 def test_projection_of_the_estimate_is_opencvs():
-    from jaxcxr.pose.geometry import pinhole
+    from jaxcxr.pose.geometry import cameras
 
     rng = np.random.default_rng(0)
     points = rng.uniform([-1, -1, 3], [1, 1, 6], (200, 3))
@@ -203,10 +202,10 @@ def test_projection_of_the_estimate_is_opencvs():
     seen[:10] += 300  # outliers
     seen[10:20] = np.nan
     points[20, 2] = -1
-    camera = pinhole.fit(points, seen)
+    camera = cameras.fit_pinhole(points, seen)
     np.testing.assert_allclose(camera, [800, 810, 330, 240], rtol=0.003)
-    off = pinhole.distances(camera, points, seen)
+    off = cameras.reprojection_errors(camera, points, seen)
     assert np.isinf(off[20])
     assert np.isnan(off[10:20]).all()
     assert np.median(off[21:]) < 1
-    assert np.isnan(pinhole.fit(points[10:20], seen[10:20])).all()
+    assert np.isnan(cameras.fit_pinhole(points[10:20], seen[10:20])).all()

@@ -7,20 +7,18 @@ import pytest
 
 from jaxcxr.data import preparation
 from jaxcxr.errors import UserError
-from jaxcxr.pose.formats import jta_files
 from jaxcxr.pose.geometry import cameras
 from jaxcxr.pose.sources import jta
-from tests.pose.formats import takes_3d
-from tests.pose.sources import fuzz
+from tests.pose.sources import fuzz, takes_3d
 
-CAMERA = cameras.look_at("camera", jta_files.LENS, (9.0, 1.0, 2.0), (0.0, 0.0, 1.0))
+CAMERA = cameras.look_at("camera", jta.LENS, (9.0, 1.0, 2.0), (0.0, 0.0, 1.0))
 
 
 def person(number: int, frames, seed: int = 0, shift=(0.0, 0.0, 0.0)) -> list[list]:
     """Rows of a person in the frames named; the right wrist is occluded, the left by itself."""
     world = takes_3d.walk(max(frames) + 1, seed, 30.0) + np.array(shift)
     points = CAMERA.to_camera(takes_3d.points("jta22", world))
-    pixels = jta_files.LENS.project(points)
+    pixels = jta.LENS.project(points)
     return [
         [frame, number, joint, *pixels[frame, joint].round(2).tolist(),
          *points[frame, joint].round(6).tolist(), int(joint == 6), int(joint == 10)]
@@ -71,7 +69,7 @@ def test_prepared(raw, tmp_path):
     assert (np.delete(record["confidence"], right_wrist, 1) == 1).all()
     shown = [joint for joint in kept if joint != right_wrist]
     np.testing.assert_allclose(record["keypoints"][:, shown],
-                               jta_files.LENS.project(expected)[:, shown], atol=0.01)
+                               jta.LENS.project(expected)[:, shown], atol=0.01)
     assert (record["keypoints"][:, right_wrist] == 0).all()
     assert left_wrist in shown
 
@@ -87,7 +85,7 @@ def test_people_are_told_apart_and_gaps_end_a_track(tmp_path):
     rows = person(3, [1, 2, 3, 7, 8]) + person(9, [3, 4], 2)
     rng = np.random.default_rng(0)
     rng.shuffle(rows)  # rows may stand in any order
-    tracks = jta_files.read(save(tmp_path / "seq_5.json", rows))
+    tracks = jta.read_tracks(save(tmp_path / "seq_5.json", rows))
     assert [(t.person, t.start, len(t.joints)) for t in tracks] == [(3, 1, 3), (3, 7, 2), (9, 3, 2)]
     video = jta.Video("train", "5", str(tmp_path / "seq_5.json"), 0)
     options = {"occluded": "hidden", "max_distance": 0.0, "detector": jta.JtaConfig().detector,
@@ -107,8 +105,8 @@ def test_joints_outside_the_image_are_not_seen(tmp_path):
     video = jta.Video("test", "1", str(save(tmp_path / "seq_1.json", rows)), 0)
     records = jta.encode(video, "kept", 1, 0.0, jta.JtaConfig().detector, 0, 0.0)
     (record,) = records.values()
-    inside = np.all((jta_files.LENS.project(record["joints"]) >= 0)
-                    & (jta_files.LENS.project(record["joints"]) < (1920, 1080)), -1)
+    inside = np.all((jta.LENS.project(record["joints"]) >= 0)
+                    & (jta.LENS.project(record["joints"]) < (1920, 1080)), -1)
     kept = takes_3d.KEPT
     np.testing.assert_array_equal(record["confidence"][:, kept] > 0, inside[:, kept])
     assert 0 < inside.mean() < 1
@@ -141,14 +139,14 @@ def _cell(row, column, value):
 def test_broken_files(tmp_path, change, match):
     path = save(tmp_path / "seq_1.json", change(person(3, [1, 2, 4])))
     with pytest.raises(UserError, match=match) as said:
-        jta_files.read(path)
+        jta.read_tracks(path)
     assert str(path) in str(said.value)
 
 
 def test_people_who_stand_still_are_read(tmp_path):
     rows = person(3, [1])
     still = [[frame, *row[1:]] for frame in range(1, 6) for row in rows]
-    (track,) = jta_files.read(save(tmp_path / "seq_1.json", still))
+    (track,) = jta.read_tracks(save(tmp_path / "seq_1.json", still))
     assert (track.joints == track.joints[:1]).all()
 
 
@@ -182,6 +180,6 @@ def test_damaged_files(tmp_path):
 
     def write_and_read(damaged):
         path.write_bytes(damaged)
-        jta_files.read(path)
+        jta.read_tracks(path)
 
     fuzz.assert_only_user_errors(write_and_read, valid, path.name, examples=120)

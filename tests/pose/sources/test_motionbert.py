@@ -12,14 +12,13 @@ from jaxcxr.data import preparation
 from jaxcxr.deploy.predict import lifter
 from jaxcxr.errors import UserError
 from jaxcxr.pose import task as pose_task
-from jaxcxr.pose.evaluation import pose_errors as metrics_pose
-from jaxcxr.pose.formats import motionbert_files
+from jaxcxr.pose.evaluation import mean_errors
+from jaxcxr.pose.formats import videopose3d_files
 from jaxcxr.pose.geometry.cameras import HUMAN36M_INTRINSICS, normalize_screen
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.sources import clips, motionbert
 from tests import toys
-from tests.pose.formats import motionberts
-from tests.pose.sources import fuzz
+from tests.pose.sources import fuzz, motionberts
 
 SH = "h36m_sh_conf_cam_source_final.pkl"
 SMALL = {"train_subjects": "S1,S5", "clip": 9}
@@ -78,7 +77,7 @@ def test_targets_are_motionberts_and_their_scale_gives_its_millimetres(prepared,
     truth = part["joints_2.5d_image"][chosen][:18]
     expected = np.linalg.norm((own - own[:, :1]) - (truth - truth[:, :1]), axis=-1).mean()
     sequence, stitched = source.sequences[which], source.stitch(guess)[which]
-    found = metrics_pose.mpjpe(1000 * stitched, 1000 * sequence.joints, root=0)
+    found = mean_errors.mpjpe(1000 * stitched, 1000 * sequence.joints, root=0)
     assert found == pytest.approx(expected, rel=1e-5)
 
 
@@ -120,7 +119,7 @@ def test_true_keypoints_and_files_without_confidence(tmp_path, values):
     plain = {part: {k: v for k, v in content.items() if k != "confidence"}
              for part, content in values.items()}
     motionberts.save(tmp_path / "h36m_cpn_cam_source.pkl", plain)
-    view = motionbert_files.read(tmp_path / "h36m_cpn_cam_source.pkl", "gt")["test"][0]
+    view = motionbert.read_parts(tmp_path / "h36m_cpn_cam_source.pkl", "gt")["test"][0]
     part = values["test"]
     expected = part["joint3d_image"][rows(part, part["source"][0])][..., :2]
     np.testing.assert_allclose(view.keypoints, expected, rtol=1e-6)
@@ -169,7 +168,7 @@ def test_broken_files_are_sentences(tmp_path, values, part, key, change, match):
     broken = changed(small, part, **{key: change(small[part][key])})
     path = motionberts.save(tmp_path / "a.pkl", broken)
     with pytest.raises(UserError, match=match) as error:
-        motionbert_files.read(path, "sh")
+        motionbert.read_parts(path, "sh")
     assert "a.pkl" in str(error.value)
 
 
@@ -194,11 +193,11 @@ def test_mistakes_are_sentences(tmp_path, values):
 
 def test_a_source_says_who_does_what_before_which_camera():
     cameras = tuple(HUMAN36M_INTRINSICS)
-    assert motionbert_files.parse_source("s_09_act_10_subact_02_ca_03") == (
+    assert videopose3d_files.parse_source("s_09_act_10_subact_02_ca_03") == (
         "S9", "SittingDown 2", cameras[2])
     for name in ("s_09_act_01_subact_02_ca_03", "s_09_act_17_subact_01_ca_01", "S9/Walking/1",
                  "s_09_act_05_subact_01_ca_05"):
-        assert motionbert_files.parse_source(name) is None
+        assert videopose3d_files.parse_source(name) is None
 
 
 def test_damaged_files_are_user_errors(tmp_path):
@@ -209,7 +208,7 @@ def test_damaged_files_are_user_errors(tmp_path):
 
     def read(content: bytes) -> None:
         path.write_bytes(content)
-        motionbert_files.read(path, "sh")
+        motionbert.read_parts(path, "sh")
 
     fuzz.assert_only_user_errors(read, pickle.dumps(small, 2), "a.pkl")
 
@@ -225,7 +224,7 @@ def test_any_number_is_read_or_refused(tmp_path):
         broken = changed(small, "test", **{key: _at(small["test"][key], place, value)})
         motionberts.save(path, broken)
         try:
-            views = motionbert_files.read(path, "sh")["test"]
+            views = motionbert.read_parts(path, "sh")["test"]
         except UserError as error:
             said, views = str(error), []
         else:

@@ -9,10 +9,8 @@ from jaxcxr import __main__ as command
 from jaxcxr.data import preparation
 from jaxcxr.errors import UserError
 from jaxcxr.pose.evaluation import protocols
-from jaxcxr.pose.formats import mpi_inf_3dhp_files
 from jaxcxr.pose.sources import clips, mpi_inf_3dhp
-from tests.pose.formats import mpi_inf_3dhps
-from tests.pose.sources import fuzz
+from tests.pose.sources import fuzz, mpi_inf_3dhps
 
 OPTIONS = {"train_subjects": "S1"}
 
@@ -45,7 +43,7 @@ def records(builder, split):
 @pytest.mark.parametrize("univ", [False, True])
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_the_kind_and_part_of_a_file_are_seen_from_its_content(tmp_path, contents, part, univ):
-    found = mpi_inf_3dhp_files.read(mpi_inf_3dhps.save(tmp_path / "a.npz", contents[part, univ]))
+    found = mpi_inf_3dhp.read_file(mpi_inf_3dhps.save(tmp_path / "a.npz", contents[part, univ]))
     assert (found.part, found.annotations) == (part, ("annot3", "univ_annot3")[univ])
     for view in found.views:
         lens = mpi_inf_3dhps.lens(view.subject)
@@ -58,7 +56,7 @@ def test_one_height_is_no_reason_and_noise_of_keypoints_neither(tmp_path, conten
     rng = np.random.default_rng(0)
     noisy = {name: {**entry, "data_2d": entry["data_2d"] + rng.normal(0, 6, entry["data_2d"].shape)}
              for name, entry in contents["test", False].items()}
-    found = mpi_inf_3dhp_files.read(mpi_inf_3dhps.save(tmp_path / "a.npz", noisy))
+    found = mpi_inf_3dhp.read_file(mpi_inf_3dhps.save(tmp_path / "a.npz", noisy))
     assert found.annotations == "annot3"
 
 
@@ -171,7 +169,7 @@ def _changed(data, key, change):
 def test_broken_files_are_sentences(tmp_path, contents, key, change, match):
     path = mpi_inf_3dhps.save(tmp_path / "a.npz", _changed(contents["test", False], key, change))
     with pytest.raises(UserError, match=match) as error:
-        mpi_inf_3dhp_files.read(path)
+        mpi_inf_3dhp.read_file(path)
     assert "a.npz" in str(error.value)
 
 
@@ -183,14 +181,14 @@ def test_broken_files_are_sentences(tmp_path, contents, key, change, match):
 ])
 def test_files_of_another_form(tmp_path, data, match):
     with pytest.raises(UserError, match=match):
-        mpi_inf_3dhp_files.read(mpi_inf_3dhps.save(tmp_path / "a.npz", data))
+        mpi_inf_3dhp.read_file(mpi_inf_3dhps.save(tmp_path / "a.npz", data))
 
 
 def test_a_person_who_stands_still_is_a_motion(tmp_path, contents):
     still = {name: {**entry, **{key: entry[key][:1].repeat(30, 0) for key in
                                 ("data_3d", "data_2d")}}
              for name, entry in contents["test", False].items()}
-    found = mpi_inf_3dhp_files.read(mpi_inf_3dhps.save(tmp_path / "a.npz", still))
+    found = mpi_inf_3dhp.read_file(mpi_inf_3dhps.save(tmp_path / "a.npz", still))
     assert found.annotations == "annot3"
 
 
@@ -198,6 +196,6 @@ def test_damaged_files_are_user_errors(tmp_path, contents):
     data = {"TS1": contents["test", False]["TS1"]}
     path = mpi_inf_3dhps.save(tmp_path / "a.npz", data)
     fuzz.assert_only_user_errors(
-        lambda content: (path.write_bytes(content), mpi_inf_3dhp_files.read(path)),
+        lambda content: (path.write_bytes(content), mpi_inf_3dhp.read_file(path)),
         path.read_bytes(), path.name, examples=60,
     )

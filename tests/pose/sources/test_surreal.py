@@ -6,12 +6,10 @@ import scipy.io
 
 from jaxcxr.data import preparation
 from jaxcxr.errors import UserError
-from jaxcxr.pose.formats import surreal_files
 from jaxcxr.pose.geometry import cameras
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.sources import surreal
-from tests.pose.formats import takes_3d
-from tests.pose.sources import fuzz
+from tests.pose.sources import fuzz, takes_3d
 
 # z up to the world of the renderings, where y is down: a rotation.
 TO_WORLD = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
@@ -21,8 +19,8 @@ def content(frames=12, seed=0) -> dict:
     """The variables of one clip; those that are not read are as published too."""
     points = takes_3d.points("smpl24", takes_3d.walk(max(frames, 2), seed)[:frames]) @ TO_WORLD.T
     place = points[0, 0] + (7.5, 0.1, -0.05)
-    camera = cameras.Camera("camera", surreal_files.LENS, surreal_files.ROTATION, place)
-    pixels = np.round(surreal_files.LENS.project(camera.to_camera(points)))
+    camera = cameras.Camera("camera", surreal.LENS, surreal.ROTATION, place)
+    pixels = np.round(surreal.LENS.project(camera.to_camera(points)))
     return {
         "joints3D": points.transpose(2, 1, 0).astype(np.float32),
         "joints2D": pixels.transpose(2, 1, 0).astype(np.float32),
@@ -66,14 +64,14 @@ def prepared(raw, out, **options):
 
 def test_the_camera_is_that_of_the_authors_example():
     # The numbers stand in the script 3Dto2D/main.m of the data set's code.
-    camera = cameras.Camera("camera", surreal_files.LENS, surreal_files.ROTATION,
+    camera = cameras.Camera("camera", surreal.LENS, surreal.ROTATION,
                             np.array([6.7456, -0.9839, -1.9293]))
     point = camera.to_camera(np.array([-0.8645, -1.0915, -1.0260]))
-    np.testing.assert_array_equal(np.round(surreal_files.LENS.project(point)), [89, 112])
+    np.testing.assert_array_equal(np.round(surreal.LENS.project(point)), [89, 112])
 
 
 def test_poses_before_the_camera_are_those_of_people(tmp_path):
-    clip = surreal_files.read(save(tmp_path / "a_info.mat", content(40)))
+    clip = surreal.read_clip(save(tmp_path / "a_info.mat", content(40)))
     at = {name: clip.joints[:, i] for i, name in enumerate(HUMAN36M.joints)}
     assert (at["head"][:, 1] < at["left_ankle"][:, 1]).all()  # y is down
     # Knees bend forward of the line from hip to ankle: it would be backward with the names of
@@ -107,7 +105,7 @@ def test_prepared(raw, tmp_path):
     lens = record["intrinsics"]
     np.testing.assert_array_equal(lens[:4], [600, 600, 160, 120])
     seen = record["confidence"] > 0
-    projected = surreal_files.LENS.project(record["joints"])
+    projected = surreal.LENS.project(record["joints"])
     kept = takes_3d.KEPT
     assert seen.mean() > 0.7
     apart = np.abs(record["keypoints"] - projected)[:, kept][seen[:, kept]]
@@ -123,7 +121,7 @@ def test_options(raw, tmp_path):
     for record in found["test"].values():
         assert (record["fps"], len(record["joints"])) == (15.0, 6)
         seen = record["confidence"] > 0
-        apart = record["keypoints"] - surreal_files.LENS.project(record["joints"])
+        apart = record["keypoints"] - surreal.LENS.project(record["joints"])
         assert np.abs(apart[seen]).max() < 0.01
 
 
@@ -139,7 +137,7 @@ def test_frames_that_were_not_rendered_split_a_clip(tmp_path):
 
 
 def test_a_clip_of_one_frame(tmp_path):
-    clip = surreal_files.read(save(tmp_path / "a_info.mat", content(1)))
+    clip = surreal.read_clip(save(tmp_path / "a_info.mat", content(1)))
     assert clip.joints.shape == (1, 17, 3)
 
 
@@ -165,7 +163,7 @@ def _change(**values):
 def test_broken_clips(tmp_path, change, match):
     path = save(tmp_path / "a_info.mat", change(content()))
     with pytest.raises(UserError, match=match) as said:
-        surreal_files.read(path)
+        surreal.read_clip(path)
     assert str(path) in str(said.value)
 
 
@@ -206,6 +204,6 @@ def test_damaged_files(tmp_path):
 
     def write_and_read(damaged):
         path.write_bytes(damaged)
-        surreal_files.read(path)
+        surreal.read_clip(path)
 
     fuzz.assert_only_user_errors(write_and_read, path.read_bytes(), path.name)

@@ -5,12 +5,10 @@ import pytest
 
 from jaxcxr.data import preparation
 from jaxcxr.errors import UserError
-from jaxcxr.pose.formats import totalcapture_files
 from jaxcxr.pose.geometry import cameras
 from jaxcxr.pose.sources import clips, totalcapture
 from jaxcxr.pose.sources.totalcapture import TotalcaptureConfig
-from tests.pose.formats import takes_3d
-from tests.pose.sources import fuzz
+from tests.pose.sources import fuzz, takes_3d
 
 TAKES = ("rom1", "walking2", "freestyle2", "acting3", "freestyle3")
 TO_Y_UP = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
@@ -22,7 +20,7 @@ CAMERAS = [cameras.look_at(name, LENS, place, (0.0, 0.0, 1.0))
 def positions_text(world: np.ndarray) -> str:
     """As published: tabs between joints and at the end, spaces between coordinates, inches."""
     points = takes_3d.points("totalcapture21", world) @ TO_Y_UP.T / 0.0254
-    lines = ["\t".join(totalcapture_files.NAMES) + "\t"]
+    lines = ["\t".join(totalcapture.NAMES) + "\t"]
     lines += ["\t".join(" ".join(f"{x:.6f}" for x in point) for point in frame) + "\t"
               for frame in points]
     return "\n".join(lines) + "\n"
@@ -162,7 +160,7 @@ def test_broken_positions(tmp_path, change, match):
     path = tmp_path / "gt_skel_gbl_pos.txt"
     path.write_text(change(positions_text(takes_3d.walk())))
     with pytest.raises(UserError, match=match) as said:
-        totalcapture_files.read_positions(path)
+        totalcapture.read_positions(path)
     assert str(path) in str(said.value)
 
 
@@ -171,18 +169,18 @@ def test_positions_in_metres_are_refused_and_the_order_of_joints_does_not_matter
     world = takes_3d.walk(3)
     path.write_text(positions_text(world * 0.0254))
     with pytest.raises(UserError, match="must hold people in inches"):
-        totalcapture_files.read_positions(path)
+        totalcapture.read_positions(path)
     path.write_text(positions_text(world))
-    expected = totalcapture_files.read_positions(path)
+    expected = totalcapture.read_positions(path)
     rows = [line.strip("\t\n").split("\t") for line in positions_text(world).splitlines()]
     path.write_text("\n".join("\t".join(row[::-1]) for row in rows))
-    np.testing.assert_array_equal(totalcapture_files.read_positions(path), expected)
+    np.testing.assert_array_equal(totalcapture.read_positions(path), expected)
 
 
 def test_a_person_who_stands_still_is_read(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text(positions_text(np.repeat(takes_3d.walk(2)[:1], 5, 0)))
-    joints = totalcapture_files.read_positions(path)
+    joints = totalcapture.read_positions(path)
     assert joints.shape == (5, 17, 3)
     assert (joints == joints[:1]).all()
 
@@ -207,7 +205,7 @@ def test_broken_calibration(tmp_path, change, match):
     path = tmp_path / "calibration.cal"
     path.write_text(change(calibration_text()))
     with pytest.raises(UserError, match=match) as said:
-        totalcapture_files.read_cameras(path)
+        totalcapture.read_cameras(path)
     assert str(path) in str(said.value)
 
 
@@ -215,8 +213,8 @@ def test_broken_calibration(tmp_path, change, match):
 def test_damaged_files(tmp_path, kind):
     path = tmp_path / "damaged.txt"
     read, text = {
-        "positions": (totalcapture_files.read_positions, positions_text(takes_3d.walk(2))),
-        "calibration": (totalcapture_files.read_cameras, calibration_text()),
+        "positions": (totalcapture.read_positions, positions_text(takes_3d.walk(2))),
+        "calibration": (totalcapture.read_cameras, calibration_text()),
     }[kind]
 
     def write_and_read(content):

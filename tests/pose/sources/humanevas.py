@@ -4,11 +4,11 @@ import pathlib
 
 import numpy as np
 
-from jaxcxr.pose.formats import humaneva_files
 from jaxcxr.pose.geometry import joint_sets
 from jaxcxr.pose.geometry.cameras import Intrinsics
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.phantom import actions, body
+from jaxcxr.pose.sources import humaneva
 
 LENS = Intrinsics(800.0, 810.0, 330.0, 240.0, width=640, height=480)
 OWN = [HUMAN36M.index(joint) for joint in joint_sets.joint_set("humaneva15").joints]
@@ -25,7 +25,7 @@ def world(subject: str, chunk: str, frames: int) -> np.ndarray:
     return body.place(who, action(rng, who, np.arange(frames) / 60), 60.0)
 
 
-def positions(frames: int = 14, subjects=humaneva_files.SUBJECTS) -> dict:
+def positions(frames: int = 14, subjects=humaneva.SUBJECTS) -> dict:
     """What `positions_3d` holds."""
     found = {s: {c: world(s, c, frames)[:, OWN].astype(np.float32) for c in CHUNKS}
              for s in subjects}
@@ -35,11 +35,11 @@ def positions(frames: int = 14, subjects=humaneva_files.SUBJECTS) -> dict:
 def keypoints(frames: int = 14, order=OWN, longer: int = 2) -> dict:
     """What `positions_2d` holds, some frames longer than the positions."""
     found: dict = {}
-    for subject in humaneva_files.SUBJECTS:
+    for subject in humaneva.SUBJECTS:
         for chunk in CHUNKS:
             joints = world(subject, chunk, frames)[:, order]
-            views = [LENS.project(humaneva_files.to_camera(joints, subject, camera))
-                     for camera in humaneva_files.CAMERAS]
+            views = [LENS.project(humaneva.to_camera(joints, subject, camera))
+                     for camera in humaneva.CAMERAS]
             found.setdefault(subject, {})[chunk] = [
                 np.concatenate([v, v[-1:].repeat(longer, 0)]).astype(np.float32) for v in views]
     return found

@@ -5,7 +5,7 @@ import pytest
 
 from jaxcxr.errors import UserError
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
-from jaxcxr.pose.keypoints.detector import Detector
+from jaxcxr.pose.sources.virtual import Detector
 
 FPS = 50.0
 

@@ -1,20 +1,23 @@
 """2D keypoint metrics of many people: outcomes first, so that every group and resample is a sum.
 
-A metric is a share of what counts: of joints, or of limbs (PCP). MPII's sets are scored by PCKh,
-COCO's by OKS; who has no box of the head, no torso or no area does not count there.
+A metric is a share of correct joints, or limbs (PCP). MPII's sets are scored by PCKh, COCO's by
+OKS; people without a box of the head, a torso or an area do not count there.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxcxr.pose.evaluation import keypoint_errors
+from jaxcxr.pose.evaluation.keypoint_ap import Matched
 from jaxcxr.report.tables import Metric
 from jaxcxr.statistics.intervals import Groups, ratio
 
+_SIDES = ("left", "right")
+_LIMBS = (("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist"))
 # MPII's area under the curve is over thresholds of 0 to half a head.
 AUC_ALPHAS = tuple(np.linspace(0.0, 0.5, 51))
 
@@ -34,29 +37,62 @@ class Outcomes:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class People:
-    """People in images, each with the prediction compared with it.
+    """People that are annotated, each with the prediction that is compared with it.
 
     Attributes:
-      prediction: `[people, joints, 2]`, pixels; not finite: not found, so wrong.
+      form: "coco" or "mpii".
+      joints: their names.
+      images: `[people]`, names or numbers.
+      prediction: `[people, joints, 2]`, pixels as the labels count them; NaN: not found.
       target: `[people, joints, 2]`.
-      visible: `[people, joints]`, whether the joint is annotated.
-      boxes: `[people]`, PCK's normaliser, pixels; NaN: none.
-      heads: `[people]`, PCKh's; NaN: none.
-      areas: `[people]`, square pixels, OKS's.
-      torso: PDJ's two joints.
-      limbs: PCP's pairs of joints.
+      visible: bool `[people, joints]`, whether it is annotated.
+      boxes: `[people]`, PCK's normaliser in pixels, NaN where unknown; none: of nobody.
+      heads: PCKh's likewise. areas: `[people]`, OKS's, square pixels; none: no OKS.
       sigmas: OKS's, `[joints]`.
+      excluded: joints that PCKh's mean leaves out.
+      matched: detections for average precision; none: the form has none.
+      counts: what was read, for the result; settings: how, likewise.
+      remarks: what the user should know.
     """
 
+    form: str
+    joints: tuple[str, ...]
+    images: np.ndarray
     prediction: np.ndarray
     target: np.ndarray
     visible: np.ndarray
     boxes: np.ndarray | None = None
     heads: np.ndarray | None = None
     areas: np.ndarray | None = None
-    torso: tuple[int, int] | None = None
-    limbs: Sequence[tuple[int, int]] = ()
-    sigmas: Sequence[float] = ()
+    sigmas: tuple[float, ...] = ()
+    excluded: tuple[int, ...] = ()
+    matched: Matched | None = None
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def limbs(self) -> dict[str, tuple[int, int]]:
+        """Name of each limb of PCP -> its two joints; those of which both are in the set."""
+        found = {}
+        place = {joint: index for index, joint in enumerate(self.joints)}
+        for side in _SIDES:
+            for upper, lower in _LIMBS:
+                first, last = f"{side}_{upper}", f"{side}_{lower}"
+                if first in place and last in place:
+                    found[f"{side} {upper}-{lower}"] = (place[first], place[last])
+        for name, first, last in (("torso", "hip", "thorax"), ("head", "neck", "head")):
+            if first in place and last in place:
+                found[name] = (place[first], place[last])
+        return found
+
+    @property
+    def torso(self) -> tuple[int, int] | None:
+        """PDJ's two joints, a shoulder and the hip of the other side."""
+        shoulder, hip = "left_shoulder", "right_hip"
+        if shoulder not in self.joints or hip not in self.joints:
+            return None
+        return self.joints.index(shoulder), self.joints.index(hip)
 
     def pck(self, sizes: np.ndarray, alpha: float, inclusive: bool = True):
         """Which joints are within `alpha` sizes, and which count; bool `[people, joints]` each."""
@@ -76,11 +112,11 @@ class People:
         return self.pck(sizes, 0.2, inclusive=False)
 
     def pcp(
-        self, limbs: Sequence[tuple[int, int]], strict: bool = True
+        self, limbs: Mapping[str, tuple[int, int]], strict: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
         """Which limbs are correct, and which count; bool `[people, limbs]` each."""
         return keypoint_errors.pcp_outcomes(
-            self.prediction, self.target, limbs, self.visible, alpha=0.5, strict=strict
+            self.prediction, self.target, list(limbs.values()), self.visible, strict=strict
         )
 
     def oks(self, areas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,8 +5,8 @@ import pickle
 
 import numpy as np
 
-from jaxcxr.pose.formats import human36m_files
 from jaxcxr.pose.phantom import actions, body
+from jaxcxr.pose.sources import human36m
 
 # Subject, action (of Human3.6M's numbers), take; 5/2 of S9 does not count in the protocol.
 TRAIN = ((1, 14, 1), (5, 14, 2), (8, 9, 1))
@@ -38,7 +38,7 @@ def _part(takes, frames, cameras, test=False) -> dict:
     rng = np.random.default_rng(0)
     for subject, act, take in takes:
         for number in cameras:
-            camera = human36m_files.cameras_of(f"S{subject}")[number - 1]
+            camera = human36m.cameras_of(f"S{subject}")[number - 1]
             joints = 1000 * camera.to_camera(world(subject, take, frames))
             factor = joints[:, 0, 2] / camera.intrinsics.fx  # mm per pixel at the hip
             pixels = camera.intrinsics.project(joints / 1000)
