@@ -20,15 +20,10 @@ def augment_pose(
     """Mirrors random clips, left and right joints exchanged.
 
     Arguments:
-      key: PRNG key of the step.
       keypoints: float32 `[B, T, J, 3]`, (x, y, confidence), x normalised so that 0 is the centre.
       joints: float32 `[B, T, J, 3]` in metres in the camera frame.
       swap: integers `[J]`, the joint that each joint becomes in the mirror.
-      config: settings of `config.augment`.
       positions: integers `[B]` as in `position_keys`.
-
-    Returns:
-      (keypoints, joints), shaped as given.
     """
     if not config.horizontal_flip:
         return keypoints, joints
@@ -44,16 +39,9 @@ def flip_pose(
 ) -> tuple[jax.Array, jax.Array]:
     """Mirrors every clip: x changes its sign and left joints become right joints.
 
-    The mirror image of a scene is what a camera sees whose principal point is mirrored as well:
-    exact for root-relative joints, and for absolute ones where that point is the image's centre.
-
-    Arguments:
-      keypoints: `[..., J, 3]`, (x, y, confidence), x = 0 at the centre.
-      joints: `[..., J, 3]` in metres, x first.
-      swap: integers `[J]`, an involution.
-
-    Returns:
-      (keypoints, joints), shaped as given.
+    A camera sees the mirror image of a scene if its principal point is mirrored as well: exact for
+    root-relative joints, and for absolute ones where that point is the image's centre. Shapes are
+    as in `augment_pose`.
     """
     swap = jnp.asarray(swap)
     sign = jnp.array([-1.0, 1.0, 1.0], keypoints.dtype)

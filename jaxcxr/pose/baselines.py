@@ -7,14 +7,7 @@ from sklearn.linear_model import Ridge
 
 
 def mean_pose(train: np.ndarray) -> np.ndarray:
-    """Computes the mean training pose, the constant with the least squared error.
-
-    Arguments:
-      train: root-relative joints `[frames, joints, 3]`, any unit.
-
-    Returns:
-      `[joints, 3]` in the same unit.
-    """
+    """Computes the mean training pose, the constant with the least squared error."""
     return train.mean(axis=0, dtype=np.float64)
 
 

@@ -46,12 +46,9 @@ def symmetric_bones(skeleton: Skeleton) -> np.ndarray:
 
 
 class Losses:
-    """Computes the loss terms of one configuration.
+    """Computes the terms of `TERMS` that one configuration names.
 
-    Arguments:
-      names: the terms, of `TERMS`.
-      skeleton: skeleton of the joints.
-      joint_weights: `[joints]`, weights in the term `position`.
+    `joint_weights` `[joints]` are those of the term `position`.
     """
 
     def __init__(self, names: Collection[str], skeleton: Skeleton, joint_weights: np.ndarray):
@@ -67,11 +64,7 @@ class Losses:
         }
 
     def counts(self, known: jax.Array) -> dict[str, jax.Array]:
-        """Counts the targets of each term.
-
-        Arguments:
-          known: bool `[batch, frames]`.
-        """
+        """Counts the targets of each term, of which bool `[batch, frames]` are known."""
         return {
             name: _together(known, name).sum(dtype=jnp.float32) * self._each[name]
             for name in self._names

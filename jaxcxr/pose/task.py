@@ -125,11 +125,7 @@ class PoseTask:
         return self._losses.counts(self._known(batch))
 
     def loss_sums(self, outputs, batch):
-        """Sums the weighted terms of `pose_losses`.
-
-        Raises:
-          UserError: the loss needs roots, which the data lack.
-        """
+        """Sums the weighted terms of `pose_losses`."""
         if "root" in self.loss_weights and "root" not in batch:
             raise UserError(
                 f"config.loss.root is {self.loss_weights['root']}, but the sequences of "

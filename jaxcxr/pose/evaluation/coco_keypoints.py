@@ -30,15 +30,7 @@ MAX_DETECTIONS = 20
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """Annotations of one or several categories.
-
-    Attributes:
-      path: the file.
-      images: ids of all images. scored: of those that count.
-      annotations: checked, those of the categories that count.
-      categories: their ids. ignored: the other ids that the file names.
-      joints: names of the joints.
-    """
+    """Annotations of the categories that count; `ignored` are the ids of the other categories."""
 
     path: pathlib.Path
     images: frozenset
@@ -59,14 +51,9 @@ def read(
     """Reads annotated people with the detections of them.
 
     Arguments:
-      labels, predictions: the files.
       category: id or name of the category to score; "": all that have keypoints.
       sigmas: of the joints; empty: COCO's, of its 17 joints.
       images: ids of those to be scored; none: all.
-
-    Raises:
-      UserError: a file is in another form or contradicts itself, or results are of images that the
-        labels do not have.
     """
     truth = read_labels(labels, category)
     if images is not None:
@@ -231,11 +218,7 @@ def _in(value, known: frozenset) -> bool:
 
 
 def read_results(path: str | pathlib.Path, labels: Labels) -> tuple[list[dict], int]:
-    """Checked results, and the number of those left out for their category.
-
-    Raises:
-      UserError: as `read`.
-    """
+    """Checked results, and the number of those left out for their category."""
     path = pathlib.Path(path)
     content = read_json(path)
     if not isinstance(content, list):
@@ -294,11 +277,7 @@ def pair(
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """The content of a JSON file; NaN and infinity, which JSON has not, are refused.
-
-    Raises:
-      UserError: absent, or no JSON.
-    """
+    """The content of a JSON file; NaN and infinity, which JSON has not, are refused."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         return json.loads(text, parse_constant=_refuse)
@@ -313,11 +292,7 @@ def _refuse(constant: str) -> float:
 
 
 def numbers(values: Any, where: str, what: str, count: int | None = None) -> np.ndarray:
-    """A flat list of finite numbers as float64.
-
-    Raises:
-      UserError: something else; `where` begins the message.
-    """
+    """A flat list of finite numbers as float64."""
     flat = isinstance(values, Sequence) and not isinstance(values, str)
     if flat and all(type(value) in (int, float) for value in values):
         try:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from jaxcxr.pose.evaluation.keypoint_errors import COCO_SIGMAS
+from jaxcxr.report.tables import Metric
 from jaxcxr.statistics.intervals import Groups
 
 THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10))
@@ -15,16 +16,26 @@ AREAS = {"all": (0.0, 1e10), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e
 _RECALLS = np.linspace(0.0, 1.0, 101)
 
 
-METRICS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ApMetric(Metric):
+    """AP or AR (`kind`) over people of a size in `AREAS` and some of the `THRESHOLDS`."""
+
+    kind: str
+    area: str = "all"
+    thresholds: tuple[int, ...] = tuple(range(len(THRESHOLDS)))
+
+
+METRICS = tuple(
+    ApMetric(name=kind + end, title=kind + end, kind=kind, undefined="nobody counts", **which)
+    for kind in ("AP", "AR")
+    for end, which in (("", {}), ("50", {"thresholds": (0,)}), ("75", {"thresholds": (5,)}),
+                       ("m", {"area": "medium"}), ("l", {"area": "large"}))
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Matches:
-    """Detections of one image, best first, and whether each annotation counts.
-
-    Attributes:
-      scores: `[D]`. matched, ignored: `[thresholds, D]`. annotations: number that count.
-    """
+    """Detections of one image, best first; `matched`, `ignored`: `[thresholds, detections]`."""
 
     scores: np.ndarray
     matched: np.ndarray
@@ -86,9 +97,6 @@ def keypoint_average_precision(
       `AP, AP50, AP75, APm, APl, AR, AR50, AR75, ARm, ARl`, in the order of COCO's own list; NaN
       (COCO: -1) where no annotation counts.
 
-    Raises:
-      ValueError: keypoints that do not fit the sigmas.
-
     Source: Lin et al., "Microsoft COCO", 2014, and https://cocodataset.org/#keypoints-eval.
     """
     matched = match(annotations, results, sigmas=sigmas, max_detections=max_detections)
@@ -117,32 +125,18 @@ def match(
 def summary(matched: Matched, counts: np.ndarray | None = None) -> dict[str, float]:
     """The ten metrics of `keypoint_average_precision`.
 
-    Arguments:
-      matched: the detections.
-      counts: `[images]`, how often each image counts; none: once.
+    `counts` `[images]` tells how often each image counts; None: once.
     """
     counts = np.ones(len(matched.images)) if counts is None else counts
-    precision, recall = {}, {}
+    values = {}
     for area, tables in matched.tables.items():
         parts = [part for part in (_curve(table, counts) for table in tables) if part is not None]
-        precision[area] = np.array([part[0] for part in parts])
-        recall[area] = np.array([part[1] for part in parts])
-    places = {"": slice(None), "50": [0], "75": [5]}
-    stats = {}
-    for name, values in (("AP", precision), ("AR", recall)):
-        for suffix, place in places.items():
-            stats[f"{name}{suffix}"] = _mean(values["all"], place)
-        for suffix, area in (("m", "medium"), ("l", "large")):
-            stats[f"{name}{suffix}"] = _mean(values[area], slice(None))
-    return stats
+        values["AP", area], values["AR", area] = (np.array([p[i] for p in parts]) for i in (0, 1))
+    return {m.name: _mean(values[m.kind, m.area], list(m.thresholds)) for m in METRICS}
 
 
 def bootstrap(matched: Matched, resamples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
     """The ten metrics of resamples of whole images, drawn with replacement.
-
-    Arguments:
-      matched: the detections.
-      resamples, seed: see `intervals.Groups.resample`.
 
     Returns:
       Name in `METRICS` -> `[resamples]`; NaN where fewer than two images have annotations or
@@ -152,7 +146,8 @@ def bootstrap(matched: Matched, resamples: int = 1000, seed: int = 0) -> dict[st
         return np.array([list(summary(matched, column).values()) for column in counts.T]).T
 
     images = Groups(np.arange(len(matched.images)), len(matched.images))
-    return dict(zip(METRICS, images.resample(statistic, resamples, seed), strict=True))
+    drawn = images.resample(statistic, resamples, seed)
+    return {metric.name: values for metric, values in zip(METRICS, drawn, strict=True)}
 
 
 def _mean(values: np.ndarray, place) -> float:

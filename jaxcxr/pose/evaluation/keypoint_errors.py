@@ -10,6 +10,7 @@ unweighted mean.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def _within(distances, limits, inclusive: bool) -> np.ndarray:
 
 
 def _share(correct: np.ndarray, counted: np.ndarray, average: str) -> float:
-    """Share of what is counted that is correct, both `[..., joints]`."""
+    """Share of counted joints that are correct, both `[..., joints]`."""
     axes = tuple(range(counted.ndim - 1))
     right, total = (correct & counted).sum(axis=axes), counted.sum(axis=axes)
     if average == "all":
@@ -78,32 +79,16 @@ def pck(
     normalizer: np.ndarray | float,
     visible: np.ndarray | None = None,
     *,
-    alpha: float = 0.2,
-    inclusive: bool = True,
     average: str = "all",
     exclude: Sequence[int] = (),
+    **how: Any,
 ) -> float:
-    """Percentage of correct keypoints: those within `alpha * normalizer` of their target.
-
-    Arguments:
-      prediction: `[..., joints, 2]`.
-      target: `[..., joints, 2]`.
-      normalizer: `[...]` or one number, pixels; usually `box_size` of the person's boxes. Where it
-        is not positive there is no measure, and nothing is counted.
-      visible, average: see the module.
-      alpha: share of the normaliser.
-      inclusive: whether a distance of just the limit is correct.
-      exclude: joints that are not scored.
-
-    Returns:
-      A share in [0, 1].
+    """Computes PCK, the share of keypoints correct by `pck_outcomes` (**how), without `exclude`.
 
     Source: Yang and Ramanan, "Articulated human detection with flexible mixtures of parts", 2013:
       alpha times the longer side of the box, not its diagonal.
     """
-    near, there = pck_outcomes(
-        prediction, target, normalizer, visible, alpha=alpha, inclusive=inclusive
-    )
+    near, there = pck_outcomes(prediction, target, normalizer, visible, **how)
     there[..., list(exclude)] = False
     return _share(near, there, average)
 
@@ -117,7 +102,16 @@ def pck_outcomes(
     alpha: float = 0.2,
     inclusive: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which joints are correct as `pck` says, and which count: bool `[..., joints]` each."""
+    """Marks the joints within `alpha * normalizer` of their target, and those that count.
+
+    Arguments:
+      normalizer: `[...]` or one number, pixels; usually `box_size` of the person's boxes. Where it
+        is not positive there is no measure, and nothing is counted.
+      inclusive: whether a distance of just the limit is correct.
+
+    Returns:
+      bool `[..., joints]` each.
+    """
     prediction, target, there = _check(prediction, target, visible)
     size = np.broadcast_to(np.asarray(normalizer, np.float64), there.shape[:-1])
     there = there & (size > 0)[..., None]
@@ -131,28 +125,21 @@ def pckh(
     visible: np.ndarray | None = None,
     *,
     alpha: float = 0.5,
-    inclusive: bool = True,
-    average: str = "all",
     factor: float = MPII_HEAD_FACTOR,
-    exclude: Sequence[int] = (),
+    **how: Any,
 ) -> float:
-    """PCK by the size of the head, MPII's measure.
+    """Computes PCK by the size of the head, MPII's measure.
 
     MPII's own mean leaves out pelvis and thorax, `exclude=(6, 7)`, and is over all joints that are
     visible, `average="all"`.
 
-    Arguments:
-      head_boxes: (x1, y1, x2, y2), `[..., 4]`.
-      factor: the head's size is `factor` times the diagonal of its box.
-      The others as in `pck`.
+    The head's size is `factor` times the diagonal of its box (x1, y1, x2, y2), `[..., 4]`.
 
     Source: Andriluka et al., "2D human pose estimation: new benchmark and state of the art
       analysis", 2014.
     """
-    return pck(
-        prediction, target, head_size(head_boxes, factor), visible, alpha=alpha,
-        inclusive=inclusive, average=average, exclude=exclude,
-    )
+    size = head_size(head_boxes, factor)
+    return pck(prediction, target, size, visible, alpha=alpha, **how)
 
 
 def pdj(
@@ -161,23 +148,18 @@ def pdj(
     torso: tuple[int, int],
     visible: np.ndarray | None = None,
     *,
-    alpha: float = 0.2,
     inclusive: bool = False,
-    average: str = "all",
+    **how: Any,
 ) -> float:
-    """Percentage of detected joints: those within `alpha` times the diameter of the torso.
+    """Computes PDJ, the share of joints within `alpha` times the diameter of the torso.
 
-    Arguments:
-      torso: two joints of the target, a shoulder and the hip of the other side. A person of whom
-        one is not annotated has no measure, and is left out.
-      The others as in `pck`.
+    The torso is two joints of the target, a shoulder and the hip of the other side. A person of
+    whom one is not annotated has no measure, and is left out.
 
     Source: Sapp and Taskar, "MODEC", 2013; Toshev and Szegedy, "DeepPose", 2014.
     """
     size = torso_size(target, torso, visible)
-    return pck(
-        prediction, target, size, visible, alpha=alpha, inclusive=inclusive, average=average
-    )
+    return pck(prediction, target, size, visible, inclusive=inclusive, **how)
 
 
 def torso_size(
@@ -196,33 +178,15 @@ def pcp(
     limbs: Sequence[tuple[int, int]],
     visible: np.ndarray | None = None,
     *,
-    alpha: float = 0.5,
-    strict: bool = True,
-    inclusive: bool = True,
     average: str = "all",
+    **how: Any,
 ) -> float:
-    """Percentage of correct parts: limbs whose ends lie within `alpha` times their length.
-
-    Arguments:
-      prediction: `[..., joints, 2]`.
-      target: `[..., joints, 2]`.
-      limbs: pairs of joints.
-      visible: see the module; a limb counts where both its ends do.
-      alpha: share of the target's length of the limb.
-      strict: both ends must lie within; else the mean of their distances must.
-      inclusive: whether a distance of just the limit is correct.
-      average: as in the module, with limbs in the place of joints.
-
-    Returns:
-      A share in [0, 1].
+    """Computes PCP, the share of limbs correct by `pcp_outcomes` (**how).
 
     Source: Ferrari et al., "Progressive search space reduction for human pose estimation", 2008;
       both readings: Eichner et al., "2D articulated human pose estimation and retrieval", 2012.
     """
-    correct, counted = pcp_outcomes(
-        prediction, target, limbs, visible, alpha=alpha, strict=strict, inclusive=inclusive
-    )
-    return _share(correct, counted, average)
+    return _share(*pcp_outcomes(prediction, target, limbs, visible, **how), average)
 
 
 def pcp_outcomes(
@@ -235,7 +199,14 @@ def pcp_outcomes(
     strict: bool = True,
     inclusive: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which limbs are correct as `pcp` says, and which count: bool `[..., limbs]` each."""
+    """Marks the limbs (pairs of joints) whose ends lie within `alpha` times their length.
+
+    A limb counts where both its ends are visible. If `strict`, both ends must lie within the
+    limit; else the mean of their distances must.
+
+    Returns:
+      Which are correct, and which count: bool `[..., limbs]` each.
+    """
     prediction, target, there = _check(prediction, target, visible)
     first, last = np.array(limbs).T
     distances = _distances(prediction, target)
@@ -257,14 +228,8 @@ def oks(
     """Object keypoint similarity of each person: mean of exp(-d^2 / (2 area (2 sigma)^2)).
 
     Arguments:
-      prediction: `[..., joints, 2]`.
-      target: `[..., joints, 2]`.
       area: of the person in square pixels, `[...]` or one number.
-      visible: see the module; COCO's flags above 0.
       sigmas: `[joints]`.
-
-    Returns:
-      `[...]` in [0, 1].
 
     Source: COCO's keypoint evaluation, https://cocodataset.org/#keypoints-eval.
     """

@@ -24,11 +24,9 @@ AUC_ALPHAS = tuple(np.linspace(0.0, 0.5, 51))
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outcomes:
-    """One metric of every person.
+    """One metric of every person, `[people, parts]`.
 
-    Attributes:
-      sums: `[people, parts]`, what is correct: 0 or 1, or a mean of several thresholds.
-      counts: `[people, parts]`, 1 where it counts, else 0.
+    `sums` are 0 or 1 (correct), or means over thresholds; `counts` are 1 where a part counts.
     """
 
     sums: np.ndarray
@@ -51,8 +49,7 @@ class People:
       sigmas: OKS's, `[joints]`.
       excluded: joints that PCKh's mean leaves out.
       matched: detections for average precision; none: the form has none.
-      counts: what was read, for the result; settings: how, likewise.
-      remarks: what the user should know.
+      counts, settings: entries of the result. remarks: for the user.
     """
 
     form: str
@@ -129,14 +126,14 @@ class People:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KeypointMetric(Metric):
-    """A metric of 2D keypoints: a share of what counts.
+    """A metric of 2D keypoints: the share of parts that are correct.
 
     Attributes:
-      measure: people and what it needs -> what is correct and what counts, `[people, parts]` each.
+      measure: people and the needed attribute -> correct and counted, `[people, parts]` each.
       needs: the attribute of `People` that it takes; people without it have no such metric.
       parts: "joint", "limb", or "" for whole people.
       excluding: whether the mean leaves out the joints that MPII leaves out.
-      note: what it is.
+      note: its definition, for the report.
     """
 
     measure: Callable[[People, Any], tuple[np.ndarray, np.ndarray]]
@@ -216,10 +213,7 @@ def bootstrap(
 ) -> np.ndarray:
     """Shares of resamples of whole images, drawn with replacement.
 
-    Arguments:
-      columns: for each share its sums and counts by person, `[people]` each.
-      images: `[people]`, the image of each; those of one are drawn together.
-      resamples, seed: see `intervals.Groups.resample`.
+    `columns` are for each share its sums and counts by person, `[people]` each.
 
     Returns:
       `[columns, resamples]`; NaN where nothing counts, and throughout for a share to which fewer

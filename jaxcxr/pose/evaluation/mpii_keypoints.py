@@ -45,10 +45,9 @@ _SHORT = ("rank", "rkne", "rhip", "lhip", "lkne", "lank", "pelv", "thor", "neck"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Labels:
-    """Labelled people.
+    """Labelled people of a file.
 
     Attributes:
-      path: the file.
       names: image and rectangle of each; empty: the file names none.
       target: `[people, 16, 2]`, counted from 1. visible: bool `[people, 16]`, annotated.
       heads: `[people]`, size of the head in pixels, NaN unknown. boxes: height of the person.
@@ -69,17 +68,12 @@ def read(
     origin: int = 1,
     images: frozenset[str] | None = None,
 ) -> People:
-    """Labelled people with what is predicted for them.
+    """Reads labelled people with their predictions.
 
     Arguments:
-      labels, predictions: the files.
       head_boxes: file with the boxes of heads, for labels without.
       origin: number of the first pixel in the predictions, 0 or 1.
       images: names of those to be scored; none: all.
-
-    Raises:
-      UserError: a file is in another form or contradicts itself, predictions are of people or
-        images that the labels do not have, or of another number than they.
     """
     people = read_labels(labels)
     if head_boxes is not None:
@@ -122,11 +116,7 @@ def _remarks(heads: np.ndarray, missed: int, named: bool) -> Iterator[str]:
 
 
 def read_labels(path: str | pathlib.Path) -> Labels:
-    """Labelled people of a file of any form.
-
-    Raises:
-      UserError: as `read`.
-    """
+    """Labelled people of a file of any form."""
     path = pathlib.Path(path)
     if path.suffix == ".json":
         return _from_json(path)
@@ -235,11 +225,7 @@ def _with_heads(people: Labels, path: pathlib.Path) -> Labels:
 
 
 def read_predictions(path: str | pathlib.Path, people: Labels) -> np.ndarray:
-    """Predicted points `[people, 16, 2]`, NaN where there are none.
-
-    Raises:
-      UserError: as `read`.
-    """
+    """Predicted points `[people, 16, 2]`, NaN where there are none."""
     path = pathlib.Path(path)
     if path.suffix == ".json":
         entries = _read_people(path)
@@ -374,11 +360,7 @@ def _points_of(where: str, person: Any) -> np.ndarray | None:
 
 
 def _read_people(path: pathlib.Path) -> list[dict]:
-    """People of a JSON file, each with `image` and `joints`.
-
-    Raises:
-      UserError: it is in another form.
-    """
+    """People of a JSON file, each with `image` and `joints`."""
     content = read_json(path)
     if not isinstance(content, list) or not content:
         raise UserError(f"{path}: no list of people with image and joints; or it is empty.")
@@ -390,7 +372,7 @@ def _read_people(path: pathlib.Path) -> list[dict]:
 
 
 def _pairs(values: Any, where: str, wanted: np.ndarray | None = None) -> np.ndarray:
-    """Points `[16, 2]`; what is not finite is refused where `wanted`, and else NaN."""
+    """Converts to points `[16, 2]`; refuses one that is not finite where `wanted`, else NaN."""
     try:
         points = np.array(values, np.float64)
     except (TypeError, ValueError, OverflowError) as error:

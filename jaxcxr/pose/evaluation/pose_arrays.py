@@ -67,8 +67,7 @@ class PoseFile:
     """Poses by sequence.
 
     Attributes:
-      path: the file.
-      fingerprint: its name and the SHA-256 of its bytes.
+      fingerprint: the file's name and the SHA-256 of its bytes.
       sequences: frame numbers `[frames]` in order, and poses `[frames, joints, 3]`.
       about: `unit`, `protocol`, `joint_set` and `fps`, as far as the file says them.
       numbered: whether the file numbers its frames; else they count from 0, in order.
@@ -82,15 +81,7 @@ class PoseFile:
 
 
 def read(path: str | pathlib.Path, sequence: str | None = None) -> PoseFile:
-    """Reads a file of one of the three forms.
-
-    Arguments:
-      path: the file.
-      sequence: which sequence a `.npy` file is of.
-
-    Raises:
-      UserError: it is in none of these forms, or holds objects, text or no frame.
-    """
+    """Reads a file of one of the three forms; `sequence` names that of a `.npy` file."""
     path = pathlib.Path(path)
     try:
         with path.open("rb") as file:
@@ -132,11 +123,7 @@ def _read(file: BinaryIO, path: pathlib.Path, fingerprint, sequence: str | None)
 
 
 def parse_key(name: str, path: pathlib.Path | str) -> Key:
-    """A sequence's key from its name, "subject/action/camera" or MotionBERT's source.
-
-    Raises:
-      UserError: it is neither.
-    """
+    """A sequence's key from its name, "subject/action/camera" or MotionBERT's source."""
     source = parse_source(name)
     if source:
         return Key(*source)

@@ -17,16 +17,7 @@ from jaxcxr.statistics.intervals import Groups, one_fewer, ratio
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Poses:
-    """Poses of one sequence, as they are to be compared, millimetres.
-
-    Attributes:
-      prediction, target: `[frames, joints, 3]`, finite.
-      weights: `[frames, joints]`, 0 where the target is not known.
-      runs: `[frames]`, a number for each run of frames that follow each other; None: one run.
-      parents: of the joints, which define the angles.
-      scored: joints of 3DPCK and its area; empty: all.
-      inclusive: see `pose_errors.pck3d`.
-    """
+    """Poses of one sequence, see `statistics`; finite, with the weight 0 where unknown."""
 
     prediction: np.ndarray
     target: np.ndarray
@@ -149,15 +140,15 @@ def statistics(
     scored: Sequence[int] = (),
     inclusive: bool = True,
 ) -> Statistics:
-    """Sums and counts of the metrics of one sequence.
+    """Sums and counts the metrics of one sequence.
 
     Arguments:
-      prediction: `[frames, joints, 3]`, millimetres, as they are to be compared.
-      target: `[frames, joints, 3]`; joints that are not finite are left out.
-      runs: `[frames]`, a number for each run of frames that follow each other; none: one run.
+      prediction, target: `[frames, joints, 3]`, millimetres, as they are to be compared; joints of
+        the target that are not finite are left out.
+      runs: `[frames]`, a number for each run of frames that follow each other; None: one run.
       parents: of the joints, which define the angles.
       scored: joints of 3DPCK and its area; empty: all.
-      inclusive: see `pose_errors.pck3d`.
+      inclusive: see `mean_errors.pck3d`.
     """
     known = pose_errors.known(target)
     # What is left out must still be a number, for sums of products with 0.
@@ -177,7 +168,7 @@ def statistics(
 
 
 def estimate(sums: np.ndarray, counts: np.ndarray, strata: np.ndarray) -> np.ndarray:
-    """Mean in each stratum, then the unweighted mean over strata that have one.
+    """Computes the mean in each stratum, then the unweighted mean over strata that have one.
 
     Arguments:
       sums, counts: `[sequences, metrics]`.
@@ -199,15 +190,9 @@ def bootstrap(
     resamples: int = 1000,
     seed: int = 0,
 ) -> np.ndarray:
-    """`estimate` of resamples of whole clusters, drawn within each stratum.
+    """Computes `estimate` of resamples of whole clusters `[sequences]`, such as motions.
 
-    Of n clusters n - 1 are drawn, see `intervals.one_fewer`. A stratum of one cluster stays as it
-    is.
-
-    Arguments:
-      sums, counts, strata: as in `estimate`.
-      clusters: `[sequences]`, the motion of each; those of one cluster are drawn together.
-      resamples, seed: see `intervals.Groups.resample`.
+    Of the n clusters of a stratum n - 1 are drawn, see `intervals.one_fewer`; a single one stays.
 
     Returns:
       `[resamples, metrics]`; NaN throughout if no stratum has two clusters.
@@ -238,6 +223,6 @@ def _masks(strata: np.ndarray) -> list[np.ndarray]:
 
 
 def _mean(parts: np.ndarray) -> np.ndarray:
-    """Mean over the first axis of what is not NaN."""
+    """Mean over the first axis without NaN."""
     there = ~np.isnan(parts)
     return ratio(np.where(there, parts, 0.0).sum(axis=0), there.sum(axis=0))

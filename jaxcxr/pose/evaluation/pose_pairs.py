@@ -45,11 +45,6 @@ def join(
     Returns:
       Pairs by sequence; labelled sequences that are not of the test set; predicted sequences that
       are not scored.
-
-    Raises:
-      UserError: the protocol of a file, its unit or its joints are others; a sequence, a frame or
-        a joint that counts is not predicted; nothing is of the test set; the size or the place of
-        the poses says that they were read wrongly.
     """
     to_mm = _factor(labels, "labels", labels_unit, protocol)
     guess_to_mm = _factor(predictions, "predictions", predictions_unit, protocol)
@@ -93,9 +88,6 @@ def rate(labels: PoseFile, predictions: PoseFile, protocol: Protocol) -> float |
 
     Returns:
       The rate; None where it varies.
-
-    Raises:
-      UserError: the files say two rates.
     """
     said = [float(file.about["fps"]) for file in (labels, predictions) if "fps" in file.about]
     if len(set(said)) > 1:

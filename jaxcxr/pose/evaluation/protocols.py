@@ -1,4 +1,4 @@
-"""Protocols of pose evaluation as objects: what is tested on, from which input, counted how.
+"""Protocols of pose evaluation as objects: test set, input, and way of counting.
 
 Numbers of different protocols differ by more than methods do (the same weights: 27 and 38 mm), so
 a result carries the name of its protocol, and `same` refuses to put two into one table.
@@ -23,15 +23,13 @@ class Protocol:
     """How a number comes about.
 
     Attributes:
-      name: what results are called by.
-      data_set: where the poses are from.
       train, test: subjects; validation: those of `train` held out while a model is selected, empty
         where the data set has its own way of holding out.
       keypoints: the 2D input of the lifter.
       joints: names, in the order of the arrays; parents: index of each one's parent, -1 the root's.
       unit: "m" or "mm", of the data set's files; errors are always in millimetres.
       root: joint that the true poses are relative to.
-      root_rule: what is done to the predicted root: "none", "subtract" it from the whole pose, or
+      root_rule: of the predicted root: "none", "subtract" it from the whole pose, or
         set it to "zero" alone.
       average: "frame": over all frames; "action": of each action, then over actions;
         "subject-action": of each action of each subject, then over these.
@@ -44,8 +42,7 @@ class Protocol:
       inclusive: whether a joint at just the threshold of 3DPCK is correct.
       left_out: "subject/action" of sequences that do not count.
       space: coordinates of the poses.
-      notes: what a reader must know to compare.
-      source: where it is defined.
+      notes: for readers who compare.
     """
 
     name: str
@@ -219,11 +216,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.name: p for p in _ALL})
 
 
 def get(name: str) -> Protocol:
-    """The protocol of a name.
-
-    Raises:
-      UserError: there is none.
-    """
+    """The protocol of a name."""
     if name in PROTOCOLS:
         return PROTOCOLS[name]
     close = nearest(name, PROTOCOLS)
@@ -237,9 +230,6 @@ def same(results: Mapping[str, Mapping]) -> Protocol:
     Arguments:
       results: by their names, each with `protocol` and `counts` with `frames` and `sequences`, as
         metrics.json of `jaxcxr score --task=pose` has them.
-
-    Raises:
-      UserError: a result says no protocol, or they have several, or were scored on other frames.
     """
     found: dict[str, list[str]] = {}
     frames: dict[tuple, str] = {}

@@ -28,15 +28,8 @@ Sums = Mapping[str, Mapping[str, Sequence[float]]]
 def sequence_sums(folder: pathlib.Path, split: str = "test") -> dict[str, dict[str, list[float]]]:
     """Sums the errors of each sequence.
 
-    Arguments:
-      folder: workdir of a finished run of the pose task.
-      split: whose predictions.
-
     Returns:
       `Sums`, ready for JSON.
-
-    Raises:
-      UserError: a file is missing or damaged.
     """
     truth, guess = (
         pose_arrays.read(folder / "predictions" / f"{split}{end}.npz").sequences
@@ -99,9 +92,6 @@ def compare(
     Returns:
       `of_models` (model -> `values` of its seeds, `mean`, `deviation`, `interval`), `differences`
       (model -> `difference`, `interval`, `p`), `counts`, `settings`. None where undefined.
-
-    Raises:
-      UserError: a run is of other sequences or labels than the first.
     """
     columns: list[list[float]] = []
     for paths in models.values():

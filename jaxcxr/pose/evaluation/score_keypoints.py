@@ -47,9 +47,6 @@ def score_files(
 
     Returns:
       the tables, for the screen.
-
-    Raises:
-      UserError: a file or an option does not fit.
     """
     of_coco = {"category": category, "sigmas": sigmas}
     of_mpii = {"head_boxes": head_boxes, "origin": origin}
@@ -118,10 +115,6 @@ def _fingerprint(name: str) -> dict[str, str]:
 def score(people: People, resamples: int = 1000, seed: int = 0) -> dict:
     """Metrics with intervals, in the form of metrics.json.
 
-    Arguments:
-      people: labels and predictions.
-      resamples, seed: of the bootstrap over images.
-
     Returns:
       `overall` (metric -> value, `METRIC_interval` -> [low, high]; of COCO also `AP` ... `ARl`),
       `per_joint` and `per_limb` alike, `counts`, `settings`. What is undefined is None: an interval
@@ -136,14 +129,11 @@ def score(people: People, resamples: int = 1000, seed: int = 0) -> dict:
     result: dict = {"task": "keypoints", "form": people.form, "overall": {}, "per_joint": {},
                     "per_limb": {}}
     if people.matched is not None:
-        values, ranges = keypoint_ap.summary(people.matched), keypoint_ap.bootstrap(
-            people.matched, resamples, seed)
-        for metric, value in values.items():
-            ends = intervals.percentile_interval(ranges[metric])
-            result["overall"] |= {
-                metric: tables.value_or_none(value),
-                f"{metric}_interval": tables.interval_or_none(ends),
-            }
+        values = keypoint_ap.summary(people.matched)
+        ranges = keypoint_ap.bootstrap(people.matched, resamples, seed)
+        for metric in keypoint_ap.METRICS:
+            ends = intervals.percentile_interval(ranges[metric.name])
+            result["overall"] |= metric.entry(values[metric.name], ends)
     for (group, name, metric, of, parts), values in zip(columns, drawn, strict=True):
         entry = result[group].setdefault(name, {}) if name else result[group]
         ends = intervals.percentile_interval(values)
@@ -183,12 +173,10 @@ def _title(result: Mapping) -> str:
 def _tables(result: Mapping) -> list[list[tuple[str, ...]]]:
     """The whole, joint by joint, and limb by limb."""
     lines: list[tuple[str, ...]] = [("metric", "value", "95% interval")]
-    titles = {name: name for name in keypoint_ap.METRICS}
-    titles |= {metric.name: metric.title for metric in keypoint_metrics.METRICS}
-    for name, title in titles.items():
-        if name in result["overall"]:
-            value, interval = (result["overall"][f"{name}{end}"] for end in ("", "_interval"))
-            lines.append((title, tables.number(value), _range(interval)))
+    overall = result["overall"]
+    for metric in (*keypoint_ap.METRICS, *keypoint_metrics.METRICS):
+        if metric.name in overall:
+            lines.append((metric.title, metric.number(overall), _range(overall[metric.interval])))
     found = [lines]
     for group in ("joint", "limb"):
         entries = result[f"per_{group}"]

@@ -48,9 +48,6 @@ def score_files(
 
     Returns:
       the tables, for the screen.
-
-    Raises:
-      UserError: a file, its unit, or a result to compare with does not fit the protocol.
     """
     compared = {name: _read_result(name) for name in others}
     truth = pose_arrays.read(labels, sequence)

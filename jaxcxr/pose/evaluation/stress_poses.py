@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxcxr.errors import UserError
 from jaxcxr.pose.evaluation import pose_errors, pose_metrics
+from jaxcxr.pose.evaluation.pose_metrics import MPJPE
 from jaxcxr.pose.sources import clips
 from jaxcxr.pose.sources.virtual import Detector
 from jaxcxr.report import curves, tables
@@ -32,11 +33,7 @@ _SHARES, _PIXELS = (0.05, 0.1, 0.2, 0.4), (2.0, 5.0, 10.0, 20.0)
 class Kind:
     """A way in which the input gets worse.
 
-    Attributes:
-      title: what it is.
-      unit: of its levels.
-      field: of `Detector` that a level sets; None where frames are changed, not keypoints.
-      levels: as given to the detector.
+    `field` is that of `Detector` which a level sets; None where frames are changed, not keypoints.
     """
 
     title: str
@@ -54,17 +51,16 @@ _KINDS = {
     "fps": Kind("fewer frames per second", "frames per second"),
     "window": Kind("shorter windows", "frames in a window"),
 }
+_CHANGE = dataclasses.replace(MPJPE, name="change", title="change", form="+.1f")
+_ERROR = dataclasses.replace(MPJPE, form=".1f")
 KINDS = tuple(_KINDS)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Variant:
-    """The split at one level.
+    """The split at one level, in windows that lift every frame once.
 
-    Attributes:
-      level: as it is reported.
-      source: windows that lift every frame once.
-      whole: what `source.stitch` gives to one array for each sequence of the split.
+    `whole` turns the arrays of `source.stitch` into one for each sequence of the split.
     """
 
     level: float
@@ -83,17 +79,9 @@ def measure(
     *,
     features: Callable | None = None,
 ) -> dict:
-    """MPJPE at each level of each kind, with intervals.
+    """Measures MPJPE at each level of each kind, see `jaxcxr.task.StressTest`.
 
-    Arguments:
-      task: the `PoseTask`.
-      split: which of its splits.
-      predict: predictions of the model for every window of a source, in order.
-      kinds: of `KINDS`.
-      resamples, seed: of the bootstrap over whole motions with all their cameras, see
-        `pose_metrics.bootstrap`; the seed also of what is drawn for the detector.
-      say: gets a line for each level.
-      features: not needed.
+    The bootstrap is over whole motions with all their cameras.
 
     Returns:
       The content of stress.json: `mpjpe` and `mpjpe_interval` of the untouched input, `kinds` with
@@ -108,7 +96,7 @@ def measure(
     return {
         "task": "pose",
         "split": split,
-        **{key: entries[0][key] for key in ("mpjpe", "mpjpe_interval")},
+        **{key: entries[0][key] for key in (MPJPE.name, MPJPE.interval)},
         "kinds": {
             name: {
                 "title": _KINDS[name].title, "unit": _KINDS[name].unit,
@@ -188,15 +176,9 @@ def _windows(sequences, source: clips.Clips, frames: int) -> clips.Clips:
 def seen_by(
     sequence: clips.Sequence, detector: Detector, rng: np.random.Generator
 ) -> clips.Sequence:
-    """A sequence whose keypoints a detector finds anew, in an image 1,000 pixels wide.
+    """Finds the keypoints of a sequence anew, in an image 1,000 pixels wide.
 
-    Arguments:
-      sequence: the sequence.
-      detector: how they are found.
-      rng: source of randomness.
-
-    Returns:
-      The same with other inputs. The confidence of a joint that is still seen stays what it was.
+    The confidence of a joint that is still seen stays as it was.
     """
     x = sequence.inputs.astype(np.float64)
     places, found = detector.find(x[..., :2] * _HALF, x[..., 2] > 0, sequence.fps, rng)
@@ -208,11 +190,7 @@ def seen_by(
 def every(
     sequences: Sequence[clips.Sequence], step: int
 ) -> tuple[list[clips.Sequence], Callable[[list[np.ndarray]], list[np.ndarray]]]:
-    """Sequences of every `step`-th frame, from each of the first ones, so that none is lost.
-
-    Arguments:
-      sequences: the sequences.
-      step: frames from one to the next.
+    """Takes every `step`-th frame from each of the first ones, so that none is lost.
 
     Returns:
       The sequences, whose ids are in their order, and a function from one array for each of them,
@@ -260,16 +238,10 @@ def _entries(
         resamples=resamples, seed=seed,
     )
 
-    def interval(column: np.ndarray) -> list[float] | None:
-        found = intervals.percentile_interval(column)
-        return None if np.isnan(found[0]) else list(found)
-
+    first, untouched = errors[0].mean(), values[:, 0]
     return [
-        {
-            "mpjpe": float(level.mean()), "mpjpe_interval": interval(column),
-            "change": float(level.mean() - errors[0].mean()),
-            "change_interval": interval(column - values[:, 0]),
-        }
+        MPJPE.entry(level.mean(), intervals.percentile_interval(column))
+        | _CHANGE.entry(level.mean() - first, intervals.percentile_interval(column - untouched))
         for level, column in zip(errors, values.T, strict=True)
     ]
 
@@ -281,7 +253,6 @@ def _height(sequences: Sequence[clips.Sequence]) -> float:
     y, seen = inputs[..., 1], inputs[..., 2] > 0
     size = np.where(seen, y, -np.inf).max(-1) - np.where(seen, y, np.inf).min(-1)
     return float(np.median(size)) * _HALF if len(size) else 0.0
-
 
 
 def figure(result: Mapping) -> "Figure":
@@ -299,7 +270,7 @@ def to_text(result: Mapping) -> str:
 
 
 def to_markdown(result: Mapping) -> str:
-    """The result as Markdown, with what the figure shows for those who do not see it."""
+    """Formats the result as Markdown, with the figure in words."""
     blocks = ["# Stress test", _title(result)]
     for kind in result["kinds"].values():
         blocks += [f"## {kind['title'].capitalize()}", "\n".join(tables.markdown(lines(kind)))]
@@ -329,17 +300,9 @@ def _title(result: Mapping) -> str:
 
 def lines(kind: Mapping) -> list[tuple[str, str, str]]:
     """Formats the table of a kind of disturbance, the first line its header."""
-    found = [(kind["unit"], "MPJPE, mm", "change, mm")]
+    found = [(kind["unit"], *(f"{metric.title}, {metric.unit}" for metric in (_ERROR, _CHANGE)))]
     for entry in kind["levels"]:
         changed = entry is not kind["levels"][0]
-        found.append((
-            f"{entry['level']:g}",
-            f"{entry['mpjpe']:.1f}{_bracket(entry['mpjpe_interval'], '.1f')}",
-            f"{entry['change']:+.1f}{_bracket(entry['change_interval'], '+.1f')}" if changed
-            else "untouched",
-        ))
+        found.append((f"{entry['level']:g}", _ERROR.cell(entry),
+                      _CHANGE.cell(entry) if changed else "untouched"))
     return found
-
-
-def _bracket(interval: Sequence[float] | None, form: str) -> str:
-    return "" if interval is None else f" [{interval[0]:{form}}, {interval[1]:{form}}]"

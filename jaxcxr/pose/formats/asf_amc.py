@@ -105,15 +105,10 @@ def _numbers(words: list[str], count: int, name: str, number: int) -> np.ndarray
 def parse_asf(text: str, name: str) -> AsfSkeleton:
     """Reads a skeleton file.
 
-    Arguments:
-      text: content of the file; comments, blank lines and CRLF are allowed.
-      name: name of the file, for messages.
+    `name` of the file is for messages, here and below.
 
     Returns:
       The skeleton in metres (one unit is `0.0254 / length` m).
-
-    Raises:
-      UserError: the file is malformed; the message names file and line.
     """
     sections = _sections(text, name)
     for needed in ("bonedata", "hierarchy"):
@@ -236,19 +231,8 @@ def parse_amc(
 ) -> AmcMotion:
     """Reads a motion file.
 
-    Arguments:
-      text: content of the file; comments, blank lines, CRLF and short gaps in the frame numbers
-        are allowed.
-      skeleton: the subject's skeleton.
-      name: name of the file, for messages.
-      fps: frames per second, which the file does not state; CMU's are 120.
-      longest_gap: longest gap between two frames in seconds.
-
-    Returns:
-      The motion at the times of the frame numbers.
-
-    Raises:
-      UserError: the file is malformed; the message names file and line.
+    The file does not state its frames per second; CMU's are 120. Gaps in the frame numbers of at
+    most `longest_gap` seconds are allowed.
     """
     moving = {bone.name: bone for bone in skeleton.bones if bone.dofs}
     values: dict[str, list[tuple[int, list[str]]]] = {bone: [] for bone in moving}

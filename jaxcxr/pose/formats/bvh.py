@@ -76,11 +76,7 @@ class _Words:
                 yield number, word
 
     def next(self) -> str:
-        """Returns the next word.
-
-        Raises:
-          UserError: the file ends.
-        """
+        """Returns the next word."""
         self.line, word = next(self._words, (len(self._lines), ""))
         if not word:
             raise self.wrong("the file ends too early")
@@ -119,18 +115,7 @@ class _Words:
 
 
 def parse(text: str, name: str) -> Motion:
-    """Reads a motion file.
-
-    Arguments:
-      text: content of the file; blank lines, trailing blanks and CRLF are allowed.
-      name: name of the file, for messages.
-
-    Returns:
-      The motion, lengths in the unit of the file.
-
-    Raises:
-      UserError: the file is malformed or truncated; the message names file and line.
-    """
+    """Reads the text of a motion file; lengths are in its unit, `name` is for messages."""
     words = _Words(text, name)
     words.expect("HIERARCHY")
     words.expect("ROOT")
@@ -224,11 +209,7 @@ def _motion(joints: tuple[Joint, ...], values: np.ndarray, times: np.ndarray) ->
 
 
 def forward_kinematics(motion: Motion) -> dict[str, np.ndarray]:
-    """Computes the position of every joint and end of a chain.
-
-    Returns:
-      Name -> `[frames, 3]` in the unit and the axes of the file.
-    """
+    """Computes the place `[frames, 3]` of every joint and end, in the file's unit and axes."""
     frames: list[np.ndarray] = []
     places: list[np.ndarray] = []
     still = np.broadcast_to(np.eye(3), (len(motion.times), 3, 3))

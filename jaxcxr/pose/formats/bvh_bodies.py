@@ -17,13 +17,7 @@ _CMU_UNIT = 0.0254 / 0.45  # metres
 
 @dataclasses.dataclass(frozen=True)
 class Body:
-    """Joint names of one kind of skeleton.
-
-    Attributes:
-      name: name of the kind.
-      joints: names of each joint in the files; the first one present counts.
-      unit: metres per unit of the files.
-    """
+    """Joint names of one kind of skeleton, of which the first present counts; metres per unit."""
 
     name: str
     joints: dict[str, tuple[str, ...]]
@@ -64,11 +58,7 @@ _HANDS = (("LeftFingerBase", "LeftHand"), ("RightFingerBase", "RightHand"))
 
 
 def body_of(motion: bvh.Motion, name: str) -> Body:
-    """Recognises the kind of skeleton by the names of its joints.
-
-    Raises:
-      UserError: the skeleton is unknown; the message lists what the nearest kind lacks.
-    """
+    """Recognises the kind of skeleton by the names of its joints."""
     lacking = {}
     for body in BODIES:
         lacking[body.name] = [
@@ -140,18 +130,9 @@ def _with_head_top(motion: bvh.Motion, body: Body) -> bvh.Motion:
 
 
 def human36m_joints(motion: bvh.Motion, name: str, unit: float = 0.0) -> np.ndarray:
-    """Computes the 17 joints of a motion, repairing cgspeed's defect.
+    """Computes the 17 joints `[frames, 17, 3]`, metres, z up, repairing cgspeed's defect.
 
-    Arguments:
-      motion: the motion.
-      name: name of the file, for messages.
-      unit: metres per unit of the file; 0 for the unit of its kind.
-
-    Returns:
-      `[frames, 17, 3]` in metres, z up.
-
-    Raises:
-      UserError: the skeleton is unknown, or its size shows that the unit is wrong.
+    A unit of 0 metres stands for that of the kind of skeleton.
     """
     body = body_of(motion, name)
     motion = repair(motion) if has_defect(motion) else motion

@@ -91,11 +91,7 @@ def fit(joints: np.ndarray, fps: float, symmetric: bool = False) -> Fit:
 
     Arguments:
       joints: `[frames, 17, 3]` metres in the camera frame (x right, y down, z forward).
-      fps: frames per second.
       symmetric: gives left and right bones the same length, the mean of both.
-
-    Raises:
-      UserError: positions have another shape, no frame, or are not finite.
     """
     joints = np.asarray(joints, np.float64)
     if joints.ndim != 3 or joints.shape[1:] != (HUMAN36M.num_joints, 3) or not len(joints):
@@ -191,15 +187,9 @@ def _skeleton(lengths: np.ndarray) -> tuple[bvh.Joint, ...]:
 
 
 def swing(rest: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Computes the smallest rotations from one direction to others.
+    """Computes the smallest rotations `[frames, 3, 3]` from a unit vector to `[frames, 3]` others.
 
-    Arguments:
-      rest: unit vector `[3]`.
-      wanted: `[frames, 3]`, of any length; zero gives the identity.
-
-    Returns:
-      Rotation matrices `[frames, 3, 3]`; for opposite directions half a turn about an axis
-      perpendicular to `rest`.
+    Opposite directions give half a turn about an axis perpendicular to `rest`; zero the identity.
     """
     length = np.linalg.norm(wanted, axis=-1, keepdims=True)
     unit = np.where(length > _TINY, wanted / np.maximum(length, _TINY), rest)
@@ -280,9 +270,7 @@ def continuous_angles(rotations: Rotation, order: str) -> np.ndarray:
     outer axes are equal, plus any whole turns. Each frame takes the triple nearest to the previous
     frame's. In gimbal lock both outer angles share the change.
 
-    Arguments:
-      rotations: one per frame.
-      order: the axes in the order of matrix multiplication, such as "ZYX".
+    `order` lists the axes in the order of matrix multiplication, such as "ZYX".
 
     Returns:
       float64 `[frames, 3]` in degrees; the first frame is SciPy's.

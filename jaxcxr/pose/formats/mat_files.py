@@ -37,9 +37,6 @@ def read(path: str | pathlib.Path, names: Sequence[str] | None = None) -> dict[s
     """Reads a file's variables, or some of them by name.
 
     Structs have their fields as attributes; axes of length 1 are squeezed.
-
-    Raises:
-      UserError: the file is absent, damaged, or of another version.
     """
     path = pathlib.Path(path).expanduser()
     if not path.is_file():
@@ -59,12 +56,7 @@ def read(path: str | pathlib.Path, names: Sequence[str] | None = None) -> dict[s
 
 
 def _compressed(content: bytes) -> bool:
-    """Tells whether all variables are compressed, and checks those that are.
-
-    Raises:
-      ValueError: the file is of another kind, or truncated.
-      zlib.error: a compressed variable is damaged.
-    """
+    """Tells whether all variables are compressed, and checks those that are."""
     if content[:10] == b"MATLAB 7.3":
         raise ValueError("version 7.3; save it with MATLAB's save(..., '-v7')")
     if content[:10] != b"MATLAB 5.0" or content[126:128] not in (b"IM", b"MI"):
@@ -84,11 +76,7 @@ def _compressed(content: bytes) -> bool:
 
 
 def _try_elsewhere(path: pathlib.Path) -> None:
-    """Reads the file in another process.
-
-    Raises:
-      ValueError: that process failed.
-    """
+    """Reads the file in another process."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", _TRY, str(path)], capture_output=True, timeout=_PATIENCE,

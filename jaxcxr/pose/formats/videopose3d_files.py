@@ -66,11 +66,7 @@ def parse_source(name: str) -> tuple[str, str, str] | None:
 
 
 def read_keypoints(path: str | pathlib.Path) -> Keypoints:
-    """Reads the keypoints of every subject, take and camera in `data_2d_h36m_NAME.npz`.
-
-    Raises:
-      UserError: the file is absent, damaged or malformed.
-    """
+    """Reads the keypoints of every subject, take and camera in `data_2d_h36m_NAME.npz`."""
     path = pathlib.Path(path).expanduser()
     content = mapping(entry(path, "positions_2d"), path, "positions_2d")
     metadata = object_arrays.read_npz(path).get("metadata", {})
@@ -96,11 +92,7 @@ def read_keypoints(path: str | pathlib.Path) -> Keypoints:
 def keypoint_path(
     folder: pathlib.Path, stem: str, keypoints: str, besides: str = ""
 ) -> pathlib.Path:
-    """Finds the file `STEM_KEYPOINTS.npz` in a folder.
-
-    Raises:
-      UserError: there is none; the message lists the others and ends with `besides`.
-    """
+    """Finds the file `STEM_KEYPOINTS.npz` in a folder."""
     path = folder / f"{stem}_{keypoints}.npz"
     if not path.is_file():
         there = sorted(found.stem[len(stem) + 1 :] for found in folder.glob(f"{stem}_*.npz"))
@@ -112,20 +104,7 @@ def views(
     file: Keypoints, path: pathlib.Path, subject: str, take: str, cameras: Sequence[str],
     frames: int,
 ) -> list[np.ndarray]:
-    """Returns a take's keypoints from each camera, cut to the length of its positions.
-
-    Arguments:
-      file, path: the 2D file, and its path for messages.
-      subject, take: names in the positions.
-      cameras: names of the cameras.
-      frames: number of frames of the positions.
-
-    Returns:
-      float32 `[frames, joints, 2]` in pixels for each camera.
-
-    Raises:
-      UserError: the take is absent, too short, or has another number of cameras.
-    """
+    """Returns a take's keypoints, float32 `[frames, joints, 2]` in pixels, from each camera."""
     found = file.sequences.get(subject, {}).get(take)
     if found is None or len(found) != len(cameras):
         raise UserError(
@@ -143,11 +122,7 @@ def views(
 
 
 def entry(path: pathlib.Path, key: str) -> Any:
-    """Reads one entry of an `.npz` file.
-
-    Raises:
-      UserError: the file is damaged or has no such entry.
-    """
+    """Reads one entry of an `.npz` file."""
     content = object_arrays.read_npz(path)
     if key not in content:
         raise UserError(f"{path} has no {key!r}; it has {', '.join(content) or 'nothing'}.")
@@ -155,11 +130,7 @@ def entry(path: pathlib.Path, key: str) -> Any:
 
 
 def mapping(value: Any, path: pathlib.Path, name: str) -> Mapping[str, Any]:
-    """Checks that a value is a dict with names as keys.
-
-    Raises:
-      UserError: it is not.
-    """
+    """Checks that a value is a dict with names as keys."""
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise UserError(f"{path}: {name} is a {type(value).__name__}, not a dict with names.")
     return value

@@ -46,13 +46,7 @@ class Intrinsics:
         return np.array(dataclasses.astuple(self)[:9], np.float32)
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Projects points of the camera frame to the image.
-
-        Arguments:
-          points: `[..., 3]` in metres.
-
-        Returns:
-          `[..., 2]` in pixels; NaN for points behind the lens.
+        """Projects points `[..., 3]` of the camera frame, metres, to pixels; NaN behind the lens.
 
         Source: Brown, "Decentering distortion of lenses", 1966, as in `cv2.projectPoints`.
         """
@@ -75,14 +69,7 @@ class Intrinsics:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Camera:
-    """A camera with its place in the world.
-
-    Attributes:
-      name: name of the camera.
-      intrinsics: its lens.
-      rotation: world to camera, `[3, 3]`.
-      position: world position in metres, `[3]`.
-    """
+    """A camera: rotation `[3, 3]` from world to camera, position `[3]` in the world, metres."""
 
     name: str
     intrinsics: Intrinsics
@@ -94,14 +81,10 @@ class Camera:
         return (points - self.position) @ self.rotation.T
 
     def see(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Projects points and tells which are in the image.
-
-        Arguments:
-          points: `[..., 3]` in the camera frame, metres.
+        """Projects points `[..., 3]` of the camera frame, metres, and tells which are in the image.
 
         Returns:
-          Pixels `[..., 2]`, zero where unseen, and a bool mask `[...]`, False behind the lens and
-          outside the image.
+          Pixels `[..., 2]`, zero where unseen, and a bool mask `[...]`.
         """
         pixels = self.intrinsics.project(points)
         size = np.array([self.intrinsics.width, self.intrinsics.height])
@@ -153,11 +136,7 @@ _HUMAN36M_POSITIONS = {
 
 
 def look_at(name: str, intrinsics: Intrinsics, position: Point, target: Point) -> Camera:
-    """Places a camera in the world, looking at `target` with a level horizon; in metres.
-
-    Raises:
-      ValueError: the line of sight is vertical.
-    """
+    """Places a camera in the world, looking at `target` with a level horizon; in metres."""
     position = np.asarray(position, np.float64)
     forward = np.asarray(target, np.float64) - position
     right = np.cross(forward, _WORLD_UP)
@@ -179,13 +158,10 @@ def human36m_rig(
     reach: float = 0.0,
     rng: np.random.Generator | None = None,
 ) -> tuple[Camera, ...]:
-    """Places Human3.6M's four cameras at the corners of a hall.
+    """Places Human3.6M's four cameras at the corners of a hall, looking at a world point.
 
-    Arguments:
-      center: point at which all cameras look, world, metres.
-      reach: radius of the ball around `center` that must be in view, metres; the cameras move
-        outwards if the hall is too small for it.
-      rng: shifts each camera by about 0.1 m and its aim by about 0.05 m; None for no shift.
+    They move outwards until a ball of radius `reach` around it is in view; both in metres. `rng`
+    shifts each camera by about 0.1 m and its aim by about 0.05 m.
     """
     center = np.asarray(center, np.float64)
     cameras = []
@@ -208,11 +184,8 @@ def random_rig(
 ) -> tuple[Camera, ...]:
     """Places cameras at random bearings, heights (0.5 to 2.5 m) and distances (4 to 7 m).
 
-    Arguments:
-      rng: source of randomness.
-      count: number of cameras, named "random0", ...; they take Human3.6M's lenses in turn.
-      center: point at which all cameras look, world, metres.
-      reach: radius of the ball around `center` that must be in view, metres.
+    They are named "random0", ... and take Human3.6M's lenses in turn; `center` and `reach` are as
+    in `human36m_rig`.
     """
     center = np.asarray(center, np.float64)
     lenses = list(HUMAN36M_INTRINSICS.values())
@@ -236,17 +209,13 @@ def normalize_screen(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def fit_pinhole(points: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Fits focal lengths and centre by least squares, outliers left out.
+    """Fits focal lengths and centre to points `[n, 3]` of the camera frame by least squares.
 
-    A second fit drops the points whose error in the first exceeds three times its median.
-
-    Arguments:
-      points: `[n, 3]` in the camera frame, any unit, z forward.
-      pixels: `[n, 2]`; not finite where unseen.
+    Pixels `[n, 2]` are not finite where unseen. A second fit drops the points whose error in the
+    first exceeds three times its median.
 
     Returns:
-      float64 `[4]`: fx, fy, cx, cy in pixels; NaN if fewer than two points are seen before the
-      lens.
+      float64 `[4]`: fx, fy, cx, cy in pixels; NaN if fewer than two points are before the lens.
     """
     known = np.isfinite(pixels).all(-1) & (points[:, 2] > _IN_FRONT)
     points, pixels = points[known].astype(np.float64), pixels[known].astype(np.float64)
@@ -269,27 +238,18 @@ def _solve(points: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 
 
 def plausible(camera: np.ndarray) -> bool:
-    """Tells whether both focal lengths are positive and alike, as with square pixels.
+    """Tells whether both focal lengths of a fit are positive and alike, as with square pixels.
 
     Keypoints of upright people from another view fit in y but not in x.
-
-    Arguments:
-      camera: `[4]`, see `fit_pinhole`.
     """
     fx, fy = camera[:2]
     return bool(min(fx, fy) > 0 and max(fx, fy) < _SQUARE * min(fx, fy))
 
 
 def reprojection_errors(camera: np.ndarray, points: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Computes the reprojection error of each point in pixels.
+    """Computes the error `[...]` of each point under a fit, pixels.
 
-    Arguments:
-      camera: `[4]`, see `fit_pinhole`.
-      points: `[..., 3]` in the camera frame.
-      pixels: `[..., 2]`, not finite where unseen.
-
-    Returns:
-      `[...]`; infinite for seen points behind the lens, NaN for unseen ones.
+    It is infinite for seen points behind the lens, NaN for unseen ones.
     """
     depth = np.where(points[..., 2] > _IN_FRONT, points[..., 2], np.nan)[..., None]
     projected = points[..., :2] / depth * camera[:2] + camera[2:]

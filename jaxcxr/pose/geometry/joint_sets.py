@@ -27,8 +27,7 @@ class JointSet:
     """Named points in the order in which files list them.
 
     Attributes:
-      name: name of the set.
-      joints: names of its points; points that match a joint of Human3.6M share its name.
+      joints: names of the points; points that match a joint of Human3.6M share its name.
       human36m: for each of the 17 joints the corresponding point, or weights of several points.
     """
 
@@ -148,11 +147,7 @@ _ALIASES = {"h36m": "human36m", "body_25": "openpose25", "smpl": "smpl24", "halp
 
 
 def joint_set(name: str) -> JointSet:
-    """Looks up a joint set by its name or by VideoPose3D's name for it.
-
-    Raises:
-      UserError: no such set.
-    """
+    """Looks up a joint set by its name or by VideoPose3D's name for it."""
     known = _ALIASES.get(name, name)
     if known not in JOINT_SETS:
         raise UserError(
@@ -173,9 +168,6 @@ def to_human36m(name: str) -> Convert:
       It returns points `[..., 17, 2 or 3]` in the same unit and confidence `[..., 17]`: the lowest
       of the points that form a joint; a joint of confidence 0 is zero. It raises a UserError if
       the number of points is not the set's.
-
-    Raises:
-      UserError: no such set.
     """
     known = joint_set(name)
     matrix = known.matrix

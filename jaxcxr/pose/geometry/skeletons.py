@@ -14,8 +14,7 @@ class Skeleton:
     """Joints connected to a tree.
 
     Attributes:
-      name: name of the skeleton.
-      joints: joint names, in the order of every array's joint axis.
+      joints: names in the order of every array's joint axis.
       parents: index of each joint's parent, -1 for the root; parents come before their children.
       left: indices of the left joints.
       right: indices of the right joints, in the order of `left`.
@@ -60,11 +59,7 @@ class Skeleton:
         return csgraph.shortest_path(edges, directed=False, unweighted=True).astype(np.int32)
 
     def index(self, joint: str) -> int:
-        """Looks up the index of a joint.
-
-        Raises:
-          UserError: the skeleton has no such joint.
-        """
+        """Looks up the index of a joint."""
         if joint not in self.joints:
             raise UserError(
                 f"skeleton {self.name!r} has no joint {joint!r}; joints: {', '.join(self.joints)}."
@@ -72,14 +67,7 @@ class Skeleton:
         return self.joints.index(joint)
 
     def bone_lengths(self, positions: np.ndarray) -> np.ndarray:
-        """Computes the lengths of the bones.
-
-        Arguments:
-          positions: `[..., joints, 3]`, any unit.
-
-        Returns:
-          `[..., joints - 1]` in the same unit, in the order of `bones`.
-        """
+        """Computes the lengths `[..., joints - 1]` of `bones` from positions `[..., joints, 3]`."""
         parents, children = np.array(self.bones).T
         return np.linalg.norm(positions[..., children, :] - positions[..., parents, :], axis=-1)
 
@@ -88,23 +76,9 @@ class Skeleton:
 HUMAN36M = Skeleton(
     name="human36m",
     joints=(
-        "hip",
-        "right_hip",
-        "right_knee",
-        "right_ankle",
-        "left_hip",
-        "left_knee",
-        "left_ankle",
-        "spine",
-        "thorax",
-        "neck",
-        "head",
-        "left_shoulder",
-        "left_elbow",
-        "left_wrist",
-        "right_shoulder",
-        "right_elbow",
-        "right_wrist",
+        "hip", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
+        "spine", "thorax", "neck", "head", "left_shoulder", "left_elbow", "left_wrist",
+        "right_shoulder", "right_elbow", "right_wrist",
     ),
     parents=(-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15),
     left=(4, 5, 6, 11, 12, 13),

@@ -13,11 +13,7 @@ def times(seconds: float, fps: float) -> np.ndarray:
 
 
 def check(source: str, fps: float, native: bool = False) -> float:
-    """Checks a source's option `fps`; if `native`, 0 keeps each sequence's own rate.
-
-    Raises:
-      UserError: the rate is impossible.
-    """
+    """Checks a source's option `fps`; if `native`, 0 keeps each sequence's own rate."""
     return 0.0 if native and fps == 0 else keypoint_files.check_fps(fps, f"{source}: fps")
 
 
@@ -45,13 +41,9 @@ def resample_keypoints(
     If one of both neighbours is unseen, the point takes the other when that is nearer, and is
     unseen otherwise.
 
-    Arguments:
-      keypoints: `[frames, joints, 2]`.
-      confidence: `[frames, joints]`, 0 where unseen.
-      fps, training_fps: their frames per second, and those wanted.
-
     Returns:
-      Keypoints and confidence at `training_times`; the last frame holds after the end.
+      Keypoints `[frames, joints, 2]` and confidence at `training_times`; the last frame holds
+      after the end.
     """
     if fps == training_fps:
         return keypoints, confidence
@@ -73,15 +65,7 @@ def resample_keypoints(
 def resample_positions(
     positions: np.ndarray, frames: int, fps: float, training_fps: float
 ) -> np.ndarray:
-    """Interpolates positions at `training_times` linearly at the frames of the video.
-
-    Arguments:
-      positions: `[training frames, ...]`.
-      frames, fps, training_fps: as in `training_times`.
-
-    Returns:
-      `[frames, ...]`.
-    """
+    """Interpolates positions at `training_times` linearly at the `frames` of the video."""
     if fps == training_fps:
         return positions
     place = np.arange(frames) * training_fps / fps

@@ -30,11 +30,7 @@ class Found:
 
 
 def read_npz(path: pathlib.Path, joints: str) -> Found:
-    """Reads the people in an `.npz` file; without `joints` it infers the joint set.
-
-    Raises:
-      UserError: the file is damaged, has neither form, or holds invalid points.
-    """
+    """Reads the people in an `.npz` file; without `joints` it infers the joint set."""
     content = object_arrays.read_npz(path)
     if "positions_2d" in content:
         return _videopose3d(path, content, joints)
@@ -145,11 +141,7 @@ def _videopose3d_tracks(path, positions: Any) -> Iterable[tuple[str, np.ndarray]
 
 
 def numbers(values: Any, where: str) -> np.ndarray:
-    """Converts a list of numbers, nested or not, to float64.
-
-    Raises:
-      UserError: it holds something else; the message begins with `where`.
-    """
+    """Converts a list of numbers, nested or not, to float64."""
     try:
         return np.array(values, np.float64)
     except (ValueError, TypeError, OverflowError) as error:
@@ -160,9 +152,6 @@ def points_of(values: np.ndarray, where: str) -> np.ndarray:
     """Checks points `[..., joints, 3]`, zeroes unseen ones, and cuts confidence at 1.
 
     COCO's annotations have visibility instead: 0, 1 (hidden, but marked by people) and 2.
-
-    Raises:
-      UserError: a place or a confidence is invalid; the message begins with `where`.
     """
     confidence = values[..., 2]
     if not np.isfinite(confidence).all() or (confidence < 0).any():
@@ -180,11 +169,7 @@ def points_of(values: np.ndarray, where: str) -> np.ndarray:
 
 
 def triples(values: Any, where: str) -> np.ndarray:
-    """Reshapes a flat list of x, y and confidence to points `[joints, 3]`.
-
-    Raises:
-      UserError: the length is no multiple of three, or as in `points_of`.
-    """
+    """Reshapes a flat list of x, y and confidence to points `[joints, 3]`."""
     flat = numbers(values, where)
     if flat.ndim != 1 or not len(flat) or len(flat) % 3:
         raise UserError(
@@ -195,11 +180,7 @@ def triples(values: Any, where: str) -> np.ndarray:
 
 
 def named_set(path, name: str, count: int) -> str:
-    """Looks up a joint set that must have `count` points.
-
-    Raises:
-      UserError: no such set, or it has another number of points.
-    """
+    """Looks up a joint set that must have `count` points."""
     known = joint_sets.joint_set(name)
     if len(known.joints) != count:
         raise UserError(

@@ -31,11 +31,9 @@ _PATIENCE = 0.5  # seconds that a person may be out of sight
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Track:
-    """One person from the first to the last frame with any point found.
+    """One person from the first frame with any point found, number `start`, to the last.
 
     Attributes:
-      person: the person's id.
-      start: number of the first frame in the video.
       keypoints: float64 `[frames, 17, 2]`, pixels, zero where unseen.
       confidence: float32 `[frames, 17]` in 0 to 1, 0 where unseen.
     """
@@ -48,15 +46,7 @@ class Track:
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-    """The people of one video.
-
-    Attributes:
-      path: the file or folder.
-      fps: frames per second.
-      size: width and height of the image, pixels.
-      joint_set: name of the joint set of the file.
-      tracks: one per person.
-    """
+    """The people of one video, with the width and height of the image and the file's joint set."""
 
     path: pathlib.Path
     fps: float
@@ -79,10 +69,6 @@ def read(
       fps: frames per second; None to take it from an `.npz`.
       size: width and height of the image in pixels; None to take it from the file.
       joints: the joint set, see `joint_sets.joint_set`; "" to infer it from the number of points.
-
-    Raises:
-      UserError: the file is absent, malformed or holds nobody, or its frame rate or image size is
-        unknown.
     """
     path = pathlib.Path(path).expanduser()
     if not path.exists():
@@ -104,16 +90,7 @@ def from_json(
     size: tuple[int, int] | None = None,
     joints: str = "",
 ) -> Video:
-    """Reads the tracks in the content of a JSON file.
-
-    Arguments:
-      content: content of the file.
-      name: its name in messages, and `path` of the result.
-      fps, size, joints: as in `read`.
-
-    Raises:
-      UserError: as in `read`.
-    """
+    """Reads the tracks in the content of a JSON file."""
     path = pathlib.Path(name)
     return _video(path, keypoint_json.from_content(path, content, joints), fps, size)
 
@@ -135,11 +112,7 @@ def _video(path: pathlib.Path, found: Found, fps, size) -> Video:
 
 
 def check_fps(fps: float | None, where: str) -> float:
-    """Returns a frame rate if it is from 1 to 1,000.
-
-    Raises:
-      UserError: it is None or out of range.
-    """
+    """Returns a frame rate if it is from 1 to 1,000."""
     if fps is None:
         raise UserError(f"{where} does not say its frames per second; give --fps, such as 30.")
     if not 1 <= fps <= 1000:
@@ -183,11 +156,6 @@ def follow(frames: Mapping[int, Sequence[Person]], fps: float) -> dict[str, dict
     A person without id continues the track with the largest overlap of boxes (intersection over
     union), else the one with the nearest centre; the best pairs are joined first. Boxes enclose
     only the points that both detections have, so partly found people continue their tracks.
-
-    Arguments:
-      frames: frame number -> its people as (id or None, points `[joints, 3]`: x, y and confidence,
-        0 for points not found).
-      fps: frames per second.
 
     Returns:
       Id -> {frame: points}. People without id are numbered "0", "1", ... by first appearance,

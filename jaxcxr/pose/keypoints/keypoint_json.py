@@ -165,13 +165,7 @@ def _bodies(content: Any) -> list | None:
 def _by_image(
     path: pathlib.Path, named: Iterable[tuple[str, Any, str]], joints: str
 ) -> Found:
-    """Reads people image by image.
-
-    Arguments:
-      path: the file or folder.
-      named: name of each image, its content, and its place for messages.
-      joints: as in `read`.
-    """
+    """Reads people image by image: name of each, its content, and its place for messages."""
     frames: dict[int, list] = {}
     counts: set[int] = set()
     for name, content, where in named:

@@ -273,11 +273,5 @@ def jump(rng: np.random.Generator, body: Body, t: np.ndarray) -> Motion:
 
 
 ACTIONS: dict[str, Callable[[np.random.Generator, Body, np.ndarray], Motion]] = {
-    "walk": walk,
-    "run": run,
-    "turn": turn,
-    "squat": squat,
-    "wave": wave,
-    "sit": sit,
-    "jump": jump,
+    action.__name__: action for action in (walk, run, turn, squat, wave, sit, jump)
 }

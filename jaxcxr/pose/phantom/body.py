@@ -38,33 +38,18 @@ _REST = np.array([
 
 # Joints with a common scale in each body.
 _PARTS = {
-    "hips": (1, 4),
-    "legs": (2, 3, 5, 6),
-    "trunk": (7, 8),
-    "neck": (9, 10),
-    "shoulders": (11, 14),
+    "hips": (1, 4), "legs": (2, 3, 5, 6), "trunk": (7, 8), "neck": (9, 10), "shoulders": (11, 14),
     "arms": (12, 13, 15, 16),
 }
 
 # Least and greatest angle of each curve, degrees (American Academy of Orthopaedic Surgeons, 1965,
 # rounded); flexion swings a limb forward, abduction outward, twist turns it outward.
 LIMITS = {
-    "pelvis_pitch": (-20, 60),
-    "pelvis_roll": (-25, 25),
-    "pelvis_twist": (-30, 30),
-    "spine_flex": (-25, 75),
-    "spine_side": (-35, 35),
-    "spine_twist": (-45, 45),
-    "neck_flex": (-45, 45),
-    "neck_twist": (-70, 70),
-    "hip_flex": (-30, 120),
-    "hip_abduct": (-20, 45),
-    "hip_twist": (-40, 45),
-    "knee": (0, 140),
-    "shoulder_flex": (-60, 180),
-    "shoulder_abduct": (-20, 170),
-    "shoulder_twist": (-80, 90),
-    "elbow": (0, 145),
+    "pelvis_pitch": (-20, 60), "pelvis_roll": (-25, 25), "pelvis_twist": (-30, 30),
+    "spine_flex": (-25, 75), "spine_side": (-35, 35), "spine_twist": (-45, 45),
+    "neck_flex": (-45, 45), "neck_twist": (-70, 70), "hip_flex": (-30, 120),
+    "hip_abduct": (-20, 45), "hip_twist": (-40, 45), "knee": (0, 140), "shoulder_flex": (-60, 180),
+    "shoulder_abduct": (-20, 170), "shoulder_twist": (-80, 90), "elbow": (0, 145),
 }
 
 
@@ -134,14 +119,10 @@ def make_body(index: int) -> Body:
 
 
 def forward_kinematics(body: Body, angles: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Computes joint positions in the body frame.
+    """Computes joint positions `[frames, 17, 3]` in the body frame, metres, root at the origin.
 
-    Arguments:
-      body: the person.
-      angles: curve name -> degrees `[frames]`, clipped to `LIMITS`; a missing curve is zero.
-
-    Returns:
-      `[frames, 17, 3]` in metres, root at the origin.
+    Angles in degrees `[frames]` by the name of their curve are clipped to `LIMITS`; a missing curve
+    is zero.
     """
     frames = len(next(iter(angles.values())))
     bones = _bone_rotations(angles, frames)

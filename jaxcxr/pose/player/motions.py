@@ -19,12 +19,9 @@ _COLUMNS = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Take:
-    """One sequence.
+    """One sequence, whose first frame has the number `start`.
 
     Attributes:
-      name: its name.
-      fps: frames per second.
-      start: number of its first frame.
       joints: float32 `[frames, 17, 3]`, mm relative to the hip: x right, y down, z forward.
       truth: true joints, NaN where unknown; or None.
       keypoints: float32 `[frames, 17, 3]`, pixels and confidence, 0 where unseen; or None.
@@ -62,14 +59,8 @@ class Take:
 def read(path: str | pathlib.Path, fps: float | None = None) -> list[Take]:
     """Reads the sequences of a file.
 
-    Arguments:
-      path: an `.npz` of `jaxcxr predict` or in a form of `pose_arrays`, or a `.csv` of a run's
-        predictions or of `jaxcxr predict`.
-      fps: frames per second; None to take it from the file.
-
-    Raises:
-      UserError: the file is absent or malformed, has other joints or poses that are not finite, or
-        no frame rate is known.
+    It is an `.npz` of `jaxcxr predict` or in a form of `pose_arrays`, or a `.csv` of a run's
+    predictions or of `jaxcxr predict`. Without `fps` the file must tell its frames per second.
     """
     path = pathlib.Path(path).expanduser()
     if not path.is_file():
@@ -89,9 +80,6 @@ def with_labels(takes: list[Take], path: str | pathlib.Path) -> list[Take]:
     """Adds the true poses of a file in a form of `pose_arrays` to takes.
 
     Sequences match takes by name, unless there is one of each.
-
-    Raises:
-      UserError: a take has no sequence, or poses have other joints.
     """
     labels = pose_arrays.read(path)
     known = {str(key): value for key, value in labels.sequences.items()}

@@ -35,11 +35,7 @@ _CODECS = ("vp09", "mp4v")
 
 
 def choose(takes: Sequence[Take], names: Sequence[str], path: pathlib.Path) -> list[Take]:
-    """Chooses sequences by name, or by a part of their names if none matches.
-
-    Raises:
-      UserError: there is no such sequence.
-    """
+    """Chooses sequences by name, or by a part of their names if none matches."""
     chosen = []
     for name in names:
         found = [take for take in takes if take.name == name]
@@ -88,13 +84,9 @@ def write(takes: Sequence[Take], source: str, out: pathlib.Path) -> list[str]:
 
 
 def page(takes: Sequence[Take], title: str, most_frames: int = MOST_FRAMES) -> str:
-    """Renders the page.
+    """Renders the page of the sequences to choose from.
 
-    Arguments:
-      takes: the sequences to choose from.
-      title: heading.
-      most_frames: frames of all sequences together; with more, the page has every second, third
-        ... frame of each and says so.
+    With more than `most_frames` in all it has every second, third ... frame of each and says so.
     """
     step = max(1, math.ceil(sum(len(take.joints) for take in takes) / most_frames))
     note = "" if step == 1 else f"Long motions: every {_ordinal(step)} frame is shown."
@@ -284,7 +276,7 @@ def _input_panel(axes, take: Take) -> Callable[[int], None]:
 
 
 def _pose_lines(axes, take: Take, turn: float, tilt: float) -> Callable[[int], None]:
-    """Draws lines of truth and prediction seen from a side; returns what moves them."""
+    """Draws lines of truth and prediction seen from a side; returns a function that moves them."""
     from matplotlib.collections import LineCollection
 
     a, b = np.radians([turn, tilt])

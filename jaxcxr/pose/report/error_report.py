@@ -22,13 +22,7 @@ _MM = 1000.0
 
 @dataclasses.dataclass(frozen=True)
 class ActionErrors:
-    """Errors of an action.
-
-    Attributes:
-      name: of the action.
-      sequences, frames: their numbers.
-      joints: mean error of each joint, mm, `[joints]`.
-    """
+    """Errors of an action over numbers of sequences and frames: `joints` `[joints]`, means, mm."""
 
     name: str
     sequences: int
@@ -64,13 +58,7 @@ class ErrorsOverTime:
 
 @dataclasses.dataclass(frozen=True)
 class WorstSequence:
-    """A sequence on which a model errs much, and its worst frame.
-
-    Attributes:
-      sequence: the sequence.
-      predicted: joints, mm, `[frames, joints, 3]`.
-      errors: of each frame and joint, mm, `[frames, joints]`.
-    """
+    """A sequence with its prediction `[frames, joints, 3]` and errors `[frames, joints]`, mm."""
 
     sequence: clips.Sequence
     predicted: np.ndarray
@@ -106,12 +94,7 @@ class Errors:
 
 
 def measure(source: clips.Clips, predicted: Sequence[np.ndarray]) -> Errors:
-    """Measures the errors of predictions.
-
-    Arguments:
-      source: windows of the split, each frame lifted once.
-      predicted: of each sequence, metres, `[frames, joints, 3]`.
-    """
+    """Measures the errors of predictions `[frames, joints, 3]`, metres, of each sequence."""
     predicted = [values * _MM for values in predicted]
     truth = [sequence.joints * _MM for sequence in source.sequences]
     errors = list(map(pose_errors.joint_errors, predicted, truth))
@@ -125,15 +108,11 @@ def measure(source: clips.Clips, predicted: Sequence[np.ndarray]) -> Errors:
 
 
 def by_action(errors: Sequence[np.ndarray], actions: Sequence[str]) -> list[ActionErrors]:
-    """Mean errors of each action and joint.
+    """Computes the errors of each action, in alphabetic order, and at last of all frames.
 
-    Arguments:
-      errors: of each sequence, mm, `[frames, joints]`.
-      actions: of each sequence.
-
-    Returns:
-      A row for each action, in alphabetic order, and at last one of all frames.
+    `errors` are of each sequence, mm, `[frames, joints]`.
     """
+
     def row(name: str, chosen: Iterable[np.ndarray]) -> ActionErrors:
         parts = list(chosen)
         values = np.concatenate(parts)
@@ -149,11 +128,10 @@ def by_action(errors: Sequence[np.ndarray], actions: Sequence[str]) -> list[Acti
 def over_time(
     errors: Sequence[np.ndarray], fps: Sequence[float], window: int | None
 ) -> ErrorsOverTime:
-    """Errors by the place in a window and by the time since a sequence began.
+    """Sorts errors by the place in a window and by the time since a sequence began.
 
     Arguments:
-      errors: of each frame of each sequence, mm, `[frames]`.
-      fps: frames per second of each sequence.
+      errors, fps: of each sequence, mm, `[frames]`, and its frames per second.
       window: frames of the windows that are lifted side by side; None: every frame has its own.
     """
     place = None
@@ -179,7 +157,7 @@ def over_time(
 
 
 def _quantiles(values: np.ndarray) -> np.ndarray:
-    """`QUANTILES` of each column over what is not NaN; NaN where nothing is."""
+    """`QUANTILES` of each column without NaN; NaN where nothing else is."""
     result = np.full((len(QUANTILES), values.shape[1]), np.nan)
     for out, column in zip(result.T, values.T, strict=True):
         known = column[~np.isnan(column)]
@@ -193,16 +171,7 @@ def worst(
     predicted: Sequence[np.ndarray],
     errors: Sequence[np.ndarray],
 ) -> list[WorstSequence]:
-    """The sequences of the largest MPJPE, the largest first, of each take one camera.
-
-    Arguments:
-      sequences: of a split.
-      predicted: of each, mm, `[frames, joints, 3]`.
-      errors: of each, mm, `[frames, joints]`.
-
-    Returns:
-      at most `_LISTED` of them.
-    """
+    """Ranks the `_LISTED` sequences of the largest MPJPE, of each take one camera."""
     every = [WorstSequence(*parts) for parts in zip(sequences, predicted, errors, strict=True)]
     chosen: dict[str, WorstSequence] = {}
     for one in sorted(every, key=lambda one: -one.mean):

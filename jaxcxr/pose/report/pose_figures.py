@@ -49,12 +49,7 @@ def write(errors: Errors, skeleton: Skeleton, split: str, folder: pathlib.Path) 
 
 @styled
 def actions_figure(rows: Sequence[ActionErrors], joints: Sequence[str]) -> "Figure":
-    """Draws the mean error of each action and joint as colours and values.
-
-    Arguments:
-      rows: of `error_report.by_action`, the last one of all frames.
-      joints: names of the joints.
-    """
+    """Draws the mean error of each action and joint as colours and values."""
     # A gap sets off the last row and column, which are means over the others.
     values = np.full((len(rows) + 1, len(joints) + 2), np.nan)
     shown = [*range(len(rows) - 1), len(rows)]
@@ -85,11 +80,6 @@ def actions_figure(rows: Sequence[ActionErrors], joints: Sequence[str]) -> "Figu
 @styled
 def time_figure(time: ErrorsOverTime, names: Sequence[str], most: int) -> "Figure":
     """Draws errors by place in the window, by time in the sequence, and of each sequence over time.
-
-    Arguments:
-      time: of `error_report.over_time`.
-      names: of the sequences.
-      most: sequences shown one by one.
     """
     order = np.argsort(-time.means, kind="stable")[:most]
     height = 0.17 * len(order) + 1.3
@@ -249,14 +239,7 @@ def skeletons_figure(
 ) -> "Figure":
     """Draws predicted skeletons over the true ones, upright in 3D.
 
-    Arguments:
-      pred: `[n, J, 3]`, mm in the camera frame (x right, y down, z forward).
-      truth: `[n, J, 3]`, likewise.
-      parents: index of each joint's parent, -1 for the root.
-      titles: n names, such as action and frame; None: numbers.
-
-    Raises:
-      ValueError: no pose, or shapes that do not agree.
+    Both are `[n, J, 3]`, mm in the camera frame (x right, y down, z forward).
     """
     pred, truth = np.asarray(pred, float), np.asarray(truth, float)
     if pred.shape != truth.shape or pred.ndim != 3 or pred.shape[1:] != (len(parents), 3):
@@ -285,15 +268,7 @@ def skeletons_figure(
 
 @styled
 def joint_errors_figure(per_joint: np.ndarray, names: Sequence[str]) -> "Figure":
-    """Draws the mean position error of each joint as bars, with the mean over joints.
-
-    Arguments:
-      per_joint: `[J]`, mm; NaN is shown as n/a.
-      names: the J names, in the order to show.
-
-    Raises:
-      ValueError: lengths that do not agree, or no finite error.
-    """
+    """Draws the mean position error of each joint `[J]`, mm, as bars; NaN is shown as n/a."""
     errors = np.asarray(per_joint, float)
     if errors.shape != (len(names),):
         raise ValueError(f"errors {list(errors.shape)} must be [{len(names)}]: one per joint name")

@@ -28,14 +28,7 @@ _FIGURES = {
 
 
 def build(task: Any, split: str, workdir: pathlib.Path, title: str) -> str:
-    """Renders the page.
-
-    Arguments:
-      task: the `PoseTask`.
-      split: that was evaluated.
-      workdir: folder of the run, with its predictions and report.
-      title: of the page.
-    """
+    """Renders the page."""
     folder = workdir / "report"
     record = _metrics(workdir / "metrics.jsonl", split)
     shown = {key: (f"{record[key]:.1f}", title) for key, title in _METRICS.items()

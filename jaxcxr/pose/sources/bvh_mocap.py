@@ -73,14 +73,7 @@ class BvhMocapConfig(virtual.VirtualConfig):
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """One motion file.
-
-    Attributes:
-      name: path below `raw` without extension, `-` instead of `/`.
-      subject: the person.
-      path: path of the file.
-      bytes: size of the file, which reveals changes.
-    """
+    """One motion file: its name is the path below `raw` with `-` for `/`; size tells changes."""
 
     name: str
     subject: str
@@ -89,11 +82,7 @@ class Clip:
 
 
 def find_clips(raw: str | pathlib.Path, subject: str = "") -> list[Clip]:
-    """Finds all BVH files below a folder, ordered by name.
-
-    Raises:
-      UserError: there are none, or `subject` does not match a name.
-    """
+    """Finds all BVH files below a folder, ordered by name."""
     raw = pathlib.Path(raw).expanduser().absolute()
     paths = [raw] if raw.is_file() else sorted(raw.rglob("*.[bB][vV][hH]"))
     if not paths:
@@ -111,11 +100,7 @@ def find_clips(raw: str | pathlib.Path, subject: str = "") -> list[Clip]:
 
 
 def split_clips(clips: list[Clip], config: BvhMocapConfig) -> dict[str, list[Clip]]:
-    """Assigns clips to splits, each subject to one if there are at least 3.
-
-    Raises:
-      UserError: a subject is absent or named twice, or a split is empty.
-    """
+    """Assigns clips to splits, each subject to one if there are at least 3."""
     subjects = sorted({clip.subject for clip in clips})
     named = {
         split: [name.strip() for name in value.split(",") if name.strip()]
@@ -154,15 +139,9 @@ def split_clips(clips: list[Clip], config: BvhMocapConfig) -> dict[str, list[Cli
 
 
 def load_clip(path: str | pathlib.Path, unit: float = 0.0, fps: float = FPS) -> np.ndarray:
-    """Reads the world positions of one clip, without a first frame at rest.
+    """Reads the world positions `[frames, 17, 3]`, metres, z up, without a first frame at rest.
 
     The unit in metres may be 0 for that of the kind of skeleton.
-
-    Returns:
-      `[frames, 17, 3]` in metres, z up.
-
-    Raises:
-      UserError: the file is malformed or its skeleton unknown.
     """
     path = pathlib.Path(path)
     motion = bvh.parse(path.read_text(encoding="latin-1"), path.name)
@@ -198,9 +177,7 @@ class BvhMocap(pose_set.PoseSet):
         "seen by virtual cameras with lens distortion."
     )
 
-    def _split_generators(self, dl_manager) -> dict[str, list[staging.Staged]]:
-        del dl_manager
-        config = self.builder_config
+    def _splits(self, config) -> dict[str, list[staging.Staged]]:
         return self.staged(
             split_clips(find_clips(self.given_raw("DIR with BVH files"), config.subject), config),
             functools.partial(

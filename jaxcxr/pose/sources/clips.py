@@ -22,13 +22,11 @@ class Sequence:
     """One motion from one camera.
 
     Attributes:
-      sequence_id, subject, action, camera: names.
       inputs: float32 `[frames, joints, 3]`: screen-normalised x and y, and the confidence; a joint
         that was not seen is all zeros.
       joints: float32 `[frames, joints, 3]`, metres, relative to the first joint (the hip).
       root: float32 `[frames, 3]`, position of the first joint, metres in the camera frame (x
         right, y down, z forward); None if unknown.
-      fps: frames per second.
       scale: float32 `[frames]`, metres per unit of the model's poses; None for 1.
     """
 
@@ -85,8 +83,6 @@ class Clips:
     """Gives random access to windows of fixed length over sequences.
 
     Arguments:
-      sequences: the sequences of one split.
-      frames: frames per window.
       stride: frames between the starts of windows; with `stride == frames` every frame is in
         exactly one window. The last window of a sequence is padded with zeros where its `mask` is
         False.
@@ -142,9 +138,6 @@ class Clips:
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Reads several windows.
 
-        Arguments:
-          indices: `[n]` indices of windows.
-
         Returns:
           `keypoints` and `joints` `[n, frames, joints, 3]`, joints divided by the scale, `mask`
           bool `[n, frames]`, `fps` float32 `[n]`, and `root` `[n, frames, 3]` if all sequences
@@ -181,11 +174,9 @@ class Clips:
         return found
 
     def stitch(self, values: np.ndarray) -> list[np.ndarray]:
-        """Joins the values of windows to sequences, dropping padding.
+        """Joins lengths `[windows, frames, ...]` to sequences, dropping padding.
 
-        Arguments:
-          values: lengths `[windows, frames, ...]` in the order of the windows, with
-            `stride == frames`; or one frame per window with the target "center" and stride 1.
+        The stride is `frames`, or 1 with one frame per window and the target "center".
 
         Returns:
           `[sequence frames, ...]` for each sequence, times its scale: in metres.
@@ -202,11 +193,7 @@ class Clips:
         ]
 
     def cross_fade(self, values: np.ndarray) -> list[np.ndarray]:
-        """Averages overlapping windows, each weighted by a raised cosine.
-
-        Arguments:
-          values: `[windows, frames, ...]` in the order of the windows, which together cover every
-            frame; padding is dropped.
+        """Averages overlapping windows `[windows, frames, ...]`, each weighted by a raised cosine.
 
         Returns:
           float64 `[sequence frames, ...]` for each sequence.

@@ -29,20 +29,10 @@ RAW_FPS = 120.0
 # Joint -> bone that ends there. The hip is the middle of both hip joints, because CMU's root lies
 # 0.1 m above it; the spine, which CMU lacks, is halfway from the hip to the thorax.
 _BONE_ENDS = {
-    "right_hip": "rhipjoint",
-    "right_knee": "rfemur",
-    "right_ankle": "rtibia",
-    "left_hip": "lhipjoint",
-    "left_knee": "lfemur",
-    "left_ankle": "ltibia",
-    "thorax": "thorax",
-    "neck": "upperneck",
-    "head": "head",
-    "left_shoulder": "lclavicle",
-    "left_elbow": "lhumerus",
-    "left_wrist": "lwrist",
-    "right_shoulder": "rclavicle",
-    "right_elbow": "rhumerus",
+    "right_hip": "rhipjoint", "right_knee": "rfemur", "right_ankle": "rtibia",
+    "left_hip": "lhipjoint", "left_knee": "lfemur", "left_ankle": "ltibia", "thorax": "thorax",
+    "neck": "upperneck", "head": "head", "left_shoulder": "lclavicle", "left_elbow": "lhumerus",
+    "left_wrist": "lwrist", "right_shoulder": "rclavicle", "right_elbow": "rhumerus",
     "right_wrist": "rwrist",
 }
 
@@ -99,15 +89,10 @@ def _joined(names: tuple[str, ...]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """One motion file.
+    """One motion file, e.g. "01_03" of "01".
 
-    Attributes:
-      name: e.g. "01_03".
-      subject: e.g. "01".
-      archive: the zip file, or the folder.
-      asf: the skeleton's path within it.
-      amc: the motion's path within it.
-      bytes: size of the motion file, which reveals changes.
+    The paths of skeleton and motion are within the archive, a zip file or folder; the size of the
+    motion file tells changes.
     """
 
     name: str
@@ -119,11 +104,7 @@ class Clip:
 
 
 def find_clips(raw: str | os.PathLike) -> list[Clip]:
-    """Finds all clips, ordered by name, in `allasfamc.zip` or a folder with it or its tree.
-
-    Raises:
-      UserError: there are none, or a subject's skeleton is missing.
-    """
+    """Finds all clips, ordered by name, in `allasfamc.zip` or a folder with it or its tree."""
     raw = pathlib.Path(raw).expanduser().absolute()
     if raw.is_dir() and (raw / "allasfamc.zip").is_file():
         raw = raw / "allasfamc.zip"
@@ -166,11 +147,7 @@ def _members(raw: pathlib.Path) -> dict[str, int]:
 
 
 def split_clips(clips: list[Clip], config: CmuMocapConfig) -> dict[str, list[Clip]]:
-    """Assigns clips to splits; no subject is in both training and test.
-
-    Raises:
-      UserError: a subject is named twice or absent, or a split is empty.
-    """
+    """Assigns clips to splits; no subject is in both training and test."""
     present = {clip.subject for clip in clips}
     validation, test = set(config.validation_subjects), set(config.test_subjects)
     train = set(config.train_subjects)
@@ -220,14 +197,7 @@ def human36m_joints(ends: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def load_clip(clip: Clip, fps: float = FPS) -> np.ndarray:
-    """Reads the world positions of one clip, resampled from 120 frames per second.
-
-    Returns:
-      `[frames, 17, 3]` in metres, z up.
-
-    Raises:
-      UserError: a file is malformed; the message names file and line.
-    """
+    """Reads the world positions `[frames, 17, 3]` of a clip, metres, z up, resampled."""
     asf, amc = (_read(clip.archive, member) for member in (clip.asf, clip.amc))
     skeleton = asf_amc.parse_asf(asf, clip.asf)
     lacking = set(_BONE_ENDS.values()) - set(skeleton.names)
@@ -278,9 +248,7 @@ class CmuMocap(pose_set.PoseSet):
         "created with funding from NSF EIA-0196217."
     )
 
-    def _split_generators(self, dl_manager) -> dict[str, list[staging.Staged]]:
-        del dl_manager
-        config = self.builder_config
+    def _splits(self, config) -> dict[str, list[staging.Staged]]:
         return self.staged(
             split_clips(find_clips(self.given_raw("PATH of allasfamc.zip")), config),
             functools.partial(

@@ -121,9 +121,7 @@ class Human36m(pose_set.PoseSet):
         "Predictive Methods for 3D Human Sensing in Natural Environments. IEEE TPAMI 36(7), 2014."
     )
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        del dl_manager
-        config = self.builder_config
+    def _splits(self, config) -> dict[str, Iterator]:
         positions = read_positions(self.given_raw("DIR with data_3d_h36m.npz"))
         splits = config.split_takes("human36m", (
             (subject, take, world)
@@ -191,17 +189,10 @@ def cameras_of(subject: str) -> tuple[Camera, ...]:
 
 
 def read_positions(raw: str | pathlib.Path) -> Positions:
-    """Reads the world positions of every subject and take except the damaged S11 "Directions".
+    """Reads the world positions float32 `[frames, 17, 3]`, metres, z up, by subject and take.
 
-    Arguments:
-      raw: `data_3d_h36m.npz`, a folder that holds it, or a folder with CDF files
-        `S1/MyPoseFeatures/D3_Positions/*.cdf` or h5 files `S1/MyPoses/3D_positions/*.h5`.
-
-    Returns:
-      subject -> take -> float32 `[frames, 17, 3]` in metres, z up.
-
-    Raises:
-      UserError: there are no positions, or a file is damaged or malformed.
+    `raw` is `data_3d_h36m.npz`, a folder that holds it, or a folder with CDF files
+    `S1/MyPoseFeatures/D3_Positions/*.cdf` or h5 files `S1/MyPoses/3D_positions/*.h5`.
     """
     raw = pathlib.Path(raw).expanduser()
     if raw.is_dir() and (raw / "data_3d_h36m.npz").is_file():

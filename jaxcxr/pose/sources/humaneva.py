@@ -93,9 +93,7 @@ class Humaneva(pose_set.PoseSet):
         "Baseline Algorithm for Evaluation of Articulated Human Motion. IJCV 87, 2010."
     )
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        del dl_manager
-        config = self.builder_config
+    def _splits(self, config) -> dict[str, Iterator]:
         folder = pathlib.Path(self.given_raw(f"DIR with {NAME}")).expanduser()
         path = folder / NAME if folder.is_dir() else folder
         positions = read_positions(path)
@@ -152,11 +150,7 @@ def _views(takes: list, path: pathlib.Path, config: HumanevaConfig) -> dict[tupl
 
 
 def _calibrate(views: list[dict], names: list[str]) -> None:
-    """Estimates the intrinsics of one camera's views.
-
-    Raises:
-      UserError: a view's keypoints do not match its joints.
-    """
+    """Estimates the intrinsics of one camera's views."""
     pixels = [np.where(v["confidence"][..., None] > 0, v["keypoints"], np.nan) for v in views]
     camera = cameras.fit_pinhole(
         np.concatenate([v["joints"].reshape(-1, 3) for v in views]),
@@ -197,9 +191,6 @@ def read_positions(path: str | pathlib.Path) -> dict[str, dict[str, np.ndarray]]
 
     Returns:
       subject -> chunk -> float32 `[frames, 15, 3]` in metres, z up.
-
-    Raises:
-      UserError: the file is absent, damaged or malformed, or a chunk has unseen joints.
     """
     path = pathlib.Path(path).expanduser()
     content = mapping(entry(path, "positions_3d"), path, "positions_3d")

@@ -89,11 +89,7 @@ class Video:
 
 
 def find_videos(raw: str | pathlib.Path) -> dict[str, list[Video]]:
-    """Finds the files of each split.
-
-    Raises:
-      UserError: a split has no file, or a file name has no number.
-    """
+    """Finds the files of each split."""
     raw = pathlib.Path(raw).expanduser()
     splits: dict[str, list[Video]] = {}
     for split, folder in SPLITS.items():
@@ -163,9 +159,7 @@ class Jta(pose_set.PoseSet):
         "Detect and Track Visible and Occluded Body Joints in a Virtual World. ECCV 2018."
     )
 
-    def _split_generators(self, dl_manager) -> dict[str, list[staging.Staged]]:
-        del dl_manager
-        config = self.builder_config
+    def _splits(self, config) -> dict[str, list[staging.Staged]]:
         return self.staged(
             find_videos(self.given_raw("DIR with train, val and test")),
             functools.partial(
@@ -183,7 +177,6 @@ class Track:
     """A person in consecutive frames.
 
     Attributes:
-      person: id in the file.
       start: the first frame, from 1.
       joints: float64 `[frames, 17, 3]`, metres in the camera frame.
       keypoints: `[frames, 17, 2]`, pixels.
@@ -198,12 +191,7 @@ class Track:
 
 
 def read_tracks(path: str | pathlib.Path) -> list[Track]:
-    """Reads the tracks in a video's `seq_N.json`, ordered by person and time.
-
-    Raises:
-      UserError: the file is absent or malformed, a person lacks a joint, or pixels do not match
-        the camera.
-    """
+    """Reads the tracks in a video's `seq_N.json`, ordered by person and time."""
     path = pathlib.Path(path)
     rows = _rows(path)
     frame, person, joint = (rows[:, column].astype(np.int64) for column in range(3))

@@ -69,9 +69,8 @@ class MotionPhantom(pose_set.PoseSet):
         "frames per second, seen by cameras with lens distortion."
     )
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        del dl_manager
-        groups = subjects_of_splits(self.builder_config.subjects)
+    def _splits(self, config) -> dict[str, Iterator]:
+        groups = subjects_of_splits(config.subjects)
         return {split: self._generate_examples(people) for split, people in groups.items()}
 
     def _generate_examples(self, people: range) -> Iterator[tuple[str, dict]]:

@@ -87,9 +87,7 @@ class Motionbert(pose_set.PoseSet):
     )
     scaled = True
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        del dl_manager
-        config = self.builder_config
+    def _splits(self, config) -> dict[str, Iterator]:
         self.given_raw("FILE, one of its pickles")
         parts = read_parts(_file(config), config.keypoints)
         for view in parts["train"]:
@@ -158,10 +156,9 @@ class View:
 
 
 def nominal_scale(joints: np.ndarray) -> np.ndarray:
-    """Estimates metres per unit of poses `[frames, 17, 3]`, assuming a person of 1.75 m.
+    """Estimates metres per unit of poses `[frames, 17, 3]` of a person of 1.75 m, `[frames]`.
 
-    Returns:
-      `[frames]`; infinite for a pose that has collapsed into a point.
+    It is infinite for a pose that has collapsed into a point.
     """
     total = HUMAN36M.bone_lengths(joints).sum(axis=-1)
     with np.errstate(divide="ignore"):
@@ -169,18 +166,9 @@ def nominal_scale(joints: np.ndarray) -> np.ndarray:
 
 
 def read_parts(path: str | pathlib.Path, keypoints: str) -> dict[str, list[View]]:
-    """Reads both parts of a file.
+    """Reads both `PARTS` of a pickle; the training part, without factors, has the nominal scale.
 
-    Arguments:
-      path: the pickle.
-      keypoints: "sh" (with confidences), "cpn", or "gt" for the true x and y.
-
-    Returns:
-      "train" and "test" -> views in the order of the file; the training part, without factors, has
-      the `nominal_scale`.
-
-    Raises:
-      UserError: the file is absent, damaged, malformed or contradicts itself.
+    `keypoints` is "sh" (with confidences), "cpn", or "gt" for the true x and y.
     """
     path = pathlib.Path(path).expanduser()
     content = object_arrays.read_pickle(path)

@@ -100,11 +100,10 @@ class MpiInf3dhp(pose_set.PoseSet):
         return ("MPI-INF-3DHP: 17 joints in the camera frame and their true keypoints, "
                 f"{rate} frames per second.")
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        del dl_manager
+    def _splits(self, config) -> dict[str, Iterator]:
         self.given_raw("DIR with a training and a test file")
-        views = [view for file in _files(self.builder_config) for view in file.views]
-        splits = self.builder_config.split_takes(
+        views = [view for file in _files(config) for view in file.views]
+        splits = config.split_takes(
             "mpi_inf_3dhp", ((view.subject, view.take, view) for view in views),
             {view.subject for view in views},
         )
@@ -134,8 +133,6 @@ class View:
       keypoints: float32 `[frames, 17, 2]` in pixels.
       confidence: float32 `[frames, 17]`, 0 where a keypoint is not finite.
       valid: bool `[frames]`, which frames are scored.
-      fps: frames per second.
-      size: width and height of the image.
       camera_vector: float32 `[9]`, estimated intrinsics.
     """
 
@@ -176,11 +173,7 @@ def may_be(path: pathlib.Path) -> bool:
 
 
 def read_file(path: str | pathlib.Path) -> File:
-    """Reads a file of either kind.
-
-    Raises:
-      UserError: the file is absent, damaged or malformed, or its poses and keypoints disagree.
-    """
+    """Reads a file of either kind."""
     path = pathlib.Path(path).expanduser()
     content = object_arrays.read_npz(path).get("data")
     if not isinstance(content, dict) or not content:
@@ -282,11 +275,7 @@ def _valid(entry: Mapping, frames: int, where: str) -> np.ndarray:
 def _camera(
     points: np.ndarray, pixels: np.ndarray, width: int, where: str
 ) -> tuple[float, np.ndarray]:
-    """Estimates the factor that enlarges poses to match the keypoints, and the camera.
-
-    Raises:
-      UserError: no factor and camera match.
-    """
+    """Estimates the factor that enlarges poses to match the keypoints, and the camera."""
     chosen = np.unique(np.linspace(0, len(points) - 1, _FRAMES).astype(int))
     some, seen = points[chosen], pixels[chosen]
     root = some[:, [_ROOT]]

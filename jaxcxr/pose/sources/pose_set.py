@@ -1,5 +1,6 @@
 """Defines the base of motion data sets: features, records, and splits by subject."""
 
+import abc
 import contextlib
 import dataclasses
 import hashlib
@@ -62,7 +63,7 @@ def sequence_name(subject: str, take: str, camera: str) -> str:
 class PoseSet(DataSet, skip_registration=True):  # type: ignore[call-arg]
     """Builds a motion data set with records of `pose_features`.
 
-    A subclass sets `builder_config_class` and the class attributes below, and implements `splits`.
+    A subclass sets `builder_config_class` and the class attributes below, and implements `_splits`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -77,6 +78,14 @@ class PoseSet(DataSet, skip_registration=True):  # type: ignore[call-arg]
             builder=self, description=self.description.format(fps=self.builder_config.fps),
             features=pose_features(self.scaled), homepage=self.homepage, citation=self.citation,
         )
+
+    @abc.abstractmethod
+    def _splits(self, config) -> Mapping[str, Any]:
+        """Finds the data of each split: staged records, or a generator of `record`."""
+
+    def _split_generators(self, dl_manager) -> Mapping[str, Any]:
+        del dl_manager
+        return self._splits(self.builder_config)
 
     @staticmethod
     def overview(directory: pathlib.Path, split: str) -> dict[str, int]:
@@ -127,17 +136,7 @@ class SubjectConfig(tfds.core.BuilderConfig):
     fps: float = 50.0
 
     def settle(self, source: str, known: Sequence[str], native: bool = False) -> str:
-        """Normalises and checks the options of a source whose subjects are known.
-
-        `native`: see `frame_rates.check`.
-
-        Returns:
-          Their part of the variant's name.
-
-        Raises:
-          UserError: a subject is unknown or in two splits, a split is empty, or the frame rate is
-            impossible.
-        """
+        """Normalises and checks the options, and returns their part of the variant's name."""
         groups = {}
         for split in SPLITS:
             field = f"{split}_subjects"
@@ -177,11 +176,7 @@ class SubjectConfig(tfds.core.BuilderConfig):
     def split_takes(
         self, source: str, takes: Iterable[tuple[str, str, Any]], present: Collection[str]
     ) -> dict[str, list[tuple[str, str, Any]]]:
-        """Sorts (subject, take, content) by split; `present` are the subjects in the data.
-
-        Raises:
-          UserError: a split is empty.
-        """
+        """Sorts (subject, take, content) by split; `present` are the subjects in the data."""
         splits: dict[str, list] = {split: [] for split in SPLITS}
         for take in takes:
             split = self.split_of(*take[:2])

@@ -84,15 +84,12 @@ class SurrealConfig(virtual.DetectedConfig):
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """One file of a clip.
+    """One file of a clip of the part "train" or "test"; its size tells changes.
 
     Attributes:
-      part: "train" or "test".
       subject: CMU's number.
       take: the subject's take, with "ung" before ungrouped clips.
       number: number of the clip in all runs of the take.
-      path: path of the file.
-      bytes: size of the file, which reveals changes.
     """
 
     part: str
@@ -104,11 +101,7 @@ class Clip:
 
 
 def find_clips(raw: str | pathlib.Path, runs: tuple[str, ...]) -> list[Clip]:
-    """Finds the clips of the published parts and the runs wanted.
-
-    Raises:
-      UserError: a part has no clips, or both parts share a subject.
-    """
+    """Finds the clips of the published parts and the runs wanted."""
     raw = pathlib.Path(raw).expanduser()
     clips = []
     for part in ("train", "test"):
@@ -139,11 +132,7 @@ def find_clips(raw: str | pathlib.Path, runs: tuple[str, ...]) -> list[Clip]:
 
 
 def split_clips(clips: list[Clip], wanted: tuple[str, ...]) -> dict[str, list[Clip]]:
-    """Assigns clips to splits, each subject to one.
-
-    Raises:
-      UserError: a validation subject is not in train, or nobody is left to train on.
-    """
+    """Assigns clips to splits, each subject to one."""
     people = sorted({clip.subject for clip in clips if clip.part == "train"})
     unknown = [name for name in wanted if name not in people]
     if unknown:
@@ -203,9 +192,7 @@ class Surreal(pose_set.PoseSet):
         "from Synthetic Humans. CVPR 2017."
     )
 
-    def _split_generators(self, dl_manager) -> dict[str, list[staging.Staged]]:
-        del dl_manager
-        config = self.builder_config
+    def _splits(self, config) -> dict[str, list[staging.Staged]]:
         clips = find_clips(self.given_raw("DIR with train and test"), config.runs)
         return self.staged(
             split_clips(clips, config.validation_subjects),
@@ -244,12 +231,7 @@ def _exchanged() -> list[int]:
 
 
 def read_clip(path: str | pathlib.Path) -> Motion:
-    """Reads one clip from its `*_info.mat`.
-
-    Raises:
-      UserError: the file is absent, damaged or malformed, nothing was rendered, or pixels do not
-        match the camera.
-    """
+    """Reads one clip from its `*_info.mat`."""
     content = mat_files.read(path, ["joints2D", "joints3D", "camLoc"])
     world = _array(path, content, "joints3D", 3)
     pixels = _array(path, content, "joints2D", 2)

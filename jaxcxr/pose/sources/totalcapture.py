@@ -100,11 +100,7 @@ def split_of(subject: str, take: str, config: TotalcaptureConfig) -> str:
 
 
 def find_takes(raw: str | pathlib.Path) -> dict[tuple[str, str], pathlib.Path]:
-    """Finds the files of positions by subject ("S1") and take ("acting1").
-
-    Raises:
-      UserError: there are none, a file has no subject, or a take has two files.
-    """
+    """Finds the files of positions by subject ("S1") and take ("acting1")."""
     raw = pathlib.Path(raw).expanduser()
     found: dict[tuple[str, str], pathlib.Path] = {}
     for path in sorted(raw.rglob(FILE)):
@@ -123,11 +119,7 @@ def find_takes(raw: str | pathlib.Path) -> dict[tuple[str, str], pathlib.Path]:
 
 
 def find_cameras(raw: str | pathlib.Path, wanted: tuple[str, ...]) -> tuple[Camera, ...]:
-    """Reads the cameras of the only `calibration.cal` below a folder.
-
-    Raises:
-      UserError: there is no or more than one such file, or it lacks a wanted camera.
-    """
+    """Reads the cameras of the only `calibration.cal` below a folder."""
     raw = pathlib.Path(raw).expanduser()
     paths = sorted(raw.rglob(CALIBRATION))
     if len(paths) != 1:
@@ -154,9 +146,7 @@ class Totalcapture(pose_set.PoseSet):
         "Pose Estimation Fusing Video and Inertial Sensors. BMVC 2017."
     )
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        del dl_manager
-        config = self.builder_config
+    def _splits(self, config) -> dict[str, Iterator]:
         raw = self.given_raw(f"DIR with {CALIBRATION}")
         cameras = find_cameras(raw, config.cameras)
         takes: dict[str, list] = {split: [] for split in pose_set.SPLITS}
@@ -189,9 +179,6 @@ def read_positions(path: str | pathlib.Path) -> np.ndarray:
 
     Returns:
       float64 `[frames, 17, 3]` in metres, y up.
-
-    Raises:
-      UserError: the file is absent, malformed, empty, or not in inches.
     """
     path = pathlib.Path(path)
     lines = _lines(path)
@@ -243,11 +230,7 @@ def _numbers(path: pathlib.Path, rows: list[tuple[int, list[str]]]) -> np.ndarra
 
 
 def read_cameras(path: str | pathlib.Path) -> tuple[Camera, ...]:
-    """Reads the cameras of `calibration.cal`, named "cam1", "cam2", ... like the videos.
-
-    Raises:
-      UserError: the file is absent or malformed, or a camera is impossible.
-    """
+    """Reads the cameras of `calibration.cal`, named "cam1", "cam2", ... like the videos."""
     path = pathlib.Path(path)
     words = [(number, word) for number, line in enumerate(_lines(path), 1)
              for word in line.split()]

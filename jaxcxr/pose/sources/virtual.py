@@ -72,8 +72,6 @@ class Detector:
         Arguments:
           pixels: true places `[frames, joints, 2]`; 17 joints if `swap` is above 0.
           seen: bool `[frames, joints]`, whether they are in the image.
-          fps: frames per second.
-          rng: source of randomness.
 
         Returns:
           Places `[frames, joints, 2]`, 0 where missed, and confidence float32 `[frames, joints]`:
@@ -167,17 +165,7 @@ def runs(chosen: np.ndarray) -> np.ndarray:
 def make_rig(
     name: str, points: np.ndarray, rng: np.random.Generator, count: int = 4
 ) -> tuple[cameras.Camera, ...]:
-    """Places cameras with a whole motion in view.
-
-    Arguments:
-      name: one of `RIGS`.
-      points: `[..., 3]` world positions in metres that must be in view.
-      rng: source of randomness.
-      count: number of cameras of the random rig.
-
-    Raises:
-      UserError: no such rig.
-    """
+    """Places the cameras of one of `RIGS` with all world positions `[..., 3]`, metres, in view."""
     flat = points.reshape(-1, 3)
     center = (flat.min(axis=0) + flat.max(axis=0)) / 2
     # Shifted cameras aim slightly off the centre: 5 % more.
@@ -196,14 +184,9 @@ def capture(
     rng: np.random.Generator,
     fps: float = 50.0,
 ) -> dict[str, np.ndarray]:
-    """Records a motion with one camera.
+    """Records a motion `[frames, joints, 3]`, metres, z up, with one camera.
 
-    Arguments:
-      world: `[frames, joints, 3]` in metres, z up.
-      camera: the camera.
-      detector: noise and misses; joints outside the image are missed too.
-      rng: source of randomness.
-      fps: frames per second.
+    Joints outside the image are missed like those that the detector misses.
 
     Returns:
       `keypoints` and `confidence` (0 where missed), `joints`, `image_size` and `intrinsics` as in
@@ -223,14 +206,7 @@ def observed(
     rng: np.random.Generator,
     fps: float,
 ) -> dict[str, np.ndarray]:
-    """Records joints whose pixels are known, see `capture`.
-
-    Arguments:
-      joints: `[frames, joints, 3]` in metres in the camera frame.
-      pixels: `[frames, joints, 2]`.
-      seen: bool `[frames, joints]`.
-      lens, detector, rng, fps: as in `capture`.
-    """
+    """Records joints in the camera frame, metres, whose pixels are known; see `capture`."""
     keypoints, confidence = detector.find(pixels, seen, fps, rng)
     return {
         "keypoints": keypoints.astype(np.float32),
@@ -252,16 +228,7 @@ def records(
     action: str,
     fps: float,
 ) -> dict[str, dict]:
-    """Makes one record of `pose_set.pose_features` per camera of a rig, see `make_rig`.
-
-    Arguments:
-      world: `[frames, joints, 3]` in metres, z up.
-      rig, detector, rng, fps: as in `make_rig` and `capture`.
-      name, subject, action: of the motion.
-
-    Returns:
-      `sequence_id`, NAME_CAMERA -> record.
-    """
+    """Makes a record per camera of a rig, by its `sequence_id` NAME_CAMERA; see `capture`."""
     return dict(
         pose_set.record(f"{name}_{camera.name}", subject, action, camera.name,
                         capture(world, camera, detector, rng, fps), fps)

@@ -52,7 +52,7 @@ def files(tmp_path):
 def test_the_ten_metrics_are_pycocotools(files, capsys):
     result = files.run()
     theirs = pycocotools_stats(files.labels["annotations"], files.results, 40)
-    ours = [result["overall"][name] for name in keypoint_ap.METRICS]
+    ours = [result["overall"][metric.name] for metric in keypoint_ap.METRICS]
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9)
     for name in ("AP", "ARl", "pck", "oks"):
         low, high = result["overall"][f"{name}_interval"]
