@@ -297,7 +297,7 @@ class PoseTask:
 
     @staticmethod
     def stress_test():
-        """The module that runs the task's stress test, see `jaxcxr.task.StressTest`."""
+        """Returns the module of the task's stress test, see `jaxcxr.task.StressTest`."""
         from jaxcxr.pose.evaluation import stress_poses  # lazily: training does not need it
 
         return stress_poses

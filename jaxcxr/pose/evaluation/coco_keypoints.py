@@ -113,7 +113,7 @@ def _counts(item: Mapping) -> bool:
 
 
 def read_labels(path: str | pathlib.Path, category: str = "") -> Labels:
-    """Annotations, checked; arguments and errors as in `read`."""
+    """Reads and checks annotations; arguments as in `read`."""
     path = pathlib.Path(path)
     content = read_json(path)
     entries, people = (content.get(name) if isinstance(content, dict) else None
@@ -218,7 +218,7 @@ def _in(value, known: frozenset) -> bool:
 
 
 def read_results(path: str | pathlib.Path, labels: Labels) -> tuple[list[dict], int]:
-    """Checked results, and the number of those left out for their category."""
+    """Reads and checks results, and counts those left out for their category."""
     path = pathlib.Path(path)
     content = read_json(path)
     if not isinstance(content, list):
@@ -252,7 +252,7 @@ def read_results(path: str | pathlib.Path, labels: Labels) -> tuple[list[dict], 
 def pair(
     annotations: Sequence[Mapping], results: Sequence[Mapping], sigmas: Sequence[float]
 ) -> list[Mapping | None]:
-    """For each annotation the detection of it, see the module; none where none is left."""
+    """Pairs each annotation with its detection, see the module; None where none is left."""
     by_image: dict = collections.defaultdict(lambda: ([], []))
     for number, item in enumerate(annotations):
         by_image[item["image_id"], item["category_id"]][0].append(number)
@@ -277,7 +277,7 @@ def pair(
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """The content of a JSON file; NaN and infinity, which JSON has not, are refused."""
+    """Reads a JSON file; refuses NaN and infinity, which JSON does not have."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         return json.loads(text, parse_constant=_refuse)
@@ -292,7 +292,7 @@ def _refuse(constant: str) -> float:
 
 
 def numbers(values: Any, where: str, what: str, count: int | None = None) -> np.ndarray:
-    """A flat list of finite numbers as float64."""
+    """Converts a flat list of finite numbers to float64, or refuses it."""
     flat = isinstance(values, Sequence) and not isinstance(values, str)
     if flat and all(type(value) in (int, float) for value in values):
         try:

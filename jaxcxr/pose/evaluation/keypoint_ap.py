@@ -79,7 +79,7 @@ def keypoint_average_precision(
     sigmas: Sequence[float] = COCO_SIGMAS,
     max_detections: int = 20,
 ) -> dict[str, float]:
-    """AP and AR over object keypoint similarities of 0.50, 0.55, ... 0.95.
+    """Computes AP and AR over object keypoint similarities of 0.50, 0.55, ... 0.95.
 
     Annotations of a crowd, without a labelled keypoint, or of another size are ignored: a detection
     that matches one counts neither way. Nor does one that matches nothing and is itself of another
@@ -123,7 +123,7 @@ def match(
 
 
 def summary(matched: Matched, counts: np.ndarray | None = None) -> dict[str, float]:
-    """The ten metrics of `keypoint_average_precision`.
+    """Computes the ten metrics of `keypoint_average_precision`.
 
     `counts` `[images]` tells how often each image counts; None: once.
     """
@@ -136,7 +136,7 @@ def summary(matched: Matched, counts: np.ndarray | None = None) -> dict[str, flo
 
 
 def bootstrap(matched: Matched, resamples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
-    """The ten metrics of resamples of whole images, drawn with replacement.
+    """Computes the ten metrics of resamples of whole images, drawn with replacement.
 
     Returns:
       Name in `METRICS` -> `[resamples]`; NaN where fewer than two images have annotations or

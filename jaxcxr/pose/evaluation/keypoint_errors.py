@@ -62,7 +62,7 @@ def _share(correct: np.ndarray, counted: np.ndarray, average: str) -> float:
 
 
 def box_size(boxes: np.ndarray) -> np.ndarray:
-    """The longer side of boxes (x1, y1, x2, y2), PCK's normaliser: `[..., 4]` to `[...]`."""
+    """Computes the longer side `[...]` of boxes (x1, y1, x2, y2) `[..., 4]`, PCK's normaliser."""
     boxes = np.asarray(boxes, np.float64)
     return np.maximum(boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1])
 
@@ -225,7 +225,7 @@ def oks(
     *,
     sigmas: Sequence[float] = COCO_SIGMAS,
 ) -> np.ndarray:
-    """Object keypoint similarity of each person: mean of exp(-d^2 / (2 area (2 sigma)^2)).
+    """Computes OKS of each person: the mean of exp(-d^2 / (2 area (2 sigma)^2)).
 
     Arguments:
       area: of the person in square pixels, `[...]` or one number.

@@ -92,32 +92,32 @@ class People:
         return self.joints.index(shoulder), self.joints.index(hip)
 
     def pck(self, sizes: np.ndarray, alpha: float, inclusive: bool = True):
-        """Which joints are within `alpha` sizes, and which count; bool `[people, joints]` each."""
+        """Marks the joints within `alpha` sizes, and those that count; bool `[people, joints]`."""
         return keypoint_errors.pck_outcomes(
             self.prediction, self.target, np.nan_to_num(sizes), self.visible, alpha=alpha,
             inclusive=inclusive,
         )
 
     def pckh_area(self, heads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Area under the PCKh curve of each joint, and which count."""
+        """Computes the area under each joint's PCKh curve, and marks those that count."""
         curve = [self.pck(heads, alpha) for alpha in AUC_ALPHAS]
         return _area(np.array([correct for correct, _ in curve])), curve[0][1]
 
     def pdj(self, torso: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Which joints are detected, and which count."""
+        """Marks the joints that are detected, and those that count."""
         sizes = keypoint_errors.torso_size(self.target, torso, self.visible)
         return self.pck(sizes, 0.2, inclusive=False)
 
     def pcp(
         self, limbs: Mapping[str, tuple[int, int]], strict: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Which limbs are correct, and which count; bool `[people, limbs]` each."""
+        """Marks the limbs that are correct, and those that count; bool `[people, limbs]`."""
         return keypoint_errors.pcp_outcomes(
             self.prediction, self.target, list(limbs.values()), self.visible, strict=strict
         )
 
     def oks(self, areas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """OKS of each person, and who counts, `[people, 1]` each."""
+        """Computes OKS of each person, and marks who counts, `[people, 1]` each."""
         values = keypoint_errors.oks(
             self.prediction, self.target, areas, self.visible, sigmas=self.sigmas
         )[:, None]
@@ -183,7 +183,7 @@ METRICS = (
 
 
 def outcomes(people: People) -> dict[KeypointMetric, Outcomes]:
-    """The metrics of `METRICS` that can be measured, at the thresholds they are known by."""
+    """Measures the `METRICS` for which people have the needed attribute."""
     found = {}
     for metric in METRICS:
         needed = getattr(people, metric.needs)
@@ -199,7 +199,7 @@ def _area(curve: np.ndarray) -> np.ndarray:
 
 
 def share(of: Outcomes, parts: Sequence[int] | None = None) -> float:
-    """The share over all people and the parts named; NaN where nothing counts."""
+    """Computes the share over all people and the given parts; NaN where nothing counts."""
     chosen = slice(None) if parts is None else list(parts)
     total = of.counts[:, chosen].sum()
     return float(of.sums[:, chosen].sum() / total) if total else math.nan
@@ -211,7 +211,7 @@ def bootstrap(
     resamples: int = 1000,
     seed: int = 0,
 ) -> np.ndarray:
-    """Shares of resamples of whole images, drawn with replacement.
+    """Computes shares of resamples of whole images, drawn with replacement.
 
     `columns` are for each share its sums and counts by person, `[people]` each.
 

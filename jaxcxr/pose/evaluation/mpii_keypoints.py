@@ -116,7 +116,7 @@ def _remarks(heads: np.ndarray, missed: int, named: bool) -> Iterator[str]:
 
 
 def read_labels(path: str | pathlib.Path) -> Labels:
-    """Labelled people of a file of any form."""
+    """Reads the labelled people of a file of any form."""
     path = pathlib.Path(path)
     if path.suffix == ".json":
         return _from_json(path)
@@ -225,7 +225,7 @@ def _with_heads(people: Labels, path: pathlib.Path) -> Labels:
 
 
 def read_predictions(path: str | pathlib.Path, people: Labels) -> np.ndarray:
-    """Predicted points `[people, 16, 2]`, NaN where there are none."""
+    """Reads predicted points `[people, 16, 2]`, NaN where there are none."""
     path = pathlib.Path(path)
     if path.suffix == ".json":
         entries = _read_people(path)

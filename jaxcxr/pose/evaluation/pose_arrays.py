@@ -123,7 +123,7 @@ def _read(file: BinaryIO, path: pathlib.Path, fingerprint, sequence: str | None)
 
 
 def parse_key(name: str, path: pathlib.Path | str) -> Key:
-    """A sequence's key from its name, "subject/action/camera" or MotionBERT's source."""
+    """Parses a sequence's name, "subject/action/camera" or MotionBERT's source."""
     source = parse_source(name)
     if source:
         return Key(*source)

@@ -33,24 +33,24 @@ class Poses:
         return pose_errors.joint_errors(self.prediction, self.target)
 
     def errors_after(self, fit: Callable) -> tuple[np.ndarray, np.ndarray]:
-        """Errors after a fit to the target, and their weights."""
+        """Computes errors after a fit to the target, and their weights."""
         fitted = fit(self.prediction, self.target, self.weights)
         return pose_errors.joint_errors(fitted, self.target), self.weights
 
     def difference_errors(self, order: int) -> tuple[np.ndarray, np.ndarray]:
-        """Errors of differences along time, and their weights."""
+        """Computes errors of differences along time, and their weights."""
         return pose_errors.difference_errors(
             self.prediction, self.target, self.weights, self.runs, order
         )
 
     def near(self, thresholds: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-        """Share of thresholds that each scored joint keeps, and the weights."""
+        """Computes the share of thresholds that each scored joint keeps, and the weights."""
         chosen = list(self.scored) or slice(None)
         shares = pose_errors.share_within(self.errors[:, chosen], thresholds, self.inclusive)
         return shares, self.weights[:, chosen]
 
     def angle_errors(self) -> tuple[np.ndarray, np.ndarray]:
-        """Errors of the angles between bones, and their weights."""
+        """Computes errors of the angles between bones, and their weights."""
         angles = pose_errors.bone_angles(self.parents)
         return pose_errors.angle_errors(self.prediction, self.target, angles, self.weights)
 

@@ -35,7 +35,7 @@ def join(
     labels_unit: str | None = None,
     predictions_unit: str | None = None,
 ) -> tuple[dict[Key, Pair], list[str], list[str]]:
-    """Labels of the protocol's test set, and the predictions of the same frames.
+    """Pairs the labels of the protocol's test set with the predictions of the same frames.
 
     Arguments:
       labels, predictions: the files.
@@ -183,7 +183,7 @@ def _counts(key: Key, protocol: Protocol) -> bool:
 
 
 def absent(keys: Sequence[Key], protocol: Protocol) -> list[str]:
-    """What of the test set has no label: subjects, or actions of subjects."""
+    """Lists the subjects, or actions of subjects, of the test set that have no label."""
     if not protocol.actions:
         return [name for name in protocol.test if all(key.subject != name for key in keys)]
     present = {(key.subject, key.kind) for key in keys}

@@ -216,7 +216,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.name: p for p in _ALL})
 
 
 def get(name: str) -> Protocol:
-    """The protocol of a name."""
+    """Looks up a protocol."""
     if name in PROTOCOLS:
         return PROTOCOLS[name]
     close = nearest(name, PROTOCOLS)
@@ -225,7 +225,7 @@ def get(name: str) -> Protocol:
 
 
 def same(results: Mapping[str, Mapping]) -> Protocol:
-    """The one protocol of several results, which may then stand in one table.
+    """Returns the one protocol of several results, which may then stand in one table.
 
     Arguments:
       results: by their names, each with `protocol` and `counts` with `frames` and `sequences`, as

@@ -49,7 +49,7 @@ def sequence_sums(folder: pathlib.Path, split: str = "test") -> dict[str, dict[s
 
 
 def overall(sequences: Sums) -> dict[str, np.ndarray]:
-    """Metric of `METRICS` -> its mean over all frames and the ends of its 95 % interval, mm."""
+    """Computes the mean of each of `METRICS` over all frames and its 95 % interval, mm."""
     names = sorted(sequences)
     values, drawn = estimates(*pooled([sequences], names), names)
     ends = [intervals.percentile_interval(column) for column in drawn.T]
@@ -58,7 +58,7 @@ def overall(sequences: Sums) -> dict[str, np.ndarray]:
 
 
 def pooled(runs: Iterable[Sums], names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Sums and counts of sequences over runs, each `[sequences, 3]`."""
+    """Adds up sums and counts of sequences over runs, each `[sequences, 3]`."""
     both = np.array([[[run[name][metric] for metric in METRICS] for name in names] for run in runs])
     return tuple(both.sum(axis=0).transpose(2, 0, 1))
 
@@ -66,7 +66,7 @@ def pooled(runs: Iterable[Sums], names: Sequence[str]) -> tuple[np.ndarray, np.n
 def estimates(
     sums: np.ndarray, counts: np.ndarray, names: Sequence[str], resamples: int = _RESAMPLES
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Means over all frames `[3]`, and those of resamples of motions `[resamples, 3]`."""
+    """Computes means over all frames `[3]`, and of resamples of motions `[resamples, 3]`."""
     one = np.zeros(len(names))
     motions = np.array([pose_arrays.parse_key(name, "the study").motion for name in names])
     values = pose_metrics.estimate(sums, counts, one)
@@ -83,7 +83,7 @@ def compare(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict:
-    """MPJPE of all models, and the difference of each from the first.
+    """Computes MPJPE of all models, and the difference of each from the first.
 
     Arguments:
       models: name -> workdir of each of its seeds -> files of its labels and predictions.
@@ -122,7 +122,7 @@ def compare(
 
 
 def lines(result: Mapping) -> dict[str, list[tuple[str, ...]]]:
-    """The table by its title, as cells."""
+    """Formats the table as cells, by its title."""
     found: list[tuple[str, ...]] = [("model", "seeds", f"{MPJPE.head} [95 %]", "- A [95 %]", "p")]
     for name, entry in result["of_models"].items():
         one = result["differences"].get(name)

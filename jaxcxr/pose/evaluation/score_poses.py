@@ -141,7 +141,7 @@ def score(
 
 
 def to_text(result: Mapping, compared: Mapping[str, Mapping] | None = None) -> str:
-    """The result of `score` as aligned tables."""
+    """Formats the result of `score` as aligned tables."""
     blocks = [
         "\n".join(tables.aligned(lines)) for lines in _tables(result, compared or {}).values()
     ]

@@ -256,12 +256,12 @@ def _height(sequences: Sequence[clips.Sequence]) -> float:
 
 
 def figure(result: Mapping) -> "Figure":
-    """The curves, see `curves.pose_figure`."""
+    """Draws the curves, see `curves.pose_figure`."""
     return curves.pose_figure(result, pose_metrics.MPJPE)
 
 
 def to_text(result: Mapping) -> str:
-    """The result as aligned tables."""
+    """Formats the result as aligned tables."""
     blocks = [
         "\n".join([kind["title"], *tables.aligned(lines(kind))])
         for kind in result["kinds"].values()
