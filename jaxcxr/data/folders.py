@@ -2,6 +2,8 @@
 
 import collections
 import dataclasses
+import fnmatch
+import glob
 import os
 import stat
 
@@ -64,6 +66,32 @@ def files_below(folder: str | os.PathLike) -> FolderFiles:
                 below.append(entry.path)
         waiting += reversed(below)
     return FolderFiles(tuple(sorted(found, key=os.path.split)), dict(skipped))
+
+
+def files_matching(pattern: str) -> tuple[str, ...]:
+    """Finds the files of a pattern such as `scans/**/*.dcm`, sorted.
+
+    `**` stands for folders at any depth, entered as by `files_below`.
+    """
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        return tuple(sorted(filter(os.path.isfile, glob.glob(pattern))))
+    plain = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    base, rest = "".join(part + os.sep for part in parts[:plain]), parts[plain:]
+    root = base or os.curdir
+    names = (os.path.relpath(path, root) for path in files_below(root).paths)
+    return tuple(base + name for name in names if _matches(name.split(os.sep), rest))
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    if not pattern:
+        return not parts
+    if pattern == ["**"]:
+        return bool(parts)
+    if pattern[0] == "**":
+        return _matches(parts, pattern[1:]) or (bool(parts) and _matches(parts[1:], pattern))
+    fits = bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0])
+    return fits and _matches(parts[1:], pattern[1:])
 
 
 def _strange(entry: os.DirEntry) -> str:

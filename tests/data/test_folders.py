@@ -1,7 +1,10 @@
 """Files below a folder: links, loops, and what is no film."""
 
+import glob
 import os
 import socket
+
+import pytest
 
 from jaxcxr.data import folders
 
@@ -31,3 +34,25 @@ def test_links_are_entered_once_and_strange_entries_are_counted(tmp_path):
         "pipes, sockets or devices": 2}
     assert found.remark().startswith("left out: ")
     assert folders.files_below(other / "series").remark() == ""
+
+
+@pytest.mark.parametrize("pattern", [
+    "*.png", "**/*.png", "**", "a/**/*", "**/b/*.dcm", "a/**/b/**/*.dcm", "[ac]/*.png", "none/**",
+])
+@pytest.mark.parametrize("absolute", [False, True])
+def test_patterns_are_those_of_glob(tmp_path, monkeypatch, pattern, absolute):
+    for name in ("a/x.png", "a/b/y.dcm", "a/b/c/z.dcm", "c/x.png", "top.png", "b/w.dcm"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    pattern = str(tmp_path / pattern) if absolute else pattern
+    expected = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
+    assert sorted(folders.files_matching(pattern)) == expected
+
+
+def test_a_pattern_does_not_run_in_circles(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/x.png").write_bytes(b"x")
+    for name in ("one", "two", "three"):
+        (tmp_path / "a" / name).symlink_to(tmp_path)
+    assert folders.files_matching(f"{tmp_path}/**/*.png") == (f"{tmp_path}/a/x.png",)

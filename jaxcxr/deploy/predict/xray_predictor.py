@@ -7,7 +7,6 @@ padded, so that the model compiles once.
 import collections
 import concurrent.futures
 import dataclasses
-import glob
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -116,7 +115,7 @@ def find(inputs: Iterable[str]) -> list[str]:
         elif os.path.exists(given):
             there = [given]
         else:
-            there = sorted(p for p in glob.glob(given, recursive=True) if os.path.isfile(p))
+            there = list(folders.files_matching(given))
         if not there:
             what = "holds no image" if os.path.isdir(given) else "does not exist"
             raise UserError(f"{given} {what}; give image files, folders or patterns.")

@@ -255,7 +255,7 @@ def _film(dataset: pydicom.Dataset) -> Film:
     raise BadRecord(f"Photometric Interpretation (0028,0004) is {kind!r}, which is not supported")
 
 
-def _decoded(dataset: pydicom.Dataset) -> np.ndarray:
+def _decoded(dataset: pydicom.Dataset, **options) -> np.ndarray:
     """Decodes the stored values, `[height, width]` or, of color, `[height, width, 3]`."""
     frames = _number(dataset, "NumberOfFrames", 1)
     if frames > 1:
@@ -277,7 +277,7 @@ def _decoded(dataset: pydicom.Dataset) -> np.ndarray:
         # Decoders may differ by one; this one gives the same pixels without the extra.
         plugin = "pillow"
     try:
-        return decoding.pixel_array(dataset, decoding_plugin=plugin)
+        return decoding.pixel_array(dataset, decoding_plugin=plugin, **options)
     except RuntimeError as error:
         if decoder.available_plugins != ("pillow",):
             raise
@@ -300,6 +300,10 @@ def _padding(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     last = _number(dataset, f"{kind}PixelPaddingRangeLimit", math.nan)
     if stored.dtype.kind in "iu":
         first, last = (_as_stored(value, stored.dtype) for value in (first, last))
+        reach = 2 ** (dataset.BitsStored - (stored.dtype.kind == "i"))
+        if any(value >= reach or value < -reach for value in (first, last)):
+            # pydicom drops the bits that are not in use, by which padding may be marked.
+            stored = _decoded(dataset, correct_unused_bits=False)
     last = first if math.isnan(last) else last
     return (stored >= min(first, last)) & (stored <= max(first, last))
 

@@ -277,6 +277,20 @@ def test_padding_is_black_and_changes_nothing_else(tmp_path, stored, kind, shown
     np.testing.assert_array_equal(film.shown, ~outside)
 
 
+@pytest.mark.parametrize(("dtype", "value"), [
+    (np.uint16, 63536), (np.uint16, 4096), (np.int16, -32768), (np.int16, 2048),
+])
+def test_padding_may_use_bits_that_are_not_stored(tmp_path, stored, dtype, value):
+    values = (stored.astype(np.int64) - 2000 * (dtype == np.int16)).astype(dtype)
+    expected = pixels_of(tmp_path, radiograph(values))
+    padded = np.full((60, 60), value, dtype)
+    padded[10:50, 12:48] = values
+    vr = "SS" if dtype == np.int16 else "US"
+    film = dicom.read(saved(tmp_path, radiograph(padded, PixelPaddingValue=(vr, value)))).film
+    np.testing.assert_array_equal(film.gray8[10:50, 12:48], expected)
+    assert film.shown.mean() == pytest.approx(40 * 36 / 3600)
+
+
 @pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize("outlier", [0, 65535])
 def test_a_hot_pixel_does_not_posterise(tmp_path, stored, kind, outlier):
