@@ -170,7 +170,8 @@ _MODEL = (
     Key("model.name", "resnet50", "backbone and head", task="cxr"),
     Key("model.name", "pose_temporal", "lifter", task="pose"),
     Key("model.options", {}, "of the model, see `set_model`"),
-    Key("model.pretrained", "", "file of foreign weights to start from; '': random weights"),
+    Key("model.pretrained", "", "file of foreign weights to start from, hf://ORG/REPO[/FILE] or "
+        "timm/NAME; '': random weights"),
     Key("model.random_backbone", False, "allow stages that leave random weights of a backbone "
         "untrained"),
     Key("model.pretrained_part", "", "part of that file, where it holds several networks"),

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxcxr.errors import UserError
+from jaxcxr.models.weights import hub
 from jaxcxr.models.weights.networks import Network
-from jaxcxr.models.weights.weight_files import IN_FOLDERS
+from jaxcxr.models.weights.weight_files import IN_FOLDERS, SIDECARS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _of_name(network: Network) -> Inputs | None:
     if "op_threshs" in network.tensors:
         return dataclasses.replace(_XRV, source="torchxrayvision's normalisation")
     path = network.path
-    name = path.parent.name if path.name in IN_FOLDERS else path.name
+    name = hub.repository(path) or (path.parent.name if path.name in IN_FOLDERS else path.name)
     name = re.sub(r"(\.(safetensors|bin|pth|pt|tar|ckpt|npz))+$", "", name)
     for pattern, key, source in _TABLE:
         if re.fullmatch(pattern, name, re.IGNORECASE):
@@ -168,9 +169,8 @@ def _of_name(network: Network) -> Inputs | None:
 def _of_config(path: pathlib.Path) -> Inputs | None:
     """By the config that lies beside a file, as timm, transformers, OpenCLIP and MONAI write it."""
     places = [path.with_suffix(".json"), path.with_name(f"{path.name}.json")]
-    if path.name in IN_FOLDERS:
-        names = ("preprocessor_config.json", "open_clip_config.json", "config.json")
-        places += [path.with_name(name) for name in names]
+    if path.name in IN_FOLDERS or hub.repository(path):
+        places += [path.with_name(name) for name in SIDECARS]
     if path.parent.name == "models":
         places.append(path.parent.parent / "configs" / "metadata.json")
     for place in places:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxcxr import registry
 from jaxcxr.errors import UserError
-from jaxcxr.models.weights import weight_files
+from jaxcxr.models.weights import hub, weight_files
 from jaxcxr.models.weights.layouts import Layout
 
 _BOUNDARY = re.compile(r"[./]")
@@ -105,7 +105,7 @@ def open_file(path: str | pathlib.Path, model_name: str, part: str = "") -> Netw
     those of one of the model's layouts.
 
     Arguments:
-      path: as in `weight_files.read`.
+      path: as in `weight_files.read`, or a name as in `hub.local`.
       model_name: of `registry.MODELS`.
       part: a part of the names in the file, to choose among several networks: "student".
 
@@ -113,7 +113,7 @@ def open_file(path: str | pathlib.Path, model_name: str, part: str = "") -> Netw
       UserError: the file cannot be read, holds several such networks, or lacks the part.
     """
     layouts = layouts_of(model_name)
-    path = weight_files.locate(path)
+    path = weight_files.locate(hub.local(path))
     arrays = weight_files.read(path)
     wanted = [p for p in _BOUNDARY.split(part) if p]
     names = [name for name in arrays if _contains(_BOUNDARY.split(name), wanted)]

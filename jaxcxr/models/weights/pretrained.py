@@ -212,7 +212,7 @@ def load(
     have (spans, gates, orders, biases ...) keeps its value in `variables`.
 
     Arguments:
-      path: as in `weight_files.read`; no pickled code is run.
+      path: as in `weight_files.read`, or a name as in `hub.local`; no pickled code is run.
       variables: `params` and, with BatchNorm, `batch_stats`, from `module.init` (with
         `skip_head=False` shapes are enough).
       model_name: name given to `models.create`.

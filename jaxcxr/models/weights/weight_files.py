@@ -17,6 +17,9 @@ IN_FOLDERS = (
     "model.safetensors", "pytorch_model.safetensors", "open_clip_model.safetensors",
     "pytorch_model.bin", "model.pt", "model.pth",
 )
+ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar", ".npz")
+# Files beside them that say which input the weights expect, the best first.
+SIDECARS = ("preprocessor_config.json", "open_clip_config.json", "config.json")
 # First bytes of files that people take for weights, and what to do with them.
 _OTHERS = (
     (b"\x89HDF\r\n\x1a\n", "it is an HDF5 file, as Keras writes; save its weights as .npz with the "
@@ -41,8 +44,7 @@ def locate(path: str | pathlib.Path) -> pathlib.Path:
     path = pathlib.Path(path).expanduser()
     if path.is_dir():
         named = [path / name for name in IN_FOLDERS if (path / name).is_file()]
-        endings = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar", ".npz")
-        found = named[:1] or [p for p in sorted(path.iterdir()) if p.suffix in endings]
+        found = named[:1] or [p for p in sorted(path.iterdir()) if p.name.endswith(ENDINGS)]
         if len(found) != 1:
             what = "no weight file" if not found else f"{len(found)} weight files"
             raise UserError(f"{path} is a folder with {what}; give the path of one file.")
