@@ -1,1 +1,1 @@
-"""Files of motion capture and of pose data sets."""
+"""Files of motion capture, of keypoints by VideoPose3D, and of predictions."""

@@ -1,1 +1,1 @@
-"""Skeletons, joint sets, cameras, rotations, frame rates."""
+"""Skeletons, joint sets and cameras."""

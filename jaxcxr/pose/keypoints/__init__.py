@@ -1,1 +1,1 @@
-"""2D keypoints: files of detectors, tracks, windows, and a simulated detector."""
+"""2D keypoints: files of detectors, tracks of people, and frame rates."""
