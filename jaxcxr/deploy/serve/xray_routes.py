@@ -14,7 +14,7 @@ from jaxcxr.deploy.bundle.bundled_model import Bundle
 from jaxcxr.deploy.predict import xray_predictor
 from jaxcxr.deploy.predict.xray_predictor import XrayPrediction
 from jaxcxr.deploy.serve.decoding_process import kind_of
-from jaxcxr.deploy.serve.limits import unsupported
+from jaxcxr.deploy.serve.limits import unsupported, unusable
 from jaxcxr.deploy.serve.resources import (
     NOTICE,
     RESPONSES,
@@ -127,9 +127,12 @@ class Radiographs:
             request: Request,
             finding: Annotated[classes, Query(description="class to explain")],
         ):
-            """Heat map of where the model looks for a finding."""
+            """Heat map of where the model looks for a finding; none of a flagged image."""
             async with self._resources.gate.enter():
                 reading, _ = await self._read(request)
+                row = await self._resources.worker.call(self._rows, reading)
+                if row.reason:
+                    raise unusable(f"flagged ({row.reason}): a heat map would mean nothing.")
                 item = reading.pixels, self._bundle.classes.index(finding)
                 one = await self._resources.worker.call(self._maps, item)
                 return Response(await asyncio.to_thread(_colours, one), media_type="image/png")

@@ -88,6 +88,11 @@ def test_dicom_says_what_it_is_and_not_who(client, tmp_path):
                               "photometric": "MONOCHROME2"}
     assert found["status"] == "flagged"
     assert {one["found"] for one in found["findings"]} == {None}
+    asked = {"finding": found["findings"][0]["name"]}
+    answer = client.post("/api/heatmap", params=asked, content=path.read_bytes())
+    assert "flagged (ViewPosition says lateral" in problem(answer, 422)
+    blank = cv2.imencode(".png", np.full((40, 36), 100, np.uint8))[1].tobytes()
+    assert client.post("/api/findings", content=blank).json()["reason"] == "blank"
     assert "ViewPosition says lateral" in found["reason"]
     assert '"p1"' not in answer.text
 
