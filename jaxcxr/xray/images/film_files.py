@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jaxcxr.xray.images.dicom import Header
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp")
+_LEAST_USED = 0.25  # share of the bits in use; with less, black is not 0 (signed with an offset)
 _HEAD = 132  # bytes up to the end of DICOM's magic word
 
 
@@ -32,7 +33,7 @@ def read(path: str | os.PathLike) -> Film:
     Returns:
       The film, upright by its EXIF orientation. 16-bit values are scaled by the bits in use (the
       fewest that hold the brightest pixel that is no outlier), so that 12-bit images are not
-      nearly black. Where the image is wholly transparent, there is no film; other transparency is
+      nearly black; or by their own range if it is less than a quarter of that. Where the image is wholly transparent, there is no film; other transparency is
       ignored.
 
     Raises:
@@ -149,6 +150,8 @@ def _gray(image: np.ndarray, inverted: bool) -> Film:
         return Film.padded(image, shown)
     values = image.astype(np.float64)
     counted = shown if shown is not None and shown.any() else np.ones(image.shape, bool)
-    _, brightest = films.usual_range(values, counted)
-    top = 2 ** max(8, int(brightest).bit_length()) - 1
+    low, high = films.usual_range(values, counted)
+    top = 2 ** max(8, int(high).bit_length()) - 1
+    if low < high < low + _LEAST_USED * top:
+        return Film.scaled(values, low, high, shown=shown, inverted=inverted)
     return Film.scaled(values, 0, top, shown=shown, inverted=inverted)

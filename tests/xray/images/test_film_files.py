@@ -266,3 +266,22 @@ def test_cases_of_damage(shared_cases):
     assert film_files.read(folder / "images/IMG0002.png").blank
     assert film_files.read(folder / "images/IMG0005.png").blank
     assert not film_files.read(folder / "images/IMG0006.png").blank
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_signed_values_with_an_offset_fill_the_grays(gray, kind):
+    values = 32_768 - 1_000 + 12 * gray.astype(np.uint16)
+    found = film_files.decode(content(Image.fromarray(values), kind))[0].gray8
+    low, high = int(gray.min()), int(gray.max())
+    np.testing.assert_array_equal(found, np.rint((gray.astype(float) - low) / (high - low) * 255))
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 15, 16])
+@pytest.mark.parametrize("marked", [False, True])
+def test_deep_pictures_have_the_grays_of_their_8_bits(gray, bits, marked):
+    values = gray.astype(np.uint16) * 2 ** (bits - 8)
+    if marked and bits < 16:
+        values[3:9, 5:15] = 65_535
+    found = film_files.decode(content(Image.fromarray(values), "PNG"))[0].gray8
+    away = values < 65_535
+    assert np.abs(found.astype(int) - gray)[away].max() <= 1
