@@ -33,8 +33,8 @@ def read(path: str | os.PathLike) -> Film:
     Returns:
       The film, upright by its EXIF orientation. 16-bit values are scaled by the bits in use (the
       fewest that hold the brightest pixel that is no outlier), so that 12-bit images are not
-      nearly black; or by their own range if it is less than a quarter of that. Where the image is wholly transparent, there is no film; other transparency is
-      ignored.
+      nearly black; or by their own range if it is less than a quarter of that. Where the image is
+      wholly transparent, there is no film; other transparency is ignored.
 
     Raises:
       BadRecord: the file is absent, empty, truncated, damaged, not an image, or too small or too
