@@ -75,6 +75,11 @@ def rounded(image: np.ndarray) -> np.ndarray:
     return image if image.dtype == np.uint8 else np.rint(image).astype(np.uint8)
 
 
+def levels(image: np.ndarray) -> np.ndarray:
+    """Spreads grays, uint8 or float32 from 0 to 255, over the 65,536 levels of uint16."""
+    return np.rint(image.astype(np.float32) * 257).astype(np.uint16)
+
+
 def _spread(image: np.ndarray, method: str) -> np.ndarray:
     if method == "hist":
         return cv2.equalizeHist(image)
@@ -85,15 +90,15 @@ def _spread(image: np.ndarray, method: str) -> np.ndarray:
 
 def _equalized(image: np.ndarray, shown: np.ndarray | None) -> np.ndarray:
     """Does what cv2.equalizeHist does, with more grays than 256 and without padding."""
-    levels = np.rint(image.astype(np.float32) * 257).astype(np.uint16)
-    counts = np.bincount((levels if shown is None else levels[shown]).ravel(), minlength=2**16)
+    grays = levels(image)
+    counts = np.bincount((grays if shown is None else grays[shown]).ravel(), minlength=2**16)
     darkest = int(np.flatnonzero(counts)[0])
     others = int(counts.sum() - counts[darkest])
     if not others:
         return rounded(image)
     counts[darkest] = 0
     table = np.rint(np.cumsum(counts) * (255.0 / others)).astype(np.uint8)
-    return table[levels] if shown is None else np.where(shown, table[levels], 0).astype(np.uint8)
+    return table[grays] if shown is None else np.where(shown, table[grays], 0).astype(np.uint8)
 
 
 def encode(image: np.ndarray, encoding: str) -> bytes:
