@@ -71,6 +71,9 @@ class _SourceParser(argparse.ArgumentParser):
             if field.name == "workers":
                 default = "one per core"
             text = help_of.get(field.name, "") + (f" (default: {default})" if default else "")
+            if field.metadata.get("positional"):
+                self.add_argument(field.name, nargs="*", metavar="PART", default=None, help=text)
+                continue
             flag, kind = f"--{field.name.replace('_', '-')}", type(field.default)
             if kind is bool:
                 action = {"action": argparse.BooleanOptionalAction}

@@ -1,7 +1,7 @@
 """Composes ChestX-ray14 with COVID-19 data sets to 15 findings (thesis table 4.1).
 
 A finding that nobody read for is unknown: COVID-19 data sets do not exclude a hernia. The films of
-ChestX-ray14 predate 2020, so COVID-19 is absent there. `cxr15_composition.compose` keeps each
+ChestX-ray14 predate 2020, so COVID-19 is absent there. `composition.compose` keeps each
 patient in one split.
 
 The RSNA's images, which COVIDx uses as pneumonia and healthy, are films of ChestX-ray14: 3,185
@@ -22,10 +22,10 @@ from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import (
     builder,
     chestxray14,
+    composition,
     covid19_radiography,
     covidx,
     covidx_table,
-    cxr15_composition,
     rsna_pneumonia,
 )
 
@@ -94,12 +94,12 @@ class Cxr15(builder.XrayBuilder):
         nih, listed, others = self._parts(raw)
         found = {name: [item.row for item in part.items] for name, part in others.items()}
         parts = {"chestxray14": nih.rows, covidx.NAME: listed.rows, **found}
-        composition = cxr15_composition.compose(
+        composed = composition.compose(
             {name: rows for name, rows in parts.items() if rows},
             self._matches(raw, listed),
             config.val_fraction,
         )
-        kept = composition.parts
+        kept = composed.parts
         folder = builder.given_path("images", config.images) if config.images else None
         collections = [
             chestxray14.find_images(
@@ -118,7 +118,7 @@ class Cxr15(builder.XrayBuilder):
                 _participants(kept),
                 *_without_lists(raw),
                 *(note for part in collections for note in part.notes),
-                *composition.notes,
+                *composed.notes,
                 *(
                     f"{one} and {other} share films, and nothing tells which; look for them in the "
                     "prepared data with jaxcxr audit"

@@ -10,8 +10,8 @@ from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.xray.sources import (
     builder,
     chestxray14,
+    composition,
     covidx_table,
-    cxr15_composition,
     rsna_pneumonia,
 )
 
@@ -39,7 +39,7 @@ def cohen(name, patient, split="train", **more):
 
 
 def compose(matches=(), val_fraction=0.0, **parts):
-    return cxr15_composition.compose(parts, dict(matches), val_fraction)
+    return composition.compose(parts, dict(matches), val_fraction)
 
 
 def splits(composition):
@@ -201,7 +201,7 @@ def data_sets(draw):
 @hypothesis.given(data_sets())
 def test_no_patient_in_two_splits_no_film_twice_and_no_row_lost(case):
     parts, matches = case
-    composed = cxr15_composition.compose(parts, matches, 0.3)
+    composed = composition.compose(parts, matches, 0.3)
     kept = [row for rows in composed.parts.values() for row in rows]
     found = collections.defaultdict(set)
     for row in kept:
@@ -243,7 +243,7 @@ def test_published_lists_contaminate_the_official_test_split_and_the_composition
     assert len(contaminated) == 3185
 
     assert rsna_pneumonia.chestxray14_images(path) == matches
-    composed = cxr15_composition.compose(
+    composed = composition.compose(
         {"chestxray14": nih_table.rows, "covidx": listed.rows}, matches, 0.125
     )
     kept = [row for rows in composed.parts.values() for row in rows]

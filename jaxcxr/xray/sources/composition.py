@@ -4,6 +4,7 @@ import collections
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
+from jaxcxr.data import staging
 from jaxcxr.data.label_tables import FINDINGS, NEGATIVE, POSITIVE
 from jaxcxr.xray.sources import builder, covidx_table, rsna_pneumonia
 
@@ -11,7 +12,6 @@ OFFICIAL = ("chestxray14", "covidx")  # the parts with a published split
 
 _ORDER = {"test": 0, "validation": 1, "train": 2}  # of two copies of an image, the first stays
 _RSNA = rsna_pneumonia.NAME
-_PNEUMONIA = FINDINGS.index("Pneumonia")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,7 @@ def compose(
     parts: Mapping[str, Sequence[builder.ImageRecord]],
     matches: Mapping[str, str],
     val_fraction: float,
+    classes: Sequence[str] = FINDINGS,
 ) -> Composition:
     """Composes data sets.
 
@@ -67,6 +68,7 @@ def compose(
       matches: image of ChestX-ray14 by the RSNA's patientId.
       val_fraction: share of the patients of training lists that go to validation; patients of the
         RSNA are assigned anew, as in ChestX-ray14.
+      classes: of the labels.
     """
     left_out: dict[str, list[builder.ImageRecord]] = collections.defaultdict(list)
     rows = [
@@ -77,7 +79,7 @@ def compose(
     rows = _following(rows)
     rows = list(_distinct(rows, matches, left_out))
     rows = list(_apart(rows, left_out))
-    rows, merged = _without_twins(rows, matches, left_out)
+    rows, merged = _without_twins(rows, matches, left_out, classes.index("Pneumonia"))
     return Composition(
         {name: tuple(row for part, row in rows if part == name) for name in parts},
         {reason: tuple(of_reason) for reason, of_reason in left_out.items()},
@@ -163,6 +165,7 @@ def _without_twins(
     rows: list[tuple[str, builder.ImageRecord]],
     matches: Mapping[str, str],
     left_out: dict[str, list[builder.ImageRecord]],
+    pneumonia: int,
 ) -> tuple[list[tuple[str, builder.ImageRecord]], list[builder.ImageRecord]]:
     originals = {row.image_id: row for _, row in rows if row.source == "chestxray14"}
     kept, changed = [], {}
@@ -173,10 +176,73 @@ def _without_twins(
             continue
         left_out["are images of chestxray14, come in as the original and are left out"].append(row)
         both_train = row.split == original.split == "train"
-        if both_train and (row.labels[_PNEUMONIA], original.labels[_PNEUMONIA]) == (
+        if both_train and (row.labels[pneumonia], original.labels[pneumonia]) == (
             POSITIVE, NEGATIVE,
         ):
             labels = list(original.labels)
-            labels[_PNEUMONIA] = POSITIVE
+            labels[pneumonia] = POSITIVE
             changed[original] = dataclasses.replace(original, labels=tuple(labels))
     return [(name, changed.get(row, row)) for name, row in kept], list(changed.values())
+
+
+def without_copies(
+    staged: Mapping[str, list[staging.Staged]], rows: Mapping[str, builder.ImageRecord],
+    order: Mapping[str, int],
+) -> tuple[dict[str, list[staging.Staged]], list[str]]:
+    """Removes films of equal pixels, and films of a person in two splits whom they reveal.
+
+    Arguments:
+      staged: split -> records, whose keys begin with the SHA-256 of the pixels.
+      rows: by `key_of`.
+      order: place of the part of each image, by `key_of`.
+
+    Returns:
+      What stays, and remarks.
+    """
+    films = [(split, *_parsed(record), record) for split, part in staged.items() for record in part]
+    films.sort(key=lambda film: (_ORDER[film[0]], order[film[2]]))
+    seen: dict[str, str] = {}
+    same_person: dict[str, str] = {}
+
+    def person(patient: str) -> str:
+        while patient in same_person:
+            patient = same_person[patient]
+        return patient
+
+    copies, distinct = [], []
+    for film in films:
+        _, pixels, key, _ = film
+        first = seen.setdefault(pixels, key)
+        if order[first] == order[key]:  # copies within a data set stay as published
+            distinct.append(film)
+            continue
+        copies.append(key)
+        one, other = person(rows[first].patient_id), person(rows[key].patient_id)
+        if one != other:
+            same_person[other] = one
+    best: dict[str, int] = {}
+    for split, _, key, _ in distinct:
+        who = person(rows[key].patient_id)
+        best[who] = min(best.get(who, _ORDER[split]), _ORDER[split])
+    kept: dict[str, list[staging.Staged]] = {split: [] for split in staged}
+    apart = []
+    for split, _, key, record in distinct:
+        if _ORDER[split] > best[person(rows[key].patient_id)]:
+            apart.append(key)
+        else:
+            kept[split].append(record)
+    return kept, [
+        *builder.note(copies, "images have the pixels of an image in another data set"),
+        *builder.note(apart, "images are of people whom such copies show in another split"),
+    ]
+
+
+def key_of(row: builder.ImageRecord) -> str:
+    """Returns the name of an image among all sources."""
+    return f"{row.source}/{row.image_id}"
+
+
+def _parsed(record: staging.Staged) -> tuple[str, str]:
+    """Returns the SHA-256 of the pixels and the name of the image."""
+    pixels, _, key = record.key.partition(" ")
+    return pixels, key

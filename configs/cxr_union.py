@@ -1,0 +1,51 @@
+"""One detector for all data sets: ResNet50 at 224 px on a composed set with the union's findings.
+
+A finding that a data set was never read for is unknown there and enters no loss. Each data set is
+drawn equally often, so that a small one counts (`--config.data.sampling=uniform` draws images).
+
+    jaxcxr prepare compose chexpert=DIR mimic_cxr=DIR padchest=DIR chestxray14=DIR --size 512
+    jaxcxr audit DIR_OF_THE_PREPARED_DATA
+    python -m jaxcxr.main --config=configs/cxr_union.py --workdir=runs/union \\
+      --config.model.pretrained=resnet50.safetensors
+
+`:quick` trains a narrow ResNet18 at 64 px for 16 steps, to try the machinery; its metrics mean
+nothing.
+
+Hardware: meant for 8 accelerators; use `--config.dtype=bfloat16` there. Not yet measured at full
+size.
+"""
+
+from jaxcxr import config as base
+from jaxcxr.errors import UserError
+
+
+def get_config(arg: str = ""):
+    if arg not in ("", "quick"):
+        raise UserError(f"configs/cxr_union.py takes quick, not {arg!r}.")
+    config = base.default("cxr")
+    base.set_source(config, "compose", dataset="union", size=512, schema="union")
+    base.set_model(config, "resnet50")
+    config.data.image_size = 224
+    config.batch_size = 256
+    config.ema_decay = 0.999
+    base.add_stage(
+        config, "all", "10 epochs",
+        learning_rate=3e-4, optimizer__name="adamw", optimizer__weight_decay=1e-2,
+        warmup__name="linear", warmup__steps=1000, decay__name="cosine",
+    )
+    if arg == "quick":
+        shrink(config)
+    return config
+
+
+def shrink(config):
+    base.set_model(config, "resnet18", stages=(1, 1, 1, 1), width=8, head_width=0)
+    config.data.options.size = 64
+    config.data.image_size = 64
+    config.batch_size = 8
+    config.log_every = 4
+    config.evaluate_every = "8 steps"
+    config.ema_decay = 0.9
+    config.stages.all.duration = "16 steps"
+    config.stages.all.learning_rate = 3e-3
+    config.stages.all.warmup.steps = 4

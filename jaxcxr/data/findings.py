@@ -1,0 +1,108 @@
+"""Maps the names of findings between data sets, and names the classes of schemas.
+
+Sources of the table: ChestX-ray14 (Wang et al., CVPR 2017), CheXpert (Irvin et al., AAAI 2019,
+whose labeler read MIMIC-CXR-JPG too), VinDr-CXR (Nguyen et al., Scientific Data 2022), PadChest
+(Bustos et al., Medical Image Analysis 2020, whose tree of findings tells which are parts of
+another), and the MeSH headings of Open-I (Demner-Fushman et al., JAMIA 2016). Only names for the
+same finding, and parts of a finding, are joined: that a nodule is an opacity does not make a reader
+of nodules a reader of opacities.
+"""
+
+from collections.abc import Iterable
+
+from jaxcxr.data.label_tables import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.data.text_files import fold
+
+UNCERTAIN = -2  # a reader could not tell; each source's option makes another label of it
+
+# What CheXpert's labeler reads for, beside No Finding, which is the absence of these.
+CHEXPERT = (
+    "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",
+    "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion",
+    "Pleural Other", "Fracture", "Support Devices",
+)  # fmt: skip
+NO_FINDING = "No Finding"
+
+# Name in the union -> names of the same finding, or of its parts, in other data sets.
+TABLE = {
+    "Cardiomegaly": (),
+    "Emphysema": ("Pulmonary Emphysema",),
+    "Effusion": (
+        "Pleural Effusion", "Pleural Effusions", "loculated pleural effusion",
+        "loculated fissural effusion",
+    ),
+    "Hernia": ("hiatal hernia", "Hernia, Hiatal"),
+    "Infiltration": (
+        "Infiltrate", "infiltrates", "interstitial pattern", "ground glass pattern",
+        "reticular interstitial pattern", "reticulonodular interstitial pattern",
+        "miliary opacities", "alveolar pattern",
+    ),
+    "Mass": ("pulmonary mass",),
+    "Nodule": ("multiple nodules",),
+    "Atelectasis": (
+        "Pulmonary Atelectasis", "total atelectasis", "lobar atelectasis", "segmental atelectasis",
+        "laminar atelectasis", "round atelectasis", "atelectasis basal",
+    ),
+    "Pneumothorax": ("hydropneumothorax",),
+    "Pleural_Thickening": (
+        "Pleural Thickening", "apical pleural thickening", "calcified pleural thickening",
+        "calcified pleural plaques",
+    ),
+    "Pneumonia": ("atypical pneumonia",),
+    "Fibrosis": ("Pulmonary Fibrosis",),
+    "Edema": ("Pulmonary Edema",),
+    "Consolidation": (),
+    "COVID-19": (),
+    "Enlarged Cardiomediastinum": ("mediastinal enlargement", "superior mediastinal enlargement"),
+    "Lung Opacity": ("Airspace opacity",),
+    "Lung Lesion": ("Nodule/Mass", "Nodule or mass"),
+    "Pleural Other": (),
+    "Fracture": (
+        "rib fracture", "clavicle fracture", "humeral fracture", "vertebral fracture",
+        "callus rib fracture", "Fractures, Bone",
+    ),
+    "Support Devices": (
+        "Medical Device", "Catheters, Indwelling", "Implanted Medical Device", "nsg tube",
+        "endotracheal tube", "tracheostomy tube", "chest drain tube", "catheter",
+        "central venous catheter", "central venous catheter via subclavian vein",
+        "central venous catheter via jugular vein", "reservoir central venous catheter",
+        "electrical device", "dual chamber device", "single chamber device", "pacemaker", "dai",
+    ),
+    "Tuberculosis": ("tuberculosis sequelae",),
+    "Calcified Granuloma": ("calcified granuloma", "granuloma"),
+    "Aortic Enlargement": ("aortic enlargement", "aortic elongation"),
+    "Scoliosis": (),
+    "COPD": ("COPD signs",),
+}  # fmt: skip
+
+SCHEMAS = {
+    "chestxray14": tuple(name for name in FINDINGS if name != "COVID-19"),
+    "cxr15": FINDINGS,
+    "chexpert": CHEXPERT,
+    "union": tuple(TABLE),
+}
+_UNION_NAME = {fold(name): union for union, others in TABLE.items() for name in (union, *others)}
+
+
+def union_name(name: str) -> str | None:
+    """Returns the union's name of a finding, whatever its data set calls it; None if it has none.
+
+    Case, spaces and underscores do not matter.
+    """
+    return _UNION_NAME.get(fold(name))
+
+
+def parts_of(wanted: str, names: Iterable[str]) -> list[str]:
+    """Returns those of `names` that mean a finding of the union or of a schema, or a part of it."""
+    whole = union_name(wanted)
+    return [name for name in names if union_name(name) == whole]
+
+
+def combined(labels: Iterable[int]) -> int:
+    """Labels a finding by its parts: present if any is, absent if all are, uncertain if any is."""
+    found = set(labels)
+    if POSITIVE in found:
+        return POSITIVE
+    if UNCERTAIN in found:
+        return UNCERTAIN
+    return NEGATIVE if found == {NEGATIVE} else UNKNOWN
