@@ -1,7 +1,7 @@
 """One detector for all data sets: ResNet50 at 224 px on a composed set with the union's findings.
 
 A finding that a data set was never read for is unknown there and enters no loss. Each data set is
-drawn equally often, so that a small one counts (`--config.data.sampling=uniform` draws images).
+drawn equally often, so that a small one counts (`--config.data.sampling=plain` draws images alike).
 
     jaxcxr prepare compose chexpert=DIR mimic_cxr=DIR padchest=DIR chestxray14=DIR --size 512
     jaxcxr audit DIR_OF_THE_PREPARED_DATA
@@ -25,6 +25,7 @@ def get_config(arg: str = ""):
     config = base.default("cxr")
     base.set_source(config, "compose", dataset="union", size=512, schema="union")
     base.set_model(config, "resnet50")
+    config.data.sampling = "source_balanced"
     config.data.image_size = 224
     config.batch_size = 256
     config.ema_decay = 0.999

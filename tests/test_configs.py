@@ -33,6 +33,7 @@ VARIANTS = {
     "cxr15_vit": ("tiny", "small", "base"),
     "pose_temporal": ("", "spatiotemporal", "quick", "spatiotemporal,quick",
                       "human36m,quick"),
+    "cxr_union": ("", "quick"),
     "tb_resnet50": ("", "extra", "quick"),
     "own_images": ("", "quick"),
     "study_flex": ("", "cmu_mocap", "chest_phantom", "chestxray14"),
@@ -41,7 +42,8 @@ VARIANTS = {
 ALL = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]
 SHRUNKEN = [("demo", ""), ("demo", "pose"), ("cxr_resnet50", ""), ("cxr_vit", "small"),
             ("cxr15_resnet50", ""), ("cxr15_densenet121", ""), ("cxr15_vit", "small"),
-            ("cxr15_vit_flex", ""), ("pose_temporal", "spatiotemporal"), ("tb_resnet50", "extra")]
+            ("cxr15_vit_flex", ""), ("pose_temporal", "spatiotemporal"), ("tb_resnet50", "extra"),
+            ("cxr_union", "")]
 
 
 def module_of(name):

@@ -28,7 +28,7 @@ NAME = "compose"
 PARTS = "parts.json"  # beside the records: what they were composed of
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
-_OPTION = re.compile(r",(?=\w+=)")
+_OPTION = re.compile(r",(?=[\w-]+=)")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -311,7 +311,8 @@ class Files:
         """Finds images by the longest end of their paths that fits; endings of files may differ.
 
         Arguments:
-          wanted: paths whose last parts tell an image from others; all parts must fit.
+          wanted: paths whose last parts tell an image from others; all parts must fit. One that
+            is right from the root on needs no search.
 
         Returns:
           For each its file, None if there is none.
@@ -327,8 +328,12 @@ class Files:
                 if len(parts) >= depth:
                     places[parts[-depth:]].append(path)
         result: list[pathlib.Path | None] = []
+        whole = set(self.paths)
         for name in wanted:
             path = pathlib.PurePath(name)
+            if path in whole:
+                result.append(self.root / path)
+                continue
             there = places.get((*path.parent.parts, _stem(path.name)), [])
             same = [found for found in there if found.suffix.casefold() == path.suffix.casefold()]
             there = same or there

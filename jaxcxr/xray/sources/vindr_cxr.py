@@ -69,7 +69,7 @@ class VindrCxr(PublishedBuilder):
     name = NAME
     builder_config_class = VindrCxrConfig
 
-    classes = own = (*_LOCAL, *_GLOBAL)
+    classes = own = unaffected = (*_LOCAL, *_GLOBAL)  # blank here means that nobody was asked
     description = "VinDr-CXR, labels by vote of the readers."
     homepage = "https://physionet.org/content/vindr-cxr/"
     citation = "Nguyen et al., VinDr-CXR, Scientific Data 9, 2022; PhysioNet."

@@ -1,0 +1,53 @@
+"""One vocabulary of findings: which names mean the same, and what parts say of a whole."""
+
+import pytest
+
+from jaxcxr.data import findings
+from jaxcxr.data.label_tables import FINDINGS
+from jaxcxr.xray.sources import chexpert, kaggle_pneumonia, open_i, padchest, vindr_cxr
+
+POSITIVE, NEGATIVE, UNKNOWN, UNCERTAIN = 1, 0, -1, findings.UNCERTAIN
+
+
+@pytest.mark.parametrize(("name", "union"), [
+    ("Pleural Effusion", "Effusion"), ("pleural effusion", "Effusion"), ("Effusion", "Effusion"),
+    ("Pulmonary Atelectasis", "Atelectasis"), ("Infiltrate", "Infiltration"),
+    ("Pleural thickening", "Pleural_Thickening"), ("pleural_thickening", "Pleural_Thickening"),
+    ("Hernia, Hiatal", "Hernia"), ("Nodule/Mass", "Lung Lesion"), ("kyphosis", None),
+    ("Lung Opacity", "Lung Opacity"), ("Rib fracture", "Fracture"),
+])
+def test_names_of_one_finding(name, union):
+    assert findings.union_name(name) == union
+
+
+def test_no_name_means_two_findings():
+    names = [findings.fold(n) for u, others in findings.TABLE.items() for n in {u, *others}]
+    doubled = {n for n in names if names.count(n) > 1}
+    assert {findings.union_name(n) for n in doubled} <= {
+        "Pleural_Thickening", "Calcified Granuloma", "Aortic Enlargement"
+    }  # spelled alike but for case and spaces
+
+
+def test_every_schema_is_made_of_names_of_the_union():
+    assert findings.SCHEMAS["cxr15"] == FINDINGS
+    assert findings.SCHEMAS["chestxray14"] == tuple(n for n in FINDINGS if n != "COVID-19")
+    assert len(findings.CHEXPERT) == 13
+    for name, classes in findings.SCHEMAS.items():
+        assert all(findings.union_name(c) for c in classes), name
+        assert len({findings.union_name(c) for c in classes}) == len(classes), name
+
+
+def test_every_set_reads_for_something_of_the_union():
+    for source in (chexpert.Chexpert, padchest.Padchest, vindr_cxr.VindrCxr, open_i.OpenI,
+                   kaggle_pneumonia.KagglePneumonia):
+        assert any(findings.parts_of(name, source.own) for name in findings.TABLE), source
+    assert all(findings.union_name(name) for name in padchest._MAPPED)
+    assert not any(findings.union_name(name) for name in padchest._FURTHER)
+
+
+@pytest.mark.parametrize(("parts", "whole"), [
+    ((), UNKNOWN), ((1,), 1), ((0, 0), 0), ((0, 1), 1), ((0, UNKNOWN), UNKNOWN),
+    ((UNKNOWN, 1), 1), ((0, UNCERTAIN), UNCERTAIN), ((UNCERTAIN, 1), 1),
+])
+def test_parts_of_a_finding(parts, whole):
+    assert findings.combined(parts) == whole
