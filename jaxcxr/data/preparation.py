@@ -115,6 +115,13 @@ def find_or_generate(config) -> pathlib.Path:
     return find(settings.source, options, settings.dir or None)
 
 
+def described(config):
+    """Returns the builder of the data set that a training config names, prepared or not."""
+    builder = _builder(config.data.source, config.data.dir or None, dict(config.data.options))
+    builder.info  # noqa: B018  # options can change the classes, which are known with the features
+    return builder
+
+
 def shown(value: Any) -> str:
     """Writes the value of an option as on the command line."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcxr import registry
 from jaxcxr.data import preparation
 from jaxcxr.data.label_tables import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.errors import UserError
@@ -57,7 +56,7 @@ class XrayTask:
         Raises:
           UserError: only the prepared data define the classes, and there are none.
         """
-        classes = registry.builder_class(config.data.source).classes
+        classes = preparation.described(config).classes
         if not classes:
             classes = manifest.read(preparation.find_or_generate(config)).classes
         blank = radiographs.BlankRadiograph(config.data.image_size, tuple(classes))

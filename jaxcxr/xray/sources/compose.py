@@ -21,7 +21,7 @@ from jaxcxr.data import findings, progress, staging
 from jaxcxr.data.dataset import open_builder
 from jaxcxr.errors import UserError
 from jaxcxr.xray.images import image_files, manifest, radiographs
-from jaxcxr.xray.sources import builder, composition, rsna_pneumonia
+from jaxcxr.xray.sources import builder, composition, rsna_pneumonia, understood
 from jaxcxr.xray.sources.radiograph_set import xray_record
 
 NAME = "compose"
@@ -104,8 +104,11 @@ class Compose(builder.XrayBuilder):
         """Is not used: parts have their own folders."""
         raise NotImplementedError
 
-    def _split_generators(self, dl_manager) -> dict[str, list[staging.Staged]]:
-        del dl_manager
+    def understand(self) -> bool:
+        """Collects the parts; prints images, patients and labels of each split, and gaps.
+
+        Copies of equal pixels are found later, when the images have been read.
+        """
         config = self.builder_config
         if not config.parts:
             raise UserError(
@@ -113,20 +116,33 @@ class Compose(builder.XrayBuilder):
                 "folder of a prepared one."
             )
         parts: dict[str, Rows] = {}
+        self.classes = findings.SCHEMAS[config.schema]
         for text in config.parts:
             name, rows = self._part(text)
             name = name if name not in parts else f"{name} ({len(parts) + 1})"
             parts[name] = rows
-        items, order = self._composed(parts)
-        splits: dict[str, list[Item]] = {split: [] for split in manifest.SPLITS}
+        items, self._order = self._composed(parts)
+        self._splits = {split: [] for split in manifest.SPLITS}
         for item in items:
-            splits[item.row.split].append(item)
+            self._splits[item.row.split].append(item)
+        rows = {split: [item.row for item in part] for split, part in self._splits.items()}
+        understood.show_counts(rows, self.classes)
+        for line in understood.gaps(rows, self.classes):
+            progress.say(f"{NAME}: {line}")
+        return True
+
+    def _split_generators(self, dl_manager) -> dict[str, list[staging.Staged]]:
+        del dl_manager
+        config = self.builder_config
         encode = functools.partial(
             _encode, size=config.size, equalize=config.equalize, encoding=config.encoding
         )
-        staged = self.staged(splits, encode, max_bad=config.max_bad)
-        rows = {composition.key_of(item.row): item.row for item in items}
-        kept, notes = composition.without_copies(staged, rows, order)
+        staged = self.staged(self._splits, encode, max_bad=config.max_bad)
+        rows = {
+            composition.key_of(item.row): item.row
+            for part in self._splits.values() for item in part
+        }
+        kept, notes = composition.without_copies(staged, rows, self._order)
         for text in notes:
             progress.say(f"{NAME}: {text}")
         return kept

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import rich.console
 import rich.table
 
-from jaxcxr.data import findings, progress
+from jaxcxr.data import findings, folders, progress
 from jaxcxr.data.findings import NO_FINDING, UNCERTAIN
 from jaxcxr.data.label_tables import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.errors import UserError, some
@@ -255,7 +255,7 @@ def show(name: str, films: Sequence[Film], own: Sequence[str]) -> None:
             table.add_row(finding, *(f"{count:,}" for count in cells))
         elif finding != NO_FINDING:
             never.append(finding)
-    rich.console.Console(stderr=True).print(table)
+    rich.console.Console().print(table)
     if never:
         progress.say(f"{name}: no image is labeled for {', '.join(never)}")
 
@@ -274,12 +274,9 @@ class Files:
 
     @classmethod
     def below(cls, root: pathlib.Path) -> "Files":
-        """Lists the files of a folder; hidden ones and macOS's resource forks are left out."""
-        paths = []
-        for folder, folders, names in os.walk(root, followlinks=True):
-            folders[:] = sorted(n for n in folders if not n.startswith((".", "__MACOSX")))
-            base = pathlib.PurePath(os.path.relpath(folder, root))
-            paths += [base / name for name in names if not name.startswith(".")]
+        """Lists the files of a folder."""
+        start = len(os.path.join(root, ""))
+        paths = [pathlib.PurePath(path[start:]) for path in folders.files_below(root).paths]
         return cls(root, tuple(sorted(paths, key=lambda path: (len(path.parts), path))))
 
     def table(self, names: Sequence[str], wanted: str = "") -> pathlib.Path | None:

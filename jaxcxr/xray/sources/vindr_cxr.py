@@ -22,6 +22,7 @@ import numpy as np
 import rich.console
 import rich.table
 
+from jaxcxr.data import progress
 from jaxcxr.data.findings import NO_FINDING, UNCERTAIN
 from jaxcxr.data.label_tables import NEGATIVE, POSITIVE, match_classes
 from jaxcxr.data.text_files import csv_rows, fold, read_csv
@@ -127,7 +128,7 @@ class VindrCxr(PublishedBuilder):
             result[dataclasses.replace(row, **told)] = path
         for text in builder.note(unboxed, "images lose their boxes, as these are in pixels of the "
                                  "DICOM files; train_meta.csv with dim0 and dim1 would tell them"):
-            builder.progress.say(f"{self.name}: {text}")
+            progress.say(f"{self.name}: {text}")
         return result
 
 
@@ -165,7 +166,7 @@ def show_agreement(title: str, readings: Readings) -> None:
         chance = share**2 + (1 - share) ** 2
         kappa = "n/a" if chance == 1 else f"{(agreed - chance) / (1 - chance):.2f}"
         table.add_row(name, *cells, f"{agreed:.1%}", kappa)
-    rich.console.Console(stderr=True).print(table)
+    rich.console.Console().print(table)
 
 
 def _by_columns(path: pathlib.Path) -> Readings:
