@@ -10,9 +10,28 @@ of nodules a reader of opacities.
 
 from collections.abc import Iterable
 
-from jaxcxr.data.label_tables import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.data.text_files import fold
 
+# Thesis table 4.1, in its order: the 14 findings of ChestX-ray14 and COVID-19.
+FINDINGS = (
+    "Cardiomegaly",
+    "Emphysema",
+    "Effusion",
+    "Hernia",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural_Thickening",
+    "Pneumonia",
+    "Fibrosis",
+    "Edema",
+    "Consolidation",
+    "COVID-19",
+)
+
+POSITIVE, NEGATIVE, UNKNOWN = 1, 0, -1
 UNCERTAIN = -2  # a reader could not tell; each source's option makes another label of it
 
 # What CheXpert's labeler reads for, beside No Finding, which is the absence of these.
@@ -23,73 +42,87 @@ CHEXPERT = (
 )  # fmt: skip
 NO_FINDING = "No Finding"
 
-# Name in the union -> names of the same finding, or of its parts, in other data sets.
-TABLE = {
+# Name in the union -> other names of the same finding.
+SAME = {
     "Cardiomegaly": (),
     "Emphysema": ("Pulmonary Emphysema",),
-    "Effusion": (
-        "Pleural Effusion", "Pleural Effusions", "loculated pleural effusion",
-        "loculated fissural effusion",
-    ),
+    "Effusion": ("Pleural Effusion", "Pleural Effusions"),
     "Hernia": ("hiatal hernia", "Hernia, Hiatal"),
-    "Infiltration": (
-        "Infiltrate", "infiltrates", "interstitial pattern", "ground glass pattern",
-        "reticular interstitial pattern", "reticulonodular interstitial pattern",
-        "miliary opacities", "alveolar pattern",
-    ),
-    "Mass": ("pulmonary mass",),
-    "Nodule": ("multiple nodules",),
-    "Atelectasis": (
-        "Pulmonary Atelectasis", "total atelectasis", "lobar atelectasis", "segmental atelectasis",
-        "laminar atelectasis", "round atelectasis", "atelectasis basal",
-    ),
-    "Pneumothorax": ("hydropneumothorax",),
-    "Pleural_Thickening": (
-        "Pleural Thickening", "apical pleural thickening", "calcified pleural thickening",
-        "calcified pleural plaques",
-    ),
-    "Pneumonia": ("atypical pneumonia",),
+    "Infiltration": ("Infiltrate", "infiltrates"),
+    "Mass": (),
+    "Nodule": (),
+    "Atelectasis": ("Pulmonary Atelectasis",),
+    "Pneumothorax": (),
+    "Pleural_Thickening": ("Pleural Thickening",),
+    "Pneumonia": (),
     "Fibrosis": ("Pulmonary Fibrosis",),
     "Edema": ("Pulmonary Edema",),
     "Consolidation": (),
     "COVID-19": (),
-    "Enlarged Cardiomediastinum": ("mediastinal enlargement", "superior mediastinal enlargement"),
+    "Enlarged Cardiomediastinum": ("mediastinal enlargement",),
     "Lung Opacity": ("Airspace opacity",),
     "Lung Lesion": ("Nodule/Mass", "Nodule or mass"),
     "Pleural Other": (),
-    "Fracture": (
-        "rib fracture", "clavicle fracture", "humeral fracture", "vertebral fracture",
-        "callus rib fracture", "Fractures, Bone",
-    ),
-    "Support Devices": (
-        "Medical Device", "Catheters, Indwelling", "Implanted Medical Device", "nsg tube",
-        "endotracheal tube", "tracheostomy tube", "chest drain tube", "catheter",
-        "central venous catheter", "central venous catheter via subclavian vein",
-        "central venous catheter via jugular vein", "reservoir central venous catheter",
-        "electrical device", "dual chamber device", "single chamber device", "pacemaker", "dai",
-    ),
-    "Tuberculosis": ("tuberculosis sequelae",),
-    "Calcified Granuloma": ("calcified granuloma", "granuloma"),
-    "Aortic Enlargement": ("aortic enlargement", "aortic elongation"),
+    "Fracture": ("Fractures, Bone",),
+    "Support Devices": ("Medical Device",),
+    "Tuberculosis": (),
+    "Calcified Granuloma": (),
+    "Aortic Enlargement": (),
     "Scoliosis": (),
     "COPD": ("COPD signs",),
+}
+# Name in the union -> names of its parts: who has one has it, who lacks one may have another.
+PARTS = {
+    "Effusion": ("loculated pleural effusion", "loculated fissural effusion"),
+    "Infiltration": (
+        "interstitial pattern", "ground glass pattern", "reticular interstitial pattern",
+        "reticulonodular interstitial pattern", "miliary opacities", "alveolar pattern",
+    ),
+    "Mass": ("pulmonary mass",),
+    "Nodule": ("multiple nodules",),
+    "Atelectasis": (
+        "total atelectasis", "lobar atelectasis", "segmental atelectasis", "laminar atelectasis",
+        "round atelectasis", "atelectasis basal",
+    ),
+    "Pneumothorax": ("hydropneumothorax",),
+    "Pleural_Thickening": (
+        "apical pleural thickening", "calcified pleural thickening", "calcified pleural plaques",
+    ),
+    "Pneumonia": ("atypical pneumonia",),
+    "Enlarged Cardiomediastinum": ("superior mediastinal enlargement",),
+    "Fracture": (
+        "rib fracture", "clavicle fracture", "humeral fracture", "vertebral fracture",
+        "callus rib fracture",
+    ),
+    "Support Devices": (
+        "Catheters, Indwelling", "Implanted Medical Device", "nsg tube", "endotracheal tube",
+        "tracheostomy tube", "chest drain tube", "catheter", "central venous catheter",
+        "central venous catheter via subclavian vein", "central venous catheter via jugular vein",
+        "reservoir central venous catheter", "electrical device", "dual chamber device",
+        "single chamber device", "pacemaker", "dai",
+    ),
+    "Tuberculosis": ("tuberculosis sequelae",),
 }  # fmt: skip
 
 SCHEMAS = {
     "chestxray14": tuple(name for name in FINDINGS if name != "COVID-19"),
     "cxr15": FINDINGS,
     "chexpert": CHEXPERT,
-    "union": tuple(TABLE),
+    "union": tuple(SAME),
 }
-_UNION_NAME = {fold(name): union for union, others in TABLE.items() for name in (union, *others)}
+_WHOLE = {fold(name): union for union, others in SAME.items() for name in (union, *others)}
+_PART = {fold(name): union for union, parts in PARTS.items() for name in parts}
 
 
-def union_name(name: str) -> str | None:
+def union_name(name: str, parts: bool = True) -> str | None:
     """Returns the union's name of a finding, whatever its data set calls it; None if it has none.
 
-    Case, spaces and underscores do not matter.
+    Arguments:
+      name: case, spaces and underscores do not matter.
+      parts: a part of a finding has its name too.
     """
-    return _UNION_NAME.get(fold(name))
+    whole = _WHOLE.get(fold(name))
+    return whole or (_PART.get(fold(name)) if parts else None)
 
 
 def parts_of(wanted: str, names: Iterable[str]) -> list[str]:

@@ -9,30 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from jaxcxr.data.findings import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN, union_name
 from jaxcxr.data.table_files import read_table
 from jaxcxr.data.text_files import CsvFile, column_key, fold
 from jaxcxr.errors import UserError
-
-# Thesis table 4.1, in its order: the 14 findings of ChestX-ray14 and COVID-19.
-FINDINGS = (
-    "Cardiomegaly",
-    "Emphysema",
-    "Effusion",
-    "Hernia",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural_Thickening",
-    "Pneumonia",
-    "Fibrosis",
-    "Edema",
-    "Consolidation",
-    "COVID-19",
-)
-
-POSITIVE, NEGATIVE, UNKNOWN = 1, 0, -1
 
 # Names of the column of image ids as `text_files.column_key` leaves them; the first counts.
 IMAGE_COLUMNS = (
@@ -221,10 +201,19 @@ def _class_columns(file: CsvFile, prefix: re.Pattern, other: re.Pattern) -> dict
 def match_classes(wanted: Iterable[str], available: Iterable[str]) -> dict[str, str]:
     """Maps each wanted class that is available to its name there.
 
-    Case, spaces and underscores of the names do not matter.
+    Case, spaces and underscores of the names do not matter, and Pleural Effusion is Effusion, see
+    `findings.SAME`.
     """
+    available = list(available)
     by_name = {fold(name): name for name in available}
-    return {name: by_name[fold(name)] for name in wanted if fold(name) in by_name}
+    by_finding = {union_name(name, parts=False): name for name in available}
+    found = {name: by_name.get(fold(name)) for name in wanted}
+    taken = set(found.values())
+    for name, there in found.items():
+        same = by_finding.get(union_name(name, parts=False) or "")
+        if there is None and same not in taken:
+            found[name] = same
+    return {name: there for name, there in found.items() if there}
 
 
 def label_of(text: str, blank: int = UNKNOWN, uncertain: int = UNKNOWN) -> int:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxcxr.data import findings
+from jaxcxr.data import findings, label_tables
 from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.xray.sources import chexpert, kaggle_pneumonia, open_i, padchest, vindr_cxr
 
@@ -21,11 +21,23 @@ def test_names_of_one_finding(name, union):
 
 
 def test_no_name_means_two_findings():
-    names = [findings.fold(n) for u, others in findings.TABLE.items() for n in {u, *others}]
-    doubled = {n for n in names if names.count(n) > 1}
-    assert {findings.union_name(n) for n in doubled} <= {
-        "Pleural_Thickening", "Calcified Granuloma", "Aortic Enlargement"
-    }  # spelled alike but for case and spaces
+    names = [
+        {findings.fold(name) for name in (union, *others, *findings.PARTS.get(union, ()))}
+        for union, others in findings.SAME.items()
+    ]
+    assert len(set.union(*names)) == sum(map(len, names))
+    assert set(findings.PARTS) <= set(findings.SAME)
+
+
+def test_a_part_is_not_the_whole():
+    assert findings.union_name("Rib fracture", parts=False) is None
+    matched = label_tables.match_classes(
+        ["Effusion", "Fracture", "Pleural_Thickening"],
+        ["pleural effusion", "Rib fracture", "Pleural thickening"],
+    )
+    assert matched == {"Effusion": "pleural effusion", "Pleural_Thickening": "Pleural thickening"}
+    both = label_tables.match_classes(["Effusion", "Pleural Effusion"], ["Pleural Effusion"])
+    assert both == {"Pleural Effusion": "Pleural Effusion"}  # no column serves two classes
 
 
 def test_every_schema_is_made_of_names_of_the_union():
@@ -40,7 +52,7 @@ def test_every_schema_is_made_of_names_of_the_union():
 def test_every_set_reads_for_something_of_the_union():
     for source in (chexpert.Chexpert, padchest.Padchest, vindr_cxr.VindrCxr, open_i.OpenI,
                    kaggle_pneumonia.KagglePneumonia):
-        assert any(findings.parts_of(name, source.own) for name in findings.TABLE), source
+        assert any(findings.parts_of(name, source.own) for name in findings.SAME), source
     assert all(findings.union_name(name) for name in padchest._MAPPED)
     assert not any(findings.union_name(name) for name in padchest._FURTHER)
 

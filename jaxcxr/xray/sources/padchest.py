@@ -30,7 +30,8 @@ _TABLES = (
 )  # fmt: skip
 # Frequent findings that the union has no name for.
 _FURTHER = (
-    "aortic atheromatosis", "kyphosis", "costophrenic angle blunting", "chronic changes",
+    "aortic atheromatosis", "aortic elongation", "granuloma", "kyphosis",
+    "costophrenic angle blunting", "chronic changes",
     "vertebral degenerative changes", "increased density", "bronchiectasis", "volume loss",
     "vascular hilar enlargement", "hemidiaphragm elevation", "air trapping",
     "fibrotic band", "hilar enlargement", "heart insufficiency", "pseudonodule", "hypoexpansion",
@@ -51,8 +52,7 @@ _MAPPED = (
     "central venous catheter", "central venous catheter via subclavian vein",
     "central venous catheter via jugular vein", "reservoir central venous catheter",
     "electrical device", "dual chamber device", "single chamber device", "pacemaker", "dai",
-    "tuberculosis", "tuberculosis sequelae", "granuloma", "calcified granuloma",
-    "aortic elongation", "scoliosis", "copd signs",
+    "tuberculosis", "tuberculosis sequelae", "calcified granuloma", "scoliosis", "copd signs",
 )  # fmt: skip
 _SILENT = {fold(name) for name in ("unchanged", "suboptimal study", "exclude")}
 _FRONTAL = {"PA": "PA", "AP": "AP", "AP_HORIZONTAL": "AP"}
