@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from jaxcxr.data.findings import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN, union_name
 from jaxcxr.data.table_files import read_table
 from jaxcxr.data.text_files import CsvFile, column_key, fold
+from jaxcxr.data.vocabulary import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN, union_name
 from jaxcxr.errors import UserError
 
 # Names of the column of image ids as `text_files.column_key` leaves them; the first counts.
@@ -202,7 +202,7 @@ def match_classes(wanted: Iterable[str], available: Iterable[str]) -> dict[str, 
     """Maps each wanted class that is available to its name there.
 
     Case, spaces and underscores of the names do not matter, and Pleural Effusion is Effusion, see
-    `findings.SAME`.
+    `vocabulary.SAME`.
     """
     available = list(available)
     by_name = {fold(name): name for name in available}

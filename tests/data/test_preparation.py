@@ -241,7 +241,8 @@ def test_every_option_of_a_source_has_a_flag_with_help(source, capsys):
         _run(source, "--help")
     text = " ".join(capsys.readouterr().out.split())
     for field in registry.source_fields(source):
-        assert f"--{field.name.replace('_', '-')}" in text
+        positional = field.metadata.get("positional")
+        assert ("PART" if positional else f"--{field.name.replace('_', '-')}") in text
     documented = prepare._documented(registry.builder_class(source).builder_config_class)
     assert {field.name for field in registry.source_fields(source)} <= documented.keys()
 

@@ -17,7 +17,7 @@ from jaxcxr.data.label_tables import FINDINGS, LabelTable
 from jaxcxr.data.text_files import read_list
 from jaxcxr.errors import UserError
 from jaxcxr.xray.images import manifest
-from jaxcxr.xray.sources import builder, covidx_table, rsna_pneumonia
+from jaxcxr.xray.sources import builder, covidx_table, published, rsna_pneumonia
 
 UNSPLIT = "all"  # the split of rows whose file names none
 
@@ -34,7 +34,8 @@ _CSV = re.compile(r"\.[ct]sv(?:\.gz)?$", re.IGNORECASE)
 _RSNA = ("rsna_pneumonia", "rsna")
 _FORMS = (
     "a prepared data set (its folder or manifest.parquet), the folder or the Data_Entry csv of "
-    "ChestX-ray14, COVIDx lists (train_NAME.txt test_NAME.txt), or a csv with the columns "
+    "ChestX-ray14, the folder of another published data set (such as CheXpert's), COVIDx lists "
+    "(train_NAME.txt test_NAME.txt), or a csv with the columns "
     "image_id, patient_id, split, source, view, sex, age and one per label"
 )
 
@@ -106,6 +107,11 @@ def _read_folder(folder: pathlib.Path) -> DataSet:
             f"{folder}: a folder of lists; name those to audit, such as train_COVIDx9B.txt and "
             "test_COVIDx9B.txt"
         )
+    if found := published.recognised(folder):
+        source, listing = found
+        rows = _of_rows(listing.rows, source.classes)
+        rows = dataclasses.replace(rows, split=np.where(rows.split == "", UNSPLIT, rows.split))
+        return DataSet(source.name, rows, _identity(rows), notes=listing.notes)
     raise UserError(f"{folder}: nothing to audit; expected {_FORMS}")
 
 
@@ -299,9 +305,11 @@ def concatenate(parts: Sequence[manifest.Manifest]) -> manifest.Manifest:
     return manifest.Manifest(**arrays, labels=np.concatenate(labels), boxes=boxes, classes=classes)
 
 
-def _of_rows(records: Sequence[builder.ImageRecord]) -> manifest.Manifest:
+def _of_rows(
+    records: Sequence[builder.ImageRecord], classes: tuple[str, ...] = FINDINGS
+) -> manifest.Manifest:
     """Makes a manifest of a source's rows, with the classes that any of them labels."""
-    rows = manifest.from_rows(map(vars, records), FINDINGS)
+    rows = manifest.from_rows(map(vars, records), classes)
     known = (rows.labels >= 0).any(axis=0)
     classes = tuple(np.array(rows.classes, object)[known])
     # Boxes index the columns, some of which are gone; an audit does not look at boxes.

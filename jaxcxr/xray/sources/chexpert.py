@@ -14,7 +14,7 @@ import dataclasses
 import pathlib
 import re
 
-from jaxcxr.data import findings
+from jaxcxr.data import vocabulary
 from jaxcxr.data.label_tables import match_classes, years
 from jaxcxr.data.text_files import csv_rows, read_csv
 from jaxcxr.errors import UserError
@@ -22,7 +22,7 @@ from jaxcxr.xray.sources import builder
 from jaxcxr.xray.sources.published import Files, Film, LabelerConfig, PublishedBuilder, labels_of
 
 NAME = "chexpert"
-OBSERVATIONS = (findings.NO_FINDING, *findings.CHEXPERT)
+OBSERVATIONS = (vocabulary.NO_FINDING, *vocabulary.CHEXPERT)
 
 _TABLES = {
     "train": ("train.csv", "train_labels.csv"),
@@ -55,7 +55,7 @@ class Chexpert(PublishedBuilder):
     name = NAME
     builder_config_class = ChexpertConfig
 
-    classes = own = findings.CHEXPERT
+    classes = own = vocabulary.CHEXPERT
     unaffected = ("Support Devices",)
     description = "CheXpert by its published splits."
     homepage = "https://stanfordmlgroup.github.io/competitions/chexpert"

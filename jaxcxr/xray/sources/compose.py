@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcxr import registry
-from jaxcxr.data import findings, progress, staging
+from jaxcxr.data import progress, staging, vocabulary
 from jaxcxr.data.dataset import open_builder
 from jaxcxr.errors import UserError
 from jaxcxr.xray.images import image_files, manifest, radiographs
@@ -78,7 +78,7 @@ class ComposeConfig(builder.UnsplitConfig):
     def __post_init__(self):
         super().__post_init__()
         self.parts = tuple(self.parts)
-        self._choice("schema", tuple(findings.SCHEMAS))
+        self._choice("schema", tuple(vocabulary.SCHEMAS))
         if not _WORD.fullmatch(self.dataset):
             raise UserError(f"dataset is {self.dataset!r}; use letters, digits, dots and hyphens.")
 
@@ -89,7 +89,7 @@ class Compose(builder.XrayBuilder):
     name = NAME
     builder_config_class = ComposeConfig
 
-    classes = findings.SCHEMAS["union"]
+    classes = vocabulary.SCHEMAS["union"]
     description = "Radiograph data sets composed under one vocabulary of findings."
     homepage = ""
     citation = ""
@@ -97,7 +97,7 @@ class Compose(builder.XrayBuilder):
     given = ("PART", "PART")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        self.classes = findings.SCHEMAS[self.builder_config.schema]
+        self.classes = vocabulary.SCHEMAS[self.builder_config.schema]
         return super()._info()
 
     def collect(self, raw: pathlib.Path) -> builder.Collection:
@@ -116,7 +116,7 @@ class Compose(builder.XrayBuilder):
                 "folder of a prepared one."
             )
         parts: dict[str, Rows] = {}
-        self.classes = findings.SCHEMAS[config.schema]
+        self.classes = vocabulary.SCHEMAS[config.schema]
         for text in config.parts:
             name, rows = self._part(text)
             name = name if name not in parts else f"{name} ({len(parts) + 1})"
@@ -295,13 +295,13 @@ class Compose(builder.XrayBuilder):
         if tuple(read) == tuple(self.classes):
             return list(rows)
         parts = [
-            [read.index(part) for part in findings.parts_of(name, read)] for name in self.classes
+            [read.index(part) for part in vocabulary.parts_of(name, read)] for name in self.classes
         ]
         place = {part: i for i, own in enumerate(parts) for part in own}
         return [
             dataclasses.replace(
                 row,
-                labels=tuple(findings.combined(row.labels[i] for i in own) for own in parts),
+                labels=tuple(vocabulary.combined(row.labels[i] for i in own) for own in parts),
                 boxes=tuple(
                     (float(place[int(box[0])]), *box[1:]) for box in row.boxes
                     if int(box[0]) in place

@@ -10,7 +10,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from jaxcxr.data import findings
+from jaxcxr.data import vocabulary
 from jaxcxr.data.text_files import csv_rows
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder
@@ -19,7 +19,7 @@ from jaxcxr.xray.sources.published import Files, Film, LabelerConfig, PublishedB
 NAME = "mimic_cxr"
 LABELERS = ("chexpert", "negbio")
 
-_OBSERVATIONS = (findings.NO_FINDING, *findings.CHEXPERT)
+_OBSERVATIONS = (vocabulary.NO_FINDING, *vocabulary.CHEXPERT)
 _SPLITS = {
     "train": "train", "validate": "validation", "validation": "validation", "val": "validation",
     "test": "test",
@@ -47,7 +47,7 @@ class MimicCxr(PublishedBuilder):
     name = NAME
     builder_config_class = MimicCxrConfig
 
-    classes = own = findings.CHEXPERT
+    classes = own = vocabulary.CHEXPERT
     unaffected = ("Support Devices",)
     description = "MIMIC-CXR-JPG by its published split."
     homepage = "https://physionet.org/content/mimic-cxr-jpg/"

@@ -16,9 +16,9 @@ import pathlib
 import re
 import xml.etree.ElementTree as ElementTree
 
-from jaxcxr.data.findings import NO_FINDING
 from jaxcxr.data.label_tables import NEGATIVE, POSITIVE
 from jaxcxr.data.text_files import csv_rows, fold
+from jaxcxr.data.vocabulary import NO_FINDING
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder
 from jaxcxr.xray.sources.published import Files, Film, PublishedBuilder, PublishedConfig

@@ -16,13 +16,15 @@ from typing import Any, ClassVar
 import rich.console
 import rich.table
 
-from jaxcxr.data import findings, folders, progress
-from jaxcxr.data.findings import NO_FINDING, UNCERTAIN
+from jaxcxr import registry
+from jaxcxr.data import folders, progress, vocabulary
+from jaxcxr.data.dataset import open_builder
 from jaxcxr.data.label_tables import NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.data.vocabulary import NO_FINDING, UNCERTAIN
 from jaxcxr.errors import UserError, some
 from jaxcxr.xray.sources import builder
 
-SCHEMAS = ("own", *findings.SCHEMAS)
+SCHEMAS = ("own", *vocabulary.SCHEMAS)
 VIEWS = ("frontal", "all")
 _MEANINGS = {"unknown": UNKNOWN, "negative": NEGATIVE, "positive": POSITIVE}
 _SYNONYMS = {"u-ignore": "unknown", "u-zeros": "negative", "u-ones": "positive"}
@@ -116,7 +118,7 @@ class PublishedBuilder(builder.XrayBuilder, skip_registration=True):  # type: ig
     def settled_classes(self) -> tuple[str, ...]:
         """Returns the classes of the chosen schema."""
         schema = self.builder_config.schema
-        return self.own if schema == "own" else findings.SCHEMAS[schema]
+        return self.own if schema == "own" else vocabulary.SCHEMAS[schema]
 
     def _info(self):
         self.classes = self.settled_classes()
@@ -124,14 +126,8 @@ class PublishedBuilder(builder.XrayBuilder, skip_registration=True):  # type: ig
 
     def collect(self, raw: pathlib.Path) -> builder.Collection:
         """Reads the tables, prints what they hold, and finds the images of the chosen views."""
-        self.classes = self.settled_classes()
         files = Files.below(raw)
-        films, notes = self.films(raw, files)
-        films, left_out = self._of_views(films)
-        films, blanks = _without_findings(films, self.own, self.unaffected)
-        if not films:
-            said = ". ".join((*notes, *left_out))
-            raise UserError(f"{self.name}: no image in {raw} is left to prepare. {said}")
+        films, notes = self._listed(raw, files)
         show(self.name, films, self.own)
         films, carved = self._split(films)
         found = files.find([film.path for film in films])
@@ -141,7 +137,23 @@ class PublishedBuilder(builder.XrayBuilder, skip_registration=True):  # type: ig
             twice = [name for name, count in counts.items() if count > 1]
             raise UserError(f"{self.name}: {len(twice)} images are listed twice: {some(twice)}")
         rows = self.completed(rows)
-        return builder.Collection.of(rows, (*notes, *left_out, *blanks, *carved))
+        return builder.Collection.of(rows, (*notes, *carved))
+
+    def _listed(self, raw: pathlib.Path, files: "Files") -> tuple[list[Film], list[str]]:
+        """Reads the films of the chosen views, with the labels that No Finding implies."""
+        self.classes = self.settled_classes()
+        films, notes = self.films(raw, files)
+        films, left_out = self._of_views(films)
+        films, blanks = _without_findings(films, self.own, self.unaffected)
+        if not films:
+            said = ". ".join((*notes, *left_out))
+            raise UserError(f"{self.name}: no image in {raw} is left to prepare. {said}")
+        return films, [*notes, *left_out, *blanks]
+
+    def listing(self, raw: pathlib.Path) -> builder.ImageListing:
+        """Reads the tables alone; a split that is not published is ""."""
+        films, notes = self._listed(raw, Files.below(raw))
+        return builder.ImageListing(tuple(self._records(films)), tuple(notes))
 
     def completed(self, rows: dict) -> dict:
         """Adds to records what their files tell; a source may override it."""
@@ -193,7 +205,7 @@ class PublishedBuilder(builder.XrayBuilder, skip_registration=True):  # type: ig
         """Class -> the findings of the data set that mean it or a part of it."""
         if self.builder_config.schema == "own":
             return {name: [name] for name in self.own}
-        return {name: findings.parts_of(name, self.own) for name in self.classes}
+        return {name: vocabulary.parts_of(name, self.own) for name in self.classes}
 
     def _records(self, films: Sequence[Film]) -> list[builder.ImageRecord]:
         config, parts = self.builder_config, self._parts()
@@ -203,7 +215,7 @@ class PublishedBuilder(builder.XrayBuilder, skip_registration=True):  # type: ig
         records = []
         for film in films:
             labels = (
-                findings.combined(film.labels.get(part, blank) for part in parts[name])
+                vocabulary.combined(film.labels.get(part, blank) for part in parts[name])
                 for name in self.classes
             )
             records.append(builder.ImageRecord(
@@ -215,6 +227,19 @@ class PublishedBuilder(builder.XrayBuilder, skip_registration=True):  # type: ig
                 **film.others,
             ))  # fmt: skip
         return records
+
+
+def recognised(folder: pathlib.Path) -> tuple[PublishedBuilder, builder.ImageListing] | None:
+    """Reads the tables of the published data set that a folder holds; None if it holds none."""
+    for name, source in registry.SOURCES.items():
+        if source.task != "cxr" or not issubclass(registry.builder_class(name), PublishedBuilder):
+            continue
+        opened = open_builder(registry.builder_class(name), folder, views="all")
+        try:
+            return opened, opened.listing(folder)
+        except UserError:
+            continue  # of another data set
+    return None
 
 
 def _without_findings(

@@ -23,9 +23,9 @@ import rich.console
 import rich.table
 
 from jaxcxr.data import progress
-from jaxcxr.data.findings import NO_FINDING, UNCERTAIN
 from jaxcxr.data.label_tables import NEGATIVE, POSITIVE, match_classes
 from jaxcxr.data.text_files import csv_rows, fold, read_csv
+from jaxcxr.data.vocabulary import NO_FINDING, UNCERTAIN
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder
 from jaxcxr.xray.sources.published import Files, Film, PublishedBuilder, PublishedConfig, labels_of

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxcxr.data import findings, preparation
+from jaxcxr.data import preparation, vocabulary
 from jaxcxr.errors import UserError
 from jaxcxr.xray.images import image_files, manifest, radiographs
 from tests.xray.sources import layouts
@@ -33,7 +33,7 @@ def composed(folders, out, parts=None, **options):
 
 def test_findings_that_a_set_was_not_read_for_are_unknown(folders, tmp_path):
     rows = composed(folders, tmp_path / "out")
-    assert rows.classes == findings.SCHEMAS["union"]
+    assert rows.classes == vocabulary.SCHEMAS["union"]
     found = layouts.labels(rows)
     assert found["train/PNEUMONIA/person0_virus_0.png"] == {"Pneumonia": 1}
     assert found["x0.png"]["Effusion"] == 1

@@ -2,11 +2,11 @@
 
 import pytest
 
-from jaxcxr.data import findings, label_tables
+from jaxcxr.data import label_tables, vocabulary
 from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.xray.sources import chexpert, kaggle_pneumonia, open_i, padchest, vindr_cxr
 
-POSITIVE, NEGATIVE, UNKNOWN, UNCERTAIN = 1, 0, -1, findings.UNCERTAIN
+POSITIVE, NEGATIVE, UNKNOWN, UNCERTAIN = 1, 0, -1, vocabulary.UNCERTAIN
 
 
 @pytest.mark.parametrize(("name", "union"), [
@@ -17,20 +17,20 @@ POSITIVE, NEGATIVE, UNKNOWN, UNCERTAIN = 1, 0, -1, findings.UNCERTAIN
     ("Lung Opacity", "Lung Opacity"), ("Rib fracture", "Fracture"),
 ])
 def test_names_of_one_finding(name, union):
-    assert findings.union_name(name) == union
+    assert vocabulary.union_name(name) == union
 
 
 def test_no_name_means_two_findings():
     names = [
-        {findings.fold(name) for name in (union, *others, *findings.PARTS.get(union, ()))}
-        for union, others in findings.SAME.items()
+        {vocabulary.fold(name) for name in (union, *others, *vocabulary.PARTS.get(union, ()))}
+        for union, others in vocabulary.SAME.items()
     ]
     assert len(set.union(*names)) == sum(map(len, names))
-    assert set(findings.PARTS) <= set(findings.SAME)
+    assert set(vocabulary.PARTS) <= set(vocabulary.SAME)
 
 
 def test_a_part_is_not_the_whole():
-    assert findings.union_name("Rib fracture", parts=False) is None
+    assert vocabulary.union_name("Rib fracture", parts=False) is None
     matched = label_tables.match_classes(
         ["Effusion", "Fracture", "Pleural_Thickening"],
         ["pleural effusion", "Rib fracture", "Pleural thickening"],
@@ -41,20 +41,20 @@ def test_a_part_is_not_the_whole():
 
 
 def test_every_schema_is_made_of_names_of_the_union():
-    assert findings.SCHEMAS["cxr15"] == FINDINGS
-    assert findings.SCHEMAS["chestxray14"] == tuple(n for n in FINDINGS if n != "COVID-19")
-    assert len(findings.CHEXPERT) == 13
-    for name, classes in findings.SCHEMAS.items():
-        assert all(findings.union_name(c) for c in classes), name
-        assert len({findings.union_name(c) for c in classes}) == len(classes), name
+    assert vocabulary.SCHEMAS["cxr15"] == FINDINGS
+    assert vocabulary.SCHEMAS["chestxray14"] == tuple(n for n in FINDINGS if n != "COVID-19")
+    assert len(vocabulary.CHEXPERT) == 13
+    for name, classes in vocabulary.SCHEMAS.items():
+        assert all(vocabulary.union_name(c) for c in classes), name
+        assert len({vocabulary.union_name(c) for c in classes}) == len(classes), name
 
 
 def test_every_set_reads_for_something_of_the_union():
     for source in (chexpert.Chexpert, padchest.Padchest, vindr_cxr.VindrCxr, open_i.OpenI,
                    kaggle_pneumonia.KagglePneumonia):
-        assert any(findings.parts_of(name, source.own) for name in findings.SAME), source
-    assert all(findings.union_name(name) for name in padchest._MAPPED)
-    assert not any(findings.union_name(name) for name in padchest._FURTHER)
+        assert any(vocabulary.parts_of(name, source.own) for name in vocabulary.SAME), source
+    assert all(vocabulary.union_name(name) for name in padchest._MAPPED)
+    assert not any(vocabulary.union_name(name) for name in padchest._FURTHER)
 
 
 @pytest.mark.parametrize(("parts", "whole"), [
@@ -62,4 +62,4 @@ def test_every_set_reads_for_something_of_the_union():
     ((UNKNOWN, 1), 1), ((0, UNCERTAIN), UNCERTAIN), ((UNCERTAIN, 1), 1),
 ])
 def test_parts_of_a_finding(parts, whole):
-    assert findings.combined(parts) == whole
+    assert vocabulary.combined(parts) == whole
