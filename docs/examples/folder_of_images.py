@@ -42,7 +42,7 @@ class FolderOfImages(builder.XrayBuilder):
         paths = {}
         for image, patient, row in zip(table.ids, patients, labels, strict=True):
             path = raw / "images" / f"{image}.png"
-            split = self.builder_config.split_of(patient)
+            split = builder.split_of(patient, *self.builder_config.fractions)
             entry = builder.ImageRecord(image, patient, NAME, split, tuple(row))
             paths[entry] = path if path.exists() else None
         return builder.Collection.of(paths)
