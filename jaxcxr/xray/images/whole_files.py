@@ -19,7 +19,11 @@ from jaxcxr.errors import BadRecord
 
 _PNG, _JPEG = b"\x89PNG", b"\xff\xd8"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_DESCRIBING = (b"eXIf", b"zTXt", b"iTXt", b"tEXt")  # chunks of a PNG that may hold EXIF
+# How chunks of a PNG begin that may hold an orientation: name and keyword.
+_DESCRIBING = (b"eXIf", *(
+    name + keyword for name in (b"zTXt", b"iTXt", b"tEXt")
+    for keyword in (b"Raw profile type ", b"XML:com.adobe.xmp")
+))
 # Tags of TIFF and EXIF.
 _SUBFILE, _BITS, _PHOTOMETRIC, _ORIENTATION = 0x00FE, 0x0102, 0x0106, 0x0112
 _COMPRESSION, _DEFLATE = 0x0103, (8, 32946)
@@ -77,7 +81,7 @@ def _checked_png(content: bytes) -> Meaning:
     place, described = 8, False  # behind the signature
     while place + 12 <= len(content):
         length, name = struct.unpack(">I4s", content[place : place + 8])
-        described |= name in _DESCRIBING
+        described |= content.startswith(_DESCRIBING, place + 4)
         place += 12 + length
         if name == b"IEND":
             # Pillow decodes the image to find a description behind it.

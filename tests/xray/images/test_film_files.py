@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from jaxcxr.errors import BadRecord
 from jaxcxr.xray.images import film_files
@@ -285,3 +285,14 @@ def test_deep_pictures_have_the_grays_of_their_8_bits(gray, bits, marked):
     found = film_files.decode(content(Image.fromarray(values), "PNG"))[0].gray8
     away = values < 65_535
     assert np.abs(found.astype(int) - gray)[away].max() <= 1
+
+
+def test_orientation_in_the_text_of_a_png_is_applied(gray):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    profile = exif.tobytes()
+    said = PngImagePlugin.PngInfo()
+    said.add_text("Raw profile type exif", f"\nexif\n{len(profile):8}\n{profile.hex()}\n", zip=True)
+    said.add_text("Comment", "no orientation")
+    found = film_files.decode(content(Image.fromarray(gray), "PNG", pnginfo=said))[0].gray8
+    np.testing.assert_array_equal(found, np.rot90(gray, -1))
