@@ -5,8 +5,8 @@
 Findings in chest radiographs, by a bundle: PNG, JPEG, TIFF and DICOM mixed.
 `DIR/predictions.csv` and `.jsonl` have a row for each file: calibrated probabilities, the findings
 at the shipped thresholds, and what is flagged as no frontal chest radiograph, by DICOM tags and by
-the bundle's guard. `--format=csv,sr` adds DICOM structured reports in `DIR/sr`, `--heatmaps`
-pictures in `DIR/heatmaps`.
+the bundle's guard; of that, no findings are stated. `--format=csv,sr` adds DICOM structured reports
+in `DIR/sr`, `--heatmaps` pictures in `DIR/heatmaps`.
 
     jaxcxr predict --workdir=RUN walk.json dance.npz openpose_folder/ --fps=30 --size=1920x1080
 
