@@ -82,7 +82,13 @@ def _checked_png(content: bytes) -> Meaning:
     while place + 12 <= len(content):
         length, name = struct.unpack(">I4s", content[place : place + 8])
         described |= content.startswith(_DESCRIBING, place + 4)
-        place += 12 + length
+        begin, place = place + 4, place + 12 + length
+        critical = name[:1].isupper()  # others are of no matter to the pixels
+        if critical and place <= len(content):
+            (stated,) = struct.unpack(">I", content[place - 4 : place])
+            if zlib.crc32(content[begin : place - 4]) != stated:
+                part = name.decode("ascii", "replace")
+                raise BadRecord(f"the file is damaged (wrong checksum of {part})")
         if name == b"IEND":
             # Pillow decodes the image to find a description behind it.
             return Meaning(_orientation(content) if described else 1)

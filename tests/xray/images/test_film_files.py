@@ -193,6 +193,17 @@ def test_a_destroyed_middle_is_damage(tmp_path, kind, options, damage, mode):
         film_files.read(tmp_path / "film.bin")
 
 
+def test_only_a_wrong_checksum_of_the_pixels_is_damage(gray):
+    said = PngImagePlugin.PngInfo()
+    said.add_text("Comment", "spine")
+    whole = content(Image.fromarray(gray), "PNG", pnginfo=said)
+    spelled = whole.replace(b"spine", b"shine")
+    np.testing.assert_array_equal(film_files.decode(spelled)[0].gray8, gray)
+    place = whole.index(b"IDAT") + 40
+    with pytest.raises(BadRecord, match="damaged [(]wrong checksum of IDAT"):
+        film_files.decode(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+
+
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
 def test_cmyk_jpeg_is_pillows_gray(options):
     colours = np.stack([np.asarray(large())] * 3, -1)
