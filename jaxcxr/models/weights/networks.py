@@ -18,6 +18,7 @@ _BOUNDARY = re.compile(r"[./]")
 # authors evaluate (DINO, iBOT, timm), and queries rather than keys (MoCo).
 _BEST = re.compile(r"(^|[./_])(teacher|ema|averaged)([./_]|$)")
 _WORSE = re.compile(r"(^|[./_])(student|momentum|encoder_k|key_encoder)([./_]|$)")
+_HEAD = "params/head/"
 _NEARLY = 0.95  # of the tensors of the best: as much of a network as the best
 
 
@@ -123,10 +124,29 @@ def open_file(path: str | pathlib.Path, model_name: str, part: str = "") -> Netw
             f"{path} has no part {part!r}; its names begin with {', '.join(heads[:10])}."
         )
     layout, prefix = _best(path, layouts, names)
-    taken = {name[len(prefix):]: arrays[name] for name in names if name.startswith(prefix)}
+    ours = {name: name[len(prefix):] for name in names if name.startswith(prefix)}
+    if not any(_is_head(layout, name) for name in ours.values()):
+        ours |= _head_above(layout, prefix, names)
+    taken = {name: arrays[theirs] for theirs, name in ours.items()}
     taken = layout.prepare(taken) if layout.prepare else taken
-    beside = tuple(name for name in arrays if name not in names or not name.startswith(prefix))
-    return Network(path, layout, taken, prefix, beside)
+    return Network(path, layout, taken, prefix, tuple(name for name in arrays if name not in ours))
+
+
+def _is_head(layout: Layout, name: str) -> bool:
+    return any(leaf.startswith(_HEAD) for leaf, _ in layout.leaves(name) or ())
+
+
+def _head_above(layout: Layout, prefix: str, names: Collection[str]) -> dict[str, str]:
+    """The head that stands before a backbone's prefix, as transformers' `vit.` and `classifier.`.
+
+    Returns:
+      Its names in the layout, by those in the file; the nearest if there are several.
+    """
+    for start in reversed([0, *(match.end() for match in _BOUNDARY.finditer(prefix))][:-1]):
+        above = {name: name[start:] for name in names if name.startswith(prefix[:start])}
+        if heads := {name: short for name, short in above.items() if _is_head(layout, short)}:
+            return heads
+    return {}
 
 
 def _contains(names: list[str], wanted: list[str]) -> bool:
@@ -144,7 +164,7 @@ def _best(
         for name in names:
             for start in (0, *(match.end() for match in _BOUNDARY.finditer(name))):
                 leaves = layout.leaves(name[start:]) or ()
-                targets = {leaf for leaf, _ in leaves if not leaf.startswith("params/head/")}
+                targets = {leaf for leaf, _ in leaves if not leaf.startswith(_HEAD)}
                 if targets:
                     found.setdefault((number, name[:start]), set()).update(targets)
     if not found:

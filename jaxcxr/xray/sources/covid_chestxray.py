@@ -80,7 +80,8 @@ class CovidChestXray(builder.XrayBuilder):
 
     def collect(self, raw: pathlib.Path) -> builder.Collection:
         """Rows of metadata.csv of the chosen views, with their images."""
-        table = read_table(raw, *self.builder_config.fractions, self.builder_config.views)
+        config = self.builder_config
+        table = read_table(raw, *config.fractions, views=config.views)
         return with_images(table, [raw / "images", raw])
 
 

@@ -99,6 +99,22 @@ def test_another_head_is_left_where_the_head_is_not_wanted(tmp_path, pair):
         pretrained.load(tmp_path / "w", target, "resnet18", skip_head=False)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "head"),
+    [("net.", ""), ("module.net.", "module."), ("module.net.", ""), ("a.b.c.", "a.")],
+)
+def test_a_head_above_the_prefix_of_its_backbone(tmp_path, pair, backbone, head):
+    source, target = pair
+    arrays = {
+        f"{head if name.startswith('fc.') else backbone}{name}": value
+        for name, value in torchvision_names(source).items()
+    }
+    save_file({**arrays, "other.weight": np.zeros(1, np.float32)}, tmp_path / "w")
+    loaded = pretrained.load(tmp_path / "w", target, "resnet18", skip_head=False)
+    assert_trees_equal(loaded, source)
+    assert networks.open_file(tmp_path / "w", "resnet18").beside == ("other.weight",)
+
+
 def test_names_of_monai(tmp_path, draw):
     model = models.create("densenet121", width=8, stages=(2, 1), growth=4, bn_size=2, classes=3,
                           head_width=0)
