@@ -245,7 +245,8 @@ MATRICES = "matrices"  # a factor: 1 for arrays of two dimensions or more, 0 for
 DECAY: Rules = (
     (r"(^|/)(bias|scale)$", False),
     (r"(^|/)(\w*pos(ition)?s?|joint)(_?emb\w*)?(/embedding)?$", False),
-    (r"(^|/)(cls|cls_token|class_token)$", False),
+    (r"(^|/)(cls|cls_token|class_token|registers)$", False),
+    (r"(^|/)(ls[12]|gamma)$", False),  # LayerScale
     # What groups of attention heads learn that is no weight matrix: zero is no natural value.
     (r"(^|/)group_\d+/(span|alpha|gate|log_scale|table|talk_\w+)$", False),
     (r"(^|/)first$", True),  # the pose that decoders start from

@@ -61,7 +61,8 @@ def _advice(layout: Layout, bundle: Bundle, options: Any) -> dict[str, str]:
     """Writes Python that makes the model, and its head if that is not the library's."""
     classes = len(bundle.classes)
     facts = {
-        **options.to_dict(), "name": bundle.model_name, "classes": classes,
+        **options.to_dict(), "classes": classes,
+        "name": dict(layout.names).get(bundle.model_name, bundle.model_name),
         "image_size": bundle.image_size,
     }
     head = (f"nn.Sequential(nn.Linear(features, {options.head_width}), nn.ReLU(), nn.Dropout(), "

@@ -140,6 +140,8 @@ class Block(nn.Module):
         LN(x + F(x)) (Vaswani et al. 2017), which needs a warm-up of the learning rate; "tfixup"
         is x + F(x) with kernels scaled at initialisation (Huang et al. 2020), without warm-up.
       layers: blocks of the stack, for the scale of T-Fixup.
+      layer_scale: of each channel of a branch at initialisation (LayerScale, Touvron et al. 2021,
+        arXiv:2103.17239, eq. 4); 0: branches are not scaled.
     """
 
     attention: Callable[..., nn.Module]
@@ -149,6 +151,7 @@ class Block(nn.Module):
     dtype: Any = jnp.float32
     norm: str = "pre"
     layers: int = 1
+    layer_scale: float = 0.0
 
     def _before(self, x: jax.Array, name: str) -> jax.Array:
         """Input of the branch that the norm `name` belongs to."""
@@ -159,6 +162,10 @@ class Block(nn.Module):
         self, x: jax.Array, y: jax.Array, name: str, train: bool, rate: jax.Array | None = None
     ) -> jax.Array:
         """`x` with the branch `y`, dropped at `rate` where it is not the block's own."""
+        if self.layer_scale:
+            init = nn.initializers.constant(self.layer_scale)
+            scale = self.param(name.replace("norm", "ls"), init, (y.shape[-1],), jnp.float32)
+            y = y * scale.astype(y.dtype)
         x = layers.kept(x + DropPath(self.drop_path)(y, train=train, rate=rate))
         return LayerNorm(self.dtype, name=name)(x) if self.norm == "post" else x
 

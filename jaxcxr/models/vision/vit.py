@@ -30,6 +30,8 @@ class ViTBackbone(nn.Module):
     drop_path: float = 0.0
     attention: str | tuple[str, ...] = "mha"
     norm: str = "pre"
+    registers: int = 0
+    layer_scale: float = 0.0
     remat: str = "none"
     scan: bool = False
     colors: tuple[tuple[float, float], ...] = ()
@@ -70,13 +72,24 @@ class ViTBackbone(nn.Module):
         table = self.param("pos_embed", nn.initializers.normal(std), shape, jnp.float32)
         return tokens + table.astype(self.dtype)
 
+    def _with_registers(self, tokens: jax.Array, prefix: int) -> jax.Array:
+        """The tokens with the registers, which have no position, before those of the patches."""
+        if not self.registers:
+            return tokens
+        shape = (1, self.registers, tokens.shape[-1])
+        table = self.param("registers", nn.initializers.normal(1e-6), shape, jnp.float32)
+        table = jnp.broadcast_to(table.astype(tokens.dtype), (tokens.shape[0], *shape[1:]))
+        return jnp.concatenate([tokens[:, :prefix], table, tokens[:, prefix:]], axis=1)
+
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """Returns features `[batch, dim]` of images `[batch, height, width, 1 or 3]`."""
         if self.pool not in ("token", "mean"):
             raise UserError(f"pool={self.pool!r} is not known; use 'token' or 'mean'.")
         grid = self._patches(images)
-        x = self._with_positions(grid)
+        token = int(self.pool == "token")
+        prefix = token + self.registers
+        x = self._with_registers(self._with_positions(grid), token)
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
         makers = layers(
             self.attention,
@@ -85,12 +98,13 @@ class ViTBackbone(nn.Module):
             dropout=self.attention_dropout,
             dtype=self.dtype,
             grid=grid.shape[1:3],
-            global_tokens=int(self.pool == "token"),
+            global_tokens=prefix,
         )
         if self.scan:
             x = scanned.run(
                 makers, x, None, train=train, drop_path=self.drop_path, remat=self.remat,
                 mlp_ratio=self.mlp_ratio, dropout=self.dropout, dtype=self.dtype, norm=self.norm,
+                layer_scale=self.layer_scale,
             )
             makers = []
         rates, weights = transformer.drop_path_rates(self.drop_path, len(makers)), None
@@ -103,6 +117,7 @@ class ViTBackbone(nn.Module):
                 self.dtype,
                 self.norm,
                 self.depth,
+                self.layer_scale,
                 name=f"blocks_{index}",
             )
             x, weights = transformer.run_block(block, x, None, train, weights)
@@ -110,7 +125,7 @@ class ViTBackbone(nn.Module):
             x = transformer.LayerNorm(self.dtype, name="norm")(x)
         if self.pool == "token":
             return x[:, 0]
-        return x.astype(jnp.float32).mean(1).astype(self.dtype)
+        return x[:, prefix:].astype(jnp.float32).mean(1).astype(self.dtype)
 
 
 class ViT(nn.Module):
@@ -133,6 +148,9 @@ class ViT(nn.Module):
       attention: kind of attention, or the kinds that the blocks take in turn; see
         `attention.layers`. The class token is global where a kind has global tokens.
       norm: "pre", "post" or "tfixup"; see `transformer.Block`. Weight files are of "pre".
+      registers: tokens beside the patches for what belongs to no place (Darcet et al. 2024,
+        arXiv:2309.16588).
+      layer_scale: see `transformer.Block`.
       head_width: hidden units of the head, 0 for a single Dense.
       head_dropout: dropout rate of the head.
       remat: "none", "full", "dots" or "weight_dots"; see `layers.rematerialized`.
@@ -156,6 +174,8 @@ class ViT(nn.Module):
     drop_path: float = 0.0
     attention: str | tuple[str, ...] = "mha"
     norm: str = "pre"
+    registers: int = 0
+    layer_scale: float = 0.0
     head_width: int = 0
     head_dropout: float = 0.0
     remat: str = "none"
@@ -178,6 +198,8 @@ class ViT(nn.Module):
             drop_path=self.drop_path,
             attention=self.attention,
             norm=self.norm,
+            registers=self.registers,
+            layer_scale=self.layer_scale,
             remat=self.remat,
             scan=self.scan,
             colors=self.colors,
@@ -191,7 +213,7 @@ class ViT(nn.Module):
     def stacks(self, shape: tuple[int, ...]) -> tuple[Stack, ...]:
         """The blocks over the tokens of images of shape `(height, width, channels)`."""
         grid = (shape[0] // self.patch, shape[1] // self.patch)
-        prefix = int(self.pool == "token")
+        prefix = int(self.pool == "token") + self.registers
         layout = {"grid": grid, "global_tokens": prefix}
         tokens = prefix + grid[0] * grid[1]
         return (Stack("blocks", "attention", self.depth, tokens, layout),)
@@ -206,6 +228,20 @@ class ViT(nn.Module):
         return self.head(self.backbone(images.astype(self.dtype), train), train=train)
 
 
+class DinoV2(ViT):
+    """The vision transformer of DINOv2 and RAD-DINO (Oquab et al. 2024, arXiv:2304.07193).
+
+    Patches of 14 pixels and LayerScale; with `registers=4` the variant with registers. RAD-DINO's
+    images have 518 pixels a side.
+    """
+
+    layouts: ClassVar = layout_tables.DINOV2
+
+
 vit_tiny = functools.partial(ViT, dim=192, heads=3)
 vit_small = functools.partial(ViT, dim=384, heads=6)
 vit_base = functools.partial(ViT, dim=768, heads=12)
+_dinov2 = functools.partial(DinoV2, patch=14, layer_scale=1e-5)
+dinov2_small = functools.partial(_dinov2, dim=384, heads=6)
+dinov2_base = functools.partial(_dinov2, dim=768, heads=12)
+dinov2_large = functools.partial(_dinov2, dim=1024, heads=16, depth=24)

@@ -138,6 +138,16 @@ AUGREG_VIT = Layout(
 )
 
 _HF_BLOCK = "encoder.layer.{}"
+_HF_ATTENTION = (
+    *(entry for role in _ROLES for entry in linear(
+        f"{_HF_BLOCK}.attention.attention.{role}", f"{_BLOCK}/attention/{role}", DENSE, FLAT,
+    )),
+    *linear(f"{_HF_BLOCK}.attention.output.dense", f"{_BLOCK}/attention/out", FROM_HEADS),
+)
+_HF_5_ATTENTION = (  # names of transformers 5
+    *((rf"\.attention\.{role[0]}_proj\.", f".attention.attention.{role}.") for role in _ROLES),
+    (r"\.attention\.o_proj\.", ".attention.output.dense."),
+)
 HF_VIT = Layout(
     entries=(
         tensor("embeddings.cls_token", f"{BACKBONE}/cls_token"),
@@ -145,26 +155,15 @@ HF_VIT = Layout(
         *linear("embeddings.patch_embeddings.projection", f"{BACKBONE}/patch_embed", FIRST_CONV),
         *norm(f"{_HF_BLOCK}.layernorm_before", f"{_BLOCK}/norm1"),
         *norm(f"{_HF_BLOCK}.layernorm_after", f"{_BLOCK}/norm2"),
-        *(
-            entry for role in _ROLES for entry in linear(
-                f"{_HF_BLOCK}.attention.attention.{role}", f"{_BLOCK}/attention/{role}",
-                DENSE, FLAT,
-            )
-        ),
-        *linear(f"{_HF_BLOCK}.attention.output.dense", f"{_BLOCK}/attention/out", FROM_HEADS),
+        *_HF_ATTENTION,
         *linear(f"{_HF_BLOCK}.intermediate.dense", f"{_BLOCK}/mlp/fc1"),
         *linear(f"{_HF_BLOCK}.output.dense", f"{_BLOCK}/mlp/fc2"),
         *norm("layernorm", f"{BACKBONE}/norm"),
         *linear("classifier", HEAD),
     ),
-    # Names of transformers 5, where they are others.
     renamed=(
-        (r"^layers\.", "encoder.layer."),
-        *((rf"\.attention\.{role[0]}_proj\.", f".attention.attention.{role}.")
-          for role in _ROLES),
-        (r"\.attention\.o_proj\.", ".attention.output.dense."),
-        (r"\.mlp\.fc1\.", ".intermediate.dense."),
-        (r"\.mlp\.fc2\.", ".output.dense."),
+        (r"^layers\.", "encoder.layer."), *_HF_5_ATTENTION,
+        (r"\.mlp\.fc1\.", ".intermediate.dense."), (r"\.mlp\.fc2\.", ".output.dense."),
     ),
     ignored=r"pooler\..*|embeddings\.mask_token",
     head="classifier",
@@ -202,3 +201,43 @@ TIMM_VIT = Layout(
 )
 
 VIT = (AUGREG_VIT, HF_VIT, TIMM_VIT)
+
+_SCALES = tuple(
+    tensor(f"blocks.{{}}.ls{i}.gamma", f"{_BLOCK}/ls{i}") for i in (1, 2)
+)
+TIMM_DINOV2 = dataclasses.replace(
+    TIMM_VIT,
+    entries=(*TIMM_VIT.entries, *_SCALES, tensor("reg_token", f"{BACKBONE}/registers")),
+    # The DINOv2 repository's name of the registers, and its blocks in chunks.
+    renamed=(
+        *TIMM_VIT.renamed, (r"^register_tokens$", "reg_token"),
+        (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),
+    ),
+    fixed=(*TIMM_VIT.fixed, "patch", "registers", "layer_scale"),
+    names=tuple((f"dinov2_{size}", f"vit_{size}_patch14_dinov2")
+                for size in ("small", "base", "large")),
+    constructor="timm.create_model('{name}', num_classes={classes}, img_size={image_size})",
+)
+
+HF_DINOV2 = Layout(
+    entries=(
+        tensor("embeddings.cls_token", f"{BACKBONE}/cls_token"),
+        tensor("embeddings.register_tokens", f"{BACKBONE}/registers"),
+        tensor("embeddings.position_embeddings", f"{BACKBONE}/pos_embed"),
+        *linear("embeddings.patch_embeddings.projection", f"{BACKBONE}/patch_embed", FIRST_CONV),
+        *(entry for i in (1, 2) for entry in (
+            *norm(f"{_HF_BLOCK}.norm{i}", f"{_BLOCK}/norm{i}"),
+            tensor(f"{_HF_BLOCK}.layer_scale{i}.lambda1", f"{_BLOCK}/ls{i}"),
+            *linear(f"{_HF_BLOCK}.mlp.fc{i}", f"{_BLOCK}/mlp/fc{i}"),
+        )),
+        *_HF_ATTENTION,
+        *norm("layernorm", f"{BACKBONE}/norm"),
+        *linear("classifier", HEAD),
+    ),
+    renamed=_HF_5_ATTENTION,
+    ignored=r"embeddings\.mask_token",
+    head="classifier",
+    **_TOKENS,
+)
+
+DINOV2 = (HF_DINOV2, TIMM_DINOV2)

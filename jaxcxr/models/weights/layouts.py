@@ -100,6 +100,7 @@ class Layout:
       antialias: of the resampling.
       library: what the weights are exported for; "" where they are only read.
       fixed: options of the model that the library's architecture fixes.
+      names: (our name of a model, theirs), where they differ.
       needs: options that files of this layout leave open: (name, values to choose from, why).
       inputs: of `weights.inputs.NAMED`, if all published files of the layout with three channels
         expect the same; "" where files differ.
@@ -119,6 +120,7 @@ class Layout:
     antialias: bool = True
     library: str = ""
     fixed: tuple[str, ...] = ()
+    names: tuple[tuple[str, str], ...] = ()
     needs: tuple[tuple[str, tuple[str, ...], str], ...] = ()
     inputs: str = ""
     head: str = ""

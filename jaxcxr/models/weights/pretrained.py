@@ -62,6 +62,9 @@ def _fit_positions(
 ) -> np.ndarray:
     """Positions of the file for a model with `length` rows; prefixes are (file's, model's)."""
     in_file, in_model = prefixes
+    rows = table.shape[1]
+    if in_file and math.isqrt(rows) ** 2 == rows:  # the file's class token has no position
+        table = np.concatenate([np.zeros_like(table[:, :1]), table], axis=1)
     if grid is None:
         side = math.isqrt(length - in_model)
         if side * side != length - in_model:

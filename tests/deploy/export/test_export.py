@@ -55,6 +55,9 @@ def run_onnx(proto, **inputs):
     ("densenet121", {"stages": (2, 1), "growth": 4, "width": 8, "head_width": 0}),
     ("vit_tiny", SMALL_VIT),
     ("vit_tiny", {**SMALL_VIT, "scan": True, "pool": "mean", "positions": "sinusoidal"}),
+    ("dinov2_small", {**SMALL_VIT, "registers": 2}),
+    ("convnext_tiny", {"stages": (1, 1), "widths": (8, 16)}),
+    ("swin_tiny", {"dim": 8, "stages": (2, 2), "heads": (2, 4), "window": 3}),
     ("vit_tiny", {**SMALL_VIT, "depth": 1, "attention": "1*global+1*fixed(2)/entmax15"}),
 ])
 def test_onnxruntime_computes_what_the_model_does_for_any_batch(name, options):
