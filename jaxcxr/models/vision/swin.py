@@ -24,14 +24,14 @@ def _norm(x: jax.Array, name: str, dtype: Any) -> jax.Array:
     return layer(x.astype(jnp.float32)).astype(dtype)
 
 
-def _windows(x: jax.Array, window: int) -> jax.Array:
+def _windows(x: Any, window: int) -> Any:
     """`[batch, height, width, dim]` as windows `[batch * count, window^2, dim]` in row order."""
     batch, height, width, dim = x.shape
     x = x.reshape(batch, height // window, window, width // window, window, dim)
     return x.swapaxes(2, 3).reshape(-1, window * window, dim)
 
 
-def _unwindowed(x: jax.Array, window: int, shape: tuple[int, int, int]) -> jax.Array:
+def _unwindowed(x: jax.Array, window: int, shape: tuple[int, ...]) -> jax.Array:
     """Inverse of `_windows`; `shape` is (batch, height, width)."""
     batch, height, width = shape
     x = x.reshape(batch, height // window, width // window, window, window, x.shape[-1])
@@ -128,7 +128,7 @@ class SwinBlock(nn.Module):
         pads = tuple(-side % window for side in (height, width))
         y = jnp.pad(y, ((0, 0), (0, pads[0]), (0, pads[1]), (0, 0)))
         shape = y.shape[:3]
-        mask = _shift_mask(*shape[1:], window, shift) if all(shifts) else None
+        mask = _shift_mask(shape[1], shape[2], window, shift) if all(shifts) else None
         attend = WindowAttention(self.heads, self.window, self.dtype, name="attention")
         y = _unwindowed(attend(_windows(y, window), mask), window, shape)[:, :height, :width]
         return jnp.roll(y, shifts, (1, 2)) if any(shifts) else y

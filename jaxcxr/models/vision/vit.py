@@ -13,6 +13,7 @@ from jaxcxr.models.layers import sinusoidal_2d
 from jaxcxr.models.sequence import scanned, transformer
 from jaxcxr.models.vision.classifier import ClassifierHead, colored
 from jaxcxr.models.weights import layout_tables
+from jaxcxr.models.weights.layouts import Layout
 
 
 class ViTBackbone(nn.Module):
@@ -159,7 +160,7 @@ class ViT(nn.Module):
       dtype: of the computation; parameters, LayerNorm, softmax and logits are float32.
     """
 
-    layouts: ClassVar = layout_tables.VIT
+    layouts: ClassVar[tuple[Layout, ...]] = layout_tables.VIT
 
     classes: int = 15
     dim: int = 768
@@ -235,7 +236,7 @@ class DinoV2(ViT):
     images have 518 pixels a side.
     """
 
-    layouts: ClassVar = layout_tables.DINOV2
+    layouts: ClassVar[tuple[Layout, ...]] = layout_tables.DINOV2
 
 
 vit_tiny = functools.partial(ViT, dim=192, heads=3)
