@@ -8,8 +8,9 @@ drawn equally often, so that a small one counts (`--config.data.sampling=plain` 
     python -m jaxcxr.main --config=configs/cxr_union.py --workdir=runs/union \\
       --config.model.pretrained=resnet50.safetensors
 
-`:quick` trains a narrow ResNet18 at 64 px for 16 steps, to try the machinery; its metrics mean
-nothing.
+`:chexpert` and so on train on one data set alone, prepared with `--size 512 --schema union`, where
+only what it was read for is learned. `:quick` (`:chexpert,quick`) trains a narrow ResNet18 at 64 px
+for 16 steps, to try the machinery; its metrics mean nothing.
 
 Hardware: meant for 8 accelerators; use `--config.dtype=bfloat16` there. Not yet measured at full
 size.
@@ -18,12 +19,21 @@ size.
 from jaxcxr import config as base
 from jaxcxr.errors import UserError
 
+SOURCES = (
+    "compose", "chexpert", "mimic_cxr", "padchest", "vindr_cxr", "open_i", "kaggle_pneumonia",
+)
+
 
 def get_config(arg: str = ""):
-    if arg not in ("", "quick"):
-        raise UserError(f"configs/cxr_union.py takes quick, not {arg!r}.")
+    words = [word for word in arg.split(",") if word]
+    quick = "quick" in words
+    sources = [word for word in words if word != "quick"] or ["compose"]
+    if len(sources) > 1 or sources[0] not in SOURCES:
+        raise UserError(
+            f"configs/cxr_union.py takes one of {', '.join(SOURCES)}, and quick, not {arg!r}."
+        )
     config = base.default("cxr")
-    base.set_source(config, "compose", dataset="union", size=512, schema="union")
+    base.set_source(config, sources[0], size=512, schema="union")
     base.set_model(config, "resnet50")
     config.data.sampling = "source_balanced"
     config.data.image_size = 224
@@ -34,7 +44,7 @@ def get_config(arg: str = ""):
         learning_rate=3e-4, optimizer__name="adamw", optimizer__weight_decay=1e-2,
         warmup__name="linear", warmup__steps=1000, decay__name="cosine",
     )
-    if arg == "quick":
+    if quick:
         shrink(config)
     return config
 

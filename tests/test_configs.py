@@ -33,7 +33,7 @@ VARIANTS = {
     "cxr15_vit": ("tiny", "small", "base"),
     "pose_temporal": ("", "spatiotemporal", "quick", "spatiotemporal,quick",
                       "human36m,quick"),
-    "cxr_union": ("", "quick"),
+    "cxr_union": ("", "quick", "chexpert", "chexpert,quick"),
     "tb_resnet50": ("", "extra", "quick"),
     "own_images": ("", "quick"),
     "study_flex": ("", "cmu_mocap", "chest_phantom", "chestxray14"),

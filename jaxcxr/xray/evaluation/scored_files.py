@@ -9,6 +9,7 @@ from jaxcxr.data import image_paths, label_tables
 from jaxcxr.data.label_tables import LabelTable
 from jaxcxr.data.text_files import read_list
 from jaxcxr.errors import UserError, some
+from jaxcxr.xray.images import manifest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,17 +45,17 @@ def join(
 ) -> Joined:
     """Reads both files and joins their rows and columns by name, in any order.
 
-    Images match as `image_paths.match` says, classes whatever their case, spaces and
-    underscores.
+    Images match as `image_paths.match` says, classes as `label_tables.match_classes` says.
 
     Arguments:
-      labels: see `label_tables.read`.
+      labels: see `label_tables.read`; or the folder of a prepared data set.
       predictions: see `label_tables.read_scores`.
       split_list: text file, one image per line; only these are scored.
 
     Raises:
       UserError: as the readers; an image has no prediction, or matches several; no class matches.
     """
+    labels = _of_folder(pathlib.Path(labels))
     truth, guess = label_tables.read(labels), label_tables.read_scores(predictions)
     rows, patients = np.arange(len(truth.ids)), truth.patients()
     unlabelled: tuple[str, ...] = ()
@@ -121,3 +122,15 @@ def _match_classes(
             "without the prefix prob_ or score_"
         )
     return pairs
+
+
+def _of_folder(path: pathlib.Path) -> pathlib.Path:
+    """Returns the table of a prepared data set's folder; other paths as they are."""
+    if not path.is_dir():
+        return path
+    if not (path / manifest.NAME).is_file():
+        raise UserError(
+            f"{path}: no prepared data set; give its table of labels, or prepare it and give the "
+            "folder that jaxcxr prepare names"
+        )
+    return path / manifest.NAME

@@ -101,7 +101,7 @@ def _read(path: pathlib.Path, split: str, files: Files) -> tuple[list[Film], lis
                 "CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg"
             )
         named = {name: cells[column] for name, column in read.items()}
-        labels = labels_of(named, OBSERVATIONS if len(read) == len(OBSERVATIONS) else read, where)
+        labels = labels_of(named, read, where)
         folder = _FOLDER.search(place)
         folder = f"{folder[1]}/" if folder else ""
         for file in [match[2]] if by_image else studies.get(match[1], ()):

@@ -211,7 +211,7 @@ class Compose(builder.XrayBuilder):
                 f"{NAME}: {text} is neither the folder of a prepared data set nor SOURCE=DIR with "
                 f"a source of {', '.join(registry.SOURCES)}"
             )
-        return folder.parts[-3], self._prepared_part(folder)
+        return folder.parts[-3:][0], self._prepared_part(folder)
 
     def _raw_part(self, source: str, text: str) -> Rows:
         """Collects raw files by the source's own builder."""

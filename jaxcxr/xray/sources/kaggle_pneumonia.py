@@ -17,7 +17,9 @@ from jaxcxr.xray.sources.published import Files, Film, PublishedBuilder, Publish
 
 NAME = "kaggle_pneumonia"
 
-_FOLDERS = {"normal": NEGATIVE, "pneumonia": POSITIVE, "bacteria": POSITIVE, "virus": POSITIVE}
+_FOLDERS = {"normal": NEGATIVE} | dict.fromkeys(
+    ("pneumonia", "bacteria", "bacterial", "virus", "viral"), POSITIVE
+)
 _SPLITS = {
     "train": "train", "training": "train", "val": "validation", "valid": "validation",
     "validation": "validation", "test": "test", "testing": "test",
@@ -50,8 +52,7 @@ class KagglePneumonia(PublishedBuilder):
                 f"{NAME}: no images in folders NORMAL and PNEUMONIA, such as train/NORMAL, in {raw}"
             )
         split_at = any(_split_of(path) for path in images)
-        tops = [path.parent.parent.parent if _split_of(path) else path.parent.parent
-                for path in images]
+        tops = [_holder(path).parent if _split_of(path) else _holder(path) for path in images]
         films, nested, outside, unknown = [], [], [], []
         for path, top in zip(images, tops, strict=True):
             if top != tops[0]:
@@ -84,5 +85,11 @@ def patient_of(name: str) -> str:
     return match[1] if match else ""
 
 
+def _holder(path: pathlib.PurePath) -> pathlib.PurePath:
+    """Returns the folder of the class folders; PNEUMONIA may hold one for each cause."""
+    above = path.parent.parent
+    return above.parent if above.name.casefold() in _FOLDERS else above
+
+
 def _split_of(path: pathlib.PurePath) -> str:
-    return _SPLITS.get(path.parent.parent.name.casefold(), "")
+    return _SPLITS.get(_holder(path).name.casefold(), "")

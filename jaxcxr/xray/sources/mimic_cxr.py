@@ -11,7 +11,8 @@ import pathlib
 from collections.abc import Sequence
 
 from jaxcxr.data import vocabulary
-from jaxcxr.data.text_files import csv_rows
+from jaxcxr.data.label_tables import match_classes
+from jaxcxr.data.text_files import csv_rows, read_csv
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder
 from jaxcxr.xray.sources.published import Files, Film, LabelerConfig, PublishedBuilder, labels_of
@@ -114,11 +115,15 @@ def _labels(path: pathlib.Path) -> tuple[dict[str, dict[str, int]], dict[str, st
     """Returns labels and subject by study."""
     labels: dict[str, dict[str, int]] = {}
     owners: dict[str, str] = {}
-    for where, cells in csv_rows(path, ("subject_id", "study_id", *_OBSERVATIONS)):
+    read = match_classes(_OBSERVATIONS, read_csv(path).columns)
+    if not read:
+        raise UserError(f"{path}: no column of an observation, such as Cardiomegaly")
+    for where, cells in csv_rows(path, ("subject_id", "study_id")):
         study = cells["study_id"]
         if study in labels:
             raise UserError(f"{where}: a second row for study {study}; remove one")
-        labels[study], owners[study] = labels_of(cells, _OBSERVATIONS, where), cells["subject_id"]
+        named = {name: cells[column] for name, column in read.items()}
+        labels[study], owners[study] = labels_of(named, read, where), cells["subject_id"]
     return labels, owners
 
 

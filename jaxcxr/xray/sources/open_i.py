@@ -46,7 +46,8 @@ _FINDINGS = {
     "Tuberculosis": ("Tuberculosis", ""),
 }  # fmt: skip
 _SILENT = {fold("No Indexing"), fold("Technical Quality of Image Unsatisfactory ")}
-_REPORTS, _PROJECTIONS = ("indiana_reports.csv",), ("indiana_projections.csv",)
+_REPORTS = ("indiana_reports.csv", "*reports*.csv")
+_PROJECTIONS = ("indiana_projections.csv", "*projections*.csv")
 _CXR = re.compile(r"(?:CXR)?(\d+)_(?:\1_)?(IM-.+)", re.IGNORECASE)
 _ENDING = re.compile(r"(?:\.(?:dcm|png|jpe?g))+$", re.IGNORECASE)
 

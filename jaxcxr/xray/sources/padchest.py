@@ -26,8 +26,8 @@ LABELERS = ("all", "physician")
 
 _TABLES = (
     "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv",
-    "chest_x_ray_images_labels_160K.csv", "*images_labels_160K_01.02.19.csv", "padchest.csv",
-)  # fmt: skip
+    "*images_labels*.csv", "*padchest*.csv", "*.csv",
+)
 # Frequent findings that the union has no name for.
 _FURTHER = (
     "aortic atheromatosis", "aortic elongation", "granuloma", "kyphosis",

@@ -8,6 +8,7 @@ tables say is printed, and each image is found by the end of its path.
 import abc
 import collections
 import dataclasses
+import fnmatch
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -308,7 +309,7 @@ class Files:
         """Returns the table with the first of `names`, gzipped or not, nearest to the root.
 
         Arguments:
-          names: without .gz; case does not matter. A name may begin with `*`.
+          names: without .gz; case does not matter, and `*` stands for anything.
           wanted: what to say if there is none; "" returns None.
 
         Raises:
@@ -369,9 +370,7 @@ class Files:
 
 
 def _fits(name: str, wanted: str) -> bool:
-    name = name.casefold().removesuffix(".gz")
-    wanted = wanted.casefold()
-    return name.endswith(wanted[1:]) if wanted.startswith("*") else name == wanted
+    return fnmatch.fnmatchcase(name.casefold().removesuffix(".gz"), wanted.casefold())
 
 
 def _stem(name: str) -> str:

@@ -7,8 +7,9 @@ Kaggle's challenge (VinBigData), train.csv has a row per box, or per reader who 
 there are no test labels. A finding is present if the majority of an image's readers saw it, or, by
 option, any; if they are divided equally, it is uncertain and so unknown.
 
-Boxes are in pixels of the DICOM files, or of the size that Kaggle's train_meta.csv (dim0, dim1)
-names; without it, boxes of copies in another format are left out. Patients are not published.
+Boxes are in pixels of the DICOM files. Of copies in another format they are kept where a table
+names the size of the original, as Kaggle's train_meta.csv (dim0, dim1) and train.csv (height,
+width) of some copies do. Patients are not published.
 """
 
 import collections
@@ -88,9 +89,10 @@ class VindrCxr(PublishedBuilder):
         else:
             path = files.table(["train.csv"], "annotations/image_labels_train.csv or train.csv")
             films = self._voted(_by_rows(path), _boxes(path), "")
-        sizes = files.table(["train_meta.csv"])
-        if sizes:
-            films = _sized(films, sizes)
+        for table, columns in ((files.table(["train_meta.csv"]), ("dim0", "dim1")),
+                               (files.table(["train.csv"]), ("height", "width"))):  # fmt: skip
+            if table and {*columns} <= {*read_csv(table).columns}:
+                films = _sized(films, table, columns)
         return films, [
             "patients are not published: each image counts as one of its own, so films of one "
             "patient can be in several splits"
@@ -126,8 +128,11 @@ class VindrCxr(PublishedBuilder):
                 unboxed.append(row.image_id)
                 told["boxes"] = ()
             result[dataclasses.replace(row, **told)] = path
-        for text in builder.note(unboxed, "images lose their boxes, as these are in pixels of the "
-                                 "DICOM files; train_meta.csv with dim0 and dim1 would tell them"):
+        fact = (
+            "images lose their boxes, as these are in pixels of the DICOM files; train_meta.csv "
+            "with dim0 and dim1 would tell their size"
+        )
+        for text in builder.note(unboxed, fact):
             progress.say(f"{self.name}: {text}")
         return result
 
@@ -235,14 +240,17 @@ def _boxes(path: pathlib.Path) -> dict[str, list[tuple]]:
     return boxes
 
 
-def _sized(films: list[Film], path: pathlib.Path) -> list[Film]:
-    """Gives films the size, (height, width), that their boxes are measured in."""
+def _sized(films: list[Film], path: pathlib.Path, columns: tuple[str, str]) -> list[Film]:
+    """Gives films the size that their boxes are measured in, from columns of height and width."""
     sizes = {}
-    for where, cells in csv_rows(path, ("image_id", "dim0", "dim1")):
+    for where, cells in csv_rows(path, ("image_id", *columns)):
         try:
-            sizes[cells["image_id"]] = int(float(cells["dim0"])), int(float(cells["dim1"]))
+            height, width = (int(float(cells[name])) for name in columns)
         except (ValueError, OverflowError):
-            raise UserError(f"{where}: dim0 and dim1 are no numbers of pixels") from None
+            height = width = 0
+        if height < 1 or width < 1:
+            raise UserError(f"{where}: {' and '.join(columns)} are no numbers of pixels")
+        sizes[cells["image_id"]] = height, width
     return [
         dataclasses.replace(film, others={
             "box_size": sizes[film.image_id], "original_size": sizes[film.image_id]

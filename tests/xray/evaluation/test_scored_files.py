@@ -1,11 +1,13 @@
 """Rows of `jaxcxr predict` without scores: files that it could not read are no predictions."""
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 from jaxcxr.data import label_tables
 from jaxcxr.errors import UserError
 from jaxcxr.xray.evaluation import metrics_table, scored_files
+from jaxcxr.xray.images import manifest
 
 LABELS = "image_id,Mass,Edema\na.png,1,0\nb.png,0,1\nc.png,1,1\n"
 PREDICTED = """image,status,reason,prob_Mass,prob_Edema,finding_Mass,finding_Edema
@@ -117,3 +119,20 @@ def test_a_wrong_cell_of_the_only_class_is_named(tmp_path, labels, scores, said)
         (tmp_path / name).write_text("\n".join(lines))
     with pytest.raises(UserError, match=said):
         scored_files.join(tmp_path / "labels.csv", tmp_path / "scores.csv")
+
+
+def test_a_prepared_data_set_is_a_table_of_labels(tmp_path):
+    rows = [{"image_id": f"{i}.png", "patient_id": f"p{i}", "split": "test", "labels": (i % 2, -1)}
+            for i in range(4)]
+    made = manifest.from_rows(rows, ("Effusion", "Mass"))
+    folder = tmp_path / "set/variant/2.0.0"
+    folder.mkdir(parents=True)
+    pyarrow.parquet.write_table(manifest.to_table(made), folder / manifest.NAME)
+    scores = tmp_path / "scores.csv"
+    scores.write_text("image_id,Pleural Effusion\n" + "".join(f"{i}.png,0.{i}\n" for i in range(4)))
+    found = scored_files.join(folder, scores)
+    assert found.classes == ("Effusion",)
+    assert found.labels[:, 0].tolist() == [0, 1, 0, 1]
+    assert found.patients == ("p0", "p1", "p2", "p3")
+    with pytest.raises(UserError, match="no prepared data set; give its table of labels"):
+        scored_files.join(tmp_path, scores)

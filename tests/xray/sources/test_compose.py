@@ -88,6 +88,16 @@ def stored(root):
     }
 
 
+def test_a_set_of_this_name_from_other_parts_is_refused(folders, tmp_path):
+    parts = [f"{name}={folder}" for name, folder in folders.items()]
+    composed(folders, tmp_path / "out", parts)
+    composed(folders, tmp_path / "out", parts)  # the same again: nothing to do
+    with pytest.raises(UserError, match=r"was composed of kaggle_pneumonia=.*--dataset NAME"):
+        composed(folders, tmp_path / "out", parts[:1])
+    other = composed(folders, tmp_path / "out", parts[:1], dataset="other")
+    assert set(other.source) == {"kaggle_pneumonia"}
+
+
 def test_parts_take_options(folders, tmp_path):
     rows = composed(
         folders, tmp_path / "out",

@@ -53,6 +53,16 @@ def test_without_splits_patients_are_assigned(tmp_path):
     assert len(together) == len(set(rows.patient_id)) == 40
 
 
+def test_causes_may_have_folders_of_their_own(tmp_path):
+    for name in ("train/NORMAL/IM-1-0001.jpeg", "train/PNEUMONIA/BACTERIA/person1_bacteria_1.jpeg",
+                 "train/Pneumonia/viral/person2_virus_3.jpeg", "test/NORMAL/IM-2-0001.jpeg"):
+        layouts.film(tmp_path / "raw" / name)
+    rows = layouts.prepared("kaggle_pneumonia", tmp_path / "raw", tmp_path / "out",
+                            val_fraction=0.0)
+    assert sorted(rows.split) == ["test", "train", "train", "train"]
+    assert sum(known["Pneumonia"] for known in layouts.labels(rows).values()) == 2
+
+
 def test_no_such_folders(tmp_path):
     layouts.film(tmp_path / "raw/film.png")
     with pytest.raises(UserError, match="no images in folders NORMAL and PNEUMONIA"):

@@ -99,9 +99,15 @@ def test_kaggle_counts_readers_and_needs_sizes_for_copies(tmp_path, capsys):
     assert "Emphysema" not in known(rows, "b")  # Kaggle's challenge has 14 of the findings
     assert "1 images lose their boxes" in capsys.readouterr().err
     layouts.text(root / "train_meta.csv", "image_id,dim0,dim1", "a,480,400", "b,480,400")
-    rows = layouts.prepared("vindr_cxr", root, tmp_path / "sized", **options)
-    boxes = rows.boxes[rows.image_id.tolist().index("a")]
-    np.testing.assert_allclose(boxes[0, 1:], [0.8, 20 / 15, 1.6, 20 / 15], rtol=1e-5)
+    by_meta = layouts.prepared("vindr_cxr", root, tmp_path / "meta", **options)
+    (root / "train_meta.csv").unlink()
+    lines = (root / "train.csv").read_text().splitlines()
+    sized = [lines[0] + ",width,height", *(f"{line},400,480" for line in lines[1:])]
+    layouts.text(root / "train.csv", *sized)
+    by_columns = layouts.prepared("vindr_cxr", root, tmp_path / "columns", **options)
+    for rows in (by_meta, by_columns):
+        boxes = rows.boxes[rows.image_id.tolist().index("a")]
+        np.testing.assert_allclose(boxes[0, 1:], [0.8, 20 / 15, 1.6, 20 / 15], rtol=1e-5)
 
 
 @pytest.mark.parametrize(("line", "message"), [
