@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxcxr import registry
+from jaxcxr.errors import UserError
 
 # Opens the training images of the folds left out as if they were a split.
 LEFT_OUT = "left_out"
@@ -173,8 +174,23 @@ class Task(Objective, Report, Protocol):
     def stress_test() -> StressTest:
         """Returns the stress test of the task, if it has one."""
 
+    def facts(self) -> dict[str, Any]:
+        """Returns what the data decided of the model, for config.json."""
+
     def describe(self) -> dict[str, str]:
         """Describes the data on the screen at the start: sizes and contents."""
+
+
+def present(source: Any, split: str, workdir: Any) -> Any:
+    """Returns the examples of a split of a run's data.
+
+    Raises:
+      UserError: there are none.
+    """
+    if not len(source):
+        other = {"test": "; give --split validation"}.get(split, "")
+        raise UserError(f"{workdir}: its data have no {split} split{other}.")
+    return source
 
 
 def create(config) -> Task:

@@ -20,7 +20,7 @@ _TRAINER = _BASE | {"config", "data", "models", "task"}
 _TASK = _TRAINER | {"statistics", "report"}
 _ABOVE = _TASK | {"xray", "pose", "train", "plan"}
 MAY_IMPORT = {
-    "errors": set(), "statistics": set(), "registry": {"errors"}, "task": {"registry"},
+    "errors": set(), "statistics": set(), "registry": {"errors"}, "task": {"errors", "registry"},
     "report": {"errors", "statistics"}, "config": _BASE, "data": {"config", *_BASE},
     "models": _BASE, "xray": _TASK, "pose": _TASK, "train": _TRAINER,
     "plan": _TRAINER | {"statistics", "report", "train"},

@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> None:
     monitored = bundle.config.checkpoint.monitor
     value = bundle.metrics["scalars"].get(monitored)
     print(bundle.description)
-    print(f"test {monitored}: {'n/a' if value is None else format(value, '.4f')}")
+    measured = "n/a" if value is None else format(value, ".4f")
+    print(f"{bundle.metrics['split'] or 'not evaluated,'} {monitored}: {measured}")
     print(f"Written: {out}, {out.stat().st_size / 1e6:.1f} MB, {bundle.digest}")
 
 

@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draws, scores, prints and writes."""
+    from jaxcxr.task import present
     from jaxcxr.train import finished
     from jaxcxr.train import workdir as workdir_lib
     from jaxcxr.xray.explain import explanation, faithfulness
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--images is {args.images}; give at least 1.")
     workdir = workdir_lib.parse(args.workdir)
     with finished.open_best(workdir, task="cxr") as run_:
-        step, source = run_.step, run_.task.source(args.split)
+        step, source = run_.step, present(run_.task.source(args.split), args.split, workdir)
         cases = faithfulness.choose(source, args.images)
         if not cases:
             raise UserError(f"the {args.split} split has no positive finding to explain.")

@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measures, writes and prints."""
+    from jaxcxr.task import present
     from jaxcxr.train import finished, loop
     from jaxcxr.train import workdir as workdir_lib
 
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
     if unknown:
         raise UserError(f"--kinds {unknown[0]!r} is not known; kinds: {', '.join(test.KINDS)}.")
     with finished.open_best(workdir, config=config) as run_:
+        present(run_.task.source(args.split), args.split, workdir)
         found = test.measure(
             run_.task, args.split, functools.partial(loop.predict, run_.setup, run_.variables),
             kinds, args.resamples, args.seed, print,

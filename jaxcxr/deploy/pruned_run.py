@@ -244,6 +244,7 @@ def _first_state(run_, params, batch_stats, ema):
 def _measure(before, after, variables, examples: int, rounds: int) -> dict[str, Any]:
     """Measures the fields of `Result` other than `layers`."""
     source = before.task.source("validation")
+    source = source if len(source) else before.task.source("train")
     count = min(examples, len(source))
     batch = {key: np.asarray(value) for key, value in source.read(np.arange(count)).items()}
     inputs, options = before.task.inputs(batch)
@@ -296,4 +297,5 @@ def _write(out: pathlib.Path, run_, state) -> None:
         checkpoints.save(0, state, data)
         checkpoints.wait()
     (out / "config.py").write_text(_CONFIG_FILE, encoding="utf-8")
-    checkpoint.write_config(out, run_.config)  # last: with it the folder is a run
+    # Last: with it the folder is a run.
+    checkpoint.write_config(out, run_.config, run_.task.facts())

@@ -302,6 +302,10 @@ class PoseTask:
 
         return stress_poses
 
+    def facts(self) -> dict:
+        """Returns nothing: all poses have the same joints."""
+        return {}
+
     def describe(self) -> dict[str, str]:
         """Describes the windows, sequences, frames and subjects of each split."""
         lines = {}

@@ -66,6 +66,7 @@ def _out_of_fold_scores(configs, rows, out: pathlib.Path) -> np.ndarray | None:
     from jaxcxr import task
     from jaxcxr.train import checkpoint, loop, writers
     from jaxcxr.xray import relabeling as analysis
+    from jaxcxr.xray.images import manifest
 
     members, screen = len(configs), writers.Screen()
     fold = analysis.folds(rows.patient_id, members, configs[0].data.fold_seed)
@@ -75,6 +76,7 @@ def _out_of_fold_scores(configs, rows, out: pathlib.Path) -> np.ndarray | None:
             f"fold {empty[0]} of 0 to {members - 1} got none of the "
             f"{len(np.unique(rows.patient_id))} training patients; lower --members."
         )
+    unlearned = manifest.unlearned(rows.labels, rows.classes)
     workdirs = [out / f"member_{k}" for k in range(members)]
     for folder, config in zip(workdirs, configs, strict=True):
         try:
@@ -90,7 +92,7 @@ def _out_of_fold_scores(configs, rows, out: pathlib.Path) -> np.ndarray | None:
                      + (" scored already" if path.exists() else ""))
         if not path.exists() and not loop.train(config, folder, screen, task.LEFT_OUT):
             return None
-        scores.append(_read_scores(path, rows.take(left)))
+        scores.append(_read_scores(path, rows.take(left), unlearned))
         places.append(left)
     return analysis.average(scores, places, len(rows))
 
@@ -122,15 +124,21 @@ def member_config(config, member: int, members: int, held_out: int):
     return changed
 
 
-def _read_scores(path: pathlib.Path, rows) -> np.ndarray:
-    """Scores `[n, classes]` that a member left, for exactly these rows of the manifest."""
+def _read_scores(path: pathlib.Path, rows, unlearned) -> np.ndarray:
+    """Scores `[n, classes]` that a member left, for exactly these rows of the manifest.
+
+    Classes that cannot be learned get 0, which changes no label.
+    """
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    columns = [f"score_{name}" for name in rows.classes]
+    columns = {name: f"score_{name}" for name in rows.classes if name not in unlearned}
     alike = [line["image_id"] for line in lines] == rows.image_id.tolist()
-    if not alike or not lines[0].keys() >= set(columns):
+    if not alike or not lines[0].keys() >= set(columns.values()):
         raise UserError(
             f"{path} does not hold the images that its member leaves out: the data set is not the "
             f"one it was trained on. Give another --out, or remove {path.parents[1]}."
         )
-    return np.array([[float(line[name]) for name in columns] for line in lines])
+    return np.array([
+        [float(line[columns[name]]) if name in columns else 0.0 for name in rows.classes]
+        for line in lines
+    ])

@@ -183,11 +183,12 @@ def check_workdir(workdir: epath.Path, config) -> None:
             )
 
 
-def write_config(workdir: epath.Path, config) -> None:
-    """Writes config.json: the resolved config, versions and git commit; once for each run."""
+def write_config(workdir: epath.Path, config, facts: dict | None = None) -> None:
+    """Writes config.json once for each run: config, `Task.facts`, versions and git commit."""
     path = workdir / "config.json"
     if jax.process_index() == 0 and not path.exists():
-        record = {"config": json.loads(config.to_json_best_effort()), **config_lib.provenance()}
+        record = {"config": json.loads(config.to_json_best_effort()), "data": facts or {},
+                  **config_lib.provenance()}
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
         partial.replace(path)

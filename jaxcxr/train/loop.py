@@ -23,14 +23,15 @@ def train(
     """Trains, or goes on where the workdir's last checkpoint stands, then evaluates and reports.
 
     Returns:
-      Metrics of the best checkpoint on `split`; {} when the run was asked to stop by SIGTERM.
+      Metrics of the best checkpoint on `split`; {} when the run was asked to stop by SIGTERM, or
+      the data have no split to evaluate.
     """
     begun = time.perf_counter()
     initial = initial_weights.resolve(config, workdir)
     checkpoint.check_workdir(workdir, config)
     run = setup.make(config)
     initial |= initial_weights.check_frozen(config, run.stages, run.parameter_shapes)
-    checkpoint.write_config(workdir, config)
+    checkpoint.write_config(workdir, config, run.task.facts())
     with (
         run.mesh_context(), watchdog.watching(config.watchdog),
         contextlib.closing(checkpoint.Checkpoints(workdir, config)) as checkpoints,
@@ -43,18 +44,19 @@ def train(
         screen.table("jaxcxr", {**describe(run, state, step, workdir), **initial})
         writer = writers.MetricWriter(local.path, step)
         with contextlib.closing(writer), SigTerm() as stop:
+            ended, metrics = False, {}
             try:
                 train_until_done(run, state, step, data, checkpoints, writer, local, screen, stop)
                 metrics = finish(run, checkpoints, writer, local, screen, split, stop)
+                ended = True
             except Stopped:
                 screen.print(
                     f"stopped by SIGTERM after saving; run the same command again to go on "
                     f"from {workdir}"
                 )
-                metrics = {}
             seconds = time.perf_counter() - begun
             last_step = checkpoints.latest_step or step
-            writers.append_start(local.path, step, last_step, seconds, bool(metrics))
+            writers.append_start(local.path, step, last_step, seconds, ended)
             return metrics
 
 
@@ -77,13 +79,14 @@ def train_until_done(run, state, step, data, checkpoints, writer, local, screen,
     config = run.config
     sizes = (len(run.task.source("train")), config.batch_size)
     log = StepLog(run, writer, screen, checkpoints)
+    validates = len(run.task.source("validation")) > 0
     with screen.progress(step, run.total_steps):
         for done, current in steps(run, state, step, data, log):
             last, stop = done == run.total_steps, sigterm.received(done)
             scores = None
             if last or config_lib.due(done, config.evaluate_every, *sizes):
                 log.flush()
-                scores = validate(run, current, done, writer, screen)
+                scores = validate(run, current, done, writer, screen) if validates else None
             save = config_lib.due(done, config.checkpoint.every, *sizes)
             if last or stop or save or scores is not None:
                 log.flush()  # a checkpoint never holds a state whose loss was not finite
@@ -168,10 +171,19 @@ def validate(run, state, step, writer, screen) -> dict[str, float]:
 def finish(
     run, checkpoints, writer, local, screen, split="test", sigterm=None
 ) -> dict[str, float]:
-    """Calibrates the best checkpoint, evaluates it on a split, writes predictions and report."""
+    """Calibrates the best checkpoint, evaluates it on a split, writes predictions and report.
+
+    Without a test split validation takes its place; without either nothing is evaluated.
+    """
     step, variables = finished.best(run, checkpoints, local.workdir)
     first, alone = jax.process_index() == 0, jax.process_count() == 1
-    if "calibration" in run.config:
+    missing = [name for name in _WITHOUT if not len(run.task.source(name))]
+    for name in missing:
+        screen.print(f"the data have no {name} split: {_WITHOUT[name]}")
+    split = "validation" if split in missing else split
+    if split in missing:
+        return {}
+    if "calibration" in run.config and "validation" not in missing:
         predictions = predict_split(run, variables, "validation", sigterm)
         if first:
             run.task.calibrate(predictions, step, local.path)
@@ -185,7 +197,7 @@ def finish(
         # Of several processes none has all parameters; `jaxcxr report` writes the page later.
         for line in run.task.draw(split, run.model, variables if alone else None, local.path):
             screen.print(line)
-        if alone and split == "test":
+        if alone and split in _WITHOUT:
             run.task.page(split, run.model, jax.device_get(variables), local.path)
     screen.print(f"predictions: {local.workdir / 'predictions'}\n"
                  f"report: {local.workdir / 'report'}")
@@ -193,7 +205,7 @@ def finish(
 
 
 def evaluate(config, workdir: epath.Path, screen: writers.Screen) -> dict[str, float]:
-    """Evaluates the best checkpoint of a workdir on the test split, without training."""
+    """Evaluates the best checkpoint of a workdir as `train` does at its end."""
     checkpoint.load_config(workdir)
     run = setup.make(config)
     with (
@@ -220,6 +232,13 @@ def describe(run: setup.Setup, state, step: int, workdir) -> dict[str, str]:
         "steps": f"{run.total_steps:,} of {run.config.batch_size} examples ({stages}); {begin}",
         "workdir": str(workdir),
     }
+
+
+# What is left out where there is no such split.
+_WITHOUT = {
+    "validation": "the newest checkpoint counts as the best, and nothing is calibrated",
+    "test": "the results are those of validation, if there is one, which chose the checkpoint",
+}
 
 
 class Stopped(Exception):

@@ -219,13 +219,12 @@ def make(config, task=None) -> Setup:
     """
     begun = time.perf_counter()
     task = task or tasks.create(config)
+    if not len(task.source("train")):
+        raise UserError("the train split is empty; prepare more data.")
     stages = state_lib.make_stages(config, len(task.source("train")))
     seconds = {"data": time.perf_counter() - begun}
     mesh = parallel.make_mesh(config)
     axis = "batch" if config.parallel == "pmap" else None
-    for split in ("train", "validation", "test"):
-        if not len(task.source(split)):
-            raise UserError(f"the {split} split is empty; prepare more data.")
     run = Setup(
         config=config,
         task=task,

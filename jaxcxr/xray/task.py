@@ -1,8 +1,10 @@
 """Defines the chest X-ray task: multi-label detection of findings, unknown labels masked."""
 
+import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +29,17 @@ _MOST_MAPS = 4  # images over which attention is drawn
 class XrayTask:
     """Detects findings in chest X-rays; implements `jaxcxr.task.Task`.
 
-    `open_split` opens the radiographs of a split (random access, with a `manifest`).
+    `open_split` opens the radiographs of a split (random access, with a `manifest`), `unlearned`
+    maps classes of the data that cannot be learned, and are none of the task's, to the reason.
     """
 
-    def __init__(self, config, open_split: Callable[[str], radiographs.Radiographs]):
+    def __init__(
+        self, config, open_split: Callable[[str], radiographs.Radiographs],
+        unlearned: Mapping[str, str] = types.MappingProxyType({}),
+    ):
         self._config = config
         self.expects = weight_inputs.of_config(config.model.input)
+        self._unlearned = unlearned
         self.source = functools.cache(open_split)
         train = self.source("train").manifest
         self.classes = train.classes
@@ -45,9 +52,29 @@ class XrayTask:
 
     @classmethod
     def open(cls, config) -> "XrayTask":
-        """Opens the task over the prepared data of its config."""
+        """Opens the task over the prepared data of its config.
+
+        The classes are those that can be learned: a class without both positive and negative
+        training labels has no output.
+
+        Raises:
+          UserError: unprepared data, or no class can be learned.
+        """
         directory = preparation.find_or_generate(config)
-        return cls(config, functools.partial(_open_split, directory, config.data))
+        rows = manifest.read(directory, "train")
+        if config.data.labels:
+            labels = radiographs.read_labels(config.data.labels, directory)
+            rows = dataclasses.replace(rows, labels=labels)
+        unlearned = manifest.unlearned(rows.labels, rows.classes)
+        classes = tuple(name for name in rows.classes if name not in unlearned)
+        if len(rows) and not classes:
+            raise UserError(
+                f"{directory}: no class can be learned: {_reasons(unlearned)}. Each needs positive "
+                "and negative labels in the train split."
+            )
+        return cls(
+            config, functools.partial(_open_split, directory, config.data, classes), unlearned
+        )
 
     @classmethod
     def without_data(cls, config) -> "XrayTask":
@@ -191,6 +218,16 @@ class XrayTask:
 
         return stress_xrays
 
+    def facts(self) -> dict:
+        """Returns the training labels of each class, and the classes that cannot be learned."""
+        labels = self.source("train").manifest.labels
+        words = {"positive": POSITIVE, "negative": NEGATIVE, "unknown": UNKNOWN}
+        counts = {
+            name: {word: int((labels[:, i] == value).sum()) for word, value in words.items()}
+            for i, name in enumerate(self.classes)
+        }
+        return {"classes": counts, "unlearned": dict(self._unlearned)}
+
     def describe(self) -> dict[str, str]:
         """Lists images and patients of each split, and the training labels of each class."""
         lines, settings = {}, self._config.data
@@ -198,12 +235,14 @@ class XrayTask:
         for split in (*splits, "validation", "test"):
             rows = self.source(split).manifest
             patients = len(np.unique(rows.patient_id))
-            lines[split] = f"{len(rows):,} images of {patients:,} patients"
+            lines[split] = f"{len(rows):,} images of {patients:,} patients" if len(rows) else "none"
         if settings.folds:
             numbers = ", ".join(map(str, settings.left_out))
             lines[LEFT_OUT] += f" (folds {numbers} of 0 to {settings.folds - 1})"
         if settings.labels:
             lines["training labels"] = settings.labels
+        if self._unlearned:
+            lines["not learned"] = f"{_reasons(self._unlearned)}; the model has no such output"
         lines["class weights"] = self._weight_table()
         return lines
 
@@ -241,10 +280,21 @@ def _spread(labels: np.ndarray, count: int) -> np.ndarray:
     return np.array(chosen[:count], dtype=int)
 
 
-def _open_split(directory: pathlib.Path, settings, split: str) -> radiographs.Radiographs:
+def _reasons(unlearned: Mapping[str, str]) -> str:
+    """Formats classes by the reason why they cannot be learned."""
+    words = dict.fromkeys(unlearned.values())
+    return "; ".join(
+        f"{', '.join(name for name, why in unlearned.items() if why == word)} ({word})"
+        for word in words
+    )
+
+
+def _open_split(
+    directory: pathlib.Path, settings, classes: Sequence[str], split: str
+) -> radiographs.Radiographs:
     """Opens a split; `data.labels` and `data.folds` only affect "train" and `LEFT_OUT`."""
     if split not in ("train", LEFT_OUT):
-        return radiographs.Radiographs(directory, split, settings.image_size)
+        return radiographs.Radiographs(directory, split, settings.image_size, classes=classes)
     labels = radiographs.read_labels(settings.labels, directory) if settings.labels else None
     rows = None
     if settings.folds:
@@ -253,4 +303,6 @@ def _open_split(directory: pathlib.Path, settings, split: str) -> radiographs.Ra
         rows = np.isin(fold, settings.left_out, invert=split == "train")
     elif split == LEFT_OUT:
         raise UserError("config.data.folds is 0: no training image is left out.")
-    return radiographs.Radiographs(directory, "train", settings.image_size, rows, labels)
+    return radiographs.Radiographs(
+        directory, "train", settings.image_size, rows, labels, classes
+    )

@@ -72,7 +72,8 @@ class Bundle:
       facts: of its `bundle.json`: model, training data, preprocessing, versions.
       config: of the run, as `config.from_saved` gives it.
       variables: `params` and `batch_stats`, NumPy arrays.
-      metrics: of the test split: `scalars`, and `report` with intervals where there is one.
+      metrics: of its `split` (test, validation where there is none, or ""): `scalars`, and
+        `report` with intervals where there is one.
       licence: text of the licence of the weights.
       calibration: of probabilities, with thresholds; None for poses.
       guard: flags images that are no frontal chest radiograph; None for poses.

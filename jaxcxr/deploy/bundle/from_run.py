@@ -24,6 +24,7 @@ from jaxcxr.xray.evaluation import calibration, calibration_fit
 from jaxcxr.xray.images import manifest
 
 TRAINING_IMAGES = 4000  # at most, to fit the guard on
+_HELD_OUT = 5  # every so many training images set the guard's threshold, without validation
 NO_LICENCE = (
     "No licence is stated: ask who made this bundle. The licences of the training data apply.\n"
 )
@@ -41,7 +42,7 @@ def make(
       say: gets a line for each step.
 
     Raises:
-      UserError: no run, no checkpoint, no metrics of the test split, or absent data.
+      UserError: no run, no checkpoint, no metrics of its test split, or absent data.
     """
     config = finished.load_config(workdir)
     saved = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
@@ -58,7 +59,7 @@ def make(
     }
     contents |= {
         "config.json": _json(saved["config"]),
-        "metrics.json": _json(_metrics(workdir, facts["training"]["step"])),
+        "metrics.json": _json(_metrics(workdir, facts["training"])),
         "LICENSE.txt": (licence or NO_LICENCE).encode(),
     }
     archive.write(out, facts, contents)
@@ -79,7 +80,7 @@ def _radiographs(config, workdir, say) -> tuple[dict, dict[str, bytes]]:
     facts = {
         "classes": list(run.task.classes), "preprocessing": preprocessing,
         "training": {
-            "step": step, **_data(run.task),
+            "step": step, **_data(run.task), "labels": run.task.facts()["classes"],
             "manifest": {"file": listed.name, "sha256": _sha256(listed)},
         },
     }
@@ -105,16 +106,21 @@ def _fitted(run, variables, facts, workdir, say) -> tuple[calibration.Calibratio
         path=workdir, facts=facts, config=run.config, variables=variables, metrics={}, licence="",
         calibration=None, guard=None, digest="",
     )
-    seen = {}
-    for split in ("train", "validation"):
-        source = run.task.source(split)
-        index = np.unique(np.linspace(0, len(source) - 1, min(len(source), TRAINING_IMAGES),
-                                      dtype=int)) if split == "train" else np.arange(len(source))
-        pixels = source.read(index)["image"][..., 0]
-        seen[split] = pixels, *unfinished.outputs(pixels)
-    guard = Guard.fit(*((pixels, features) for pixels, _, features in seen.values()))
-    say(f"guard: fitted on {len(seen['train'][0]):,} training images, threshold "
-        f"{guard.threshold:.3f} keeps 99 % of {len(seen['validation'][0]):,} validation images")
+    train, validation = (run.task.source(split) for split in ("train", "validation"))
+    count = min(len(train), TRAINING_IMAGES)
+    index = np.unique(np.linspace(0, len(train) - 1, count, dtype=int))
+    held, rows, kind = validation, np.arange(len(validation)), "validation images"
+    if not len(validation):
+        held, rows = train, index[::_HELD_OUT]
+        index = np.setdiff1d(index, rows) if len(index) > len(rows) + 1 else index
+        kind = "other training images, as there is no validation split"
+    seen = []
+    for source, places in ((train, index), (held, rows)):
+        pixels = source.read(places)["image"][..., 0]
+        seen.append((pixels, *unfinished.outputs(pixels)))
+    guard = Guard.fit(*((pixels, features) for pixels, _, features in seen))
+    say(f"guard: fitted on {len(index):,} training images, threshold {guard.threshold:.3f} keeps "
+        f"99 % of {len(rows):,} {kind}")
     path, step = workdir / calibration.NAME, facts["training"]["step"]
     if path.exists():
         fitted = calibration.Calibration.load(path).select(run.task.classes)
@@ -126,13 +132,14 @@ def _fitted(run, variables, facts, workdir, say) -> tuple[calibration.Calibratio
             )
         say(f"calibration: {path}")
         return fitted, guard
-    settings, rows = run.config.calibration, run.task.source("validation").manifest
+    logits = seen[1][1][: len(validation)]
     fitted = calibration_fit.fit_split(
-        rows, calibration.sigmoid(seen["validation"][1]), settings,
+        validation.manifest, calibration.sigmoid(logits), run.config.calibration,
         {"step": step, "source": run.config.data.source},
     )
-    say(f"calibration: fitted on the validation split ({settings.method}); the run has no "
-        f"{calibration.NAME}")
+    say(f"calibration: fitted on {len(validation):,} validation images, as the run has no "
+        f"{calibration.NAME}" if len(validation) else
+        "calibration: none, as there is no validation split; thresholds are 0.5")
     return fitted, guard
 
 
@@ -160,20 +167,24 @@ def _poses(config, workdir, say) -> tuple[dict, dict[str, bytes]]:
     return facts, {"weights.safetensors": safetensors.numpy.save(flat_weights(variables))}
 
 
-def _metrics(workdir: pathlib.Path, step: int) -> dict[str, Any]:
-    """Reads the metrics of the test split at a step."""
+def _metrics(workdir: pathlib.Path, training: dict[str, Any]) -> dict[str, Any]:
+    """Reads the metrics at the bundled step: of the test split, else of validation, else none."""
+    step, images = training["step"], training.get("images", {"test": 1})
+    split = next((name for name in ("test", "validation") if images.get(name)), "")
+    if not split:
+        return {"split": "", "step": step, "scalars": {}}
     path = workdir / "metrics.jsonl"
     records = curves.read_metrics(path) if path.exists() else ()
     found = next((
         {key: value for key, value in record.items() if key not in ("kind", "step")}
-        for record in records if (record["kind"], record["step"]) == ("test", step)
+        for record in records if (record["kind"], record["step"]) == (split, step)
     ), None)
     if found is None:
         raise UserError(
-            f"{path} has no metrics of the test split at step {step}; run `jaxcxr evaluate "
+            f"{path} has no metrics of the {split} split at step {step}; run `jaxcxr evaluate "
             f"--workdir={workdir}` first."
         )
-    result = {"split": "test", "step": step, "scalars": found}
+    result = {"split": split, "step": step, "scalars": found}
     whole = workdir / "report" / "metrics.json"
     if whole.exists():
         result["report"] = json.loads(whole.read_text(encoding="utf-8"))

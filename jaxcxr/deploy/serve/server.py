@@ -212,6 +212,7 @@ def _add_common(
         numbers = {
             name: value if value is not None and math.isfinite(value) else None
             for name, value in bundle.metrics["scalars"].items()
+            if bundle.metrics["split"] == "test"
             if value is None or isinstance(value, int | float)
         }
         return Model(

@@ -74,8 +74,11 @@ class Sequence:
 
 
 def read_sequences(directory: pathlib.Path, split: str) -> list[Sequence]:
-    """Reads all sequences of a split of a prepared data set."""
-    records = tfds.builder_from_directory(directory).as_data_source(split)
+    """Reads all sequences of a split of a prepared data set; none if there is no such split."""
+    builder = tfds.builder_from_directory(directory)
+    if split not in builder.info.splits:
+        return []
+    records = builder.as_data_source(split)
     return [Sequence.from_record(record) for record in records]
 
 

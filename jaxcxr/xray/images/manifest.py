@@ -6,7 +6,7 @@ labels, patients and names. pandas, DuckDB and Polars open the file too.
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,21 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.image_id)
+
+    def of_classes(self, classes: Sequence[str]) -> "Manifest":
+        """Selects classes, in this order; labels of a class that is not there are unknown."""
+        place = {name: i for i, name in enumerate(self.classes)}
+        unknown = np.full((len(self), 1), -1, np.int8)
+        labels = np.concatenate([self.labels, unknown], 1)[:, [place.get(c, -1) for c in classes]]
+        number = {place[name]: i for i, name in enumerate(classes) if name in place}
+        boxes = []
+        for found in self.boxes:
+            kept = found[[int(box[0]) in number for box in found]]
+            kept[:, 0] = [number[int(box[0])] for box in kept]
+            boxes.append(kept)
+        return dataclasses.replace(
+            self, labels=labels, boxes=tuple(boxes), classes=tuple(classes)
+        )
 
     def take(self, rows: np.ndarray) -> "Manifest":
         """Selects rows by indices or a mask `[n]`."""
@@ -191,3 +206,14 @@ def _nullable(values: np.ndarray, unknown) -> pa.Array:
 
 def _text(value) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def unlearned(labels: np.ndarray, classes: Sequence[str]) -> dict[str, str]:
+    """Maps each class that training labels int8 `[n, classes]` cannot teach to the reason."""
+    reasons = {}
+    for i, name in enumerate(classes):
+        missing = [word for word, value in (("positive", 1), ("negative", 0))
+                   if not (labels[:, i] == value).any()]
+        if missing:
+            reasons[name] = f"no {' and no '.join(missing)} training label"
+    return reasons

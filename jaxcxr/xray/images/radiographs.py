@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -12,8 +13,10 @@ from jaxcxr.xray.images import image_files, manifest
 
 
 def open_records(directory: pathlib.Path, split: str):
-    """Opens the records of a split with the image still encoded."""
+    """Opens the records of a split with the image still encoded; none if there is no such split."""
     builder = tfds.builder_from_directory(directory)
+    if split not in builder.info.splits:
+        return ()
     return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
 
 
@@ -26,17 +29,21 @@ class Radiographs:
       image_size: pixels per side; stored images of another size are resized (area interpolation).
       rows: indices or mask of the records to read; None for all.
       labels: int8 `[records of the split, classes]` that replace the recorded labels, or None.
+      classes: those to read, see `Manifest.of_classes`; None for all.
     """
 
     def __init__(
         self, directory: pathlib.Path, split: str, image_size: int,
         rows: np.ndarray | None = None, labels: np.ndarray | None = None,
+        classes: Sequence[str] | None = None,
     ):
         self._records = open_records(directory, split)
         self._image_size = image_size
         whole = manifest.read(directory, split)
         if labels is not None:
             whole = dataclasses.replace(whole, labels=labels)
+        if classes is not None:
+            whole = whole.of_classes(classes)
         self._rows = np.arange(len(whole))[slice(None) if rows is None else rows]
         self.manifest = whole if rows is None else whole.take(self._rows)
 

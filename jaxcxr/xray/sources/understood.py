@@ -8,6 +8,7 @@ import rich.table
 import rich.text
 
 from jaxcxr.data.label_tables import NEGATIVE, POSITIVE, UNKNOWN
+from jaxcxr.xray.images import manifest
 
 _VALUES = (POSITIVE, NEGATIVE, UNKNOWN)
 SPLITS = ("train", "validation", "test")
@@ -58,8 +59,8 @@ def gaps(splits: Mapping[str, Sequence], classes: Sequence[str]) -> list[str]:
         ) if not splits.get(split)
     ]
     labels = np.array([row.labels for row in splits.get("train", ())]).reshape(-1, len(classes))
-    for value, word in ((POSITIVE, "positive"), (NEGATIVE, "negative")):
-        without = [name for i, name in enumerate(classes) if not (labels[:, i] == value).any()]
-        if without and len(labels):
-            lines.append(f"no {word} training label, so cannot be learned: {', '.join(without)}")
+    reasons = manifest.unlearned(labels, classes) if len(labels) else {}
+    for why in dict.fromkeys(reasons.values()):
+        names = [name for name, reason in reasons.items() if reason == why]
+        lines.append(f"{why}, so cannot be learned: {', '.join(names)}")
     return lines

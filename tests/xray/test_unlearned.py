@@ -1,0 +1,152 @@
+"""Nothing is output that was not learned: classes without both labels, sets without a split."""
+
+import csv
+import io
+import json
+import re
+
+import cv2
+import numpy as np
+import pytest
+
+from jaxcxr import config as base
+from jaxcxr import task as tasks
+from jaxcxr.commands import explain
+from jaxcxr.data import preparation
+from jaxcxr.deploy.bundle import from_run
+from jaxcxr.deploy.predict import xray_files
+from jaxcxr.errors import UserError
+from jaxcxr.train import loop, writers
+from jaxcxr.xray.images import manifest
+
+
+def prepared(folder, labels, **options):
+    """Prepares 24 drawn films of 12 patients; `labels` maps classes to a cell for each film."""
+    films = folder / "films"
+    films.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    rows = [["image", "patient", *labels]]
+    for i in range(24):
+        pixels = rng.integers(0, 60, (32, 32)).astype(np.uint8)
+        pixels[4:12, 4 + 8 * (i % 2) :] += 120
+        cv2.imwrite(str(films / f"{i}.png"), pixels)
+        rows.append([f"{i}.png", f"P{i // 2}", *(cells[i] for cells in labels.values())])
+    table = folder / "labels.csv"
+    table.write_text("\n".join(",".join(map(str, row)) for row in rows) + "\n")
+    options |= {"images": str(films), "labels": str(table), "size": 32, "equalize": "none"}
+    preparation.prepare("images", folder / "data", **options)
+    return table
+
+
+def config_of(folder, **changes):
+    config = base.default("cxr")
+    base.set_source(config, "images", size=32, equalize="none")
+    base.set_model(config, "resnet18", stages=(1, 1, 1, 1), width=4, head_width=0)
+    base.add_stage(config, "all", "4 steps", learning_rate=1e-3)
+    config.data.dir, config.data.image_size, config.data.threads = str(folder / "data"), 32, 0
+    config.batch_size, config.evaluate_every, config.log_every = 8, "2 steps", 2
+    with config.unlocked():
+        config.update_from_flattened_dict(changes)
+    return config
+
+
+LABELS = {
+    "Even": [i % 2 for i in range(24)], "Never": [0] * 24, "Always": [1] * 24,
+    "Unread": [""] * 24, "Half": [(i // 4) % 2 if i % 3 else "" for i in range(24)],
+}
+LEARNED = ("Even", "Half")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on classes of which three cannot be learned, without a validation split."""
+    folder = tmp_path_factory.mktemp("unlearned")
+    prepared(folder, LABELS, val_fraction=0.0, test_fraction=0.25)
+    said = io.StringIO()
+    screen = writers.Screen()
+    screen.console.file = said
+    metrics = loop.train(config_of(folder), folder / "run", screen)
+    return folder, metrics, said.getvalue()
+
+
+def test_the_reason_is_named():
+    labels = np.array([[1, 0, 1, -1, -1], [0, 0, 1, -1, 1]], np.int8)
+    assert manifest.unlearned(labels, tuple("ABCDE")) == {
+        "B": "no positive training label", "C": "no negative training label",
+        "D": "no positive and no negative training label", "E": "no negative training label",
+    }
+
+
+def test_a_manifest_of_some_classes_keeps_their_labels_and_boxes():
+    rows = manifest.from_rows([
+        {"image_id": "a", "split": "train", "labels": (1, 0, -1),
+         "boxes": [(0, 1, 2, 3, 4), (2, 5, 6, 7, 8)]},
+        {"image_id": "b", "split": "train", "labels": (0, 1, 1), "boxes": [(1, 1, 1, 1, 1)]},
+    ], ("A", "B", "C"))
+    some = rows.of_classes(("C", "X", "A"))
+    assert some.classes == ("C", "X", "A")
+    assert some.labels.tolist() == [[-1, -1, 1], [1, -1, 0]]
+    assert [boxes.tolist() for boxes in some.boxes] == [[[2, 1, 2, 3, 4], [0, 5, 6, 7, 8]], []]
+    assert rows.boxes[0][0, 0] == 0
+
+
+def test_training_goes_on_without_validation_and_says_what_is_missing(run):
+    _, metrics, said = run
+    assert np.isfinite(metrics["auroc"])
+    for words in ("Never (no positive training label)", "Always (no negative training label)",
+                  "no validation split"):
+        assert words in " ".join(said.split()), words
+
+
+def test_no_file_of_the_run_names_a_class_that_was_not_learned(run):
+    folder = run[0] / "run"
+    written = [path for path in folder.rglob("*") if path.suffix in (".csv", ".md", ".html")]
+    assert {"metrics.csv", "test.csv", "index.html"} <= {path.name for path in written}
+    for path in written:
+        text = path.read_text()
+        assert "Even" in text or path.name.startswith("subgroups"), path
+        if path.suffix == ".html":  # it says which classes were not learned, in one cell
+            text = "".join(re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", text))
+            text = re.sub(r"Never.*?the model has no such output", "", text)
+        assert not any(name in text for name in ("Never", "Always", "Unread")), path
+    facts = json.loads((folder / "config.json").read_text())["data"]
+    rows = manifest.read(preparation.find(
+        "images", {"size": 32, "equalize": "none"}, run[0] / "data"), "train")
+    place = rows.classes.index("Half")
+    assert facts["classes"]["Half"] == {
+        word: int((rows.labels[:, place] == value).sum())
+        for word, value in (("positive", 1), ("negative", 0), ("unknown", -1))
+    }
+    assert set(facts["unlearned"]) == {"Never", "Always", "Unread"}
+
+
+def test_bundle_and_predictions_have_learned_classes_only(run, tmp_path):
+    folder, said = run[0], []
+    bundle = from_run.make(folder / "run", tmp_path / "b.jaxcxr", "", said.append)
+    assert bundle.classes == LEARNED
+    assert set(bundle.facts["training"]["labels"]) == set(LEARNED)
+    assert any("no validation split" in line for line in said)
+    paths = sorted(map(str, (folder / "films").iterdir()))[:4]
+    (tmp_path / "out").mkdir()
+    xray_files.predict_files(bundle, paths, tmp_path / "out", ("csv", "jsonl"), said.append)
+    with (tmp_path / "out/predictions.csv").open() as file:
+        header = next(csv.reader(file))
+    assert [name for name in header if name.startswith("prob_")] == ["prob_Even", "prob_Half"]
+    assert not any(name in (tmp_path / "out/predictions.jsonl").read_text()
+                   for name in ("Never", "Always", "Unread"))
+
+
+def test_commands_that_need_the_missing_split_say_so(run):
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    explain.add_arguments(parser)
+    words = ["--workdir", str(run[0] / "run"), "--split", "validation"]
+    with pytest.raises(UserError, match="its data have no validation split"):
+        explain.run(parser.parse_args(words))
+
+
+def test_no_class_to_learn_is_an_error(tmp_path):
+    prepared(tmp_path, {"Never": [0] * 24, "Unread": [""] * 22 + [1, 1]}, dataset="own")
+    with pytest.raises(UserError, match=r"no class can be learned: .*Never"):
+        tasks.create(config_of(tmp_path))
