@@ -19,7 +19,8 @@ from jaxcxr.data.label_tables import match_classes, years
 from jaxcxr.data.text_files import csv_rows, read_csv
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder
-from jaxcxr.xray.sources.published import Files, Film, LabelerConfig, PublishedBuilder, labels_of
+from jaxcxr.xray.sources.published import Film, LabelerConfig, PublishedBuilder, labels_of
+from jaxcxr.xray.sources.published_files import Files
 
 NAME = "chexpert"
 OBSERVATIONS = (vocabulary.NO_FINDING, *vocabulary.CHEXPERT)
@@ -102,10 +103,10 @@ def _read(path: pathlib.Path, split: str, files: Files) -> tuple[list[Film], lis
             )
         named = {name: cells[column] for name, column in read.items()}
         labels = labels_of(named, read, where)
-        folder = _FOLDER.search(place)
-        folder = f"{folder[1]}/" if folder else ""
+        within = _FOLDER.search(place)
+        folder = f"{within[1]}/" if within else ""
         for file in [match[2]] if by_image else studies.get(match[1], ()):
-            films.append(_film(f"{folder}{match[1]}/{file}", split, labels, cells))
+            films.append(_film(folder, match[1], file, split, labels, cells))
         if not by_image and match[1] not in studies:
             absent.append(match[1])
         if folder and {"train/": "train", "test/": "test"}.get(folder, "validation") != split:
@@ -116,14 +117,15 @@ def _read(path: pathlib.Path, split: str, files: Files) -> tuple[list[Film], lis
     ]
 
 
-def _film(path: str, split: str, labels: dict[str, int], cells: dict[str, str]) -> Film:
-    study, file = _STUDY.search(path).groups()
+def _film(
+    folder: str, study: str, file: str, split: str, labels: dict[str, int], cells: dict[str, str]
+) -> Film:
     told = (cells.get("Frontal/Lateral", "") or file).casefold()
     frontal = False if "lateral" in told else True if "frontal" in told else None
     view = cells.get("AP/PA", "").upper()
     sex = cells.get("Sex", "").strip().upper()[:1]
     return Film(
-        image_id=path,
+        image_id=f"{folder}{study}/{file}",
         patient_id=f"{NAME}/{study.partition('/')[0]}",
         path=f"{study}/{file}",
         split=split,

@@ -12,6 +12,7 @@ import json
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -122,12 +123,12 @@ class Compose(builder.XrayBuilder):
             name = name if name not in parts else f"{name} ({len(parts) + 1})"
             parts[name] = rows
         items, self._order = self._composed(parts)
-        self._splits = {split: [] for split in manifest.SPLITS}
+        self._items: dict[str, list[Item]] = {split: [] for split in manifest.SPLITS}
         for item in items:
-            self._splits[item.row.split].append(item)
-        rows = {split: [item.row for item in part] for split, part in self._splits.items()}
-        understood.show_counts(rows, self.classes)
-        for line in understood.gaps(rows, self.classes):
+            self._items[item.row.split].append(item)
+        listed = {split: [item.row for item in part] for split, part in self._items.items()}
+        understood.show_counts(listed, self.classes)
+        for line in understood.gaps(listed, self.classes):
             progress.say(f"{NAME}: {line}")
         return True
 
@@ -137,10 +138,10 @@ class Compose(builder.XrayBuilder):
         encode = functools.partial(
             _encode, size=config.size, equalize=config.equalize, encoding=config.encoding
         )
-        staged = self.staged(self._splits, encode, max_bad=config.max_bad)
+        staged = self.staged(self._items, encode, max_bad=config.max_bad)
         rows = {
             composition.key_of(item.row): item.row
-            for part in self._splits.values() for item in part
+            for part in self._items.values() for item in part
         }
         kept, notes = composition.without_copies(staged, rows, self._order)
         for text in notes:
@@ -172,7 +173,8 @@ class Compose(builder.XrayBuilder):
             (name, composition.key_of(row)): make
             for name, rows in parts.items() for row, make in rows.items()
         }
-        items, order = [], {}
+        items: list[Item] = []
+        order: dict[str, int] = {}
         for place, (name, rows) in enumerate(composed.parts.items()):
             items += [makers[name, composition.key_of(row)](row) for row in rows]
             order |= {composition.key_of(row): place for row in rows}
@@ -218,7 +220,7 @@ class Compose(builder.XrayBuilder):
         config = self.builder_config
         folder, *given = _OPTION.split(text)
         fields = {field.name: field for field in registry.source_fields(source)}
-        options = {
+        options: dict[str, Any] = {
             name: getattr(config, name) for name in ("val_fraction", "test_fraction", "schema")
             if name in fields
         }

@@ -81,7 +81,8 @@ class CovidChestXray(builder.XrayBuilder):
     def collect(self, raw: pathlib.Path) -> builder.Collection:
         """Rows of metadata.csv of the chosen views, with their images."""
         config = self.builder_config
-        table = read_table(raw, *config.fractions, views=config.views)
+        val, test = config.fractions
+        table = read_table(raw, val, test, config.views)
         return with_images(table, [raw / "images", raw])
 
 

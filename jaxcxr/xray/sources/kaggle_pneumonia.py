@@ -13,7 +13,8 @@ import re
 from jaxcxr.data.label_tables import NEGATIVE, POSITIVE
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder
-from jaxcxr.xray.sources.published import Files, Film, PublishedBuilder, PublishedConfig
+from jaxcxr.xray.sources.published import Film, PublishedBuilder, PublishedConfig
+from jaxcxr.xray.sources.published_files import Files
 
 NAME = "kaggle_pneumonia"
 

@@ -15,7 +15,8 @@ from jaxcxr.data.label_tables import match_classes
 from jaxcxr.data.text_files import csv_rows, read_csv
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder
-from jaxcxr.xray.sources.published import Files, Film, LabelerConfig, PublishedBuilder, labels_of
+from jaxcxr.xray.sources.published import Film, LabelerConfig, PublishedBuilder, labels_of
+from jaxcxr.xray.sources.published_files import Files
 
 NAME = "mimic_cxr"
 LABELERS = ("chexpert", "negbio")
@@ -61,7 +62,7 @@ class MimicCxr(PublishedBuilder):
         """Joins the three tables: labels by study, view and split by image."""
         labeler = self.builder_config.labeler
         tables = {
-            word: files.table([f"*-{word}.csv"], f"table mimic-cxr-2.0.0-{word}.csv.gz")
+            word: files.needed_table([f"*-{word}.csv"], f"table mimic-cxr-2.0.0-{word}.csv.gz")
             for word in (labeler, "metadata", "split")
         }
         labels, owners = _labels(tables[labeler])

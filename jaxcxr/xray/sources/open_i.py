@@ -21,7 +21,8 @@ from jaxcxr.data.text_files import csv_rows, fold
 from jaxcxr.data.vocabulary import NO_FINDING
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder
-from jaxcxr.xray.sources.published import Files, Film, PublishedBuilder, PublishedConfig
+from jaxcxr.xray.sources.published import Film, PublishedBuilder, PublishedConfig
+from jaxcxr.xray.sources.published_files import Files
 
 NAME = "open_i"
 
@@ -88,7 +89,7 @@ class OpenI(PublishedBuilder):
                 silent.append(image)
                 continue
             strange.update(others)
-            frontal = names.get(image_key(image))
+            frontal = names.get(image_key(image) or ("", ""))
             films.append(Film(
                 image_id=image, patient_id=f"{NAME}/{uid}", path=image, split="", labels=labels,
                 view="L" if frontal is False else "", frontal=frontal,

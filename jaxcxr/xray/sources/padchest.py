@@ -19,7 +19,8 @@ from jaxcxr.data.text_files import csv_rows, fold
 from jaxcxr.data.vocabulary import NO_FINDING
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder
-from jaxcxr.xray.sources.published import Files, Film, PublishedBuilder, PublishedConfig
+from jaxcxr.xray.sources.published import Film, PublishedBuilder, PublishedConfig
+from jaxcxr.xray.sources.published_files import Files
 
 NAME = "padchest"
 LABELERS = ("all", "physician")
@@ -89,7 +90,7 @@ class Padchest(PublishedBuilder):
 
     def films(self, raw: pathlib.Path, files: Files) -> tuple[list[Film], list[str]]:
         """Reads the csv."""
-        path = files.table(_TABLES, _TABLES[0])
+        path = files.needed_table(_TABLES, _TABLES[0])
         physician = self.builder_config.labeler == "physician"
         needed = ("ImageID", "PatientID", "Labels", "Projection")
         films: dict[str, Film] = {}

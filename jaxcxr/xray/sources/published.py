@@ -8,8 +8,6 @@ tables say is printed, and each image is found by the end of its path.
 import abc
 import collections
 import dataclasses
-import fnmatch
-import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -18,12 +16,13 @@ import rich.console
 import rich.table
 
 from jaxcxr import registry
-from jaxcxr.data import folders, progress, vocabulary
+from jaxcxr.data import progress, vocabulary
 from jaxcxr.data.dataset import open_builder
 from jaxcxr.data.label_tables import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.data.vocabulary import NO_FINDING, UNCERTAIN
 from jaxcxr.errors import UserError, some
 from jaxcxr.xray.sources import builder
+from jaxcxr.xray.sources.published_files import Files
 
 SCHEMAS = ("own", *vocabulary.SCHEMAS)
 VIEWS = ("frontal", "all")
@@ -106,7 +105,7 @@ class PublishedBuilder(builder.XrayBuilder, skip_registration=True):  # type: ig
     unaffected: ClassVar[tuple[str, ...]] = ()  # of these, No Finding says nothing
 
     @abc.abstractmethod
-    def films(self, raw: pathlib.Path, files: "Files") -> tuple[list[Film], list[str]]:
+    def films(self, raw: pathlib.Path, files: Files) -> tuple[list[Film], list[str]]:
         """Reads the tables.
 
         Returns:
@@ -140,7 +139,7 @@ class PublishedBuilder(builder.XrayBuilder, skip_registration=True):  # type: ig
         rows = self.completed(rows)
         return builder.Collection.of(rows, (*notes, *carved))
 
-    def _listed(self, raw: pathlib.Path, files: "Files") -> tuple[list[Film], list[str]]:
+    def _listed(self, raw: pathlib.Path, files: Files) -> tuple[list[Film], list[str]]:
         """Reads the films of the chosen views, with the labels that No Finding implies."""
         self.classes = self.settled_classes()
         films, notes = self.films(raw, files)
@@ -284,100 +283,6 @@ def show(name: str, films: Sequence[Film], own: Sequence[str]) -> None:
     rich.console.Console().print(table)
     if never:
         progress.say(f"{name}: no image is labeled for {', '.join(never)}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Files:
-    """Finds files below a folder, at any depth, by the ends of their paths.
-
-    Attributes:
-      root: the folder.
-      paths: all files, relative to it, nearest and then alphabetically first.
-    """
-
-    root: pathlib.Path
-    paths: tuple[pathlib.PurePath, ...]
-
-    @classmethod
-    def below(cls, root: pathlib.Path) -> "Files":
-        """Lists the files of a folder."""
-        start = len(os.path.join(root, ""))
-        paths = [pathlib.PurePath(path[start:]) for path in folders.files_below(root).paths]
-        return cls(root, tuple(sorted(paths, key=lambda path: (len(path.parts), path))))
-
-    def table(self, names: Sequence[str], wanted: str = "") -> pathlib.Path | None:
-        """Returns the table with the first of `names`, gzipped or not, nearest to the root.
-
-        Arguments:
-          names: without .gz; case does not matter, and `*` stands for anything.
-          wanted: what to say if there is none; "" returns None.
-
-        Raises:
-          UserError: there is none and it is needed, or two at the same depth.
-        """
-        for name in names:
-            there = [path for path in self.paths if _fits(path.name, name)]
-            there = [path for path in there if len(path.parts) == len(there[0].parts)]
-            stems = {str(path).casefold().removesuffix(".gz") for path in there}
-            if len(stems) > 1:
-                raise UserError(
-                    f"{self.root} holds several tables {name}: {some(map(str, there))}; give --raw "
-                    "the folder of one data set"
-                )
-            if there:
-                return self.root / there[0]
-        if wanted:
-            raise UserError(f"{self.root}: no {wanted} in it or a folder of it")
-        return None
-
-    def find(self, wanted: Sequence[str]) -> list[pathlib.Path | None]:
-        """Finds images by the longest end of their paths that fits; endings of files may differ.
-
-        Arguments:
-          wanted: paths whose last parts tell an image from others; all parts must fit. One that
-            is right from the root on needs no search.
-
-        Returns:
-          For each its file, None if there is none.
-
-        Raises:
-          UserError: two files in different folders fit alike.
-        """
-        depths = {len(pathlib.PurePath(path).parts) for path in wanted}
-        places: dict[tuple[str, ...], list[pathlib.PurePath]] = collections.defaultdict(list)
-        for path in self.paths:
-            parts = (*path.parent.parts, _stem(path.name))
-            for depth in depths:
-                if len(parts) >= depth:
-                    places[parts[-depth:]].append(path)
-        result: list[pathlib.Path | None] = []
-        whole = set(self.paths)
-        for name in wanted:
-            path = pathlib.PurePath(name)
-            if path in whole:
-                result.append(self.root / path)
-                continue
-            there = places.get((*path.parent.parts, _stem(path.name)), [])
-            same = [found for found in there if found.suffix.casefold() == path.suffix.casefold()]
-            there = same or there
-            if len({found.parent for found in there}) > 1:
-                raise UserError(
-                    f"{self.root}: {there[0]} and {there[1]} both fit {name}; give --raw the "
-                    "folder of one data set"
-                )
-            result.append(self.root / there[0] if there else None)
-        return result
-
-
-def _fits(name: str, wanted: str) -> bool:
-    return fnmatch.fnmatchcase(name.casefold().removesuffix(".gz"), wanted.casefold())
-
-
-def _stem(name: str) -> str:
-    for ending in (".jpg", ".jpeg", ".png", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp"):
-        while name.casefold().endswith(ending):
-            name = name[: -len(ending)]
-    return name
 
 
 def labels_of(cells: Mapping[str, str], names: Iterable[str], where: str) -> dict[str, int]:

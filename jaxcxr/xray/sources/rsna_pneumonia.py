@@ -104,7 +104,8 @@ class RsnaPneumonia(builder.XrayBuilder):
             given = config.test_list
             test_list = builder.given_path("test-list", given) if given else raw / _TEST_LIST
         files = builder.files_by_name([raw / _IMAGES], endings=False)
-        content = read_table(raw, *config.fractions, map_file=map_file, test_list=test_list)
+        val, test = config.fractions
+        content = read_table(raw, val, test, map_file=map_file, test_list=test_list)
         paths = {row: files.pop(row.image_id, None) for row in content.rows}
         headers = read_headers(NAME, {row: path for row, path in paths.items() if path})
         paths = {

@@ -75,7 +75,8 @@ class SiimCovid19(builder.XrayBuilder):
         # DICOM files alone: the boxes are in their pixels, and a copy may be smaller.
         files = {path.stem: path for path in sorted((raw / "train").glob("*/*/*.dcm"))}
         headers = read_headers(NAME, files)
-        table = read_table(raw, *self.builder_config.fractions, headers=headers)
+        val, test = self.builder_config.fractions
+        table = read_table(raw, val, test, headers=headers)
         laterals = {name for name, header in headers.items() if header.view == "L"}
         listed = {row.image_id for row in table.rows} | laterals
         unlisted = [name for name in files if name not in listed]

@@ -29,7 +29,8 @@ from jaxcxr.data.text_files import csv_rows, fold, read_csv
 from jaxcxr.data.vocabulary import NO_FINDING, UNCERTAIN
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder
-from jaxcxr.xray.sources.published import Files, Film, PublishedBuilder, PublishedConfig, labels_of
+from jaxcxr.xray.sources.published import Film, PublishedBuilder, PublishedConfig, labels_of
+from jaxcxr.xray.sources.published_files import Files
 from jaxcxr.xray.sources.rsna_pneumonia import described, read_headers
 
 NAME = "vindr_cxr"
@@ -87,7 +88,8 @@ class VindrCxr(PublishedBuilder):
                     boxes = files.table([f"annotations_{split}.csv"])
                     films += self._voted(_by_columns(path), _boxes(boxes) if boxes else {}, split)
         else:
-            path = files.table(["train.csv"], "annotations/image_labels_train.csv or train.csv")
+            wanted = "annotations/image_labels_train.csv or train.csv"
+            path = files.needed_table(["train.csv"], wanted)
             films = self._voted(_by_rows(path), _boxes(path), "")
         for table, columns in ((files.table(["train_meta.csv"]), ("dim0", "dim1")),
                                (files.table(["train.csv"]), ("height", "width"))):  # fmt: skip

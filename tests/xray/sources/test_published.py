@@ -5,7 +5,7 @@ import pytest
 from jaxcxr.data import preparation
 from jaxcxr.errors import UserError
 from jaxcxr.xray.audit import audited_files
-from jaxcxr.xray.sources import published
+from jaxcxr.xray.sources import published, published_files
 from tests.xray.sources import layouts
 
 MINIATURES = {
@@ -36,7 +36,7 @@ def test_other_folders_are_not(tmp_path):
 def test_files_are_found_by_the_ends_of_their_paths(tmp_path):
     for name in ("one/p1/a.png", "two/p2/a.png", "two/p2/b.jpeg", "c.dcm.png", "a.png.txt"):
         layouts.text(tmp_path / name, "x")
-    files = published.Files.below(tmp_path)
+    files = published_files.Files.below(tmp_path)
     found = files.find(["p1/a.jpg", "p2/a.png", "p2/b.png", "p3/a.png"])
     assert found == [tmp_path / "one/p1/a.png", tmp_path / "two/p2/a.png",
                      tmp_path / "two/p2/b.jpeg", None]
@@ -48,15 +48,15 @@ def test_files_are_found_by_the_ends_of_their_paths(tmp_path):
 def test_tables_are_found_nearest_to_the_root_and_gzipped(tmp_path):
     layouts.text(tmp_path / "x/y/Train.csv", "far")
     layouts.text(tmp_path / "x/train.csv.gz", "near", zipped=True)
-    files = published.Files.below(tmp_path)
+    files = published_files.Files.below(tmp_path)
     assert files.table(["valid.csv", "train.csv"]) == tmp_path / "x/train.csv.gz"
     assert files.table(["*rain.csv"]) == tmp_path / "x/train.csv.gz"
     assert files.table(["test.csv"]) is None
     with pytest.raises(UserError, match=r"no test\.csv in it or a folder of it"):
-        files.table(["test.csv"], "test.csv")
+        files.needed_table(["test.csv"], "test.csv")
     layouts.text(tmp_path / "z/train.csv", "near too")
     with pytest.raises(UserError, match=r"several tables train\.csv: x/train\.csv\.gz, z/"):
-        published.Files.below(tmp_path).table(["train.csv"])
+        published_files.Files.below(tmp_path).table(["train.csv"])
 
 
 @pytest.mark.parametrize("cell", ["1", "1.0", "1.00", " 1"])
