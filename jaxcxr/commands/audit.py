@@ -31,11 +31,11 @@ _EPILOG = (
     "A MANIFEST is a prepared data set (its folder or manifest.parquet); the raw folder of "
     "ChestX-ray14 or its Data_Entry csv alone; the folder of CheXpert, MIMIC-CXR-JPG, PadChest, "
     "VinDr-CXR, Open-I or Kaggle's pneumonia films as published; COVIDx lists, train_NAME.txt and "
-    "test_NAME.txt as two arguments; or any csv with a column image_id and, if known, patient_id, split (train, "
-    "validation, test), source, view, sex, age, sha256, phash and one column per label (1, 0; "
-    "empty, -1 or n/a: unknown), with or without the prefix label_. Patients of a csv are the same "
-    "if source and patient_id are. Exit code 1: something leaks; 0: nothing does; 2: a file is "
-    "wrong."
+    "test_NAME.txt as two arguments; or any csv with a column image_id and, if known, patient_id, "
+    "split (train, validation, test), source, view, sex, age, sha256, phash and one column per "
+    "label (1, 0; empty, -1 or n/a: unknown), with or without the prefix label_. Patients of a csv "
+    "are the same if source and patient_id are. Exit code 1: something leaks; 0: nothing does; 2: "
+    "a file is wrong."
 )
 
 

@@ -131,12 +131,7 @@ class PublishedBuilder(builder.XrayBuilder, skip_registration=True):  # type: ig
         show(self.name, films, self.own)
         films, carved = self._split(films)
         found = files.find([film.path for film in films])
-        rows = dict(zip(self._records(films), found, strict=True))
-        if len(rows) < len(films):
-            counts = collections.Counter(film.image_id for film in films)
-            twice = [name for name, count in counts.items() if count > 1]
-            raise UserError(f"{self.name}: {len(twice)} images are listed twice: {some(twice)}")
-        rows = self.completed(rows)
+        rows = self.completed(dict(zip(self._records(films), found, strict=True)))
         return builder.Collection.of(rows, (*notes, *carved))
 
     def _listed(self, raw: pathlib.Path, files: Files) -> tuple[list[Film], list[str]]:
@@ -148,6 +143,9 @@ class PublishedBuilder(builder.XrayBuilder, skip_registration=True):  # type: ig
         if not films:
             said = ". ".join((*notes, *left_out))
             raise UserError(f"{self.name}: no image in {raw} is left to prepare. {said}")
+        counts = collections.Counter(film.image_id for film in films)
+        if twice := [name for name, count in counts.items() if count > 1]:
+            raise UserError(f"{self.name}: {len(twice)} images are listed twice: {some(twice)}")
         return films, [*notes, *left_out, *blanks]
 
     def listing(self, raw: pathlib.Path) -> builder.ImageListing:
@@ -165,41 +163,36 @@ class PublishedBuilder(builder.XrayBuilder, skip_registration=True):  # type: ig
             return list(films), []
         lateral = [film.image_id for film in films if film.frontal is False]
         unknown = [film.image_id for film in films if film.frontal is None]
-        notes = [
-            *builder.note(lateral, "images are not frontal and are left out; --views all takes "
-                          "them"),
-            *builder.note(unknown, "images are left out, as nothing tells their view; --views all "
-                          "takes them"),
-        ]  # fmt: skip
-        return [film for film in films if film.frontal], notes
+        option = "--views all takes them"
+        return [film for film in films if film.frontal], [
+            *builder.note(lateral, f"images are not frontal and are left out; {option}"),
+            *builder.note(unknown, f"images are left out, as nothing tells their view; {option}"),
+        ]
 
     def _split(self, films: Sequence[Film]) -> tuple[list[Film], list[str]]:
         """Assigns the splits that are not published, by a hash of the patient's id."""
         config = self.builder_config
         official = {film.split for film in films} - {""}
-        val = 0.0 if "validation" in official else config.val_fraction
-        test = 0.0 if "test" in official else config.test_fraction
-        carved = {"train"} if official else {""}
+        if official:
+            val, test = 0.0 if "validation" in official else config.val_fraction, 0.0
+            facts = [f"official splits: {', '.join(sorted(official))}"]
+            if val:
+                facts.append(f"of these, {val:.1%} of the training patients go to validation")
+        else:
+            val, test = config.fractions
+            facts = ["no split is published; patients are assigned by a hash of their ids"]
+        divided = "train" if official else ""
         result = [
-            dataclasses.replace(film, split=builder.split_of(
-                film.patient_id, val, test if not official else 0.0))
-            if film.split in carved else film
+            dataclasses.replace(film, split=builder.split_of(film.patient_id, val, test))
+            if film.split == divided else film
             for film in films
-        ]  # fmt: skip
+        ]
         splits: dict[str, set[str]] = collections.defaultdict(set)
         for film in result:
             splits[film.patient_id].add(film.split)
         both = [patient for patient, names in splits.items() if len(names) > 1]
-        facts = [f"official splits: {', '.join(sorted(official))}"] if official else [
-            "no split is published; patients are assigned by a hash of their ids"
-        ]
-        if official and val:
-            facts.append(
-                f"no validation split is published; {val:.1%} of the training patients are carved"
-            )
-        return result, [*facts, *builder.note(
-            both, "patients are in two of the published splits, which are kept"
-        )]
+        fact = "patients are in two of the published splits, which are kept"
+        return result, [*facts, *builder.note(both, fact)]
 
     def _parts(self) -> dict[str, list[str]]:
         """Class -> the findings of the data set that mean it or a part of it."""

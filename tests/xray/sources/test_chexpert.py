@@ -122,6 +122,15 @@ def test_strange_cells_are_refused(raw, tmp_path, cell, message):
         layouts.prepared("chexpert", raw, tmp_path / "out")
 
 
+@pytest.mark.parametrize("raw", ["plain"], indirect=True)
+def test_an_image_in_two_rows_is_named(raw, tmp_path):
+    path = raw / "train.csv"
+    lines = path.read_text().splitlines()
+    layouts.text(path, *lines, lines[1].replace("1.0", "0.0"))
+    with pytest.raises(UserError, match=r"1 images are listed twice: train/patient00001/study1"):
+        layouts.prepared("chexpert", raw, tmp_path / "out")
+
+
 @pytest.mark.parametrize("raw", ["small"], indirect=True)
 def test_two_releases_in_one_folder_are_asked_about(raw, tmp_path):
     layouts.film(raw / "copy/train/patient00002/study1/view1_frontal.jpg")
