@@ -126,7 +126,7 @@ def test_strange_cells_are_refused(raw, tmp_path, cell, message):
 def test_an_image_in_two_rows_is_named(raw, tmp_path):
     path = raw / "train.csv"
     lines = path.read_text().splitlines()
-    layouts.text(path, *lines, lines[1].replace("1.0", "0.0"))
+    layouts.text(path, *lines, lines[1].replace(",1.0", ",0.0"))
     with pytest.raises(UserError, match=r"1 images are listed twice: train/patient00001/study1"):
         layouts.prepared("chexpert", raw, tmp_path / "out")
 
