@@ -65,7 +65,7 @@ class Chexpert(PublishedBuilder):
 
     def films(self, raw: pathlib.Path, files: Files) -> tuple[list[Film], list[str]]:
         """Reads the csv files that are there."""
-        tables = {split: files.table(names) for split, names in _TABLES.items()}
+        tables = {split: files.table(names, ('Path', 'Study')) for split, names in _TABLES.items()}
         if not any(tables.values()):
             raise UserError(f"{NAME}: no train.csv, valid.csv or test.csv in {raw} or below it")
         if self.builder_config.valid_as == "test":

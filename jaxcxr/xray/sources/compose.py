@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 from jaxcxr import registry
 from jaxcxr.data import progress, staging, vocabulary
 from jaxcxr.data.dataset import open_builder
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, did_you_mean
 from jaxcxr.xray.images import image_files, manifest, radiographs
 from jaxcxr.xray.sources import builder, composition, rsna_pneumonia, understood
 from jaxcxr.xray.sources.radiograph_set import xray_record
@@ -209,9 +209,10 @@ class Compose(builder.XrayBuilder):
             return text, self._prepared_part(there[0].parent)
         folder = builder.given_path("part", text)
         if not (folder / manifest.NAME).is_file():
+            known = [name for name, source in registry.SOURCES.items() if source.task == "cxr"]
             raise UserError(
-                f"{NAME}: {text} is neither the folder of a prepared data set nor SOURCE=DIR with "
-                f"a source of {', '.join(registry.SOURCES)}"
+                f"{NAME}: {text} is neither the folder of a prepared data set nor SOURCE=DIR."
+                f"{did_you_mean(name, known)} Sources: {', '.join(known)}."
             )
         return folder.parts[-3:][0], self._prepared_part(folder)
 

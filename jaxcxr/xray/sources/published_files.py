@@ -3,11 +3,15 @@
 import collections
 import dataclasses
 import fnmatch
+import gzip
 import os
 import pathlib
+import re
+import zlib
 from collections.abc import Sequence
 
 from jaxcxr.data import folders
+from jaxcxr.data.text_files import fold
 from jaxcxr.errors import UserError, some
 
 
@@ -30,28 +34,34 @@ class Files:
         paths = [pathlib.PurePath(path[start:]) for path in folders.files_below(root).paths]
         return cls(root, tuple(sorted(paths, key=lambda path: (len(path.parts), path))))
 
-    def needed_table(self, names: Sequence[str], wanted: str) -> pathlib.Path:
+    def needed_table(
+        self, names: Sequence[str], wanted: str, columns: Sequence[str] = ()
+    ) -> pathlib.Path:
         """Returns a table as `table` does.
 
         Raises:
           UserError: there is none; the message calls it `wanted`.
         """
-        found = self.table(names)
+        found = self.table(names, columns)
         if not found:
             raise UserError(f"{self.root}: no {wanted} in it or a folder of it")
         return found
 
-    def table(self, names: Sequence[str]) -> pathlib.Path | None:
+    def table(self, names: Sequence[str], columns: Sequence[str] = ()) -> pathlib.Path | None:
         """Returns the table with the first of `names`, gzipped or not, nearest to the root.
 
         Arguments:
           names: without .gz; case does not matter, and `*` stands for anything.
+          columns: a table of another data set has none of these.
 
         Raises:
           UserError: there are two at the same depth.
         """
         for name in names:
-            there = [path for path in self.paths if _fits(path.name, name)]
+            there = [
+                path for path in self.paths
+                if _fits(path.name, name) and _has(self.root / path, columns)
+            ]
             there = [path for path in there if len(path.parts) == len(there[0].parts)]
             stems = {str(path).casefold().removesuffix(".gz") for path in there}
             if len(stems) > 1:
@@ -104,6 +114,19 @@ class Files:
 
 def _fits(name: str, wanted: str) -> bool:
     return fnmatch.fnmatchcase(name.casefold().removesuffix(".gz"), wanted.casefold())
+
+
+def _has(path: pathlib.Path, columns: Sequence[str]) -> bool:
+    """Tells whether the first line of a table names one of the columns."""
+    if not columns:
+        return True
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            head = file.readline(2**16).replace(b"\0", b"").decode("utf-8", "replace")
+    except (OSError, EOFError, zlib.error):
+        return True  # reading it says what is wrong
+    found = {fold(cell.strip("\ufeff\ufffd\"' \r\n")) for cell in re.split("[,;\t]", head)}
+    return any(fold(column) in found for column in columns)
 
 
 def _stem(name: str) -> str:

@@ -89,10 +89,13 @@ class VindrCxr(PublishedBuilder):
                     films += self._voted(_by_columns(path), _boxes(boxes) if boxes else {}, split)
         else:
             wanted = "annotations/image_labels_train.csv or train.csv"
-            path = files.needed_table(["train.csv"], wanted)
+            path = files.needed_table(["train.csv"], wanted, ["class_name"])
             films = self._voted(_by_rows(path), _boxes(path), "")
-        for table, columns in ((files.table(["train_meta.csv"]), ("dim0", "dim1")),
-                               (files.table(["train.csv"]), ("height", "width"))):  # fmt: skip
+        sizes = {
+            files.table(["train_meta.csv"]): ("dim0", "dim1"),
+            files.table(["train.csv"], ["class_name"]): ("height", "width"),
+        }
+        for table, columns in sizes.items():
             if table and {*columns} <= {*read_csv(table).columns}:
                 films = _sized(films, table, columns)
         return films, [

@@ -59,6 +59,21 @@ def test_tables_are_found_nearest_to_the_root_and_gzipped(tmp_path):
         published_files.Files.below(tmp_path).table(["train.csv"])
 
 
+def test_a_table_of_another_data_set_is_not_taken(tmp_path):
+    layouts.text(tmp_path / "a/train.csv", "image_id,class_name", "x,Mass")
+    layouts.text(tmp_path / "b/train.csv.gz", '"Path";"Sex"', "x;F", zipped=True)
+    files = published_files.Files.below(tmp_path)
+    assert files.table(["train.csv"], ["path"]) == tmp_path / "b/train.csv.gz"
+    assert files.table(["train.csv"], ["class_name"]) == tmp_path / "a/train.csv"
+    assert files.table(["train.csv"], ["Study"]) is None
+
+
+def test_the_folder_above_several_data_sets_serves_each(shared_cases, tmp_path):
+    raw = shared_cases / "cxr/external_layouts"
+    for name, images in (("chexpert", 18), ("mimic_cxr", 6), ("kaggle_pneumonia", 56)):
+        assert len(layouts.prepared(name, raw, tmp_path / "out")) == images
+
+
 @pytest.mark.parametrize("cell", ["1", "1.0", "1.00", " 1"])
 def test_numbers_of_labels(cell):
     assert published.labels_of({"Mass": cell.strip()}, ["Mass"], "file:1") == {"Mass": 1}
