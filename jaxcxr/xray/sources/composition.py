@@ -201,7 +201,7 @@ def without_copies(
     """
     films = [(split, *_parsed(record), record) for split, part in staged.items() for record in part]
     films.sort(key=lambda film: (_ORDER[film[0]], order[film[2]]))
-    seen: dict[str, str] = {}
+    seen: dict[str, tuple[str, str]] = {}
     same_person: dict[str, str] = {}
 
     def person(patient: str) -> str:
@@ -211,10 +211,10 @@ def without_copies(
 
     copies, distinct = [], []
     for film in films:
-        _, pixels, key, _ = film
-        first = seen.setdefault(pixels, key)
-        if order[first] == order[key]:  # copies within a data set stay as published
-            distinct.append(film)
+        split, pixels, key, _ = film
+        first, its_split = seen.setdefault(pixels, (key, split))
+        if (order[first], its_split) == (order[key], split):
+            distinct.append(film)  # copies within one split of a data set stay as published
             continue
         copies.append(key)
         one, other = person(rows[first].patient_id), person(rows[key].patient_id)
@@ -232,7 +232,7 @@ def without_copies(
         else:
             kept[split].append(record)
     return kept, [
-        *builder.note(copies, "images have the pixels of an image in another data set"),
+        *builder.note(copies, "images have the pixels of one in another data set or split"),
         *builder.note(apart, "images are of people whom such copies show in another split"),
     ]
 

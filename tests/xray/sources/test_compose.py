@@ -50,8 +50,16 @@ def test_copies_and_their_patients_leave_the_training_split(folders, tmp_path, c
     assert "test/PNEUMONIA/person4_virus_4.png" in rows.image_id
     assert len(set(rows.sha256)) == len(rows) == 6 + 8 - 2
     said = capsys.readouterr().err
-    assert "1 images have the pixels of an image in another data set: padchest/x2.png" in said
+    assert "1 images have the pixels of one in another data set or split: padchest/x2.png" in said
     assert "1 images are of people whom such copies show in another split: padchest/x3.png" in said
+
+
+def test_copies_within_a_set_leave_the_training_split_too(folders, tmp_path):
+    layouts.film(folders["kaggle_pneumonia"] / "train/NORMAL/IM-1-0001.png", seed=5)  # person5
+    layouts.film(folders["kaggle_pneumonia"] / "train/NORMAL/IM-2-0001.png", seed=0)  # person0
+    ids = composed(folders, tmp_path / "out").image_id
+    assert "train/NORMAL/IM-1-0001.png" not in ids
+    assert {"train/NORMAL/IM-2-0001.png", "train/PNEUMONIA/person0_virus_0.png"} <= set(ids)
 
 
 def test_of_copies_in_one_split_the_first_named_set_keeps_its_own(folders, tmp_path):
