@@ -144,6 +144,11 @@ class Compose(builder.XrayBuilder):
             for part in self._items.values() for item in part
         }
         kept, notes = composition.without_copies(staged, rows, self._order)
+        if len(config.parts) > 1:
+            notes.append(
+                "copies in another size or format are not equal; look for them in the prepared "
+                "data with jaxcxr audit"
+            )
         for text in notes:
             progress.say(f"{NAME}: {text}")
         return kept
