@@ -12,7 +12,7 @@ from jaxcxr.errors import RunError, UserError, did_you_mean
 # where `TAKES_CONFIG` is true finds `--config=F` and its overrides in `args.config`.
 COMMANDS = {
     "train": "train, or resume, as the config says (--config=F --workdir=D)",
-    "evaluate": "evaluate the best checkpoint of a workdir (--workdir=D)",
+    "evaluate": "evaluate the best checkpoint of a workdir (--workdir=D), also on other --data",
     "prepare": "convert a data set into shards, once",
     "audit": "find leaks and shortcuts in data sets, images or not",
     "score": "score predictions of any model, with 95% intervals",
@@ -56,12 +56,17 @@ def run(argv: list[str] | None = None) -> None:
         hint = did_you_mean(name, COMMANDS)
         print(f"jaxcxr: no command is called {name!r}.{hint}\n\n{usage()}", file=sys.stderr)
         sys.exit(2)
-    if name in TRAINER:
+    if name in TRAINER and not (name == "evaluate" and _of_other_data(rest)):
         from jaxcxr import main
 
         main.run(["jaxcxr", *rest, f"--mode={name}"])
     else:
         _run_command(name, rest)
+
+
+def _of_other_data(argv: list[str]) -> bool:
+    """Tells whether `evaluate` is to use other data than the run's: a command of its own."""
+    return any(word.partition("=")[0] == "--data" for word in argv)
 
 
 def usage() -> str:

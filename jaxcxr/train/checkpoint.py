@@ -186,6 +186,13 @@ def check_workdir(workdir: epath.Path, config) -> None:
 def write_config(workdir: epath.Path, config, facts: dict | None = None) -> None:
     """Writes config.json once for each run: config, `Task.facts`, versions and git commit."""
     path = workdir / "config.json"
+    if path.exists() and facts and "classes" in facts:
+        before = json.loads(path.read_text()).get("data", {}).get("classes", facts["classes"])
+        if before != facts["classes"]:
+            raise UserError(
+                f"{workdir} holds a run on the classes {', '.join(before)}; the data now teach "
+                f"{', '.join(facts['classes'])}. Give another --workdir."
+            )
     if jax.process_index() == 0 and not path.exists():
         record = {"config": json.loads(config.to_json_best_effort()), "data": facts or {},
                   **config_lib.provenance()}

@@ -54,7 +54,7 @@ class FinishedRun:
 
 @contextlib.contextmanager
 def open_best(
-    workdir: epath.Path, task: str = "", config=None, data: bool = True
+    workdir: epath.Path, task: str = "", config=None, data: bool = True, opened: Any = None
 ) -> Iterator[FinishedRun]:
     """Opens the best checkpoint of a run, the newest where none was evaluated.
 
@@ -64,10 +64,12 @@ def open_best(
       task: that the run must be of; "" for any.
       config: in place of the run's own, for other devices or batches.
       data: whether to open the prepared data; without, the task holds one blank example.
+      opened: the task, over other data.
     """
     config = config or load_config(workdir, task)
-    blank = None if data else registry.task(config.task).without_data(config)
-    run = setup.make(config, blank)
+    if not data:
+        opened = registry.task(config.task).without_data(config)
+    run = setup.make(config, opened)
     with run.mesh_context(), contextlib.closing(
         checkpoint.Checkpoints(workdir, config)
     ) as checkpoints:

@@ -219,14 +219,16 @@ class XrayTask:
         return stress_xrays
 
     def facts(self) -> dict:
-        """Returns the training labels of each class, and the classes that cannot be learned."""
+        """Returns the classes, their training labels, and the classes that cannot be learned."""
         labels = self.source("train").manifest.labels
         words = {"positive": POSITIVE, "negative": NEGATIVE, "unknown": UNKNOWN}
         counts = {
             name: {word: int((labels[:, i] == value).sum()) for word, value in words.items()}
             for i, name in enumerate(self.classes)
         }
-        return {"classes": counts, "unlearned": dict(self._unlearned)}
+        return {
+            "classes": list(self.classes), "labels": counts, "unlearned": dict(self._unlearned)
+        }
 
     def describe(self) -> dict[str, str]:
         """Lists images and patients of each split, and the training labels of each class."""

@@ -5,11 +5,9 @@ import io
 import json
 import re
 
-import cv2
 import numpy as np
 import pytest
 
-from jaxcxr import config as base
 from jaxcxr import task as tasks
 from jaxcxr.commands import explain
 from jaxcxr.data import preparation
@@ -18,37 +16,7 @@ from jaxcxr.deploy.predict import xray_files
 from jaxcxr.errors import UserError
 from jaxcxr.train import loop, writers
 from jaxcxr.xray.images import manifest
-
-
-def prepared(folder, labels, **options):
-    """Prepares 24 drawn films of 12 patients; `labels` maps classes to a cell for each film."""
-    films = folder / "films"
-    films.mkdir(exist_ok=True)
-    rng = np.random.default_rng(0)
-    rows = [["image", "patient", *labels]]
-    for i in range(24):
-        pixels = rng.integers(0, 60, (32, 32)).astype(np.uint8)
-        pixels[4:12, 4 + 8 * (i % 2) :] += 120
-        cv2.imwrite(str(films / f"{i}.png"), pixels)
-        rows.append([f"{i}.png", f"P{i // 2}", *(cells[i] for cells in labels.values())])
-    table = folder / "labels.csv"
-    table.write_text("\n".join(",".join(map(str, row)) for row in rows) + "\n")
-    options |= {"images": str(films), "labels": str(table), "size": 32, "equalize": "none"}
-    preparation.prepare("images", folder / "data", **options)
-    return table
-
-
-def config_of(folder, **changes):
-    config = base.default("cxr")
-    base.set_source(config, "images", size=32, equalize="none")
-    base.set_model(config, "resnet18", stages=(1, 1, 1, 1), width=4, head_width=0)
-    base.add_stage(config, "all", "4 steps", learning_rate=1e-3)
-    config.data.dir, config.data.image_size, config.data.threads = str(folder / "data"), 32, 0
-    config.batch_size, config.evaluate_every, config.log_every = 8, "2 steps", 2
-    with config.unlocked():
-        config.update_from_flattened_dict(changes)
-    return config
-
+from tests.own_films import config_of, prepared
 
 LABELS = {
     "Even": [i % 2 for i in range(24)], "Never": [0] * 24, "Always": [1] * 24,
@@ -113,7 +81,7 @@ def test_no_file_of_the_run_names_a_class_that_was_not_learned(run):
     rows = manifest.read(preparation.find(
         "images", {"size": 32, "equalize": "none"}, run[0] / "data"), "train")
     place = rows.classes.index("Half")
-    assert facts["classes"]["Half"] == {
+    assert facts["labels"]["Half"] == {
         word: int((rows.labels[:, place] == value).sum())
         for word, value in (("positive", 1), ("negative", 0), ("unknown", -1))
     }

@@ -80,7 +80,7 @@ def _radiographs(config, workdir, say) -> tuple[dict, dict[str, bytes]]:
     facts = {
         "classes": list(run.task.classes), "preprocessing": preprocessing,
         "training": {
-            "step": step, **_data(run.task), "labels": run.task.facts()["classes"],
+            "step": step, **_data(run.task), "labels": run.task.facts()["labels"],
             "manifest": {"file": listed.name, "sha256": _sha256(listed)},
         },
     }

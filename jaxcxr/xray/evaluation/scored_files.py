@@ -23,6 +23,7 @@ class Joined:
       labels_only, predictions_only: classes that stand in one of the two files only.
       ignored: number of predictions for images that are not scored.
       unlabelled: images of the split list that have no label.
+      by_name: images found by their file name only, as one of the files has no folders.
       inputs: role ("labels", "predictions", "split_list") to name and SHA-256 of the file.
     """
 
@@ -35,6 +36,7 @@ class Joined:
     predictions_only: tuple[str, ...]
     ignored: int
     unlabelled: tuple[str, ...]
+    by_name: int
     inputs: dict[str, dict[str, str]]
 
 
@@ -94,6 +96,7 @@ def join(
         predictions_only=tuple(name for name in scored if name not in pairs.values()),
         ignored=len(guess.ids) - len(ids),
         unlabelled=unlabelled,
+        by_name=image_paths.by_name_only(ids, guess.ids, chosen),
         inputs=inputs,
     )
 

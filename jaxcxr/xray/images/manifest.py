@@ -71,6 +71,10 @@ class Manifest:
             self, labels=labels, boxes=tuple(boxes), classes=tuple(classes)
         )
 
+    def renamed(self, classes: tuple[str, ...]) -> "Manifest":
+        """Gives the classes other names, in their order."""
+        return dataclasses.replace(self, classes=classes)
+
     def take(self, rows: np.ndarray) -> "Manifest":
         """Selects rows by indices or a mask `[n]`."""
         rows = np.arange(len(self))[rows]

@@ -146,6 +146,11 @@ def _remarks(joined: scored_files.Joined, calibration: Calibration | None) -> li
     ):
         if names:
             remarks.append(f"{len(names)} {fact}: {some(names)}")
+    if joined.by_name:
+        remarks.append(
+            f"{joined.by_name} of {len(joined.ids)} images match by file name only, as one of the "
+            "files names no folders."
+        )
     if joined.ignored:
         remarks.append(f"{joined.ignored} predictions are of images that are not scored: ignored")
     return remarks
