@@ -56,6 +56,11 @@ def run(argv: list[str] | None = None) -> None:
         hint = did_you_mean(name, COMMANDS)
         print(f"jaxcxr: no command is called {name!r}.{hint}\n\n{usage()}", file=sys.stderr)
         sys.exit(2)
+    if name == "evaluate" and {"-h", "--help"} & set(rest):
+        from jaxcxr import main
+
+        print(f"{main.usage()}\n\nOn another data set, --data:\n")
+        _run_command(name, ["--help"])
     if name in TRAINER and not (name == "evaluate" and _of_other_data(rest)):
         from jaxcxr import main
 

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Evaluates, writes and prints."""
-    from jaxcxr.deploy import external_validation
+    from jaxcxr.deploy.predict import external_validation
     from jaxcxr.train import workdir as workdir_lib
 
     if bool(args.workdir) == bool(args.model):
