@@ -36,6 +36,8 @@ VARIANTS = {
     "cxr_union": ("", "quick", "chexpert", "chexpert,quick"),
     "tb_resnet50": ("", "extra", "quick"),
     "own_images": ("", "quick"),
+    "cxr_probe": ("", "convnext", "swin", "resnet50", "quick"),
+    "cxr_finetune": ("", "dinov2", "swin", "vit", "quick"),
     "study_flex": ("", "cmu_mocap", "chest_phantom", "chestxray14"),
     "study_pose": ("", "clean_27", "noisy_81"),
 }

@@ -28,6 +28,40 @@ def default(task: str) -> ml_collections.ConfigDict:
     return config.lock()
 
 
+# Values of `augment` of chest X-rays that leave an image as it is.
+NO_AUGMENTATION = {
+    "rotation": 0.0, "scale": 0.0, "translation": 0.0, "shear": 0.0, "crop_area": 1.0,
+    "crop_aspect": 0.0, "brightness": 0.0, "contrast": 0.0, "gamma": 0.0, "horizontal_flip": 0.0,
+}
+
+
+def layer_decay(config, factor: float) -> tuple:
+    """Builds learning-rate multipliers that fall by a factor from layer to layer.
+
+    The head learns at the full rate, the last layer of the backbone at `factor` of it, the one
+    before at `factor` squared, and so on (Clark et al. 2020, arXiv:2003.10555; Bao et al. 2022,
+    arXiv:2106.08254).
+
+    Arguments:
+      config: with its model, whose class declares its layers by a method `depths`.
+      factor: of one layer, above 0 and at most 1.
+
+    Returns:
+      Rules for `optimizer.multiplier_rules`.
+
+    Raises:
+      UserError: the model declares no layers, or scans over them.
+    """
+    model = registry.model(config.model.name)(**config.model.options.to_dict())
+    if not hasattr(model, "depths"):
+        raise UserError(f"model {config.model.name!r} does not say in which order its layers are.")
+    if getattr(model, "scan", False):
+        raise UserError("layers that a model scans over have one learning rate; set scan=False.")
+    layers = model.depths()
+    rates = tuple((pattern, factor ** (len(layers) - i)) for i, pattern in enumerate(layers))
+    return (*keys.MULTIPLIERS[:-1], *rates, keys.MULTIPLIERS[-1])
+
+
 def default_stage() -> ml_collections.ConfigDict:
     """Builds the default settings of a stage, apart from its duration and trained parameters."""
     return tree({key.name: key.default for key in keys.STAGE_KEYS})

@@ -134,6 +134,8 @@ _DATA = (
     Key("data.fold_seed", 0, "of the assignment of patients to folds", least=0,
         greatest=2**31 - 1),
     Key("data.left_out", (), "numbers of the folds that are not trained on"),
+    Key("data.cache_features", False, "train the head on features that the frozen backbone gives "
+        "once", task="cxr"),
     Key("data.threads", 2, "that read and decode", least=0, greatest=256),
     Key("data.prefetch", 4, "batches decoded ahead", least=1),
     Key("data.workers", 0, "processes that generate a phantom; 0: one per core", least=0,

@@ -11,7 +11,16 @@ from jax.experimental import multihost_utils
 
 from jaxcxr import config as config_lib
 from jaxcxr.data import pipeline
-from jaxcxr.train import checkpoint, finished, initial_weights, parallel, setup, watchdog, writers
+from jaxcxr.train import (
+    checkpoint,
+    finished,
+    initial_weights,
+    parallel,
+    probe,
+    setup,
+    watchdog,
+    writers,
+)
 from jaxcxr.train import state as state_lib
 from jaxcxr.train import workdir as workdir_lib
 from jaxcxr.train.step_log import StepLog
@@ -37,8 +46,9 @@ def train(
         contextlib.closing(checkpoint.Checkpoints(workdir, config)) as checkpoints,
         contextlib.closing(workdir_lib.Local(workdir)) as local,
     ):
+        trained = probe.make(run) if config.data.get("cache_features") else run
         data = pipeline.train_iterator(
-            run.task.source("train"), config, run.task.sampling()
+            trained.task.source("train"), config, run.task.sampling()
         )
         state, step = start(run, checkpoints, data)
         screen.table("jaxcxr", {**describe(run, state, step, workdir), **initial})
@@ -46,7 +56,11 @@ def train(
         with contextlib.closing(writer), SigTerm() as stop:
             ended, metrics = False, {}
             try:
-                train_until_done(run, state, step, data, checkpoints, writer, local, screen, stop)
+                if isinstance(trained, probe.Probe):
+                    trained.fill(state, local.path, screen.print)
+                train_until_done(
+                    trained, state, step, data, checkpoints, writer, local, screen, stop
+                )
                 metrics = finish(run, checkpoints, writer, local, screen, split, stop)
                 ended = True
             except Stopped:

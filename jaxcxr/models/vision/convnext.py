@@ -126,6 +126,21 @@ class ConvNeXt(nn.Module):
             self.classes, width=self.head_width, dropout=self.head_dropout, dtype=self.dtype
         )
 
+    @nn.nowrap
+    def depths(self) -> tuple[str, ...]:
+        """Patterns of the parameters of each layer of the backbone, from the image on.
+
+        Blocks of a long stage are taken by threes.
+        """
+        layers = [r"^backbone/stem"]
+        for stage, depth in enumerate(self.stages):
+            size = 3 if depth > 3 else depth
+            for start in range(0, depth, size):
+                blocks = "|".join(map(str, range(start, min(start + size, depth))))
+                first = f"stages_{stage}_downsample|" if not start else ""
+                layers.append(rf"^backbone/({first}stages_{stage}_blocks_({blocks})/)")
+        return tuple(layers)
+
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Returns float32 logits `[batch, classes]`; arguments as in `ViT.__call__`."""
         return self.head(self.backbone(images.astype(self.dtype), train), train=train)

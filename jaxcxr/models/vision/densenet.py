@@ -179,6 +179,13 @@ class DenseNet(nn.Module):
             self.classes, width=self.head_width, dropout=self.head_dropout, dtype=self.dtype
         )
 
+    @nn.nowrap
+    def depths(self) -> tuple[str, ...]:
+        """Patterns of the parameters of each layer of the backbone, from the image on."""
+        numbers = range(1, len(self.stages) + 1)
+        stages = (rf"^backbone/(denseblock{i}_|transition{i - 1}/)" for i in numbers)
+        return (r"^backbone/(conv0|norm0)/", *stages)
+
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Returns float32 logits `[batch, classes]`; arguments as in `ResNet.__call__`."""
         return self.head(self.backbone(images.astype(self.dtype), train), train=train)

@@ -187,6 +187,12 @@ class ResNet(nn.Module):
             self.classes, width=self.head_width, dropout=self.head_dropout, dtype=self.dtype
         )
 
+    @nn.nowrap
+    def depths(self) -> tuple[str, ...]:
+        """Patterns of the parameters of each layer of the backbone, from the image on."""
+        stages = (rf"^backbone/layer{i}_" for i, _ in enumerate(self.stages, 1))
+        return (r"^backbone/(conv1|bn1)/", *stages)
+
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Returns float32 logits `[batch, classes]`.
 

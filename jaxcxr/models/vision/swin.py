@@ -231,6 +231,16 @@ class Swin(nn.Module):
             self.classes, width=self.head_width, dropout=self.head_dropout, dtype=self.dtype
         )
 
+    @nn.nowrap
+    def depths(self) -> tuple[str, ...]:
+        """Patterns of the parameters of each layer of the backbone, from the image on."""
+        layers = [r"^backbone/patch"]
+        for stage, depth in enumerate(self.stages):
+            for index in range(depth):
+                first = f"stages_{stage}_downsample|" if not index else ""
+                layers.append(rf"^backbone/({first}stages_{stage}_blocks_{index}/)")
+        return tuple(layers)
+
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Returns float32 logits `[batch, classes]`; arguments as in `ViT.__call__`."""
         return self.head(self.backbone(images.astype(self.dtype), train), train=train)

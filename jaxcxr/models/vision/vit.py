@@ -219,6 +219,12 @@ class ViT(nn.Module):
         tokens = prefix + grid[0] * grid[1]
         return (Stack("blocks", "attention", self.depth, tokens, layout),)
 
+    @nn.nowrap
+    def depths(self) -> tuple[str, ...]:
+        """Patterns of the parameters of each layer of the backbone, from the image on."""
+        first = r"^backbone/(cls_token|pos_embed|patch_embed|registers)"
+        return (first, *(rf"^backbone/blocks_{i}/" for i in range(self.depth)))
+
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Returns float32 logits `[batch, classes]`.
 
