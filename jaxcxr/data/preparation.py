@@ -21,6 +21,7 @@ from jaxcxr.errors import RunError, UserError, did_you_mean
 
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_LOCKLESS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 
 def prepare(source: str, data_dir: str | os.PathLike | None = None, *, beam: str = "", **options):
@@ -44,11 +45,13 @@ def prepare(source: str, data_dir: str | os.PathLike | None = None, *, beam: str
         options = {"workers": usable_cores(), **options}
     builder = _builder(source, data_dir, options)
     directory = pathlib.Path(builder.data_dir)
-    with _beam(source, beam), _os_errors(directory), _locked(directory.parent):
-        if _is_complete(source, directory):
-            builder.confirm(directory)
-        else:
-            _write(source, builder, directory)
+    with _beam(source, beam), _os_errors(directory):
+        if not _is_complete(source, directory):  # what is complete may lie on a read-only mount
+            with _locked(directory.parent):
+                if not _is_complete(source, directory):  # nor did who held the lock complete it
+                    _write(source, builder, directory)
+                    return builder
+        builder.confirm(directory)
     return builder
 
 
@@ -218,6 +221,11 @@ def _locked(variant: pathlib.Path) -> Iterator[None]:
         except BlockingIOError:
             progress.say(f"{variant}: another process prepares this; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _LOCKLESS:
+                raise
+            progress.say(f"{variant}: this file system has no locks ({error.strerror}); do not "
+                         "prepare the same data twice at once")
         yield
 
 

@@ -62,7 +62,9 @@ def curves_figure(metrics_path: pathlib.Path | str, metric: Metric) -> "Figure":
 def read_metrics(path: pathlib.Path | str) -> list[dict]:
     """Reads metrics.jsonl: a JSON object per line with `step` and `kind`.
 
-    `kind` is "train", "stage" or a split. A last line cut off by a kill is skipped.
+    `kind` is "train", "stage", "hosts" or a split. A line that a kill cut is skipped. A line of kind
+    "start" says that a run went on after its `step`: what stands above it of later steps was done
+    again, as was the result of the test split.
 
     Returns:
       The records in the order written; of two with the same kind and step, the later one.
@@ -74,19 +76,29 @@ def read_metrics(path: pathlib.Path | str) -> list[dict]:
     if not path.is_file():
         raise UserError(f"no metrics at {path}; give the metrics.jsonl of a run's workdir")
     records: dict[tuple, dict] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(True), start=1):
+    for number, line in enumerate(
+        path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1
+    ):
         try:
             record = json.loads(line)
-            key = record["kind"], record["step"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            if not line.endswith("\n"):
-                break
+            key = record["kind"], int(record["step"])
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            if line.startswith("{"[:len(line)]) and not line.rstrip().endswith("}"):
+                continue
             raise UserError(
                 f"{path}, line {number} is not a JSON object with step and kind; remove the line"
             ) from error
+        if record["kind"] == "start":
+            records = {k: v for k, v in records.items() if _stays(*k, record["step"])}
+            continue
         records.pop(key, None)
         records[key] = record
     return list(records.values())
+
+
+def _stays(kind: str, step: int, resumed: int) -> bool:
+    """Tells whether a record of before a start is not written again; a stage begins at its step."""
+    return kind != "test" and step <= (resumed - 1 if kind == "stage" else resumed)
 
 
 def _series(records: list[dict], kind: str, key: str) -> tuple[np.ndarray, np.ndarray]:

@@ -185,6 +185,9 @@ class Runner:
                 raise UserError(
                     f"another study is running in {self._root}; wait for its end or stop it."
                 ) from None
+            except OSError as error:  # a file system without locks
+                print(f"{self._root} has no locks ({error.strerror}); start no second study there",
+                      file=sys.stderr)
             yield lock
 
     @contextlib.contextmanager
@@ -222,14 +225,14 @@ def train(folder: pathlib.Path) -> None:
     """Trains as `request.json` says and leaves `result.json`: what the process of one run does."""
     from jaxcxr import config as config_lib
     from jaxcxr.pose.evaluation import run_errors
+    from jaxcxr.report import curves
     from jaxcxr.train import loop, writers
 
     config = config_lib.from_saved(json.loads((folder / REQUEST).read_text(encoding="utf-8")))
     metrics = loop.train(config, folder, writers.Screen())
     if not metrics:
         return  # SIGTERM
-    records = [json.loads(line) for line in
-               (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    records = curves.read_metrics(folder / "metrics.jsonl")
     best = best_checkpoint(folder)
     result = {
         "monitor": config.checkpoint.monitor, "test": metrics, **_history(records, best["step"]),

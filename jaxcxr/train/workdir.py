@@ -47,7 +47,19 @@ def is_remote(workdir: os.PathLike) -> bool:
 
 
 def check_writable(workdir: epath.Path) -> None:
-    """Makes the folder where absent, and tries to write in it."""
+    """Makes the folder where absent, and tries to write in it.
+
+    Raises:
+      UserError: it cannot be written, or Orbax could not read a checkpoint there again.
+    """
+    path = os.fspath(workdir if is_remote(workdir) else workdir.absolute())
+    # Orbax looks for files of a checkpoint by a glob pattern that holds this path as it is.
+    special = sorted(set(path) & set("*?[\\"))
+    if special:
+        raise UserError(
+            f"{path} has {' '.join(special)} in its name, with which checkpoints cannot be read "
+            "again; give a --workdir without."
+        )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if is_remote(workdir):

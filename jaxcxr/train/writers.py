@@ -3,9 +3,11 @@
 import contextlib
 import datetime
 import json
+import os
 import pathlib
 import sys
 import time
+from typing import TextIO
 
 import jax
 import numpy as np
@@ -20,23 +22,33 @@ from jaxcxr.train import private_apis
 class MetricWriter:
     """Appends metrics to `metrics.jsonl` and to TensorBoard event files; process 0 alone writes.
 
+    Nothing is made before the first line, and no line is ever removed: an evaluation beside a
+    running training, or a run that fails, leaves what is there.
+
     Arguments:
       workdir: folder of the run, on this machine.
-      first_step: step the run resumes from; lines of later steps, written before an interruption,
-        are dropped because those steps are done again. None: nothing is done again.
+      first_step: step the run resumes from; a line of kind "start" tells readers to drop the later
+        steps above it, which are done again. None: nothing is done again.
     """
 
     def __init__(self, workdir: pathlib.Path, first_step: int | None):
         self._active = jax.process_index() == 0
-        if not self._active:
-            return
-        self._path = workdir / "metrics.jsonl"
-        _keep_until(self._path, first_step)
-        self._file = self._path.open("a", buffering=1, encoding="utf-8")
+        self._workdir, self._first_step = workdir, first_step
+        self._file: TextIO | None = None
+
+    def _open(self) -> TextIO:
+        """Opens both files, below a last line that an interruption cut."""
+        path, first = self._workdir / "metrics.jsonl", self._first_step
+        resumed = path.exists() and path.stat().st_size > 0
+        file = path.open("a", buffering=1, encoding="utf-8")
+        if resumed and not _ends_line(path):
+            file.write("\n")
+        if resumed and first is not None:
+            file.write(json.dumps({"step": first, "kind": "start"}) + "\n")
         self._events = private_apis.summary_writer()(
-            str(workdir / "tensorboard"),
-            purge_step=None if first_step is None else first_step + 1,
+            str(self._workdir / "tensorboard"), purge_step=None if first is None else first + 1
         )
+        return file
 
     def write(self, step: int, kind: str, values: dict) -> None:
         """Writes a line.
@@ -47,6 +59,7 @@ class MetricWriter:
         """
         if not self._active:
             return
+        self._file = self._file or self._open()
         plain = {k: v if isinstance(v, str) else float(v) for k, v in values.items()}
         self._file.write(json.dumps({"step": step, "kind": kind, **plain}) + "\n")
         for name, value in plain.items():
@@ -55,36 +68,20 @@ class MetricWriter:
 
     def flush(self) -> None:
         """Writes to the files all that is buffered."""
-        if self._active:
+        if self._file:
             self._events.flush()
 
     def close(self) -> None:
         """Flushes to disk."""
-        if self._active:
+        if self._file:
             self._file.close()
             self._events.close()
 
 
-def _keep_until(path: pathlib.Path, step: int | None) -> None:
-    """Drops lines that will be written again, and a last line that an interruption cut.
-
-    Written again are the steps after `step`, the beginning of a stage at `step`, and the test
-    result with which every run and every evaluation ends.
-    """
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        last = step if record["kind"] != "stage" or step is None else step - 1
-        if record["kind"] != "test" and (last is None or record["step"] <= last):
-            kept.append(line + "\n")
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    partial.replace(path)
+def _ends_line(path: pathlib.Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
 
 
 def append_start(

@@ -1,6 +1,8 @@
 """`jaxcxr prepare`: options, messages, interruption, and what it must not import or reach."""
 
 import argparse
+import errno
+import fcntl
 import os
 import pathlib
 import signal
@@ -280,3 +282,27 @@ def test_default_root_is_that_of_tfds(raw_data, tmp_path, monkeypatch):
 def test_a_root_that_cannot_be_is_answered(out, words):
     with pytest.raises(UserError, match=rf"cannot be written \({words}\).*--out DIR"):
         preparation.prepare("chest_phantom", out, images=20)
+
+
+def test_complete_data_on_a_read_only_mount_are_used_as_they_are(raw_data, tmp_path, monkeypatch):
+    options = {"raw": raw_data.folder, "size": 32, "workers": 0}
+    preparation.prepare("chestxray14", tmp_path, **options)
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(preparation, "_locked", refuse)
+    preparation.prepare("chestxray14", tmp_path, **options)
+    with pytest.raises(UserError, match="Read-only file system"):
+        preparation.prepare("chestxray14", tmp_path / "other", **options)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_warned_of(raw_data, tmp_path, monkeypatch, capsys, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    folder = preparation.prepare("chestxray14", tmp_path, raw=raw_data.folder, size=32, workers=0)
+    assert (pathlib.Path(folder.data_dir) / "dataset_info.json").exists()
+    assert capsys.readouterr().err.count("this file system has no locks") == 1

@@ -1,7 +1,6 @@
 """Toy runs in this process and in others, and what they leave in their workdirs."""
 
 import contextlib
-import json
 import os
 import pathlib
 import subprocess
@@ -73,7 +72,7 @@ def saved_state(workdir, step, config=None):
 
 def lines(workdir, *kinds):
     """Records of metrics.jsonl without those that measure time."""
-    records = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    records = curves.read_metrics(workdir / "metrics.jsonl")
     return [
         {k: v for k, v in record.items() if k not in TIMES}
         for record in records if not kinds or record["kind"] in kinds

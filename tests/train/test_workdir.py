@@ -15,7 +15,7 @@ from orbax.checkpoint._src.path import gcs_utils
 from jaxcxr.errors import UserError
 from jaxcxr.train import checkpoint, loop, workdir, writers
 from tests import toys
-from tests.train.runs import lines, toy_run, train
+from tests.train.runs import lines, saved_state, saved_steps, toy_run, train
 
 
 class Store(DirFileSystem):
@@ -124,3 +124,24 @@ def test_only_what_changed_is_copied(bucket):
     again = workdir.Local(workdir.parse("gs://bucket/run"))
     assert (again.path / "metrics.jsonl").read_text() == "{}\n{}\n"
     again.close()
+
+
+@pytest.mark.parametrize("name", ["r[red]", "[!a]", "a\\b", "lr*", "what?", "a/[b]/c", "x]y", "r(1)",
+                                  "ä b", "a{b}", "100%"])
+def test_a_name_with_which_checkpoints_cannot_be_read_is_refused_at_the_start(name, tmp_path):
+    folder = workdir.parse(tmp_path / name)
+    if set(name) & set("*?[\\"):
+        with pytest.raises(UserError, match="give a --workdir without"):
+            checkpoint.check_workdir(folder, toys.two_stages())
+        assert not (tmp_path / name).exists()
+        return
+    assert train(folder, stop_at=1) == {}
+    assert saved_steps(tmp_path / name) == [1]
+    saved_state(folder, 1)
+
+
+def test_a_working_folder_with_such_a_name_is_refused_too(tmp_path, monkeypatch):
+    (tmp_path / "[a]").mkdir()
+    monkeypatch.chdir(tmp_path / "[a]")
+    with pytest.raises(UserError, match=r"\[a\]/run has \[ in its name"):
+        workdir.check_writable(workdir.parse("run"))

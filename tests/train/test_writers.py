@@ -1,12 +1,13 @@
 """What a run leaves in metrics.jsonl and TensorBoard, and what it says on the screen."""
 
 import io
-import json
 
 import pytest
 from rich.console import Console
 from tensorboardX.proto import event_pb2
 
+from jaxcxr.errors import UserError
+from jaxcxr.report import curves
 from jaxcxr.train import writers
 
 
@@ -18,7 +19,7 @@ def write(workdir, first_step, *records):
 
 
 def read(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return curves.read_metrics(workdir / "metrics.jsonl")
 
 
 def train(step):
@@ -40,14 +41,43 @@ def test_an_evaluation_replaces_the_test_result_only(tmp_path):
     assert read(tmp_path)[-1]["auroc"] == 0.6
 
 
-@pytest.mark.parametrize("cut", [1, 5, 12])
+@pytest.mark.parametrize("cut", [1, 2, 5, 12, 42])
 def test_a_line_cut_by_an_interruption_is_dropped(tmp_path, cut):
     write(tmp_path, 0, train(1), train(2))
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(path.read_bytes()[:-cut])
     write(tmp_path, 2, train(3))
-    assert [record["step"] for record in read(tmp_path)] in ([1, 3], [1, 2, 3])
-    assert len(read(tmp_path)) == (3 if cut == 1 else 2)
+    assert [record["step"] for record in read(tmp_path)] == ([1, 2, 3] if cut == 1 else [1, 3])
+
+
+def test_an_evaluation_beside_a_training_loses_no_line(tmp_path):
+    training = writers.MetricWriter(tmp_path, 0)
+    training.write(*train(1))
+    write(tmp_path, None, (1, "test", {"auroc": 0.5}))
+    write(tmp_path, None, (1, "test", {"auroc": 0.6}))
+    training.write(*train(2))
+    training.close()
+    assert [(record["kind"], record["step"]) for record in read(tmp_path)] == [
+        ("train", 1), ("test", 1), ("train", 2)
+    ]
+    assert read(tmp_path)[1]["auroc"] == 0.6
+
+
+def test_a_writer_that_wrote_nothing_changes_nothing(tmp_path):
+    write(tmp_path, 0, train(1))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    write(tmp_path, None)
+    write(tmp_path, 0)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("line", ["{]}", "\x00\x00", "[1]", '{"step": "x", "kind": "train"}', "5"])
+def test_a_damaged_line_is_named(tmp_path, line):
+    write(tmp_path, 0, train(1))
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f"{line}\n{path.read_text()}")
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 1 is not"):
+        read(tmp_path)
 
 
 def test_tensorboard_reads_the_numbers_and_the_purge(tmp_path):
