@@ -72,7 +72,7 @@ def _files(args: argparse.Namespace) -> tuple[pathlib.Path, pathlib.Path, pathli
         if not path.exists():
             raise UserError(
                 f"{path} is missing; `jaxcxr evaluate --workdir={workdir}` of a chest X-ray run "
-                "writes it"
+                "writes it if the data have a validation split"
             )
         return path, path, pathlib.Path(args.out) if args.out else workdir / NAME
     if not (args.labels and args.predictions and args.out):

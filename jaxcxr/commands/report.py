@@ -35,7 +35,8 @@ def run(args: argparse.Namespace) -> None:
     if not any((workdir / "predictions").glob(f"{args.split}.*")):
         finished.load_config(workdir)
         raise UserError(
-            f"{workdir} holds no predictions of the {args.split} split; run jaxcxr evaluate first."
+            f"{workdir} holds no predictions of the {args.split} split; run jaxcxr evaluate first, "
+            "which writes those of the splits that the data have."
         )
     with finished.open_best(workdir) as run_, contextlib.closing(
         workdir_lib.Local(workdir)
