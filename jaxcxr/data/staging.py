@@ -5,6 +5,7 @@ finished records goes to disk, serialized, under the hash of its items, options 
 interrupted preparation finds exactly the chunks that are still right.
 """
 
+import collections
 import concurrent.futures
 import contextlib
 import contextvars
@@ -39,6 +40,7 @@ _SCALARS = (str, bytes, bool, int, float, os.PathLike, np.generic)
 _NAMED = 10  # bad records written out in a message
 _PATIENCE = 100  # bad records beyond the allowed number before the work stops
 _PACKAGE = pathlib.Path(__file__).parents[1]  # any of its code can shape a record
+_notes: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("notes", default=None)
 _elsewhere: contextvars.ContextVar[Make | None] = contextvars.ContextVar("elsewhere", default=None)
 
 
@@ -64,6 +66,13 @@ def made_by(make: Make) -> Iterator[None]:
         yield
     finally:
         _elsewhere.reset(token)
+
+
+def note(text: str) -> None:
+    """Notes what `encode` recognised in an item; the user reads each text once, with a count."""
+    notes = _notes.get()
+    if notes is not None:
+        notes.append(text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +129,8 @@ def staged_splits(
       The finished records of each split in the order of its items, without the bad ones.
 
     Raises:
-      UserError: more than `max_bad` bad items (named), or a worker process was killed.
+      UserError: more than `max_bad` bad items (named), nothing else than bad items, or a worker
+        process was killed.
     """
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -137,6 +147,12 @@ def staged_splits(
     found: dict[str, list[Staged]] = {split: [] for split in splits}
     for split, (_, path), summary in zip(owner, tasks, summaries, strict=True):
         found[split] += _staged(path, summary)
+    empty = [split for split, items in splits.items() if len(items) and not found[split]]
+    if empty and not any(found.values()):
+        raise UserError(f"{label or 'preparation'}: nothing is left, all records are bad.")
+    for split in empty:
+        progress.say(f"{label}: all {len(splits[split]):,} items of {split} are bad; the data set "
+                     f"has no {split} split.")
     return found
 
 
@@ -168,6 +184,11 @@ def _run(encode, tasks, *, workers, label, max_bad) -> list[dict]:
         raise UserError(_too_many(label, bad, max_bad))
     if bad:
         progress.say(f"{label}: left out {len(bad)} bad records: {_named(bad)}")
+    notes: collections.Counter[str] = collections.Counter()
+    for summary in found.values():
+        notes.update(summary.get("notes", {}))
+    for text, count in notes.most_common(_NAMED):
+        progress.say(f"{label}: {count:,} of {total:,}: {text}")
     return [found[index] for index in range(len(tasks))]
 
 
@@ -222,9 +243,11 @@ def encode_chunk(encode: Encode, items: list, path: pathlib.Path) -> dict:
       path: file for the records; that of the summary ends in .json.
 
     Returns:
-      The summary: "keys" and "sizes" of the records in bytes, messages of the "bad" items.
+      The summary: "keys" and "sizes" of the records in bytes, messages of the "bad" items, and how
+      often each of the "notes" was made.
     """
     bad: list[str] = []
+    notes: list[str] = []
 
     def records():
         for item in items:
@@ -235,7 +258,11 @@ def encode_chunk(encode: Encode, items: list, path: pathlib.Path) -> dict:
             else:
                 yield from made
 
-    summary = _write(path, records()) | {"bad": bad}
+    token = _notes.set(notes)
+    try:
+        summary = _write(path, records()) | {"bad": bad, "notes": collections.Counter(notes)}
+    finally:
+        _notes.reset(token)
     with _replacing(path.with_suffix(".json")) as file:
         file.write(json.dumps(summary).encode())
     return summary

@@ -2,9 +2,8 @@
 
     jaxcxr prepare bvh_mocap --raw DIR
 
-Skeletons may have the names of MotionBuilder (CMU's clips by cgspeed, whose lost offsets are
-restored), Daz or Bandai-Namco, see `jaxcxr.pose.formats.bvh_bodies`. For CMU's motion the ASF and
-AMC files (`cmu_mocap`) are a better source.
+Skeletons may have the names of any common program, see `bvh_bodies.NAMES`. CMU's clips by cgspeed
+get their lost offsets back, but its ASF and AMC files (`cmu_mocap`) are the better source.
 """
 
 import dataclasses
@@ -15,10 +14,11 @@ import re
 
 import numpy as np
 
-from jaxcxr.data import staging
+from jaxcxr.data import staging, text_files
 from jaxcxr.data.dataset import RUN_ONLY
 from jaxcxr.errors import UserError
 from jaxcxr.pose.formats import bvh, bvh_bodies
+from jaxcxr.pose.formats.bvh_bodies import Reading
 from jaxcxr.pose.sources import pose_set, virtual
 from jaxcxr.pose.sources.virtual import Detector
 
@@ -36,7 +36,11 @@ class BvhMocapConfig(virtual.VirtualConfig):
       test_subjects: subjects for the test, e.g. "03,11"; empty for 15 % of the subjects by a hash
         of their names, or 15 % of the clips with fewer than 3 subjects.
       validation_subjects: the same for validation.
-      unit: metres per unit of the files; 0 for the unit of the kind of skeleton.
+      unit: metres per unit of the files; 0: recognised by the length of the legs.
+      up: axis that points up, such as "y" or "-z"; empty: recognised by the poses.
+      head: metres from the joint of the head to its top, for skeletons without one.
+      joints: names of joints that are not recognised, e.g. "left_hip=Bone12,right_hip=Bone16".
+      raw_fps: frames per second of the files; 0: as they say.
       raw: folder of the files, searched at any depth, or one file.
       workers: number of processes; 0 works in this one.
       max_bad: number of malformed clips to tolerate.
@@ -47,14 +51,23 @@ class BvhMocapConfig(virtual.VirtualConfig):
     test_subjects: str = ""
     validation_subjects: str = ""
     unit: float = 0.0
+    up: str = ""
+    head: float = 0.0
+    joints: str = ""
+    raw_fps: float = 0.0
     raw: str = dataclasses.field(default="", metadata=RUN_ONLY)
     workers: int = dataclasses.field(default=0, metadata=RUN_ONLY)
     max_bad: int = dataclasses.field(default=0, metadata=RUN_ONLY)
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.unit >= 0:
-            raise UserError(f"bvh_mocap: unit is {self.unit}; give metres per unit, or 0.")
+        for field, wanted in (("unit", "metres per unit"), ("head", "metres"),
+                              ("raw_fps", "frames per second")):
+            if not 0 <= getattr(self, field) < 1e4:
+                raise UserError(
+                    f"bvh_mocap: {field} is {getattr(self, field)}; give {wanted}, or 0."
+                )
+        self.reading = Reading(self.unit, self._up(), self.head, self._joints())
         try:
             groups = re.compile(self.subject).groups
         except re.error as error:
@@ -65,19 +78,49 @@ class BvhMocapConfig(virtual.VirtualConfig):
             re.sub(r"[^\w-]+", "-", value) or "auto"
             for value in (self.subject, self.validation_subjects, self.test_subjects)
         )
+        names = hashlib.sha256(self.joints.encode()).hexdigest()[:8]
+        more = "".join(
+            f"_{short}{value}" for short, value, said in (
+                ("up", self.up, self.up), ("head", f"{self.head:g}", self.head),
+                ("from", f"{self.raw_fps:g}", self.raw_fps), ("joints", names, self.joints),
+            ) if said
+        )
         self.name = self.name or (
-            f"{self.rig}_{told}_unit{self.unit:g}_{self.detector.label}"
+            f"{self.rig}_{told}_unit{self.unit:g}{more}_{self.detector.label}"
             f"_seed{self.seed}{self.rate}"
         )
+
+    def _up(self) -> str:
+        up = self.up.strip().lower().removeprefix("+")
+        if up and up not in bvh_bodies.UPS:
+            raise UserError(f"bvh_mocap: up is {self.up!r}; allowed: {', '.join(bvh_bodies.UPS)}.")
+        return up
+
+    def _joints(self) -> dict[str, str]:
+        """Reads "left_hip=Bone12,...": joint of Human3.6M -> name in the files."""
+        named = [part.partition("=") for part in pose_set.listed(self.joints)]
+        known = [f"{side}_{part}" for side in ("left", "right")
+                 for part in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")]
+        for joint, _, value in named:
+            if joint.strip() not in (*known, "thorax", "neck") or not value.strip():
+                raise UserError(
+                    f"bvh_mocap: joints names {joint!r}; give JOINT=NAME of {', '.join(known)}, "
+                    "thorax or neck (the joint of the head)."
+                )
+        return {joint.strip(): value.strip() for joint, _, value in named}
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """One motion file: its name is the path below `raw` with `-` for `/`; size tells changes."""
+    """One motion file: its name is `inner`, the path below `raw`, with `-` for `/`.
+
+    The size tells changes.
+    """
 
     name: str
     subject: str
     path: str
+    inner: str
     bytes: int
 
 
@@ -95,7 +138,7 @@ def find_clips(raw: str | pathlib.Path, subject: str = "") -> list[Clip]:
             raise UserError(f"bvh_mocap: subject={subject!r} finds no subject in {inner!r}.")
         who = found[1] if found else path.parent.name
         name = inner.rsplit(".", 1)[0].replace("/", "-")
-        clips.append(Clip(name, who, str(path), path.stat().st_size))
+        clips.append(Clip(name, who, str(path), inner, path.stat().st_size))
     return clips
 
 
@@ -138,20 +181,27 @@ def split_clips(clips: list[Clip], config: BvhMocapConfig) -> dict[str, list[Cli
     return splits
 
 
-def load_clip(path: str | pathlib.Path, unit: float = 0.0, fps: float = FPS) -> np.ndarray:
+def load_clip(
+    path: str | pathlib.Path, reading: Reading = bvh_bodies.RECOGNISED, fps: float = FPS,
+    raw_fps: float = 0.0, name: str = "",
+) -> np.ndarray:
     """Reads the world positions `[frames, 17, 3]`, metres, z up, without a first frame at rest.
 
-    The unit in metres may be 0 for that of the kind of skeleton.
+    `name` of the file is for messages; `raw_fps` replaces its frames per second unless 0.
     """
     path = pathlib.Path(path)
-    motion = bvh.parse(path.read_text(encoding="latin-1"), path.name)
+    name = name or path.name
+    motion = bvh.parse(text_files.read_text(path), name, raw_fps)
     if bvh_bodies.starts_at_rest(motion):
         motion = bvh.without_first_frame(motion)
-    return bvh_bodies.human36m_joints(bvh.resample(motion, fps), path.name, unit)
+    world, remark = bvh_bodies.human36m_joints(bvh.resample(motion, fps), name, reading)
+    staging.note(remark)
+    return world
 
 
 def encode(
-    clip: Clip, rig: str, detector: Detector, seed: int, unit: float, fps: float = FPS
+    clip: Clip, rig: str, detector: Detector, seed: int, reading: Reading = bvh_bodies.RECOGNISED,
+    fps: float = FPS, raw_fps: float = 0.0,
 ) -> staging.Records:
     """Makes the records of one clip, one per camera, by their ids.
 
@@ -159,7 +209,7 @@ def encode(
       BadRecord: the clip is malformed.
     """
     with pose_set.refused_as_bad():
-        world = load_clip(clip.path, unit, fps)
+        world = load_clip(clip.path, reading, fps, raw_fps, clip.inner)
     rng = virtual.generator(seed, clip.name)
     # The files do not name actions.
     action = f"subject {clip.subject}"
@@ -182,7 +232,7 @@ class BvhMocap(pose_set.PoseSet):
             split_clips(find_clips(self.given_raw("DIR with BVH files"), config.subject), config),
             functools.partial(
                 encode, rig=config.rig, detector=config.detector, seed=config.seed,
-                unit=config.unit, fps=config.fps,
+                reading=config.reading, fps=config.fps, raw_fps=config.raw_fps,
             ),
             chunk=4,
             max_bad=config.max_bad,

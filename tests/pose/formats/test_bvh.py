@@ -49,7 +49,7 @@ def test_resampling_keeps_bones_and_meets_the_frames_that_stay():
     for name in ("lHand", "head", "rFoot"):
         np.testing.assert_allclose(two[name], one[name][::2], atol=1e-3)
     other = bvh.resample(motion, 50.0)
-    joints = bvh_bodies.human36m_joints(other, "a.bvh")
+    joints, _ = bvh_bodies.human36m_joints(other, "a.bvh")
     upper_arms = HUMAN36M.bone_lengths(joints)[:, [HUMAN36M.bones.index((11, 12))]]
     assert np.ptp(upper_arms) < 1e-6
 
@@ -59,8 +59,9 @@ def test_resampling_keeps_bones_and_meets_the_frames_that_stay():
 ])
 def test_seventeen_joints_of_each_kind(kind, unit, thigh):
     motion = bvh.parse(bvhs.text(bvhs.BODIES[kind]()), "a.bvh")
-    assert bvh_bodies.body_of(motion, "a.bvh").name == kind
-    joints = bvh_bodies.human36m_joints(motion, "a.bvh")
+    joints, remark = bvh_bodies.human36m_joints(motion, "a.bvh")
+    assert {"motionbuilder": "CMU's unit"}.get(kind, "1 cm") in remark
+    assert "y is up" in remark
     assert joints.shape == (30, 17, 3)
     lengths = HUMAN36M.bone_lengths(joints)
     np.testing.assert_allclose(lengths[:, HUMAN36M.bones.index((1, 2))], thigh * unit, atol=1e-6)
@@ -82,7 +83,7 @@ def test_lost_vectors_are_seen_and_restored_only_where_they_were_lost():
         np.testing.assert_array_equal(whole[name].offset, lost["Spine1"].offset)
     assert not bvh_bodies.has_defect(bvh.parse(bvhs.text(bvhs.daz()), "a.bvh"))
     np.testing.assert_array_equal(
-        bvh_bodies.human36m_joints(whole, "a"), bvh_bodies.human36m_joints(lost, "a")
+        bvh_bodies.human36m_joints(whole, "a")[0], bvh_bodies.human36m_joints(lost, "a")[0]
     )
 
 
@@ -107,7 +108,7 @@ def test_the_repaired_conversion_is_within_six_millimetres_of_the_original(share
     def residual(joints):
         return np.linalg.norm(joints - original, axis=-1).max()
 
-    assert residual(bvh_bodies.human36m_joints(motion, "01_01.bvh")) < 0.006
+    assert residual(bvh_bodies.human36m_joints(motion, "01_01.bvh")[0]) < 0.006
     as_it_is = bvh.forward_kinematics(motion)["Neck"] * 0.0254 / 0.45
     thorax = original[:, HUMAN36M.index("thorax")]
     lost = np.linalg.norm(np.stack([as_it_is[:, 0], -as_it_is[:, 2], as_it_is[:, 1]], -1) - thorax,
@@ -127,8 +128,9 @@ TEXT = bvhs.text(bvhs.daz(), frames=3)
     ("Xposition Yposition", "Xposition Xposition", "the same channel twice"),
     ("Zrotation", "Wrotation", "expected xposition or"),
     ("Frames: 3", "Frames: 4", "3 frames, where the file announces 4"),
-    ("Frames: 3", "Frames: 0", "0 frames of"),
-    ("Frame Time: 0.0083333", "Frame Time: -1", "of -1 s each"),
+    ("Frames: 3", "Frames: 0", "announces 0 frames"),
+    ("Frame Time: 0.0083333", "Frame Time: -1", "lasts -1 s"),
+    ("Frame Time: 0.0083333", "Frame Time: 0", "lasts 0 s; give the frames per second"),
     ("MOTION", "", "expected MOTION"),
 ])
 def test_malformed_files_name_file_and_line(old, new, message):
@@ -160,11 +162,20 @@ def test_joints_within_joints_without_end_are_no_crash():
 
 
 def test_unknown_skeletons_and_units_are_sentences():
-    motion = bvh.parse(TEXT.replace("rShin", "rCalf"), "a.bvh")
-    with pytest.raises(UserError, match="nearest is daz, without rShin"):
+    motion = bvh.parse(TEXT.replace("rShin", "rMiddle"), "a.bvh")
+    with pytest.raises(UserError, match=r"no joint is known as right_knee among hip, .*rMiddle"):
         bvh_bodies.human36m_joints(motion, "a.bvh")
+    named = bvh_bodies.Reading(names={"right_knee": "RMIDDLE"})
+    np.testing.assert_array_equal(
+        bvh_bodies.human36m_joints(motion, "a.bvh", named)[0],
+        bvh_bodies.human36m_joints(bvh.parse(TEXT, "a.bvh"), "a.bvh")[0],
+    )
+    motion = bvh.parse(TEXT, "a.bvh")
     with pytest.raises(UserError, match="a leg is 80 m long with 1 m per unit"):
-        bvh_bodies.human36m_joints(bvh.parse(TEXT, "a.bvh"), "a.bvh", unit=1.0)
-    motion = bvh.parse(TEXT.replace("Eye", "Ear"), "a.bvh")
-    with pytest.raises(UserError, match="needs eyes"):
-        bvh_bodies.human36m_joints(motion, "a.bvh")
+        bvh_bodies.human36m_joints(motion, "a.bvh", bvh_bodies.Reading(unit=1.0))
+    headless = bvh.parse(TEXT.replace("Eye", "Ear"), "a.bvh")
+    with pytest.raises(UserError, match=r"line \d+: the joint 'head' has no end.*--head=0.18"):
+        bvh_bodies.human36m_joints(headless, "a.bvh")
+    joints, _ = bvh_bodies.human36m_joints(headless, "a.bvh", bvh_bodies.Reading(head=0.2))
+    bone = HUMAN36M.bones.index((HUMAN36M.index("neck"), HUMAN36M.index("head")))
+    np.testing.assert_allclose(HUMAN36M.bone_lengths(joints)[:, bone], 0.2, atol=1e-9)

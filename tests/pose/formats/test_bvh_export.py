@@ -54,7 +54,7 @@ def test_the_reader_of_bvh_bodies_knows_the_skeleton(tmp_path):
     joints, _ = moving(seconds=0.5)
     motion = written(bvh_export.fit(joints, FPS), tmp_path)
     assert not bvh_bodies.has_defect(motion)
-    found = bvh_bodies.human36m_joints(motion, "a.bvh", unit=0.01)
+    found, _ = bvh_bodies.human36m_joints(motion, "a.bvh")
     measured = [i for i, name in enumerate(HUMAN36M.joints) if name not in ("hip", "spine")]
     back = np.stack([found[..., 0], -found[..., 2], found[..., 1]], -1)
     np.testing.assert_allclose(back[:, measured], joints[:, measured], atol=1e-4)

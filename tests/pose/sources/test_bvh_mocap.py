@@ -68,13 +68,13 @@ def test_a_malformed_clip_is_named_and_can_be_tolerated(folder, tmp_path):
     path = folder / "01" / "01_02.bvh"
     path.write_text(path.read_text().replace("Frames: 30", "Frames: 31"))
     options = {"test_subjects": "03", "validation_subjects": "02"}
-    with pytest.raises(UserError, match=r"max_bad=0.*01_02\.bvh, line \d+: 30 frames"):
+    with pytest.raises(UserError, match=r"max_bad=0.*01/01_02\.bvh, line \d+: 30 frames"):
         prepared(folder, tmp_path / "out", **options)
     found = prepared(folder, tmp_path / "out", max_bad=1, **options)
     assert len(found["train"]) == 20
     clip = bvh_mocap.find_clips(path)[0]
     with pytest.raises(BadRecord, match=r"01_02\.bvh"):
-        bvh_mocap.encode(clip, "human36m", bvh_mocap.BvhMocapConfig().detector, 0, 0.0)
+        bvh_mocap.encode(clip, "human36m", bvh_mocap.BvhMocapConfig().detector, 0)
 
 
 @pytest.mark.parametrize(("options", "match"), [
@@ -83,6 +83,10 @@ def test_a_malformed_clip_is_named_and_can_be_tolerated(folder, tmp_path):
     ({"test_subjects": "01,02,03", "validation_subjects": "04"}, "none for the train split"),
     ({"rig": "x"}, "allowed: human36m"),
     ({"unit": -1.0}, "metres per unit"),
+    ({"up": "w"}, "up is 'w'; allowed: x, y, z, -x"),
+    ({"head": -0.1}, "head is -0.1; give metres"),
+    ({"raw_fps": -1.0}, "give frames per second"),
+    ({"joints": "tail=Bone3"}, "joints names 'tail'"),
     ({"subject": "("}, "unterminated"),
     ({"subject": "abc"}, "needs one group"),
     ({"subject": "(zz)"}, "finds no subject in"),
@@ -95,3 +99,27 @@ def test_mistakes_are_sentences(folder, tmp_path, options, match):
 def test_no_files(tmp_path):
     with pytest.raises(UserError, match="no BVH file in"):
         bvh_mocap.find_clips(tmp_path)
+
+
+def test_a_split_emptied_by_bad_clips_is_said_and_the_rest_prepared(folder, tmp_path, capsys):
+    for path in (folder / "03").iterdir():
+        path.write_text(path.read_text()[:3000])
+    options = {"test_subjects": "03", "validation_subjects": "02"}
+    builder = preparation.prepare(
+        "bvh_mocap", tmp_path / "out", raw=str(folder), workers=0, max_bad=3, **options
+    )
+    assert set(builder.info.splits) == {"train", "validation"}
+    assert "all 3 items of test are bad; the data set has no test split" in capsys.readouterr().err
+    for path in folder.rglob("*.bvh"):
+        path.write_text("HIERARCHY")
+    with pytest.raises(UserError, match="nothing is left, all records are bad"):
+        preparation.prepare(
+            "bvh_mocap", tmp_path / "other", raw=str(folder), workers=0, max_bad=99, **options
+        )
+
+
+def test_what_was_recognised_is_said_once_with_a_count(folder, tmp_path, capsys):
+    prepared(folder, tmp_path / "out")
+    assert "bvh_mocap: 12 of 12: a unit is CMU's unit by the length of the legs, y is up" in (
+        capsys.readouterr().err
+    )
