@@ -28,14 +28,16 @@ _STYLES = {audit_checks.LEAK: "bold red", audit_checks.WARNING: "yellow"}
 _SHOWN = 3  # names per finding on the screen; the file of --json has all
 _WIDTH = 120  # columns, where the output is no terminal
 _EPILOG = (
-    "A MANIFEST is a prepared data set (its folder or manifest.parquet); the raw folder of "
-    "ChestX-ray14 or its Data_Entry csv alone; the folder of CheXpert, MIMIC-CXR-JPG, PadChest, "
-    "VinDr-CXR, Open-I or Kaggle's pneumonia films as published; COVIDx lists, train_NAME.txt and "
-    "test_NAME.txt as two arguments; or any csv with a column image_id and, if known, patient_id, "
-    "split (train, validation, test), source, view, sex, age, sha256, phash and one column per "
-    "label (1, 0; empty, -1 or n/a: unknown), with or without the prefix label_. Patients of a csv "
-    "are the same if source and patient_id are. Exit code 1: something leaks; 0: nothing does; 2: "
-    "a file is wrong."
+    "A MANIFEST is a prepared data set (its folder or manifest.parquet); the folder of a published "
+    "data set (ChestX-ray14, CheXpert, MIMIC-CXR-JPG, PadChest, VinDr-CXR, Open-I, Kaggle's "
+    "pneumonia folders) or of any images, with or without folders train, val and test, which are "
+    "read once and remembered; COVIDx lists, train_NAME.txt and test_NAME.txt as two arguments; or "
+    "any csv, Parquet or xlsx table with a column image_id and, if known, patient_id, split, "
+    "source, view, sex, age, sha256, phash and one column per label (1, 0; empty, -1 or n/a: "
+    "unknown), with or without the prefix label_. Without a column split, train, val or test in "
+    "the name of the file is the split of its rows. Rows without a source are compared with all "
+    "others; patients of two sources never are the same. Exit code 1: something leaks; 0: nothing "
+    "that could be compared does; 2: a file is wrong."
 )
 
 
@@ -46,6 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--map", metavar="CSV", help="which image of ChestX-ray14 each image of the RSNA is: "
         "columns rsna_patientId, chestxray14_image, mse",
+    )
+    parser.add_argument(
+        "--images", metavar="DIR", help="folder of the images of the tables, to compare them too"
+    )
+    parser.add_argument(
+        "--labels-only", action="store_true", help="read no image file of a folder, only tables "
+        "and names",
     )
     add_json(parser)
     parser.add_argument("--html", metavar="F", help="write a page to read")
@@ -67,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--bits is {args.bits}; allowed: 0 to 16")
     if not 0.5 <= args.shortcut <= 1:
         raise UserError(f"--shortcut is {args.shortcut}; allowed: 0.5 to 1")
-    data_sets = audited_files.load(args.manifests, args.map)
+    data_sets = audited_files.load(args.manifests, args.map, args.images, args.labels_only)
     result = audit_result.audit(data_sets, args.bits, args.shortcut)
     write_json(args, audit_result.to_table(result), **result)
     if args.html:
@@ -91,7 +100,8 @@ def _show(result: dict, console: rich.console.Console) -> None:
         console.print(shown)
     if result["findings"]:
         console.print(_findings(result["findings"]))
-    style = "bold red" if result["leaks"] else "bold green"
+    unsure = result["not_compared"] and not result["leaks"]
+    style = "bold red" if result["leaks"] else "bold yellow" if unsure else "bold green"
     console.print(audit_result.verdict(result), style=style)
 
 

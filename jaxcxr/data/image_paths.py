@@ -1,5 +1,9 @@
-"""Finds an image of one table in another, or in a folder, by the ends of paths."""
+"""Finds an image of one table in another, or in a folder, by the ends of paths.
 
+The names of files and folders can also hold the split and the patient.
+"""
+
+import itertools
 import re
 from collections.abc import Callable, Sequence
 
@@ -9,6 +13,13 @@ from jaxcxr.errors import UserError
 
 # Not every last dot begins a file ending: DICOM's identifiers are numbers and dots.
 _ENDING = re.compile(r"\.(?:png|jpe?g|dcm|dicom|tiff?|bmp|gif|webp|npy|nii|gz)$", re.IGNORECASE)
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_PATIENT_FOLDER = re.compile(
+    r"(?:patient|pat|subject|subj|sub|person|case|pt|p)[-_ ]?\d+", re.ASCII | re.IGNORECASE
+)
+_PATIENT_FILE = re.compile(
+    r"((?:patient|pat|subject|subj|sub|pt)[-_ ]?\d+)(?:[-_. ].*)?", re.ASCII | re.IGNORECASE
+)
 _SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trainval", "train_val"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "validation"),
@@ -144,6 +155,111 @@ def _other_split(one: Sequence[str], other: Sequence[str]) -> bool:
 def split_word(text: str) -> str:
     """Returns "train", "validation" or "test" for a word such as `valid`; "" for all others."""
     return _SPLIT_WORDS.get(text.strip().casefold(), "")
+
+
+def name_alone(path: str) -> str:
+    """Returns the last part of a path, without the ending of a file."""
+    return _without_ending((_parts(path) or ("",))[-1])
+
+
+def split_in(name: str) -> str:
+    """Returns the split that a name such as `CXR_test`, `val-2` or `TrainSet` holds as a word.
+
+    Returns:
+      "train", "validation" or "test"; "" if the name holds none or several.
+    """
+    words = [word.casefold() for word in _WORD.findall(name)]
+    joined = " ".join(words).replace("train val", "trainval").split()
+    found = {_SPLIT_WORDS[word] for word in joined if word in _SPLIT_WORDS}
+    return found.pop() if len(found) == 1 else ""
+
+
+def split_of(path: str) -> str:
+    """Returns the split that the first of a path's folders to hold one holds, see `split_in`."""
+    return next(filter(None, map(split_in, _parts(path)[:-1])), "")
+
+
+def without_split(name: str) -> str:
+    """Removes the words of splits: equal for `CXR_test` and `CXR_train`."""
+    rest = _WORD.sub(lambda word: "" if word[0].casefold() in _SPLIT_WORDS else word[0], name)
+    return rest.strip("-_. ")
+
+
+def patients_in(names: Sequence[str]) -> list[str] | None:
+    """Returns the patients that paths such as `p10/p10000032/a.jpg` or `sub-01_a.png` hold.
+
+    The innermost folder counts, then the beginning of the file's name.
+
+    Returns:
+      The patient of each path; None if any holds none.
+    """
+    found = []
+    for name in names:
+        *folders, file = _parts(name) or ("",)
+        inner = next(filter(_PATIENT_FOLDER.fullmatch, reversed(folders)), "")
+        match = _PATIENT_FILE.fullmatch(file)
+        if not inner and not match:
+            return None
+        found.append(inner or match[1])  # type: ignore[index]  # one of them is there
+    return found
+
+
+def same_names(
+    left: Sequence[str], right: Sequence[str]
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Pairs the paths of two lists that name the same image, whatever lies around them.
+
+    The whole of one path, without the folders that all of its list lie in, must be the end of the
+    other. If both have folders, the nearest must be alike, and no beginning may say train where
+    the other says test. Case and file endings count only where they tell images apart.
+
+    Arguments:
+      left, right: paths, each without repetitions.
+
+    Returns:
+      Pairs of indices; and pairs of the same name of which this cannot tell.
+    """
+    paths = [[_parts(_without_ending(name).casefold()) for name in side] for side in (left, right)]
+    ranks: dict[tuple[int, int], tuple[int, bool]] = {}
+    doubtful = []
+    for i, j in _candidates(*paths):
+        one, other = paths[0][i], paths[1][j]
+        length = _alike(one[::-1], other[::-1])
+        near = length > 1 or min(len(one), len(other)) == 1
+        if near and not _other_split(one[:-length], other[:-length]):
+            ranks[i, j] = length, _parts(left[i])[-1] == _parts(right[j])[-1]
+        else:
+            doubtful.append((i, j))
+    best: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for pair, rank in ranks.items():
+        for end in ((0, pair[0]), (1, pair[1])):
+            rivals = best.setdefault(end, [])
+            if not rivals or rank >= ranks[rivals[0]]:
+                best[end] = [pair, *(rivals if rivals and ranks[rivals[0]] == rank else ())]
+    pairs = [pair for pair in ranks if best[0, pair[0]] == best[1, pair[1]] == [pair]]
+    unsure = {pair for rivals in best.values() if len(rivals) > 1 for pair in rivals}
+    return pairs, sorted({*doubtful, *unsure})
+
+
+def _candidates(left: list, right: list) -> set[tuple[int, int]]:
+    """Pairs paths of which one, without the root of its list, is the end of the other."""
+    found = set()
+    for swapped, ours, theirs in ((False, left, right), (True, right, left)):
+        root = _alike(min(theirs)[:-1], max(theirs)[:-1]) if theirs else 0
+        places: dict[tuple[str, ...], list[int]] = {}
+        for j, path in enumerate(theirs):
+            places.setdefault(path[root:], []).append(j)
+        for i, path in enumerate(ours):
+            for begin in range(len(path)):
+                for j in places.get(path[begin:], ()):
+                    found.add((j, i) if swapped else (i, j))
+    return found
+
+
+def _alike(one: Sequence[str], other: Sequence[str]) -> int:
+    """Counts the parts at the beginning that two paths have in common."""
+    pairs = zip(one, other, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _parts(name: str) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ import collections
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -16,7 +15,7 @@ from jaxcxr.errors import UserError
 from jaxcxr.report.tables import value_or_none
 from jaxcxr.statistics import association
 from jaxcxr.xray.audit import duplicates
-from jaxcxr.xray.audit.audited_files import UNSPLIT, Everything, Part
+from jaxcxr.xray.audit.audited_sets import UNSPLIT, Everything, Part
 from jaxcxr.xray.images import image_files, manifest
 
 LEAK, WARNING = SEVERITIES = "leak", "warning"  # the worst first
@@ -36,6 +35,10 @@ ADVICE = {
     "identical_in_unsplit": "give the split of each row, or remove the images from one data set",
     "identical_within_split": "keep one of the copies; otherwise the image counts several times",
     "label_conflict": "decide on one label, or set it to unknown",
+    "same_file_names": "audit the images too (--images DIR), or write the ids alike in all files",
+    "two_sexes": "look whether these are two people under one id",
+    "impossible_age": "correct these ages; until then they count as unknown",
+    "ages_apart": "look whether these are two people under one id",
     "shortcut": "evaluate within each group, or report this AUROC as the baseline",
     "no_patients": "give patient ids; without them, patients in two splits cannot be found",
 }
@@ -50,30 +53,11 @@ def finding(kind: str, severity: str, between: Sequence[dict], count: int, text:
     }
 
 
-def patients(everything: Everything) -> Iterator[dict]:
-    """Finds patients with images in two splits, and images without a patient."""
-    ids = everything.rows.patient_id
-    for first, second, severity in _across(everything):
-        shared = np.intersect1d(ids[first.rows], ids[second.rows])
-        shared = shared[shared != ""]
-        if len(shared):
-            sides = [_side(part, np.isin(ids[part.rows], shared)) for part in (first, second)]
-            kind = "patient_in_two_splits" if severity == LEAK else "patient_in_unsplit"
-            text = f"{len(shared):,} patients are in both, with {_shares(sides)}"
-            yield finding(kind, severity, sides, len(shared), text, shared.tolist())
-    for part in everything.parts:
-        unknown = ids[part.rows] == ""
-        if unknown.any():
-            side = _side(part, unknown)
-            text = f"the patient of {side['images']:,} of {side['of']:,} images is unknown"
-            yield finding("no_patients", WARNING, [side], unknown.sum(), text, ())
-
-
 def identical(everything: Everything) -> Iterator[dict]:
     """Finds images that are the same by name, by a map or by the SHA-256 of their pixels."""
-    for first, second, severity in _across(everything):
-        kind = "identical_across_splits" if severity == LEAK else "identical_in_unsplit"
-        yield from _identical(everything, first, second, kind, severity)
+    for first, second, known in everything.across():
+        kind = "identical_across_splits" if known else "identical_in_unsplit"
+        yield from _identical(everything, first, second, kind, LEAK if known else WARNING)
     for first, second in itertools.combinations(everything.parts, 2):
         if first.split == second.split != UNSPLIT:
             yield from _identical(everything, first, second, "identical_within_split", WARNING)
@@ -84,29 +68,52 @@ def identical(everything: Everything) -> Iterator[dict]:
         if copies.any():
             names = [", ".join(names) for names in _members(everything, part.rows, group, copies)]
             text = f"{copies.sum():,} images of the split show only {len(names):,} different ones"
-            yield finding("identical_within_split", WARNING, [_side(part, copies)], copies.sum(),
+            yield finding("identical_within_split", WARNING, [side(part, copies)], copies.sum(),
                           text, names)
+
+
+def same_file_names(everything: Everything) -> Iterator[dict]:
+    """Finds file names that two parts have in different folders, where no pixels tell more."""
+    rows, doubtful = everything.rows, everything.doubtful
+    doubtful = doubtful[(rows.sha256[doubtful] == "").any(axis=1)]
+    for first, second, _ in everything.across():
+        pairs = doubtful[np.isin(doubtful[:, 0], first.rows) & np.isin(doubtful[:, 1], second.rows)]
+        if len(pairs):
+            sides = [side(part, np.isin(part.rows, pairs[:, i]))
+                     for i, part in enumerate((first, second))]
+            items = [f"{rows.image_id[i]} ? {rows.image_id[j]}" for i, j in pairs.tolist()]
+            text = f"alike are names, but folders do not tell whether images are: {shares(sides)}"
+            yield finding("same_file_names", WARNING, sides, len(pairs), text, items)
 
 
 def _identical(everything, first: Part, second: Part, kind: str, severity: str) -> Iterator[dict]:
     matches: dict[int, int] = {}
     matched = [np.zeros(len(part.rows), bool) for part in (first, second)]
-    for key in (everything.identity, everything.rows.sha256):
-        left, right = key[first.rows], key[second.rows]
+
+    def add(left: np.ndarray, right: np.ndarray) -> None:
         shared = np.intersect1d(left, right)
         shared = shared[shared != ""]
-        matched[0] |= np.isin(left, shared)
-        matched[1] |= np.isin(right, shared)
+        matched[0][:] |= np.isin(left, shared)
+        matched[1][:] |= np.isin(right, shared)
         place = {name: i for i, name in enumerate(right.tolist())}
         for i in np.flatnonzero(np.isin(left, shared)).tolist():
             matches.setdefault(i, place[left[i]])
+
+    identity = everything.identity
+    add(identity[first.rows], identity[second.rows])
+    alike = everything.named_alike
+    alike = alike[np.isin(alike[:, 0], first.rows) & np.isin(alike[:, 1], second.rows)]
+    theirs = {identity[j]: identity[i] for i, j in alike.tolist()}
+    named = [theirs.get(name, "") for name in identity[second.rows].tolist()]
+    add(identity[first.rows], np.array(named, str).reshape(-1))
+    add(everything.rows.sha256[first.rows], everything.rows.sha256[second.rows])
     if not matches:
         return
-    sides = [_side(part, matched[i]) for i, part in enumerate((first, second))]
+    sides = [side(part, matched[i]) for i, part in enumerate((first, second))]
     names = everything.rows.image_id
     items = [f"{names[first.rows[i]]} = {names[second.rows[j]]}" for i, j in matches.items()]
-    text = f"the same images are {_shares(sides)}"
-    yield finding(kind, severity, sides, max(side["images"] for side in sides), text, items)
+    text = f"the same images are {shares(sides)}"
+    yield finding(kind, severity, sides, max(one["images"] for one in sides), text, items)
 
 
 def near(everything: Everything, bits: int) -> tuple[list[dict], np.ndarray]:
@@ -128,13 +135,13 @@ def near(everything: Everything, bits: int) -> tuple[list[dict], np.ndarray]:
             confirmed.append(pairs)
         if not len(pairs):
             continue
-        sides = [_side(part, np.isin(part.rows, pairs[:, i]))
+        sides = [side(part, np.isin(part.rows, pairs[:, i]))
                  for i, part in enumerate((near.first, near.second))]
         items = [f"{names[i]} ~ {names[j]}" for i, j in pairs.tolist()]
         count = f"{'at least ' if near.ended else ''}{len(pairs):,} pairs"
         if near.has_pixels:
             items = [f"{item} (r {value:.3f})" for item, value in zip(items, values, strict=True)]
-            text = f"{count} are nearly the same picture, pixels compared: {_shares(sides)}"
+            text = f"{count} are nearly the same picture, pixels compared: {shares(sides)}"
             kind, severity = "near_duplicate_across_splits", near.severity
         else:
             text = f"{count} have hashes that differ in at most {bits} bits, pixels not compared"
@@ -159,21 +166,24 @@ class _Near:
 
     @property
     def has_pixels(self) -> bool:
-        return bool(self.first.folder and self.second.folder)
+        return all(part.folder or part.small is not None for part in (self.first, self.second))
 
 
 def _near_by_hash(everything: Everything, bits: int) -> Iterator[_Near]:
     """Finds pairs across splits by their hashes; known copies are left out."""
     rows = everything.rows
     hashed = (rows.sha256 != "") | (rows.phash != 0)
-    for first, second, severity in _across(everything):
+    for first, second, known in everything.across():
         left, right = first.rows[hashed[first.rows]], second.rows[hashed[second.rows]]
         pairs, ended = duplicates.near_pairs(rows.phash[left], rows.phash[right], bits)
         pairs = np.stack([left[pairs[:, 0]], right[pairs[:, 1]]], axis=1)
         same = (rows.sha256[pairs] == rows.sha256[pairs[:, ::-1]]) & (rows.sha256[pairs] != "")
         same |= everything.identity[pairs] == everything.identity[pairs[:, ::-1]]
-        pairs = pairs[~same[:, 0]]
+        named = {*map(tuple, everything.named_alike.tolist())}
+        pairs = pairs[[not one[0] and tuple(pair) not in named
+                       for one, pair in zip(same, pairs.tolist(), strict=True)]]
         if len(pairs):
+            severity = LEAK if known else WARNING
             yield _Near(first, second, severity, pairs, ended, len(left) * len(right))
 
 
@@ -184,30 +194,36 @@ class _Correlation:
         self._rows = np.unique(np.concatenate(pairs)) if pairs else np.zeros(0, np.int64)
         if not len(self._rows):
             return
-        from jaxcxr.xray.images import radiographs  # lazily: TFDS takes seconds to import
-
-        place: dict[int, tuple[int, int]] = {}
-        sources: list[Any] = []
+        self._small = np.zeros((len(self._rows), duplicates.SIDE, duplicates.SIDE), np.uint8)
         for part in everything.parts:
-            if part.folder and np.isin(part.rows, self._rows).any():
-                sources.append(radiographs.open_records(part.folder, part.split))
-                if len(sources[-1]) != len(part.rows):
-                    raise UserError(
-                        f"{part.folder}: {len(sources[-1])} records of {part.split}, but its "
-                        f"{manifest.NAME} has {len(part.rows)} rows; prepare the data set again"
-                    )
-                place |= {row: (len(sources) - 1, i) for i, row in enumerate(part.rows.tolist())}
-
-        def read(row: int) -> np.ndarray:
-            source, index = place[row]
-            return image_files.decode(sources[source][index]["image"])
-
-        self._small = duplicates.thumbnails(read, self._rows.tolist())
+            chosen = np.flatnonzero(np.isin(part.rows, self._rows))
+            if part.small is not None:
+                small = part.small[chosen]
+            elif part.folder and len(chosen):
+                small = _of_records(part, chosen)
+            else:
+                continue
+            self._small[np.searchsorted(self._rows, part.rows[chosen])] = small
 
     def of(self, pairs: np.ndarray) -> np.ndarray:
         """Returns the correlation of each of the pairs `[k, 2]`."""
         place = np.searchsorted(self._rows, pairs)
         return duplicates.correlations(self._small[place[:, 0]], self._small[place[:, 1]])
+
+
+def _of_records(part: Part, chosen: np.ndarray) -> np.ndarray:
+    """Decodes images of a prepared data set, shrunken."""
+    from jaxcxr.xray.images import radiographs  # lazily: TFDS takes seconds to import
+
+    records = radiographs.open_records(part.folder, part.split)
+    if len(records) != len(part.rows):
+        raise UserError(
+            f"{part.folder}: {len(records)} records of {part.split}, but its {manifest.NAME} has "
+            f"{len(part.rows)} rows; prepare the data set again"
+        )
+    return duplicates.thumbnails(
+        lambda i: image_files.decode(records[i]["image"]), chosen.tolist()
+    )
 
 
 def conflicts(everything: Everything, near_pairs: np.ndarray) -> Iterator[dict]:
@@ -225,8 +241,8 @@ def conflicts(everything: Everything, near_pairs: np.ndarray) -> Iterator[dict]:
         members = [" = ".join(names) for names in _members(everything, every, group, wrong)]
         classes = ", ".join(f"{name} {n:,}" for name, n in by_class.most_common() if n)
         text = f"copies of {len(members):,} images have different labels: {classes}"
-        sides = [_side(part, wrong[part.rows]) for part in everything.parts]
-        sides = [side for side in sides if side["images"]]
+        sides = [side(part, wrong[part.rows]) for part in everything.parts]
+        sides = [one for one in sides if one["images"]]
         yield finding("label_conflict", WARNING, sides, len(members), text, members)
 
 
@@ -241,7 +257,10 @@ def groups(
       near_pairs: copies confirmed by their pixels, `[k, 2]` positions among the rows.
     """
     n = len(rows)
-    edges = [near_pairs]
+    place = np.full(len(everything.rows), -1)
+    place[rows] = np.arange(n)
+    named = place[everything.named_alike]
+    edges = [near_pairs, named[(named >= 0).all(axis=1)]]
     for key in (everything.identity[rows], everything.rows.sha256[rows]):
         _, first, place = np.unique(key, return_index=True, return_inverse=True)
         known = np.flatnonzero(key != "")
@@ -257,6 +276,10 @@ def tables(everything: Everything) -> list[dict]:
     Splits are also counted together; so are data sets, for the classes that several of them label.
     """
     rows, shared = everything.rows, np.zeros(len(everything.rows.classes), int)
+    origin = rows.source.astype(object)
+    for part in everything.parts:  # where nothing tells the source, it is the data set
+        origin[part.rows] = np.where(rows.source[part.rows] == "", part.data_set, origin[part.rows])
+    rows = dataclasses.replace(rows, source=origin.astype(str))
     by_set: dict[str, dict[str, np.ndarray]] = {}
     for part in everything.parts:
         by_set.setdefault(part.data_set, {})[part.split] = part.rows
@@ -334,24 +357,16 @@ def shortcuts(found: Sequence[dict], threshold: float) -> Iterator[dict]:
         yield finding("shortcut", WARNING, list(sides.values()), labels, text, items)
 
 
-def _across(everything: Everything) -> Iterator[tuple[Part, Part, str]]:
-    """Pairs the splits that must share nothing; only a warning where a split is unknown."""
-    for first, second in itertools.combinations(everything.parts, 2):
-        if UNSPLIT in (first.split, second.split):
-            if first.data_set != second.data_set:
-                yield first, second, WARNING
-        elif first.split != second.split:
-            yield first, second, LEAK
-
-
-def _side(part: Part, chosen: np.ndarray) -> dict:
+def side(part: Part, chosen: np.ndarray) -> dict:
+    """Describes the chosen images of a part, bool `[n]`, for `finding`."""
     return {"data_set": part.data_set, "split": part.split,
             "images": int(chosen.sum()), "of": len(chosen)}
 
 
-def _shares(sides: Sequence[dict]) -> str:
+def shares(sides: Sequence[dict]) -> str:
+    """Words how many images of each side are meant."""
     return " and ".join(
-        f"{side['images']:,} of {side['of']:,} {side['split']} images" for side in sides
+        f"{one['images']:,} of {one['of']:,} {one['split']} images" for one in sides
     )
 
 

@@ -11,60 +11,44 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow.parquet
 
-from jaxcxr.data import label_tables
-from jaxcxr.data.label_tables import FINDINGS, LabelTable
+from jaxcxr.data import image_paths
+from jaxcxr.data.label_tables import FINDINGS
 from jaxcxr.data.text_files import read_list
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, some
+from jaxcxr.xray.audit import audited_folders, audited_tables
+from jaxcxr.xray.audit.audited_sets import UNSPLIT, DataSet, concatenate, of_rsna, rsna_id
 from jaxcxr.xray.images import manifest
-from jaxcxr.xray.sources import builder, covidx_table, published, rsna_pneumonia
+from jaxcxr.xray.sources import builder, covidx_table, rsna_pneumonia
 
-UNSPLIT = "all"  # the split of rows whose file names none
-
-_SPLITS = {
-    "train": "train", "training": "train", "val": "validation", "valid": "validation",
-    "validation": "validation", "dev": "validation", "test": "test", "testing": "test",
-    "": UNSPLIT, UNSPLIT: UNSPLIT,
-}
 _LISTS = {"train": ("train_val_list.txt", "train_val_list_NIH.txt"),
           "test": ("test_list.txt", "test_list_NIH.txt")}
 _TABLES = ("Data_Entry*.csv", "sample_labels.csv")
 _COVIDX = re.compile(r"(train|val|test)_(.+)\.txt", re.IGNORECASE)
-_CSV = re.compile(r"\.[ct]sv(?:\.gz)?$", re.IGNORECASE)
-_RSNA = ("rsna_pneumonia", "rsna")
 _FORMS = (
     "a prepared data set (its folder or manifest.parquet), the folder or the Data_Entry csv of "
-    "ChestX-ray14, the folder of another published data set (such as CheXpert's), COVIDx lists "
-    "(train_NAME.txt test_NAME.txt), or a csv with the columns "
-    "image_id, patient_id, split, source, view, sex, age and one per label"
+    "ChestX-ray14, the folder of another published data set (such as CheXpert's), a folder of "
+    "images, COVIDx lists (train_NAME.txt test_NAME.txt), or a csv, Parquet or xlsx table with the "
+    "columns image_id, patient_id, split, source, view, sex, age and one per label"
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class DataSet:
-    """Holds one data set to audit.
-
-    Attributes:
-      name: unique within the report.
-      rows: one per image; the split is "all" where the file names none.
-      identity: `[n]` strings, equal for images that are known to be the same.
-      folder: the prepared data set; None if there are no images.
-      notes: remarks of the reader.
-    """
-
-    name: str
-    rows: manifest.Manifest
-    identity: np.ndarray
-    folder: pathlib.Path | None = None
-    notes: tuple[str, ...] = ()
-
-
-def load(paths: Sequence[str | pathlib.Path], rsna_map: str | pathlib.Path | None = None
-         ) -> list[DataSet]:
+def load(
+    paths: Sequence[str | pathlib.Path],
+    rsna_map: str | pathlib.Path | None = None,
+    images: str | pathlib.Path | None = None,
+    labels_only: bool = False,
+) -> list[DataSet]:
     """Reads all data sets, in any of the forms listed by `jaxcxr audit --help`.
 
-    COVIDx lists of one name and folder form one data set. `rsna_map` is a csv with the columns
-    rsna_patientId, chestxray14_image, mse.
+    Tables, and lists of COVIDx, whose names differ only in the split are one data set.
+
+    Arguments:
+      paths: files and folders.
+      rsna_map: csv with the columns rsna_patientId, chestxray14_image, mse.
+      images: folder of the images of all tables.
+      labels_only: read no image file.
 
     Raises:
       UserError: a file is absent or not in its form.
@@ -76,43 +60,102 @@ def load(paths: Sequence[str | pathlib.Path], rsna_map: str | pathlib.Path | Non
     for path in map(pathlib.Path, paths):
         if not os.path.exists(path):  # pathlib's raises where a name is too long to exist
             raise UserError(f"{path}: no such file or folder; expected {_FORMS}")
-        match = _COVIDX.fullmatch(path.name)
+        match = _COVIDX.fullmatch(path.name) if _is_list(path) else None
         key, split = (path.parent / match[2], match[1].lower()) if match else (path, "")
         if given.setdefault(key, {}).setdefault(split, path) is not path:
             raise UserError(f"{path}: given twice; give each file once")
-    found = [
-        _read(path) if "" in parts else _read_covidx(path, parts) for path, parts in given.items()
-    ]
+    tables: dict[pathlib.Path, list[DataSet]] = {}
+    for path, parts in given.items():
+        key = path
+        if "" not in parts:
+            data_set = _read_covidx(path, parts)
+        elif path.is_dir():
+            data_set = _read_folder(path, labels_only)
+        elif _is_prepared(path):
+            data_set = _read_prepared(path)
+        elif audited_tables.ENDING.search(path.name):
+            data_set = _with_unsplit_noted(
+                audited_tables.read(path, images and pathlib.Path(images)),
+                f"no split in {path.name}",
+            )
+            stem = audited_tables.ENDING.sub("", path.name)
+            # Names of tables end in no slash, so this is no file that is given.
+            key = path.parent / f"{image_paths.without_split(stem)}/"
+            if any(set(one.rows.split) & set(data_set.rows.split) for one in tables.get(key, ())):
+                key = path
+        else:
+            raise UserError(f"{path}: the name tells no known form; expected {_FORMS}")
+        tables.setdefault(key, []).append(data_set)
+    found = [_merged(data_sets) for data_sets in tables.values()]
     return _distinct([_mapped(data_set, known) for data_set in found])
 
 
-def _read(path: pathlib.Path) -> DataSet:
+def _is_list(path: pathlib.Path) -> bool:
+    """Tells whether a file is no table: its first line has no separator of cells."""
     if path.is_dir():
-        return _read_folder(path)
-    if path.suffix.lower() == ".parquet":
-        return _read_prepared(path)
-    if _CSV.search(path.name):
-        return _with_unsplit_noted(_read_csv(path), f"no split in {path.name}")
-    raise UserError(f"{path}: the name tells no known form; expected {_FORMS}")
+        return False
+    with path.open("rb") as file:
+        return not re.search(rb"[,;\t|]", file.readline(10_000))
 
 
-def _read_folder(folder: pathlib.Path) -> DataSet:
-    if (folder / manifest.NAME).exists():
-        return _read_prepared(folder / manifest.NAME)
+def _is_prepared(path: pathlib.Path) -> bool:
+    """Tells whether a file is, or may be meant as, a manifest."""
+    if path.suffix.lower() != ".parquet":
+        return False
+    try:
+        return "original_height" in pyarrow.parquet.read_schema(path).names
+    except (pyarrow.ArrowException, OSError):
+        return True  # reading it will tell what is wrong
+
+
+def _merged(data_sets: Sequence[DataSet]) -> DataSet:
+    """Joins the tables of the splits of one data set."""
+    if len(data_sets) == 1:
+        return data_sets[0]
+    rows = concatenate([data_set.rows for data_set in data_sets])
+    small = [data_set.small for data_set in data_sets if data_set.small is not None]
+    ages = [
+        np.full(len(data_set.rows), "") if data_set.ages is None else data_set.ages
+        for data_set in data_sets
+    ]
+    return DataSet.of(
+        "+".join(data_set.name for data_set in data_sets), rows, ages=np.concatenate(ages),
+        small=np.concatenate(small) if len(small) == len(data_sets) else None,
+        notes=tuple(f"{one.name}: {note}" for one in data_sets for note in one.notes),
+    )
+
+
+def _read_folder(folder: pathlib.Path, labels_only: bool) -> DataSet:
+    prepared = [
+        path for depth in ("", "*/", "*/*/") for path in sorted(folder.glob(depth + manifest.NAME))
+    ]
+    if len(prepared) > 1:
+        names = some(str(path.parent) for path in prepared)
+        raise UserError(f"{folder}: several prepared data sets; name those to audit: {names}")
+    if prepared:
+        return _read_prepared(prepared[0])
     for pattern in _TABLES:
         for path in sorted(folder.glob(pattern), reverse=True):  # v2020 before the first version
-            return _split_by_lists(_read_csv(path), folder)
+            data_set = _split_by_lists(audited_tables.read(path), folder)
+            return data_set if labels_only else audited_folders.with_images_below(data_set, folder)
     if any(_COVIDX.fullmatch(path.name) for path in folder.iterdir()):
         raise UserError(
             f"{folder}: a folder of lists; name those to audit, such as train_COVIDx9B.txt and "
             "test_COVIDx9B.txt"
         )
-    if found := published.recognised(folder):
-        source, listing = found
-        rows = _of_rows(listing.rows, source.classes)
-        rows = dataclasses.replace(rows, split=np.where(rows.split == "", UNSPLIT, rows.split))
-        return DataSet(source.name, rows, _identity(rows), notes=listing.notes)
-    raise UserError(f"{folder}: nothing to audit; expected {_FORMS}")
+    if data_set := audited_folders.published_set(folder, labels_only):
+        return data_set
+    try:
+        return _with_unsplit_noted(
+            audited_folders.read_images(folder, labels_only),
+            "no folder in it is called train, val or test",
+        )
+    except UserError as error:
+        tables = sorted(
+            path.name for path in folder.iterdir() if audited_tables.ENDING.search(path.name)
+        )
+        hint = f"; name the tables to audit: {some(tables)}" if tables else ""
+        raise UserError(f"{error}{hint}. Nothing to audit; expected {_FORMS}") from error
 
 
 def _read_prepared(path: pathlib.Path) -> DataSet:
@@ -125,12 +168,12 @@ def _read_prepared(path: pathlib.Path) -> DataSet:
         raise UserError(
             f"{path}: {strange[0]!r} is not a split; allowed: {', '.join(manifest.SPLITS)}"
         )
-    rows = dataclasses.replace(rows, split=np.where(rows.split == "", UNSPLIT, rows.split))
     folder = path.resolve().parent
     versioned = re.fullmatch(r"\d+\.\d+\.\d+", folder.name) and len(folder.parts) > 3
     complete = (folder / "dataset_info.json").exists()
     name = folder.parts[-3] if versioned else folder.name
-    return DataSet(name, rows, _identity(rows), folder if complete else None)
+    data_set = DataSet.of(name, rows, folder=folder if complete else None)
+    return data_set.with_patients_known()
 
 
 def _read_covidx(path: pathlib.Path, parts: dict[str, pathlib.Path]) -> DataSet:
@@ -141,84 +184,8 @@ def _read_covidx(path: pathlib.Path, parts: dict[str, pathlib.Path]) -> DataSet:
             "name are one data set"
         )
     table = covidx_table.read(parts["train"], parts["test"], parts.get("val"))
-    rows = _of_rows(table.rows)
-    return DataSet(path.name, rows, _identity(rows), notes=table.notes)
-
-
-def _read_csv(path: pathlib.Path) -> DataSet:
-    table = label_tables.read(path, repeated=True)
-    patients, sources = _parsed(table, "patient_id"), _parsed(table, "source")
-    if table.finding_labels:
-        name = "chestxray14"
-        sources = np.full(len(table.ids), name)
-        patients = np.where(patients == "", "", np.char.zfill(patients, 8))
-    else:
-        name = _CSV.sub("", path.name)
-        sources = np.where(sources == "", name, sources)
-        patients = _of_source(patients, sources)
-    labels, classes, notes = _labels(table)
-    rows = manifest.Manifest(
-        image_id=np.array(table.ids, str),
-        patient_id=patients,
-        source=sources,
-        split=_parsed(table, "split", _split, UNSPLIT),
-        view=_parsed(table, "view", str.upper),
-        sex=_parsed(table, "sex", lambda text: text.upper()[:1]),
-        age=_parsed(table, "age", label_tables.years, -1, np.int32),
-        sha256=_parsed(table, "sha256"),
-        phash=_parsed(table, "phash", _hash, 0, np.uint64),
-        original_size=np.zeros((len(table.ids), 2), np.int32),
-        labels=labels,
-        boxes=(np.zeros((0, 5), np.float32),) * len(table.ids),
-        classes=classes,
-    )
-    return DataSet(name, rows, _identity(rows), notes=notes)
-
-
-def _parsed(table: LabelTable, name: str, parse=str, absent="", dtype=str) -> np.ndarray:
-    """Parses a column of `label_tables.COLUMNS`; without it, every row gets `absent`."""
-    column = table.file.column(label_tables.COLUMNS[name])
-    if column is None:
-        return np.array([absent] * len(table.ids), dtype)
-    return table.file.parse(column, parse, dtype)
-
-
-def _split(text: str) -> str:
-    if text.casefold() not in _SPLITS:
-        raise ValueError("is not a split; allowed: train, validation, test")
-    return _SPLITS[text.casefold()]
-
-
-def _hash(text: str) -> int:
-    if not re.fullmatch(r"\d{0,20}", text) or int(text or 0) >= 2**64:
-        raise ValueError("is not an unsigned integer of 64 bits")
-    return int(text or 0)
-
-
-def _labels(table: LabelTable) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
-    """Reads labels, classes and remarks; a column of unknown name that holds labels is a class."""
-    if table.finding_labels:
-        return table.labels(FINDINGS), FINDINGS, ()
-    classes = table.readable_classes(label_tables.label_of)
-    ignored = [name for name in table.classes if name not in classes]
-    file = table.file.path.name
-    notes = builder.note(ignored, f"columns of {file} hold no labels and are ignored")
-    if not classes:
-        notes += (
-            f"no column of {file} holds labels (1, 0 or empty, under the name of a finding): "
-            "copies and patients are checked, shortcuts are not",
-        )
-    return table.labels(classes), tuple(classes), notes
-
-
-def _of_source(patients: np.ndarray, sources: np.ndarray) -> np.ndarray:
-    """Prefixes patient ids with their source, except for ChestX-ray14's, as everywhere here."""
-    ids = [
-        patient if not patient or source == "chestxray14" or patient.startswith(f"{source}/")
-        else f"{source}/{patient}"
-        for patient, source in zip(patients.tolist(), sources.tolist(), strict=True)
-    ]
-    return np.array(ids, str)
+    rows = audited_folders.of_rows(table.rows, FINDINGS)
+    return DataSet.of(path.name, rows, notes=table.notes)
 
 
 def _split_by_lists(data_set: DataSet, folder: pathlib.Path) -> DataSet:
@@ -226,6 +193,7 @@ def _split_by_lists(data_set: DataSet, folder: pathlib.Path) -> DataSet:
     rows = data_set.rows
     place = {name: i for i, name in enumerate(rows.image_id.tolist())}
     parts: list[manifest.Manifest] = []
+    chosen: list[int] = []
     notes: list[str] = []
     for split, names in _LISTS.items():
         path = next((folder / name for name in names if (folder / name).exists()), None)
@@ -236,15 +204,15 @@ def _split_by_lists(data_set: DataSet, folder: pathlib.Path) -> DataSet:
         unknown = [name for name in listed if name not in place]
         notes += builder.note(unknown, f"images of {path.name} have no row in the csv")
         part = rows.take(np.array(known, int))
+        chosen += known
         parts.append(dataclasses.replace(part, split=np.full(len(part), split)))
     if not parts:
         return _with_unsplit_noted(data_set, f"no {_LISTS['train'][0]} in {folder}")
     joined = concatenate(parts)
     unlisted = rows.image_id[~np.isin(rows.image_id, joined.image_id)].tolist()
     notes += builder.note(unlisted, "rows of the csv are in no split list and are left out")
-    return dataclasses.replace(
-        data_set, rows=joined, identity=_identity(joined), notes=(*data_set.notes, *notes)
-    )
+    ages = None if data_set.ages is None else data_set.ages[chosen]
+    return DataSet.of(data_set.name, joined, ages=ages, notes=(*data_set.notes, *notes))
 
 
 def _with_unsplit_noted(data_set: DataSet, reason: str) -> DataSet:
@@ -255,94 +223,16 @@ def _with_unsplit_noted(data_set: DataSet, reason: str) -> DataSet:
     return dataclasses.replace(data_set, notes=(*data_set.notes, note))
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """Locates one split of one data set by indices into all rows."""
-
-    data_set: str
-    split: str
-    rows: np.ndarray
-    folder: pathlib.Path | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Everything:
-    """Holds all data sets one after another, and where each split is."""
-
-    rows: manifest.Manifest
-    identity: np.ndarray
-    parts: tuple[Part, ...]
-
-
-def join(data_sets: Sequence[DataSet]) -> Everything:
-    """Joins the data sets."""
-    rows = concatenate([data_set.rows for data_set in data_sets])
-    parts, start = [], 0
-    for data_set in data_sets:
-        for split in (*manifest.SPLITS, UNSPLIT):
-            place = np.flatnonzero(data_set.rows.split == split) + start
-            if len(place):
-                parts.append(Part(data_set.name, split, place, data_set.folder))
-        start += len(data_set.rows)
-    identity = np.concatenate([data_set.identity for data_set in data_sets])
-    return Everything(rows, identity, tuple(parts))
-
-
-def concatenate(parts: Sequence[manifest.Manifest]) -> manifest.Manifest:
-    """Joins manifests and their classes; labels of classes that one lacks are unknown."""
-    classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
-    labels = []
-    for part in parts:
-        wide = np.full((len(part), len(classes)), -1, np.int8)
-        wide[:, [classes.index(name) for name in part.classes]] = part.labels
-        labels.append(wide)
-    names = [field.name for field in dataclasses.fields(manifest.Manifest)]
-    arrays = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in names if name not in ("labels", "boxes", "classes")
-    }
-    boxes = tuple(box for part in parts for box in part.boxes)
-    return manifest.Manifest(**arrays, labels=np.concatenate(labels), boxes=boxes, classes=classes)
-
-
-def _of_rows(
-    records: Sequence[builder.ImageRecord], classes: tuple[str, ...] = FINDINGS
-) -> manifest.Manifest:
-    """Makes a manifest of a source's rows, with the classes that any of them labels."""
-    rows = manifest.from_rows(map(vars, records), classes)
-    known = (rows.labels >= 0).any(axis=0)
-    classes = tuple(np.array(rows.classes, object)[known])
-    # Boxes index the columns, some of which are gone; an audit does not look at boxes.
-    boxes = (np.zeros((0, 5), np.float32),) * len(rows)
-    return dataclasses.replace(rows, labels=rows.labels[:, known], boxes=boxes, classes=classes)
-
-
-def _identity(rows: manifest.Manifest) -> np.ndarray:
-    """Names each image by source and id, without ending for the RSNA's (PNG in COVIDx)."""
-    names = np.char.add(np.char.add(rows.source, "/"), rows.image_id).astype(object)
-    for i in _of_rsna(rows):
-        names[i] = f"{_RSNA[0]}/{_rsna_id(rows.image_id[i])}"
-    return names.astype(str)
-
-
-def _of_rsna(rows: manifest.Manifest) -> np.ndarray:
-    return np.flatnonzero(np.isin(rows.source, _RSNA))
-
-
-def _rsna_id(image_id: str) -> str:
-    return re.sub(r"\.(png|dcm|jpe?g)$", "", image_id)
-
-
 def _mapped(data_set: DataSet, known: dict[str, str] | None) -> DataSet:
     """Replaces identity and patient of RSNA images by those of ChestX-ray14 that they match."""
     rows = data_set.rows
-    theirs = _of_rsna(rows)
+    theirs = of_rsna(rows)
     if known is None or not len(theirs):
         return data_set
     patients, identity = rows.patient_id.astype(object), data_set.identity.astype(object)
     joined = 0
     for i in theirs:
-        image = known.get(_rsna_id(rows.image_id[i]))
+        image = known.get(rsna_id(rows.image_id[i]))
         if image is not None:
             joined += 1
             identity[i], patients[i] = f"chestxray14/{image}", image[:8]

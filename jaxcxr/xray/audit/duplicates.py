@@ -112,6 +112,12 @@ def _equalized(images: np.ndarray) -> np.ndarray:
     return np.stack([cv2.equalizeHist(image) for image in images])
 
 
+def in_threads(call: Callable, arguments: Sequence) -> list:
+    """Maps over all cores; the calls should spend their time outside of Python."""
+    with concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
+        return list(_in_order(pool, call, arguments))
+
+
 def _in_order(pool, call: Callable, arguments: Sequence) -> Iterator:
     """Maps like `pool.map`, but runs only a bounded number of calls ahead of the consumer."""
     ahead = 64

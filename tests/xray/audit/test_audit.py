@@ -224,10 +224,11 @@ def test_a_near_copy_across_splits_is_confirmed_by_its_pixels(raw, tmp_path, run
 
 
 def test_a_raw_chestxray14_with_wrong_lists(raw, run):
-    assert run(raw).code == 0
+    assert run(raw, "--labels-only").code == 0
+    assert run(raw).found("near_duplicate_across_splits")[0]["count"] == 1
     with (raw / "test_list.txt").open("a") as file:
         file.write("00000001_000.png\nabsent.png\n")
-    audited = run(raw)
+    audited = run(raw, "--labels-only")
     assert audited.code == 1
     assert audited.found("identical_across_splits")[0]["items"] == [
         "00000001_000.png = 00000001_000.png"
@@ -318,7 +319,7 @@ def test_the_page_is_whole_and_escaped(tmp_path, run):
 MISTAKES = {
     "absent": (None, (), "no such file or folder; expected a prepared data set"),
     "too long a name": (None, (), "no such file or folder; expected a prepared data set"),
-    "strange ending": (("a.xlsx", b"1"), (), "the name tells no known form"),
+    "strange ending": (("a.docx", b"1"), (), "the name tells no known form"),
     "no manifest": (("a.parquet", b"PAR1"), (), "is not a manifest of jaxcxr"),
     "no image column": (("a.csv", b"x,y\n1,2\n"), (), "no column of image ids among x, y"),
     "image missing": (("a.csv", b"image_id,Mass\na,1\n,1\n"), (), "a.csv:3: no image id in column"),
@@ -353,7 +354,11 @@ def test_every_mistake_is_one_line_and_exit_code_2(mistake, tmp_path, run):
 
 
 def test_mistakes_of_folders_and_maps(tmp_path, covidx, run):
-    assert "nothing to audit; expected" in run(tmp_path / "..").err
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no image in" in run(empty).err
+    (empty / "a.csv").write_text("image_id\na\n")
+    assert "name the tables to audit: a.csv" in run(empty).err
     assert "a folder of lists; name those" in run(covidx).err
     (covidx / "map.csv").write_text("a,b\n1,2\n")
     lists = [covidx / f"{split}_COVIDx8B.txt" for split in ("train", "test")]
