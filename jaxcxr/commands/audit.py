@@ -2,6 +2,8 @@
 
     jaxcxr audit train_COVIDx9B.txt test_COVIDx9B.txt chestxray14 \
         --map rsna_to_chestxray14.csv --json audit.json --html audit.html
+    jaxcxr audit train.csv test.csv --images DIR
+    jaxcxr audit DIR_WITH_TRAIN_AND_TEST
 
 On the published label files this finds 3,234 training images of COVIDx 9B (3,185 of 8B) that are
 official test images of ChestX-ray14; 129 test images of COVIDx whose patients are trained on; that

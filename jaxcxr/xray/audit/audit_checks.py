@@ -6,6 +6,7 @@ Each check looks at all data sets at once and returns findings as dicts, as `fin
 import collections
 import dataclasses
 import itertools
+import pathlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -82,7 +83,7 @@ def same_file_names(everything: Everything) -> Iterator[dict]:
             sides = [side(part, np.isin(part.rows, pairs[:, i]))
                      for i, part in enumerate((first, second))]
             items = [f"{rows.image_id[i]} ? {rows.image_id[j]}" for i, j in pairs.tolist()]
-            text = f"alike are names, but folders do not tell whether images are: {shares(sides)}"
+            text = f"file names are the same in different folders: {shares(sides)}"
             yield finding("same_file_names", WARNING, sides, len(pairs), text, items)
 
 
@@ -200,7 +201,7 @@ class _Correlation:
             if part.small is not None:
                 small = part.small[chosen]
             elif part.folder and len(chosen):
-                small = _of_records(part, chosen)
+                small = _of_records(part, part.folder, chosen)
             else:
                 continue
             self._small[np.searchsorted(self._rows, part.rows[chosen])] = small
@@ -211,14 +212,14 @@ class _Correlation:
         return duplicates.correlations(self._small[place[:, 0]], self._small[place[:, 1]])
 
 
-def _of_records(part: Part, chosen: np.ndarray) -> np.ndarray:
+def _of_records(part: Part, folder: pathlib.Path, chosen: np.ndarray) -> np.ndarray:
     """Decodes images of a prepared data set, shrunken."""
     from jaxcxr.xray.images import radiographs  # lazily: TFDS takes seconds to import
 
-    records = radiographs.open_records(part.folder, part.split)
+    records = radiographs.open_records(folder, part.split)
     if len(records) != len(part.rows):
         raise UserError(
-            f"{part.folder}: {len(records)} records of {part.split}, but its {manifest.NAME} has "
+            f"{folder}: {len(records)} records of {part.split}, but its {manifest.NAME} has "
             f"{len(part.rows)} rows; prepare the data set again"
         )
     return duplicates.thumbnails(

@@ -103,7 +103,7 @@ def verdict(result: Mapping) -> str:
     ]
     number = f"{_number_of(result['leaks'], 'leak')}, "
     if not result["compared"]:
-        number = "Nothing could be compared between splits: "
+        number = "Nothing could be compared between splits; "
     elif result["not_compared"] and not result["leaks"]:
         number = "No leak in what could be compared, "
     line = f"{number}{_number_of(warnings, 'warning')}."

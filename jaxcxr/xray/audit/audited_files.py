@@ -56,6 +56,34 @@ def load(
     known = None
     if rsna_map is not None:
         known = rsna_pneumonia.chestxray14_images(pathlib.Path(rsna_map))
+    tables: dict[tuple, list[DataSet]] = {}
+    for path, parts in _grouped(paths).items():
+        key: tuple = (path,)
+        if "" not in parts:
+            data_set = _read_covidx(path, parts)
+        elif path.is_dir():
+            data_set = _read_folder(path, labels_only)
+        elif _is_prepared(path):
+            data_set = _read_prepared(path)
+        elif audited_tables.ENDING.search(path.name):
+            table = audited_tables.read(path, pathlib.Path(images) if images else None)
+            data_set = _with_unsplit_noted(table, f"no split in {path.name}")
+            stem = audited_tables.ENDING.sub("", path.name)
+            series = path.parent, image_paths.without_split(stem)
+            splits = {split for one in tables.get(series, ()) for split in set(one.rows.split)}
+            if not splits & set(table.rows.split):
+                key = series
+        else:
+            raise UserError(f"{path}: the name tells no known form; expected {_FORMS}")
+        tables.setdefault(key, []).append(data_set)
+    found = [_merged(data_sets) for data_sets in tables.values()]
+    return _distinct([_mapped(data_set, known) for data_set in found])
+
+
+def _grouped(
+    paths: Sequence[str | pathlib.Path]
+) -> dict[pathlib.Path, dict[str, pathlib.Path]]:
+    """Groups lists of COVIDx by their common name, split -> path; other paths have split ""."""
     given: dict[pathlib.Path, dict[str, pathlib.Path]] = {}
     for path in map(pathlib.Path, paths):
         if not os.path.exists(path):  # pathlib's raises where a name is too long to exist
@@ -64,30 +92,7 @@ def load(
         key, split = (path.parent / match[2], match[1].lower()) if match else (path, "")
         if given.setdefault(key, {}).setdefault(split, path) is not path:
             raise UserError(f"{path}: given twice; give each file once")
-    tables: dict[pathlib.Path, list[DataSet]] = {}
-    for path, parts in given.items():
-        key = path
-        if "" not in parts:
-            data_set = _read_covidx(path, parts)
-        elif path.is_dir():
-            data_set = _read_folder(path, labels_only)
-        elif _is_prepared(path):
-            data_set = _read_prepared(path)
-        elif audited_tables.ENDING.search(path.name):
-            data_set = _with_unsplit_noted(
-                audited_tables.read(path, images and pathlib.Path(images)),
-                f"no split in {path.name}",
-            )
-            stem = audited_tables.ENDING.sub("", path.name)
-            # Names of tables end in no slash, so this is no file that is given.
-            key = path.parent / f"{image_paths.without_split(stem)}/"
-            if any(set(one.rows.split) & set(data_set.rows.split) for one in tables.get(key, ())):
-                key = path
-        else:
-            raise UserError(f"{path}: the name tells no known form; expected {_FORMS}")
-        tables.setdefault(key, []).append(data_set)
-    found = [_merged(data_sets) for data_sets in tables.values()]
-    return _distinct([_mapped(data_set, known) for data_set in found])
+    return given
 
 
 def _is_list(path: pathlib.Path) -> bool:
@@ -143,8 +148,8 @@ def _read_folder(folder: pathlib.Path, labels_only: bool) -> DataSet:
             f"{folder}: a folder of lists; name those to audit, such as train_COVIDx9B.txt and "
             "test_COVIDx9B.txt"
         )
-    if data_set := audited_folders.published_set(folder, labels_only):
-        return data_set
+    if published := audited_folders.published_set(folder, labels_only):
+        return published
     try:
         return _with_unsplit_noted(
             audited_folders.read_images(folder, labels_only),

@@ -56,7 +56,7 @@ def told_by_paths(
     """
     splits = [image_paths.split_of(name) or otherwise or UNSPLIT for name in names]
     patients = image_paths.patients_in(names)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if patients:
         found = some(dict.fromkeys(patients))
         notes = (f"patients are taken from the paths of the images: {found}",)

@@ -112,7 +112,7 @@ class Patients:
     """Compares patients by source and id.
 
     `007`, `7` and `7.0`, or `p1` and `P1`, are equal, as spreadsheets make one of the other, unless
-    a data set has both spellings.
+    one of the splits compared has both spellings.
     """
 
     def __init__(self, everything: Everything):
@@ -123,22 +123,16 @@ class Patients:
             for patient, source in zip(rows.patient_id.tolist(), rows.source.tolist(), strict=True)
         ], object).reshape(len(rows), 2)
         self._plain = np.array([_simplest(text) for text in self._id[:, 1].tolist()], object)
-        self._unlike: dict[str, bool] = {}
-        by_set: dict[str, list[np.ndarray]] = {}
-        for part in everything.parts:
-            by_set.setdefault(part.data_set, []).append(part.rows)
-        for name, places in by_set.items():
-            chosen = np.concatenate(places)
-            prefix, text = self._id[chosen].T
-            self._unlike[name] = (
-                len(set(zip(prefix, text, strict=True)))
-                == len(set(zip(prefix, self._plain[chosen], strict=True)))
-            )
+        self._has_both = {
+            (part.data_set, part.split): len(set(map(tuple, self._id[part.rows].tolist())))
+            != len(set(zip(self._id[part.rows, 0], self._plain[part.rows], strict=True)))
+            for part in everything.parts
+        }
 
     def shared(self, first: Part, second: Part) -> tuple[np.ndarray, np.ndarray]:
         """Tells which rows of two parts are of patients that both have: bool `[n]` and `[m]`."""
-        plain = self._unlike[first.data_set] and self._unlike[second.data_set]
-        texts = self._plain if plain else self._id[:, 1]
+        parts = ((part.data_set, part.split) for part in (first, second))
+        texts = self._id[:, 1] if any(map(self._has_both.get, parts)) else self._plain
         sides = []
         for part in (first, second):
             text = texts[part.rows].astype(str)
@@ -199,8 +193,8 @@ def _by_name(rows: manifest.Manifest, identity: np.ndarray, parts: Sequence[Part
                 if pairs:
                     one, other = np.array(pairs).T
                     found.append(np.stack([places[0][one], places[1][other]], axis=1))
-    pairs = np.concatenate(doubtful)
-    return np.concatenate(alike), pairs[identity[pairs[:, 0]] != identity[pairs[:, 1]]]
+    unsure = np.concatenate(doubtful)
+    return np.concatenate(alike), unsure[identity[unsure[:, 0]] != identity[unsure[:, 1]]]
 
 
 def _of_like_sources(rows: manifest.Manifest, first: Part, second: Part):

@@ -31,7 +31,7 @@ def read(path: pathlib.Path, images: pathlib.Path | None = None) -> DataSet:
     """
     table = label_tables.read(path, repeated=True)
     sources = _parsed(table, "source")
-    patients, notes = _parsed(table, "patient_id"), ()
+    patients, notes = _parsed(table, "patient_id"), tuple[str, ...]()
     if table.finding_labels:
         name = "chestxray14"
         sources = np.full(len(table.ids), name)
@@ -90,7 +90,7 @@ def _splits(table: LabelTable, path: pathlib.Path) -> tuple[np.ndarray, tuple[st
         note = f"no column of splits; by the name, all rows are {named}"
         return np.full(len(table.ids), named), (note,)
     found, _, _ = audited_folders.told_by_paths(table.ids)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if set(found) != {UNSPLIT}:
         notes = ("no column of splits; taken from the paths of the images",)
     return np.array(found, str), notes

@@ -11,6 +11,7 @@ import os
 import pathlib
 import sqlite3
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -88,7 +89,7 @@ def _look(path: pathlib.Path) -> Seen:
     except BadRecord as error:
         return Seen(error=str(error).removeprefix(f"{path}: "))
     pixels = film.gray8
-    told = {} if header is None else {
+    told: dict[str, Any] = {} if header is None else {
         "patient": header.patient_id, "sex": header.sex, "age": header.age, "view": header.view
     }
     return Seen(
