@@ -25,6 +25,7 @@ from jaxcxr.xray.sources import builder, covidx_table, rsna_pneumonia
 _LISTS = {"train": ("train_val_list.txt", "train_val_list_NIH.txt"),
           "test": ("test_list.txt", "test_list_NIH.txt")}
 _TABLES = ("Data_Entry*.csv", "sample_labels.csv")
+_LOCK = "lock"  # of a preparation
 _COVIDX = re.compile(r"(train|val|test)_(.+)\.txt", re.IGNORECASE)
 _FORMS = (
     "a prepared data set (its folder or manifest.parquet), the folder or the Data_Entry csv of "
@@ -88,6 +89,8 @@ def _grouped(
     for path in map(pathlib.Path, paths):
         if not os.path.exists(path):  # pathlib's raises where a name is too long to exist
             raise UserError(f"{path}: no such file or folder; expected {_FORMS}")
+        if path.name == _LOCK and any(path.parent.glob(f"*/{manifest.NAME}")):
+            continue  # NAME/*/* lists it beside the versions of a prepared data set
         match = _COVIDX.fullmatch(path.name) if _is_list(path) else None
         key, split = (path.parent / match[2], match[1].lower()) if match else (path, "")
         if given.setdefault(key, {}).setdefault(split, path) is not path:

@@ -142,6 +142,9 @@ def test_a_prepared_set_is_its_raw_folder(source, shared_cases, tmp_path, run):
     raw = shared_cases / "cxr" / "external_layouts" / layout
     built = preparation.prepare(source, tmp_path / "out", raw=str(raw), size=32, workers=0)
     audited = run(raw, built.data_dir)
+    beside = list(built.data_path.parent.iterdir())
+    assert len(beside) > 1  # the lock too, which NAME/*/* lists
+    assert run(*beside).result["data_sets"][0]["name"] == source
     names = [one["name"] for one in audited.result["data_sets"]]
     assert names == [source, f"{source} (2)"]
     within = audited.found("identical_within_split")
