@@ -29,16 +29,17 @@ from collections.abc import Sequence
 from jaxcxr.errors import UserError
 from jaxcxr.pose.formats import prediction_files
 from jaxcxr.pose.geometry import joint_sets
+from jaxcxr.pose.keypoints import frame_numbers, gaps, keypoint_files, plausibility
 
-_SIZE = re.compile(r"(\d+)x(\d+)")
+_SIZE = re.compile(r"(\d+)\s*[x×X,]\s*(\d+)")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `jaxcxr predict`."""
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT",
-        help="radiographs: files, folders or patterns; or 2D keypoints: .json of COCO or "
-        "AlphaPose, .npz, or a folder of OpenPose's files",
+        help="radiographs: files, folders or patterns; or 2D keypoints: .json of COCO, AlphaPose, "
+        "mmpose, Ultralytics or MediaPipe, .npz, .csv or .h5, or a folder of files per frame",
     )
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--model", metavar="BUNDLE", help="file that `jaxcxr bundle` wrote")
@@ -69,7 +70,7 @@ def _add_xray_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_pose_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("of poses")
-    group.add_argument("--fps", type=float, help="frames per second of the videos")
+    group.add_argument("--fps", help="frames per second of the videos, such as 25 or 30000/1001")
     group.add_argument(
         "--size", metavar="WxH", help="size of the image in pixels, where the file does not say it"
     )
@@ -77,6 +78,22 @@ def _add_pose_arguments(parser: argparse.ArgumentParser) -> None:
         "--joints", default="", metavar="SET",
         help=f"joint set of the keypoints: {', '.join(joint_sets.JOINT_SETS)} (default: told by "
         "the number of points)",
+    )
+    group.add_argument(
+        "--fill", type=float, default=gaps.LONGEST, metavar="SECONDS",
+        help=f"longest gap to fill (default: {gaps.LONGEST:g}); longer ones stay gaps",
+    )
+    group.add_argument(
+        "--rotate", type=int, choices=plausibility.ROTATIONS,
+        help="clockwise turn that brings the image upright, degrees",
+    )
+    group.add_argument(
+        "--min-seconds", type=float, metavar="SECONDS", help="leave out people seen for less "
+        "(default: 0.2, if that is below a tenth of the longest)",
+    )
+    group.add_argument(
+        "--min-score", type=float, metavar="SCORE", help="leave out people whose points have a "
+        "lower mean confidence (default: a quarter of the highest)",
     )
     group.add_argument(
         "--person", action="append", metavar="ID", help="only this person; may be given again"
@@ -94,7 +111,8 @@ def run(args: argparse.Namespace) -> None:
 
         bundle = Bundle.load(path)
         if bundle.task == "cxr":
-            _refuse(args, ("fps", "size", "joints", "person", "symmetric"), "radiographs")
+            _refuse(args, ("fps", "size", "joints", "rotate", "min_seconds", "min_score", "person",
+                           "symmetric"), "radiographs")
             _predict_xrays(args, bundle)
             return
     _refuse(args, ("heatmaps", "refuse"), "poses")
@@ -117,12 +135,12 @@ def _predict_xrays(args: argparse.Namespace, bundle) -> None:
 
 def _lift(args: argparse.Namespace, source) -> None:
     from jaxcxr.deploy.predict.lifter import Lifter, lift_files
-    from jaxcxr.pose.keypoints import keypoint_files
 
     formats = _formats(args.format or "npz", prediction_files.FORMATS, "formats")
-    size = _size(args.size)
-    if args.fps is not None:
-        keypoint_files.check_fps(args.fps, "--fps")
+    options = keypoint_files.Options(
+        _fps(args.fps), _size(args.size), args.joints, _positive(args.fill, "--fill"), args.rotate,
+        _positive(args.min_seconds, "--min-seconds"), _positive(args.min_score, "--min-score"),
+    )
     if args.joints:
         joint_sets.joint_set(args.joints)
     paths = [pathlib.Path(path).expanduser() for path in args.inputs]
@@ -131,8 +149,8 @@ def _lift(args: argparse.Namespace, source) -> None:
             raise UserError(f"no keypoints at {path}; check the path.")
     out = _folder(args.out)
     lift_files(
-        Lifter(source), paths, out, formats, functools.partial(print, flush=True), fps=args.fps,
-        size=size, joints=args.joints, people=args.person, symmetric=args.symmetric,
+        Lifter(source), paths, out, formats, functools.partial(print, flush=True), options=options,
+        people=args.person, symmetric=args.symmetric,
     )
 
 
@@ -140,7 +158,8 @@ def _refuse(args: argparse.Namespace, options: Sequence[str], what: str) -> None
     """Raises a UserError for the first option given that is not for the model."""
     for name in options:
         if getattr(args, name):
-            raise UserError(f"--{name} is not for models of {what}; leave it out.")
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} is not for models of {what}; leave it out.")
 
 
 def _folder(text: str) -> pathlib.Path:
@@ -158,6 +177,21 @@ def _formats(text: str, known: Sequence[str], what: str) -> tuple[str, ...]:
         if name not in known:
             raise UserError(f"--format {name!r} is not known; {what}: {', '.join(known)}.")
     return formats
+
+
+def _fps(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return keypoint_files.check_fps(frame_numbers.rate(text), "--fps")
+    except ValueError as error:
+        raise UserError(f"--fps {text!r} is no rate, such as 25 or 30000/1001.") from error
+
+
+def _positive(value: float | None, option: str) -> float | None:
+    if value is not None and not 0 <= value < float("inf"):
+        raise UserError(f"{option} must be a number from 0.")
+    return value
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

@@ -3,7 +3,12 @@
 import inspect
 from collections.abc import Callable
 
+import numpy as np
+
 from jaxcxr import registry
+from jaxcxr.data import preparation
+from jaxcxr.errors import UserError
+from jaxcxr.pose.sources import clips
 
 _MOST_WINDOWS = 64  # at once, where the run trained on more
 
@@ -16,6 +21,25 @@ def training_fps(config) -> float:
 def nominal_scale(config) -> Callable | None:
     """Returns the function that scales poses to a nominal size, if the source has no true one."""
     return getattr(_module(config), "nominal_scale", None)
+
+
+def confidence(config) -> dict[str, float]:
+    """Tells the confidences of the training data: lowest, usual and highest, and unseen share.
+
+    Without the prepared data all are taken for 1, and joints for always seen.
+    """
+    try:
+        folder = preparation.find(
+            config.data.source, dict(config.data.options), config.data.dir or None
+        )
+        parts = clips.read_sequences(folder, "train")
+        values = np.concatenate([part.inputs[..., 2].ravel() for part in parts])
+    except (UserError, OSError):
+        return {"low": 1.0, "usual": 1.0, "high": 1.0, "unseen": 0.0}
+    seen = values[values > 0]
+    low, usual, high = np.quantile(seen, (0.01, 0.5, 0.99)) if len(seen) else (1.0, 1.0, 1.0)
+    return {"low": round(float(low), 4), "usual": round(float(usual), 4),
+            "high": round(float(high), 4), "unseen": round(float(np.mean(values <= 0)), 4)}
 
 
 def one_batch(config):

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import re
 import shutil
 
 import jax
@@ -17,7 +18,8 @@ from jaxcxr.errors import UserError
 from jaxcxr.pose.evaluation import pose_arrays
 from jaxcxr.pose.formats import bvh, bvh_export
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
-from jaxcxr.pose.keypoints import keypoint_files
+from jaxcxr.pose.keypoints import gaps, keypoint_files
+from jaxcxr.pose.player import motions
 from jaxcxr.train import checkpoint, loop, setup
 from tests import toys
 from tests.train.runs import toy_run
@@ -168,7 +170,7 @@ def test_files_of_several_people(trained, tmp_path, capsys):
     confidence[1, :5] = 0
     path = write_npz(tmp_path / "dance.npz", values, confidence=confidence, people=["a", "7"])
     out = tmp_path / "out"
-    call(trained[0], path, "--fps=30", "--out", out, "--format=npz,csv,bvh")
+    call(trained[0], path, "--fps=30", "--rotate=0", "--out", out, "--format=npz,csv,bvh")
     said = capsys.readouterr().out
     assert "[1/1] dance.npz: 2 people, 45 poses at 30 fps from human36m" in said
     content = loaded(out / "dance.npz")
@@ -191,13 +193,68 @@ def test_files_of_several_people(trained, tmp_path, capsys):
     pose = content["poses"][content["sequence"] == "dance/person a/camera"][20]
     got = [float(row[f"predicted_left_wrist_{axis}"]) for axis in "xyz"]
     np.testing.assert_allclose(got, pose[HUMAN36M.index("left_wrist")], atol=0.051)
-    motion = bvh.parse((out / "dance_7.bvh").read_text(), "dance_7.bvh")
+    motion = bvh.parse((out / "dance_7_from5.bvh").read_text(), "dance_7_from5.bvh")
     assert motion.times[1] == pytest.approx(1 / 30)
     apart = np.linalg.norm(
         bvh_export.positions(motion) * 1000 - content["poses"][mine], axis=-1
     )
-    line = next(line for line in said.splitlines() if "dance_7.bvh" in line)
+    line = next(line for line in said.splitlines() if "dance_7_from5.bvh" in line)
     assert f"{apart.mean():.1f} mm from the poses on average, {apart.max():.0f} mm at most" in line
+
+
+def test_gaps_stay_gaps_in_every_output(trained, tmp_path, capsys):
+    values = np.concatenate([points(40), np.ones((40, 17, 1))], -1)
+    values[8:11, :, 2] = 0  # 0.1 s: filled
+    values[20:32, :2] = np.nan  # some joints only
+    values[14:34, 4:, 2] = 0  # 0.66 s: absent
+    path, out = write_npz(tmp_path / "a.npz", values), tmp_path / "out"
+    call(trained[0], path, "--fps=30000/1001", "--rotate=0", "--out", out, "--format=npz,csv,bvh")
+    assert "20 poses at 29.97 fps (17 frames seen, 3 filled, 20 absent in gaps)" in (
+        capsys.readouterr().out)
+    content = loaded(out / "a.npz")
+    states = ["seen"] * 8 + ["filled"] * 3 + ["seen"] * 3 + ["absent"] * 20 + ["seen"] * 6
+    assert content["state"].tolist() == states
+    absent = content["state"] == "absent"
+    np.testing.assert_array_equal(np.isnan(content["poses"]).all((1, 2)), absent)
+    np.testing.assert_array_equal(np.isfinite(content["poses"]).all((1, 2)), ~absent)
+    rows = list(csv.DictReader((out / "a.csv").read_text().splitlines()))
+    assert [row["state"] for row in rows] == states
+    assert [row["predicted_hip_x"] == "" for row in rows] == absent.tolist()
+    lengths = {path.name: len(bvh.parse(path.read_text(), path.name).times)
+               for path in out.glob("*.bvh")}
+    assert lengths == {"a_0.bvh": 14, "a_0_from34.bvh": 6}
+    # The player and `score` read them.
+    for file in (out / "a.npz", out / "a.csv"):
+        (take,) = motions.read(file)
+        assert take.state.tolist() == [gaps.STATES.index(state) for state in states]
+        np.testing.assert_array_equal(np.isnan(take.joints).all((1, 2)), absent)
+        assert take.fps == pytest.approx(30000 / 1001, rel=1e-3)
+    ((numbers, poses),) = pose_arrays.read(out / "a.npz").sequences.values()
+    np.testing.assert_array_equal(numbers, np.flatnonzero(~absent))
+    assert np.isfinite(poses).all()
+    commands.run(["render", str(out / "a.npz"), "--out", str(tmp_path / "a.html")])
+    assert re.search(r'"state": ?\[2, ?2', (tmp_path / "a.html").read_text())
+
+
+def test_confidence_alone_changes_nothing(lifter, tmp_path):
+    values, found = points(20), []
+    for name, confidence in (("one", 1.0), ("low", 0.3), ("big", 7.3), (
+        "random", np.random.default_rng(0).uniform(0.05, 0.95, (20, 17, 1))
+    )):
+        scored = np.concatenate([values, np.broadcast_to(confidence, (20, 17, 1))], -1)
+        video = keypoint_files.read(write_npz(tmp_path / f"{name}.npz", scored, fps=30.0),
+                                    rotate=0)
+        found.append(lifter.lift(video, video.tracks)[0].joints)
+    for joints in found[1:]:
+        np.testing.assert_array_equal(joints, found[0])
+
+
+def test_a_model_of_whole_bodies_refuses_what_was_never_seen(trained, tmp_path, capsys):
+    values = np.concatenate([points(20), np.ones((20, 17, 1))], -1)
+    values[:, [2, 3], 2] = 0
+    path = write_npz(tmp_path / "a.npz", values, fps=30.0)
+    call(trained[0], path, "--rotate=0", "--out", tmp_path / "out", code=1)
+    assert "right_knee, right_ankle not seen in frames 0 to 19" in capsys.readouterr().out
 
 
 def test_a_bad_file_is_a_row_and_the_others_go_on(trained, tmp_path, capsys):
@@ -223,7 +280,9 @@ def test_one_person(trained, tmp_path, capsys):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--format=fbx"], "formats: npz, csv, bvh"), (["--size=1920"], "such as 1920x1080"),
-    (["--fps=0"], "from 1 to 1,000"), (["--joints=cocoo"], "Did you mean 'coco'"),
+    (["--fps=0"], "from 1 to 1,000"), (["--fps=fast"], "such as 25 or 30000/1001"),
+    (["--fill=-1"], "--fill must be"), (["--min-score=nan"], "--min-score must be"),
+    (["--joints=cocoo"], "Did you mean 'coco'"),
     (["none.json"], "no keypoints at none.json"),
 ])
 def test_mistakes_in_arguments(tmp_path, capsys, arguments, message):

@@ -161,6 +161,7 @@ def _poses(config, workdir, say) -> tuple[dict, dict[str, bytes]]:
         "pose": {
             "joints": list(HUMAN36M.joints), "frames": config.data.frames,
             "fps": fps, "nominal_scale": pose_runs.nominal_scale(config) is not None,
+            "confidence": pose_runs.confidence(config),
         },
         "training": {"step": step, "manifest": listed},
     }

@@ -17,8 +17,9 @@ from jaxcxr.errors import RunError, UserError
 from jaxcxr.pose.formats import prediction_files
 from jaxcxr.pose.formats.prediction_files import Person
 from jaxcxr.pose.geometry import cameras
-from jaxcxr.pose.keypoints import frame_rates, keypoint_files
-from jaxcxr.pose.keypoints.keypoint_files import Track, Video
+from jaxcxr.pose.geometry.skeletons import HUMAN36M
+from jaxcxr.pose.keypoints import frame_rates, gaps, keypoint_files
+from jaxcxr.pose.keypoints.keypoint_files import Options, Track, Video
 from jaxcxr.pose.sources import clips
 from jaxcxr.train import finished, loop, setup
 
@@ -50,6 +51,7 @@ class Lifter:
             raise UserError(_of_another_task(workdir, config.task))
         self._name, self._fps = workdir.resolve().name, pose_runs.training_fps(config)
         self._nominal_scale = pose_runs.nominal_scale(config)
+        self._confidence = pose_runs.confidence(config)
         with finished.open_best(workdir, config=pose_runs.one_batch(config), data=False) as run:
             self._run, self._step, self._variables = run.setup, run.step, run.variables
 
@@ -62,6 +64,7 @@ class Lifter:
         facts, training = bundle.facts["pose"], bundle.facts["training"]
         self._name, self._step, self._fps = training["run"], training["step"], facts["fps"]
         self._nominal_scale = motionbert.nominal_scale if facts["nominal_scale"] else None
+        self._confidence = facts.get("confidence") or pose_runs.confidence(bundle.config)
         config = pose_runs.one_batch(bundle.config)
         self._run = setup.make(config, registry.task(config.task).without_data(config))
         self._variables = _placed(self._run, bundle)
@@ -72,11 +75,32 @@ class Lifter:
         return (f"{self.about['model']} of {self.about['run']}, checkpoint of step {self._step}, "
                 f"windows of {self._frames} frames at {self._fps:g} fps")
 
+    def check(self, video: Video, tracks: Sequence[Track]) -> None:
+        """Raises a UserError if a joint was never seen and the model learned whole bodies alone."""
+        if self._confidence["unseen"]:
+            return
+        for track in tracks:
+            for begin, end in gaps.runs(track.states != gaps.ABSENT):
+                lacking = ~track.known[begin:end].any(0)
+                if lacking.any():
+                    names = ", ".join(np.array(HUMAN36M.joints)[lacking])
+                    raise UserError(
+                        f"{video.path}, person {track.person}: {names} not seen in frames "
+                        f"{video.frames(track)[begin]} to {video.frames(track)[end - 1]}; this "
+                        "model learned from whole bodies alone. Use one that was trained with "
+                        "missed joints (--dropout, --occlusion of the source), or choose others "
+                        "with --person."
+                    )
+
     def lift(self, video: Video, tracks: Sequence[Track]) -> list[Person]:
         """Lifts the `tracks` of a video to 3D poses."""
+        stretches = [
+            (track, begin, end) for track in tracks for begin, end in
+            gaps.runs(track.states != gaps.ABSENT) or [(0, len(track.keypoints))]
+        ]
         sequences = [
-            _sequence(number, _inputs(track, video, self._fps), self._fps)
-            for number, track in enumerate(tracks)
+            _sequence(number, self._inputs(video, *stretch), self._fps)
+            for number, stretch in enumerate(stretches)
         ]
         source = _windows(sequences, self._run.config)
         with self._run.mesh_context():
@@ -87,14 +111,36 @@ class Lifter:
             lifted = _enlarged(lifted, self._nominal_scale)
         whole = {}
         for name, parts in lifted.items():
-            whole[name] = [
-                frame_rates.resample_positions(part, len(track.keypoints), video.fps, self._fps)
-                for track, part in zip(tracks, parts, strict=True)
-            ]
+            whole[name] = {
+                id(track): np.full((len(track.keypoints), *parts[0].shape[1:]), np.nan, np.float32)
+                for track in tracks
+            }
+            for (track, begin, end), part in zip(stretches, parts, strict=True):
+                whole[name][id(track)][begin:end] = frame_rates.resample_positions(
+                    part, end - begin, video.fps, self._fps
+                )
         return [
-            Person(track, **{name: parts[number] for name, parts in whole.items()})
-            for number, track in enumerate(tracks)
+            Person(track, **{name: parts[id(track)] for name, parts in whole.items()})
+            for track in tracks
         ]
+
+    def _inputs(self, video: Video, track: Track, begin: int, end: int) -> np.ndarray:
+        """Makes screen coordinates with confidence, `[training frames, 17, 3]`.
+
+        Detectors measure their confidence in different ways, and none as the training data do:
+        what was seen gets the usual confidence of training.
+        """
+        part = slice(begin, end)
+        known = track.known[part]
+        certain = np.where(known, np.float32(self._confidence["usual"]), np.float32(0))
+        keypoints, confidence = frame_rates.resample_keypoints(
+            track.keypoints[part], certain, video.fps, self._fps
+        )
+        screen = cameras.normalize_screen(keypoints, *video.size_of(track))
+        seen = confidence[..., None] > 0
+        inputs = np.concatenate([np.where(seen, screen, 0.0), confidence[..., None]], -1)
+        return inputs.astype(np.float32)
+
 
 
 def _of_another_task(path: pathlib.Path, task: str) -> str:
@@ -129,17 +175,6 @@ def _joined(values: np.ndarray, source) -> list[np.ndarray]:
     return source.cross_fade(values)
 
 
-def _inputs(track: Track, video: Video, training_fps: float) -> np.ndarray:
-    """Makes screen coordinates with confidence, `[training frames, 17, 3]`."""
-    keypoints, confidence = frame_rates.resample_keypoints(
-        track.keypoints, track.confidence, video.fps, training_fps
-    )
-    screen = cameras.normalize_screen(keypoints, *video.size)
-    seen = confidence[..., None] > 0
-    inputs = np.concatenate([np.where(seen, screen, 0.0), confidence[..., None]], -1)
-    return inputs.astype(np.float32)
-
-
 def _sequence(number: int, inputs: np.ndarray, fps: float):
     return clips.Sequence(
         sequence_id=f"{number:06d}", subject="", action="", camera="", inputs=inputs,
@@ -164,9 +199,7 @@ def lift_files(
     formats: Sequence[str],
     say: Callable[[str], None],
     *,
-    fps: float | None = None,
-    size: tuple[int, int] | None = None,
-    joints: str = "",
+    options: Options | None = None,
     people: Sequence[str] | None = None,
     symmetric: bool = False,
 ) -> None:
@@ -174,10 +207,11 @@ def lift_files(
 
     Arguments:
       lifter: the model.
-      paths: files and folders for `keypoint_files.read`, as are `fps`, `size` and `joints`.
+      paths: files and folders for `keypoint_files.read`.
       out: existing folder to write to.
       formats: of `prediction_files.FORMATS`.
       say: gets a line for each file.
+      options: how to read the files.
       people: names of those to lift; None: all.
       symmetric: gives left and right bones of a `.bvh` equal lengths.
 
@@ -189,19 +223,30 @@ def lift_files(
     for number, path in enumerate(paths, start=1):
         begun, stem = time.perf_counter(), names.new(path.resolve())
         try:
-            video = keypoint_files.read(path, fps=fps, size=size, joints=joints)
-            lifted = lifter.lift(video, _chosen(video, people))
+            video = keypoint_files.read(path, options)
+            chosen = _chosen(video, people)
+            lifter.check(video, chosen)
+            lifted = lifter.lift(video, chosen)
             lines = _write(out, stem, video, lifted, formats, symmetric, lifter)
         except UserError as error:
             failed += 1
             lines = [f"failed: {error}"]
         else:
-            frames = sum(len(person.joints) for person in lifted)
-            lines.insert(0, f"{len(lifted)} people, {frames:,} poses at {video.fps:g} fps from "
-                            f"{video.joint_set}, {time.perf_counter() - begun:.1f} s")
+            lines.insert(0, f"{_counted(video, lifted)}, {time.perf_counter() - begun:.1f} s")
+            lines[1:1] = video.notes
         say(f"[{number}/{len(paths)}] {path.name}: " + "\n    ".join(lines))
     if failed:
         raise RunError(f"{failed} of {len(paths)} files could not be used; see above.")
+
+
+def _counted(video: Video, people: Sequence[Person]) -> str:
+    """Says how many people and poses there are, and how many of these were seen."""
+    states = np.concatenate([person.track.states for person in people])
+    count = [int((states == state).sum()) for state in (gaps.SEEN, gaps.FILLED, gaps.ABSENT)]
+    text = f"{len(people)} people, {count[0] + count[1]:,} poses at {video.fps:.5g} fps"
+    if count[1] or count[2]:
+        text += (f" ({count[0]:,} frames seen, {count[1]:,} filled, {count[2]:,} absent in gaps)")
+    return f"{text} from {video.joint_set}"
 
 
 def _chosen(video: Video, people: Sequence[str] | None) -> list[Track]:
@@ -226,10 +271,10 @@ def _write(
         lines.append(str(prediction_files.write_csv(out / f"{stem}.csv", video, people)))
     if "bvh" in formats:
         for person in people:
-            path = out / f"{stem}_{prediction_files.file_name(person.track.person)}.bvh"
-            _, fit = prediction_files.write_bvh(path, video, person, symmetric)
-            lines.append(
-                f"{path}: with constant bone lengths {fit.residual.mean():.1f} mm from the poses "
-                f"on average, {fit.residual.max():.0f} mm at most"
-            )
+            stem_ = f"{stem}_{prediction_files.file_name(person.track.person)}"
+            for path, fit in prediction_files.write_bvhs(out, stem_, video, person, symmetric):
+                lines.append(
+                    f"{path}: with constant bone lengths {fit.residual.mean():.1f} mm from the "
+                    f"poses on average, {fit.residual.max():.0f} mm at most"
+                )
     return lines

@@ -29,6 +29,7 @@ PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 # Names on the command line -> names in the API.
 _PARAMETERS = {
+    "with --size": "as width and height", "--rotate": "rotate",
     "--size, such as 1920x1080": "width and height, such as 1920 and 1080", "--joints": "joints",
 }
 
@@ -137,7 +138,8 @@ def _keypoints(content: bytes, options) -> Reply:
 
     try:
         video = keypoint_files.from_json(
-            content, "the file", fps=options["fps"], size=options["size"], joints=options["joints"]
+            content, "the file", fps=options["fps"], size=options["size"],
+            joints=options["joints"], rotate=options["rotate"],
         )
     except UserError as error:
         text = str(error)
@@ -153,7 +155,8 @@ def _keypoints(content: bytes, options) -> Reply:
             "Cut the video, or use `jaxcxr predict`."
         )
     about = {
-        "size": video.size, "joint_set": video.joint_set,
+        "size": video.size, "joint_set": video.joint_set, "fps": video.fps, "step": video.step,
+        "notes": video.notes,
         "tracks": [[track.person, track.start] for track in video.tracks],
     }
     arrays = {}
@@ -161,6 +164,7 @@ def _keypoints(content: bytes, options) -> Reply:
         arrays[f"keypoints{number}"], arrays[f"confidence{number}"] = (
             np.ascontiguousarray(track.keypoints), np.ascontiguousarray(track.confidence)
         )
+        arrays[f"state{number}"] = np.ascontiguousarray(track.states)
     return about, arrays
 
 

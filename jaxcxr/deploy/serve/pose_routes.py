@@ -16,6 +16,7 @@ from jaxcxr.deploy.serve.resources import NOTICE, RESPONSES, Job, ServerResource
 from jaxcxr.pose.formats.prediction_files import AXES, MM, Person
 from jaxcxr.pose.geometry import joint_sets
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
+from jaxcxr.pose.keypoints import frame_numbers, gaps
 from jaxcxr.pose.keypoints.keypoint_files import Track, Video
 from jaxcxr.pose.player import rendering
 from jaxcxr.pose.player.motions import Take
@@ -25,8 +26,25 @@ _BODY = body_of(
     "the content of a JSON file of 2D keypoints of a whole video: COCO's results or annotations, "
     "or AlphaPose's", "application/json", "application/octet-stream",
 )
+
+
+def _rate(value):
+    """Reads a rate; leaves anything else to be refused as no number."""
+    try:
+        return frame_numbers.rate(value)
+    except ValueError:
+        return value
+
+
 Point = Annotated[list[float], pydantic.Field(min_length=3, max_length=3)]
-Fps = Annotated[float, Query(ge=1, le=1000, description="frames per second of the video")]
+Fps = Annotated[
+    float, pydantic.BeforeValidator(_rate), Query(
+        ge=1, le=1000, description="frames per second of the video, such as 25 or 30000/1001"),
+]
+Rotate = Annotated[
+    Literal["", "0", "90", "180", "270"],
+    Query(description="clockwise turn that brings the image upright, degrees"),
+]
 Side = Annotated[
     int | None, Query(ge=1, le=_LARGEST, description="of the image, pixels, if the file has none")
 ]
@@ -36,12 +54,17 @@ Joints = Annotated[
 ]
 
 
+Body = Annotated[list[Point], pydantic.Field(min_length=17, max_length=17)]
+
+
 class Pose(pydantic.BaseModel):
     """One person."""
 
     person: str
     start: int = pydantic.Field(description="first frame of the poses", ge=0)
-    poses: list[Annotated[list[Point], pydantic.Field(min_length=17, max_length=17)]]
+    state: list[Literal["seen", "filled", "absent"]] = pydantic.Field(
+        description="of each frame: found by the detector, interpolated, or in a long gap")
+    poses: list[Body | None] = pydantic.Field(description="null where absent")
 
 
 class Poses(pydantic.BaseModel):
@@ -49,7 +72,10 @@ class Poses(pydantic.BaseModel):
 
     notice: str = NOTICE
     model: str = pydantic.Field(description="SHA-256 of the bundle")
-    fps: float
+    fps: float = pydantic.Field(description="poses per second")
+    step: int = pydantic.Field(1, description="frames of the video from pose to pose")
+    notes: list[str] = pydantic.Field(
+        [], description="what was read differently from what it says, or not at all")
     unit: Literal["mm"] = "mm"
     axes: str = AXES
     joints: list[str] = list(HUMAN36M.joints)
@@ -84,56 +110,70 @@ class Lifting:
         @app.post("/api/poses", response_model=Poses, responses=RESPONSES, openapi_extra=_BODY)
         async def poses(
             request: Request, fps: Fps, width: Side = None, height: Side = None,
-            joints: Joints = "",
+            joints: Joints = "", rotate: Rotate = "",
         ):
             """3D poses of every person, in millimetres relative to the hip."""
             async with self._resources.gate.enter():
-                video = await self._read(request, fps, width, height, joints)
+                video = await self._read(request, fps, width, height, joints, rotate)
                 people = await self._resources.worker.call(self._job, video)
-            return Poses(model=self._bundle.digest, fps=video.fps, people=[
-                Pose(person=one.track.person, start=one.track.start,
-                     poses=np.round(one.joints * MM, 2).tolist())
-                for one in people
-            ])
+            return Poses(
+                model=self._bundle.digest, fps=video.fps, step=video.step,
+                notes=list(video.notes), people=[_pose(one) for one in people],
+            )
 
         @app.post(
             "/api/player", response_class=HTMLResponse, responses=RESPONSES, openapi_extra=_BODY,
         )
         async def player(
             request: Request, fps: Fps, width: Side = None, height: Side = None,
-            joints: Joints = "",
+            joints: Joints = "", rotate: Rotate = "",
         ):
             """The same poses as a page of the 3D viewer."""
             async with self._resources.gate.enter():
-                video = await self._read(request, fps, width, height, joints)
+                video = await self._read(request, fps, width, height, joints, rotate)
                 people = await self._resources.worker.call(self._job, video)
                 return HTMLResponse(await asyncio.to_thread(_page, video, people))
 
-    async def _read(self, request, fps, width, height, joints) -> Video:
+    async def _read(self, request, fps, width, height, joints, rotate) -> Video:
         content = await self._resources.body(request)
         size = None if width is None or height is None else (width, height)
         about, arrays = await self._resources.decoded(
-            content, kind="keypoints", fps=fps, size=size, joints=joints, training_fps=self._fps
+            content, kind="keypoints", fps=fps, size=size, joints=joints, training_fps=self._fps,
+            rotate=int(rotate) if rotate else None,
         )
         tracks = tuple(
-            Track(person, start, arrays[f"keypoints{i}"], arrays[f"confidence{i}"])
+            Track(person, start, arrays[f"keypoints{i}"], arrays[f"confidence{i}"],
+                  arrays[f"state{i}"])
             for i, (person, start) in enumerate(about["tracks"])
         )
         width, height = about["size"]
-        return Video(pathlib.Path(), fps, (width, height), about["joint_set"], tracks)
+        video = Video(pathlib.Path("the file"), about["fps"], (width, height), about["joint_set"],
+                      tracks, about["step"], tuple(about["notes"]))
+        self._lifter.check(video, tracks)
+        return video
 
     def _lift(self, videos: list[Video]) -> list[list[Person]]:
         return [self._lifter.lift(video, video.tracks) for video in videos]
+
+
+def _pose(one: Person) -> Pose:
+    there = one.track.states != gaps.ABSENT
+    poses = [pose if seen else None for pose, seen in zip(
+        np.round(np.nan_to_num(one.joints) * MM, 2).tolist(), there, strict=True)]
+    return Pose(
+        person=one.track.person, start=one.track.start, poses=poses,
+        state=[gaps.STATES[state] for state in one.track.states],
+    )
 
 
 def _page(video: Video, people: list[Person]) -> str:
     takes = []
     for person in people:
         track = person.track
-        points = np.concatenate([track.keypoints, track.confidence[..., None]], -1)
+        points = np.concatenate([track.keypoints, track.known[..., None]], -1)
         takes.append(Take(
             f"person {track.person}", video.fps, track.start,
             (person.joints * MM).astype(np.float32), keypoints=points.astype(np.float32),
-            size=video.size,
+            size=video.size_of(track), state=track.states,
         ))
     return rendering.page(takes, "3D poses")

@@ -4,7 +4,8 @@
    "S9/Directions 1/54138969" or "Validate/S1/Walking 1 chunk0/0".
 2. `.npz` with `poses` `[N, joints, 3]` and for each row `subject`, `action` and `camera`, or
    `sequence` (as in 1, or MotionBERT's source such as "s_09_act_05_subact_02_ca_01"); `frame`
-   (whole numbers) where frames are missing or out of order.
+   (whole numbers) where frames are missing or out of order; `state`, whose rows "absent" are left
+   out.
 3. `.npy` `[frames, joints, 3]` of a single sequence, as VideoPose3D exports predictions; which one
    must be said.
 
@@ -27,7 +28,7 @@ from jaxcxr.errors import UserError
 from jaxcxr.pose.formats.videopose3d_files import parse_source
 
 _ABOUT = ("unit", "protocol", "joint_set", "fps")
-_INDEX = ("sequence", "subject", "action", "camera", "frame")
+_INDEX = ("sequence", "subject", "action", "camera", "frame", "state")
 # What NumPy and zipfile raise on damaged files, an unknown compression among them.
 _DAMAGE = (
     ValueError, EOFError, KeyError, OSError, NotImplementedError, RuntimeError, SyntaxError,
@@ -159,6 +160,9 @@ def _read_indexed(content, path) -> dict:
             raise UserError(
                 f"{path}: {name} has the shape {values.shape}, but there are {len(poses)} poses"
             )
+    if "state" in columns:
+        there = columns.pop("state") != "absent"
+        poses, columns = poses[there], {name: part[there] for name, part in columns.items()}
     if "sequence" in columns:
         names = columns["sequence"].astype(str)
     elif {"subject", "action", "camera"} <= columns.keys():

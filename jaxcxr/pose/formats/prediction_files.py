@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from jaxcxr import __version__
 from jaxcxr.pose.formats import bvh_export
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
+from jaxcxr.pose.keypoints import gaps
 from jaxcxr.pose.keypoints.keypoint_files import Track, Video
 
 AXES = "x right, y down, z forward, as the camera sees it; relative to the hip"
@@ -25,7 +26,8 @@ class Person:
 
     Attributes:
       track: the 2D keypoints.
-      joints: `[frames, 17, 3]`, metres, relative to the hip, in the frames of the track.
+      joints: `[frames, 17, 3]`, metres, relative to the hip, in the frames of the track; NaN
+        where the person is absent.
       root: `[frames, 3]`, metres, position of the hip in the camera frame, if the model gives it.
       sigma: `[frames, 17]`, metres, standard deviation of each coordinate, if the model gives it.
     """
@@ -47,12 +49,16 @@ def write_npz(
     """Writes `STEM.npz` with one row per person and frame, completely or not at all.
 
     It holds `poses` float32 `[N, 17, 3]` (mm), `sequence`, `frame` (of the video, from 0), the
-    given `keypoints` float32 `[N, 17, 2]` (pixels) and `confidence` `[N, 17]`; `fps`, `unit`,
-    `axes`, `joints` (names), `image_size`, `source` and `source_joints`; and `root` `[N, 3]` and
-    `sigma` `[N, 17]` (mm) if the model gives them. `about` adds entries, such as the run that
-    predicted.
+    `keypoints` float32 `[N, 17, 2]` (pixels, gaps filled), their `confidence` `[N, 17]` (0 where
+    unseen) and `state` ("seen", "filled" or "absent", then NaN); `fps`, `unit`, `axes`, `joints`
+    (names), `image_size` (`[N, 2]` if people are of images of several sizes), `source` and
+    `source_joints`; and `root` `[N, 3]` and `sigma` `[N, 17]` (mm) if the model gives them.
+    `about` adds entries, such as the run that predicted.
     """
-    frames = [person.track.start + np.arange(len(person.joints)) for person in people]
+    frames = [video.frames(person.track) for person in people]
+    sizes = {video.size_of(person.track) for person in people}
+    size = np.array([video.size_of(p.track) for p in people for _ in p.joints]) if (
+        len(sizes) > 1) else np.array(*sizes)
     names = [sequence_id(out.stem, person.track.person) for person in people]
     content: dict[str, Any] = {
         "poses": np.concatenate([person.joints for person in people]).astype(np.float32)
@@ -62,7 +68,8 @@ def write_npz(
         "keypoints": np.concatenate([p.track.keypoints for p in people]).astype(np.float32),
         "confidence": np.concatenate([p.track.confidence for p in people]).astype(np.float32),
         "fps": np.float64(video.fps), "unit": "mm", "axes": AXES,
-        "joints": np.array(HUMAN36M.joints), "image_size": np.array(video.size),
+        "joints": np.array(HUMAN36M.joints), "image_size": size,
+        "state": np.concatenate([np.array(gaps.STATES)[p.track.states] for p in people]),
         "source": video.path.name, "source_joints": video.joint_set,
         "jaxcxr_version": __version__, **about,
     }
@@ -86,34 +93,41 @@ def write_csv(out: pathlib.Path, video: Video, people: Sequence[Person]) -> path
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             columns = [f"predicted_{name}_{axis}" for name in HUMAN36M.joints for axis in "xyz"]
-            first = ("id", "sequence_id", "subject", "action", "frame", "seconds")
+            first = ("id", "sequence_id", "subject", "action", "frame", "seconds", "state")
             writer.writerow((*first, *columns))
             for person in people:
                 name = sequence_id(out.stem, person.track.person)
-                for i, row in enumerate((person.joints * MM).reshape(len(person.joints), -1)):
-                    frame = person.track.start + i
+                rows = (person.joints * MM).reshape(len(person.joints), -1)
+                states = person.track.states
+                for i, (frame, row) in enumerate(zip(video.frames(person.track), rows,
+                                                     strict=True)):
                     writer.writerow((
                         f"{name}@{frame}", name, f"person {person.track.person}", "", frame,
-                        f"{frame / video.fps:.4f}", *(f"{value:.1f}" for value in row),
+                        f"{frame / (video.fps * video.step):.4f}", gaps.STATES[states[i]],
+                        *("" if np.isnan(value) else f"{value:.1f}" for value in row),
                     ))
 
     return _whole(out, write)
 
 
-def write_bvh(
-    out: pathlib.Path, video: Video, person: Person, symmetric: bool
-) -> tuple[pathlib.Path, bvh_export.Fit]:
-    """Writes `STEM_PERSON.bvh` in centimetres, y up, and returns the fit.
+def write_bvhs(
+    out: pathlib.Path, stem: str, video: Video, person: Person, symmetric: bool
+) -> Iterator[tuple[pathlib.Path, bvh_export.Fit]]:
+    """Writes a file for each stretch without absent frames, and yields their paths and fits.
 
-    The hip is at the origin; if the model gives the root, the camera is. Left and right bones have
-    the same length if `symmetric`.
+    It is `STEM.bvh` for a person from frame 0 on, `STEM_fromFRAME.bvh` for one that begins later.
+    Lengths are in centimetres, y up. The hip is at the origin; if the model gives the root, the
+    camera is. Left and right bones have the same length if `symmetric`.
     """
-    joints = person.joints
-    if person.root is not None:
-        joints = joints - joints[:, :1] + person.root[:, None]
-    fit = bvh_export.fit(joints, video.fps, symmetric)
-    text = bvh_export.to_text(fit.motion)
-    return _whole(out, lambda path: path.write_text(text, encoding="utf-8")), fit
+    for begin, end in gaps.runs(np.isfinite(person.joints).all((1, 2))):
+        joints = person.joints[begin:end]
+        if person.root is not None:
+            joints = joints - joints[:, :1] + person.root[begin:end, None]
+        fit = bvh_export.fit(joints, video.fps, symmetric)
+        text = bvh_export.to_text(fit.motion)
+        first = int(video.frames(person.track)[begin])
+        path = out / (f"{stem}_from{first}.bvh" if first else f"{stem}.bvh")
+        yield _whole(path, lambda file, text=text: file.write_text(text, encoding="utf-8")), fit
 
 
 def file_name(text: str) -> str:

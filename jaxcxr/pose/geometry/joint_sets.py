@@ -95,6 +95,15 @@ JOINT_SETS = {
             **_LIMBS, "neck": "nose", "head": "head", "hip": "hip", "thorax": "thorax",
             "spine": {"hip": 0.5, "thorax": 0.5},
         }),
+        JointSet("mediapipe33", _names(
+            "nose l_eye_inner l_eye l_eye_outer r_eye_inner r_eye r_eye_outer l_ear r_ear l_mouth "
+            "r_mouth l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist l_pinky r_pinky l_index "
+            "r_index l_thumb r_thumb l_hip r_hip l_knee r_knee l_ankle r_ankle l_heel r_heel "
+            "l_foot_index r_foot_index"
+        ), {
+            **_LIMBS, **_FROM_FACE, "hip": _MIDDLE_OF_HIPS, "thorax": _MIDDLE_OF_SHOULDERS,
+            "spine": _between(_MIDDLE_OF_HIPS, _MIDDLE_OF_SHOULDERS),
+        }),
         # The head turns at SMPL's joint "skull"; its top is as far above it again.
         JointSet("smpl24", _names(
             "hip l_hip r_hip spine1 l_knee r_knee spine l_ankle r_ankle spine3 l_foot r_foot "
@@ -143,7 +152,11 @@ JOINT_SETS = {
         ), {name: name for name in HUMAN36M.joints}),
     )
 }
-_ALIASES = {"h36m": "human36m", "body_25": "openpose25", "smpl": "smpl24", "halpe": "halpe26"}
+_ALIASES = {
+    "h36m": "human36m", "body_25": "openpose25", "smpl": "smpl24", "halpe": "halpe26",
+    "mediapipe": "mediapipe33", "blazepose": "mediapipe33", "coco_wholebody": "coco",
+    "wholebody": "coco", "wholebody133": "coco", "coco133": "coco", "halpe136": "halpe26",
+}
 
 
 def joint_set(name: str) -> JointSet:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxcxr.errors import UserError
 from jaxcxr.pose.evaluation import pose_arrays
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
+from jaxcxr.pose.keypoints import gaps
 
 _COLUMNS = {
     kind: [f"{kind}_{name}_{axis}" for name in HUMAN36M.joints for axis in "xyz"]
@@ -26,6 +27,7 @@ class Take:
       truth: true joints, NaN where unknown; or None.
       keypoints: float32 `[frames, 17, 3]`, pixels and confidence, 0 where unseen; or None.
       size: width and height of the keypoints' image; or None.
+      state: uint8 `[frames]`, the place in `gaps.STATES`; or None. Absent poses are NaN.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Take:
     truth: np.ndarray | None = None
     keypoints: np.ndarray | None = None
     size: tuple[int, int] | None = None
+    state: np.ndarray | None = None
 
     def errors(self) -> np.ndarray | None:
         """Computes the mean joint error in mm, `[frames]`; NaN without known joints."""
@@ -48,11 +51,13 @@ class Take:
 
     def every(self, step: int) -> "Take":
         """Keeps every `step`-th frame at the same speed."""
-        truth, keypoints = (
-            None if part is None else part[::step] for part in (self.truth, self.keypoints)
+        truth, keypoints, state = (
+            None if part is None else part[::step]
+            for part in (self.truth, self.keypoints, self.state)
         )
         return dataclasses.replace(
-            self, fps=self.fps / step, joints=self.joints[::step], truth=truth, keypoints=keypoints
+            self, fps=self.fps / step, joints=self.joints[::step], truth=truth,
+            keypoints=keypoints, state=state,
         )
 
 
@@ -71,7 +76,8 @@ def read(path: str | pathlib.Path, fps: float | None = None) -> list[Take]:
         raise UserError(f"{path}: give an .npz or a .csv.")
     takes = list((_npz if path.suffix == ".npz" else _csv)(path, fps))
     for take in takes:
-        if not np.isfinite(take.joints).all():
+        there = True if take.state is None else take.state != gaps.ABSENT
+        if not (np.isfinite(take.joints).all((1, 2)) | ~np.asarray(there)).all():
             raise UserError(f"{path}: sequence {take.name} has a pose that is not finite.")
     return takes
 
@@ -121,42 +127,60 @@ def _about_hip(poses: np.ndarray, path) -> np.ndarray:
 
 def _npz(path: pathlib.Path, fps: float | None) -> Iterator[Take]:
     content = pose_arrays.read(path)
-    seen, size, own_fps = _input(path)
+    inputs, own_fps = _input(path)
     fps = own_fps if fps is None else fps
     if fps is None:
         raise UserError(f"{path} does not say its frames per second; give --fps, such as 50.")
     for key, (numbers, poses) in content.sequences.items():
         poses = _about_hip(_millimetres(poses, content.about.get("unit")), path)
-        yield Take(
-            str(key), fps, int(numbers[0]), poses, keypoints=seen.get(key), size=size
-        )
+        shown = inputs.get(key)
+        if shown is None:
+            yield Take(str(key), fps, int(numbers[0]), poses)
+            continue
+        rows, keypoints, size, state = shown
+        joints = np.full((len(rows), *poses.shape[1:]), np.nan, np.float32)
+        joints[np.isin(rows, numbers)] = poses
+        yield Take(str(key), fps, int(rows[0]), joints, keypoints=keypoints, size=size, state=state)
 
 
-def _input(path: pathlib.Path) -> tuple[dict, tuple[int, int] | None, float | None]:
-    """Reads a file's 2D keypoints by sequence, image size and frame rate, if it has them."""
+def _input(path: pathlib.Path) -> tuple[dict, float | None]:
+    """Reads a file's frame rate and by sequence frames, keypoints, size and state, if it has them.
+
+    The frames of a sequence include those in which the person is absent.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
-            names = {"keypoints", "confidence", "sequence", "frame", "image_size", "fps"}
+            names = {"keypoints", "confidence", "sequence", "frame", "image_size", "fps", "state"}
             content = {name: file[name] for name in names & set(file.files)}
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged ({error}); predict again.") from error
     fps = float(content.get("fps", 0)) or None  # 0 means several rates
     if not {"keypoints", "confidence", "sequence", "frame", "image_size"} <= content.keys():
-        return {}, None, fps
+        return {}, fps
     count = len(content["sequence"])
     joints = (count, HUMAN36M.num_joints)
     if content["keypoints"].shape != (*joints, 2) or content["confidence"].shape != joints:
         raise UserError(
             f"{path}: keypoints {list(content['keypoints'].shape)} do not match {count} poses."
         )
-    points = np.concatenate([content["keypoints"], content["confidence"][..., None]], -1)
+    state = content.get("state")
+    shown = content["confidence"]
+    if state is not None:  # filled points are shown too
+        filled = (content["keypoints"] != 0).any(-1)
+        shown = np.where(filled & (shown == 0), 1.0, shown)
+        state = np.array([gaps.STATES.index(word) for word in state.tolist()], np.uint8)
+    points = np.concatenate([content["keypoints"], shown[..., None]], -1)
+    sizes = np.broadcast_to(content["image_size"], (count, 2))
     seen = {}
     for name in np.unique(content["sequence"]):
         rows = np.flatnonzero(content["sequence"] == name)
         rows = rows[np.argsort(content["frame"][rows], kind="stable")]
-        seen[pose_arrays.parse_key(str(name), path)] = points[rows].astype(np.float32)
-    width, height = (int(side) for side in content["image_size"])
-    return seen, (width, height), fps
+        width, height = (int(side) for side in sizes[rows[0]])
+        seen[pose_arrays.parse_key(str(name), path)] = (
+            content["frame"][rows], points[rows].astype(np.float32), (width, height),
+            None if state is None else state[rows],
+        )
+    return seen, fps
 
 
 def _csv(path: pathlib.Path, fps: float | None) -> Iterator[Take]:
@@ -177,13 +201,19 @@ def _csv(path: pathlib.Path, fps: float | None) -> Iterator[Take]:
     fps = fps or _rate(path, table)
     sequences = np.array(table["sequence_id"].to_pylist(), dtype=str)
     frames = _column(path, table, "frame").astype(int)
-    predicted = _poses(path, table, "predicted")
+    state = None
+    if "state" in names:
+        words = table["state"].to_pylist()
+        state = np.array([gaps.STATES.index(word) if word in gaps.STATES else gaps.SEEN
+                          for word in words], np.uint8)
+    predicted = _poses(path, table, "predicted", None if state is None else state == gaps.ABSENT)
     true = _poses(path, table, "true") if _COLUMNS["true"][0] in names else None
     for name in dict.fromkeys(sequences.tolist()):
         rows = np.flatnonzero(sequences == name)
         rows = rows[np.argsort(frames[rows], kind="stable")]
         truth = None if true is None else true[rows]
-        yield Take(str(name), fps, int(frames[rows[0]]), predicted[rows], truth)
+        yield Take(str(name), fps, int(frames[rows[0]]), predicted[rows], truth,
+                   state=None if state is None else state[rows])
 
 
 def _column(path: pathlib.Path, table, name: str) -> np.ndarray:
@@ -195,10 +225,13 @@ def _column(path: pathlib.Path, table, name: str) -> np.ndarray:
         raise UserError(f"{path}: column {name!r} must hold numbers.") from error
 
 
-def _poses(path: pathlib.Path, table, kind: str) -> np.ndarray:
+def _poses(path: pathlib.Path, table, kind: str, absent: np.ndarray | None = None) -> np.ndarray:
     columns = np.stack([_column(path, table, name) for name in _COLUMNS[kind]], -1)
-    if not np.isfinite(columns).all():
-        row, column = np.argwhere(~np.isfinite(columns))[0]
+    wrong = ~np.isfinite(columns)
+    if absent is not None:
+        wrong &= ~absent[:, None]
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
         raise UserError(f"{path}, line {row + 2}: {_COLUMNS[kind][column]} is not a number.")
     return _about_hip(columns.reshape(-1, HUMAN36M.num_joints, 3).astype(np.float32), path)
 
@@ -208,5 +241,8 @@ def _rate(path: pathlib.Path, table) -> float:
     if "seconds" in table.column_names:
         seconds, frames = (_column(path, table, name) for name in ("seconds", "frame"))
         if seconds.max() > 0:
-            return float(frames[seconds.argmax()] / seconds.max())
+            # Rows of every nth frame of a video come n times as slowly.
+            step = max(1.0, np.diff(np.unique(frames)).min(initial=np.inf)) if (
+                len(np.unique(frames)) > 1) else 1.0
+            return float(frames[seconds.argmax()] / seconds.max() / step)
     raise UserError(f"{path} does not say its frames per second; give --fps, such as 50.")

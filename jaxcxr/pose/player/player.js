@@ -26,7 +26,7 @@ function pose(values, scale, frame, width) {
 function error(take, frame, joint) {
   const a = point(take.predicted, take.scale, frame, joint, 3);
   const b = point(take.truth, take.scale, frame, joint, 3);
-  return b ? Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]) : NaN;
+  return a && b ? Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]) : NaN;
 }
 
 function errorsOf(take, frame) {
@@ -61,10 +61,12 @@ function load(index) {
     if (raw.input) raw.box = boxOf(raw);
     let top = Infinity, bottom = -Infinity, reach = 1;
     for (let i = 0; i < raw.predicted.length; i += 3) {
+      if (raw.predicted[i] === data.none) continue;
       const [x, y, z] = [0, 1, 2].map(k => raw.predicted[i + k] * raw.scale);
       top = Math.min(top, y); bottom = Math.max(bottom, y);
       reach = Math.max(reach, Math.hypot(x, z));
     }
+    if (top > bottom) [top, bottom] = [-1000, 1000];
     raw.middle = (top + bottom) / 2; raw.bottom = bottom;
     raw.reach = Math.max(reach, (bottom - top) / 2) * 1.12;
     raw.errors = raw.truth
@@ -74,6 +76,8 @@ function load(index) {
   player.take = raw; player.frame = 0;
   $("time").max = raw.frames - 1;
   for (const id of ["overlay", "curve", "key-true"]) $(id).hidden = !raw.truth;
+  $("states").hidden = !raw.state || raw.state.every(state => state === 2);
+  $("key-states").hidden = $("states").hidden;
   for (const cell of document.querySelectorAll(".error")) cell.hidden = !raw.truth;
   $("key-given").hidden = !raw.input;
   $("seen").textContent = raw.input ? "2D input" : "Camera view (no 2D input in the file)";
@@ -146,7 +150,27 @@ function drawSpace() {
     skeleton(pen, pose(take.truth, take.scale, player.frame, 3).map(at), color("--true"),
       { dashed: true, thick: 2 });
   }
-  skeleton(pen, pose(take.predicted, take.scale, player.frame, 3).map(at), color("--predicted"));
+  skeleton(pen, pose(take.predicted, take.scale, player.frame, 3).map(at), color("--predicted"),
+    { dashed: stateOf(player.frame) === "filled" });
+}
+
+function stateOf(frame) {
+  const state = player.take.state;
+  return state ? data.states[state[frame]] : "seen";
+}
+
+// Which frames were seen, filled and absent.
+function drawStates() {
+  const take = player.take;
+  if ($("states").hidden) return;
+  const { pen, width, height } = prepare("states");
+  const ink = { seen: color("--predicted"), filled: color("--true"), absent: color("--faint") };
+  take.state.forEach((state, f) => {
+    pen.fillStyle = ink[data.states[state]];
+    pen.fillRect(width * f / take.frames, 0, width / take.frames + 0.5, height);
+  });
+  pen.fillStyle = color("--ink");
+  pen.fillRect(width * (player.frame + 0.5) / take.frames - 1, 0, 2, height);
 }
 
 function drawImage() {
@@ -158,7 +182,7 @@ function drawImage() {
     pen.strokeRect(left, top, take.size[0] * scale, take.size[1] * scale);
     const points = pose(take.input, take.pixel, player.frame, 2)
       .map(p => p && [left + p[0] * scale, top + p[1] * scale]);
-    skeleton(pen, points, color("--given"));
+    skeleton(pen, points, color("--given"), { dashed: stateOf(player.frame) === "filled" });
     return;
   }
   const scale = Math.min(width, height) / 2 / take.reach;
@@ -198,6 +222,7 @@ function describe() {
   const take = player.take, frame = player.frame;
   let text = `${take.name}: frame ${frame + 1} of ${take.frames}, ` +
     `${(frame / take.fps).toFixed(2)} s.`;
+  if (stateOf(frame) !== "seen") text += ` The person is ${stateOf(frame)} here.`;
   const errors = take.truth ? errorsOf(take, frame) : [];
   const whole = mean(errors);
   if (Number.isFinite(whole)) {
@@ -209,7 +234,7 @@ function describe() {
   if (!$("numbers").open) return;
   $("rows").replaceChildren(...data.joints.map((name, joint) => {
     const row = document.createElement("tr"), at = point(take.predicted, take.scale, frame, joint, 3);
-    const cells = [name.replace("_", " "), ...at.map(v => v.toFixed(0))];
+    const cells = [name.replace("_", " "), ...(at || [NaN, NaN, NaN]).map(v => v.toFixed(0))];
     if (take.truth) cells.push(Number.isFinite(errors[joint]) ? errors[joint].toFixed(0) : "-");
     row.append(...cells.map(text => {
       const cell = document.createElement("td");
@@ -220,7 +245,7 @@ function describe() {
   }));
 }
 
-function draw() { drawSpace(); drawImage(); drawErrors(); }
+function draw() { drawSpace(); drawImage(); drawErrors(); drawStates(); }
 
 function show(frame, still) {
   const take = player.take;

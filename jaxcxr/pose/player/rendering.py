@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxcxr.errors import RunError, UserError
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
+from jaxcxr.pose.keypoints import gaps
 from jaxcxr.pose.player.motions import Take
 from jaxcxr.report.canvas import BLUE, GRAY, GREEN, ORANGE, new_figure, styled
 from jaxcxr.report.page import render_template
@@ -93,7 +94,7 @@ def page(takes: Sequence[Take], title: str, most_frames: int = MOST_FRAMES) -> s
     content = {
         "joints": HUMAN36M.joints, "parents": HUMAN36M.parents, "left": HUMAN36M.left,
         "right": HUMAN36M.right, "none": NONE, "note": note,
-        "takes": [_take(take.every(step)) for take in takes],
+        "takes": [_take(take.every(step)) for take in takes], "states": gaps.STATES,
     }
     return render_template("pose/player/player.html", title=title, content=content)
 
@@ -103,13 +104,15 @@ def _ordinal(number: int) -> str:
 
 
 def _take(take: Take) -> dict:
-    reach = max(np.nanmax(np.abs(a)) for a in (take.joints, take.truth) if a is not None)
+    reach = max(np.nanmax(np.abs(a), initial=1.0)
+                for a in (take.joints, take.truth) if a is not None)
     scale = max(0.1, float(reach) / _LARGEST)
     entry: dict[str, Any] = {
         "name": take.name, "fps": take.fps, "frames": len(take.joints), "scale": scale,
         "predicted": encode(take.joints, scale),
         "truth": None if take.truth is None else encode(take.truth, scale),
-        "input": None,
+        "input": None, "start": take.start,
+        "state": None if take.state is None else take.state.tolist(),
     }
     if take.keypoints is not None and take.size is not None:
         unseen = take.keypoints[..., 2:] <= 0
@@ -227,6 +230,8 @@ def _drawer(take: Take) -> Callable[[int], np.ndarray]:
         text = f"{take.name}   {frame / take.fps:6.2f} s"
         if errors is not None and np.isfinite(errors[frame]):
             text += f"   error {errors[frame]:4.0f} mm"
+        if take.state is not None and take.state[frame] != gaps.SEEN:
+            text += f"   {gaps.STATES[take.state[frame]]}"
         heading.set_text(text)
         canvas.draw()
         if frame == 0:

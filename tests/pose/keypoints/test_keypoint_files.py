@@ -9,6 +9,7 @@ import pytest
 from jaxcxr.errors import UserError
 from jaxcxr.pose.geometry import joint_sets
 from jaxcxr.pose.keypoints import keypoint_files
+from jaxcxr.pose.keypoints import people as people_of
 from tests.pose.sources import fuzz
 
 SIZE = (640, 480)
@@ -34,7 +35,7 @@ def entry(image, points, **more):
 
 
 def read(path, **options):
-    return keypoint_files.read(path, **{"fps": FPS, "size": SIZE, **options})
+    return keypoint_files.read(path, **{"fps": FPS, "size": SIZE, "rotate": 0, **options})
 
 
 def expected(name, points):
@@ -43,7 +44,8 @@ def expected(name, points):
 
 def assert_is(track, name, points):
     places, confidence = expected(name, points)
-    np.testing.assert_allclose(track.keypoints, places, atol=1e-9)
+    seen = confidence > 0
+    np.testing.assert_allclose(track.keypoints[seen], places[seen], atol=1e-9)
     np.testing.assert_allclose(track.confidence, confidence, atol=1e-6)
 
 
@@ -58,7 +60,10 @@ def test_coco_results_of_two_people_by_id(tmp_path):
     assert video.joint_set == "coco"
     assert_is(video.tracks[0], "coco", a)
     assert not video.tracks[1].confidence[3].any()
-    assert not video.tracks[1].keypoints[3].any()
+    assert video.tracks[1].states.tolist() == [2, 2, 2, 1, 2, 2]
+    np.testing.assert_allclose(
+        video.tracks[1].keypoints[3], video.tracks[1].keypoints[[2, 4]].mean(0)
+    )
     b[3, :, 2] = 0
     assert_is(video.tracks[1], "coco", b)
 
@@ -73,6 +78,7 @@ def test_coco_annotations_say_the_size_and_visibility(tmp_path):
     }
     video = keypoint_files.read(write(tmp_path / "a.json", content), fps=25)
     assert video.size == (320, 200)
+    assert video.tracks[0].start == 0
     assert set(np.unique(video.tracks[0].confidence)) == {0, 1}
     content["images"][1]["width"] = 321
     with pytest.raises(UserError, match=r"several sizes \(320x200, 321x200\)"):
@@ -164,9 +170,6 @@ def test_alphapose_in_the_forms_of_others(tmp_path, form, inner):
     content["4"] = content["3.jpg"]
     with pytest.raises(UserError, match="frame 4 comes twice"):
         read(write(tmp_path / "twice.json", content))
-    content["4"] = {form: [{}]}
-    with pytest.raises(UserError, match="without pose_keypoints_2d or joints"):
-        read(write(tmp_path / "empty.json", {"7.jpg": content["4"]}))
     with pytest.raises(UserError, match="no person in any of 1 frames"):
         read(write(tmp_path / "nobody.json", {"7.jpg": {form: []}}))
 
@@ -191,32 +194,33 @@ def test_people_without_ids_are_followed(tmp_path):
 def test_who_was_out_of_sight_for_long_is_somebody_else():
     points = person(np.random.default_rng(6), 17, 1)[0]
     for gap, people in ((15, 1), (16, 2)):
-        tracks = keypoint_files.follow({0: [(None, points)], gap: [(None, points)]}, fps=30)
+        tracks = people_of.follow({0: [(None, points)], gap: [(None, points)]}, fps=30)
         assert len(tracks) == people
 
 
 def test_likeness_is_the_intersection_over_union():
     a = np.array([[0, 0, 1], [10, 10, 1.0]])
     b = np.array([[5, 0, 1], [15, 10, 1.0]])
-    assert keypoint_files.likeness(a, b) == pytest.approx(1 + 50 / 150)
+    assert people_of.likeness(a, b) == pytest.approx(1 + 50 / 150)
     far = a + np.array([100, 0, 0])
-    assert keypoint_files.likeness(a, far) == 0
+    assert people_of.likeness(a, far) == 0
     near = a + np.array([11, 0, 0])
-    assert keypoint_files.likeness(a, near) == 0
+    assert people_of.likeness(a, near) == 0
     beside = a + np.array([6, 6, 0])  # overlap 16/184 < 0.1, centres 8.49 of at most 7.07 apart
-    assert keypoint_files.likeness(a, beside) == 0
+    assert people_of.likeness(a, beside) == 0
     line = np.array([[0, 0, 1], [0, 10, 1.0]])  # no area, so no overlap
-    assert keypoint_files.likeness(line, line + np.array([1, 0, 0])) == pytest.approx(1 - 1 / 5)
+    assert people_of.likeness(line, line + np.array([1, 0, 0])) == pytest.approx(1 - 1 / 5)
     unseen = a * [1, 1, 0]
-    assert keypoint_files.likeness(a, unseen) == 0
+    assert people_of.likeness(a, unseen) == 0
 
 
 @pytest.mark.parametrize("shape", [(5, 17, 2), (5, 17, 3), (3, 5, 17, 2), (3, 5, 17, 3)])
 def test_arrays(tmp_path, shape):
     values = np.random.default_rng(7).uniform(0.1, 0.9, shape)
+    values[..., :2] = 300 * values[..., :2] + np.linspace(0, 9, shape[-3])[:, None, None]
     path = tmp_path / "a.npz"
     np.savez(path, keypoints=values, joint_set="coco", image_size=SIZE, fps=50.0)
-    video = keypoint_files.read(path)
+    video = keypoint_files.read(path, rotate=0)
     assert (video.fps, video.size, len(video.tracks)) == (50, SIZE, 3 if len(shape) == 4 else 1)
     if shape[-1] == 2:
         values = np.concatenate([values, np.ones((*shape[:-1], 1))], -1)
@@ -242,13 +246,16 @@ GOOD[..., 2] = 0.5
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda p: p[:, :16], "48 numbers|16 points; 17, 26"),
-    (lambda p: p[:, :, :2], "x, y and confidence one after the other"),
-    (lambda p: np.where(np.arange(3) < 1, np.nan, p), "point 0 lies at no place"),
-    (lambda p: np.where(np.arange(3) < 2, p, np.nan), "confidence is negative or not finite"),
-    (lambda p: np.where(np.arange(3) < 2, p, -1), "confidence is negative or not finite"),
-    (lambda p: np.where(np.arange(3) < 2, p * 1e9, 1), "lies at no place"),
+    (lambda p: p[:, :14], "14 points; 17, 26"),
+    (lambda p: p.reshape(len(p), -1)[:, :49], "49 numbers are neither"),
+    (lambda p: np.where(np.arange(3) < 1, np.nan, p), "no point of any person"),
+    (lambda p: np.where(np.arange(3) < 2, p, np.nan), "no point of any person"),
+    (lambda p: np.where(np.arange(3) < 2, p, -1), "no point of any person"),
+    (lambda p: np.where(np.arange(3) < 2, p * 1e9, 1), "no point of any person"),
+    (lambda p: np.where(np.arange(3) < 2, p * 100, 1), "lie outside the image of 640x480"),
     (lambda p: np.where(np.arange(3) < 2, p, 0), "no point of any person"),
+    (lambda p: p * [1 / 320, 1 / 240, 1] - [1, 1, 0], "neither pixels nor shares"),
+    (lambda p: p / 200 + [100, 100, 0], "too small to lift"),
 ])
 def test_bad_points_in_lists(tmp_path, change, message):
     path = write(tmp_path / "a.json", [entry(i, points) for i, points in enumerate(change(GOOD))])
@@ -259,11 +266,16 @@ def test_bad_points_in_lists(tmp_path, change, message):
 
 @pytest.mark.parametrize(("content", "message"), [
     ([], "neither a list"),
-    ({"people": []}, "neither a list"),
-    ([{"image_id": 3}], "entry 0: a person needs"),
-    ([entry(0, GOOD[0]), entry(1, np.tile(GOOD[0], (2, 1))[:26])], "26 points, but 17"),
+    ({}, "neither a list"),
+    ({"people": []}, "no person in any of 1 frames"),
+    ([{"image_id": 3}], "no person in any of 1 frames"),
+    (["x", entry(1, GOOD[0])], "entry 0: it is text"),
+    ([{"keypoints": points.tolist()} for points in GOOD[:, :, ::-1] * [0, 1, 1] +
+      np.arange(4)[:, None, None] * [900, 0, 0]], "without the image"),
+    ([{"frame": i, "pose_world_landmarks": [{"x": 0.1, "y": 0.2}] * 33} for i in range(3)],
+     "world landmarks are metres"),
+    ([entry(0, GOOD[0]), entry(1, np.tile(GOOD[0], (2, 1))[:26])], "another number of points"),
     ([entry("first.jpg", GOOD[0])], "has no number"),
-    ([entry(1.5, GOOD[0])], "image_id must be"),
     ([entry(0, GOOD[0]), entry(391895, GOOD[1])], "are not one video"),
 ])
 def test_bad_lists(tmp_path, content, message):
@@ -289,7 +301,9 @@ def test_what_nothing_tells_is_asked_for(tmp_path):
     ({"keypoints": np.zeros((0, 17, 2))}, "at least one frame"),
     ({"keypoints": np.zeros((17, 2))}, r"shape \[17, 2\]"),
     ({"keypoints": GOOD}, "name the right one with --joints"),
-    ({"keypoints": np.full((2, 16, 2), np.nan)}, "the confidence 0"),
+    ({"keypoints": np.full((2, 16, 2), np.nan)}, "no point of any person"),
+    ({"keypoints": GOOD, "joint_set": "coco", "image_size": [480, 640]}, "not 640x480 as --size"),
+    ({"keypoints": GOOD, "joint_set": "coco", "fps": "fast"}, "is no rate"),
     ({"keypoints": GOOD[:, :16, :2], "confidence": np.ones((4, 17))}, "confidence has the shape"),
     ({"keypoints": GOOD, "joint_set": "coco", "people": ["a", "b"]}, "1 people, but the ids a, b"),
     ({"keypoints": GOOD, "joint_set": "coco", "image_size": [1, 2, 3]}, "width and height"),
@@ -307,17 +321,19 @@ def test_bad_arrays(tmp_path, arrays, message):
 def test_openpose_folders_with_mistakes(tmp_path):
     folder = tmp_path / "json"
     folder.mkdir()
-    with pytest.raises(UserError, match=r"no \.json file"):
+    with pytest.raises(UserError, match=r"no \.json or \.txt file"):
         read(folder)
     write(folder / "a_0_keypoints.json", {"people": []})
     with pytest.raises(UserError, match="no person in any of 1 frames"):
         read(folder)
     write(folder / "a_1_keypoints.json", {"people": [{"face": []}]})
-    with pytest.raises(UserError, match="without pose_keypoints_2d"):
+    with pytest.raises(UserError, match="no person in any of 2 frames"):
         read(folder)
-    write(folder / "a_1_keypoints.json", {"people": [{"pose_keypoints_2d": [1.0] * 48}]})
-    with pytest.raises(UserError, match="16 points, but OpenPose has 25"):
+    write(folder / "a_1_keypoints.json", {"people": [{"pose_keypoints_2d": [1.0] * 42}]})
+    with pytest.raises(UserError, match="14 points; 17, 26"):
         read(folder)
+    write(folder / "a_1_keypoints.json",
+          {"people": [{"pose_keypoints_2d": GOOD[0].ravel().tolist()}]})
     write(folder / "b_1_keypoints.json", {"people": []})
     with pytest.raises(UserError, match="frame 1 comes twice"):
         read(folder)
