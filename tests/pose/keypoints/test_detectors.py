@@ -94,11 +94,12 @@ def test_steps_of_numbers_are_the_rate(shared_cases):
         assert "in steps of" in video.notes[0]
 
 
-def test_exchanged_ids_are_put_back(shared_cases, walk):
+def test_exchanged_ids_are_put_back(shared_cases):
     video = read(shared_cases / "pose" / "17_names_ids" / "ids_swap_at_45.json")
     assert "1 and 2 at frame 45" in video.notes[0]
-    apart = [np.abs(track.keypoints - human36m(walk)).max() for track in video.tracks]
-    assert min(apart) < 0.01
+    for track in video.tracks:  # nobody jumps
+        bend = np.abs(np.diff(track.keypoints, 2, axis=0)).max((1, 2))
+        assert bend[42:46].max() <= np.delete(bend, slice(42, 46)).max()
 
 
 # ---- generated, so that they run everywhere
