@@ -43,16 +43,17 @@ def of_classes(result: Mapping) -> Table:
     macro, counts = result["macro"], result["counts"]
     rows = [
         (name, str(found["n_positive"]), str(found["n_negative"]), *_scores(found),
-         f"{found['ece']:.3f}", f"{found['shipped_threshold']:.3f}")
+         *(_cell(found[key]) for key in ("ece", "shipped_threshold")))
         for name, found in result["per_class"].items()
     ]
     scored = len(macro["classes"])
     rows.append((f"macro mean ({scored} of {len(rows)})", "", "", *_scores(macro), "", ""))
     columns = ("class", "n+", "n-", "AUROC [95 %]", "AP [95 %]", "F1 [95 %]", "sensitivity",
                "specificity", "Brier", "ECE", "threshold")
-    low, high = macro["auroc_interval_bootstrap"]
+    ends = macro["auroc_interval_bootstrap"]
     return Table(columns, rows, values={
-        "auroc": f"{macro['auroc']:.3f}", "auroc_interval": f"{low:.3f} to {high:.3f}",
+        "auroc": _cell(macro["auroc"]),
+        "auroc_interval": " to ".join(map(_cell, ends)) if ends else "n/a",
         "images": f"{counts['images']:,}", "patients": f"{counts['patients']:,}",
         "classes": str(scored),
     })
@@ -62,12 +63,17 @@ def _scores(found: Mapping) -> list[str]:
     intervals = {"auroc": "auroc_interval_bootstrap",
                  "average_precision": "average_precision_interval", "f1": "f1_interval"}
     cells = [_with_interval(found, key, interval) for key, interval in intervals.items()]
-    return cells + [f"{found[key]:.3f}" for key in ("sensitivity", "specificity", "brier")]
+    return cells + [_cell(found[key]) for key in ("sensitivity", "specificity", "brier")]
 
 
-def _with_interval(found: Mapping, key: str, interval: str, form: str = ".3f") -> str:
-    low, high = found[interval]
-    return f"{found[key]:{form}} [{low:{form}}, {high:{form}}]"
+def _cell(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def _with_interval(found: Mapping, key: str, interval: str) -> str:
+    """A value and its interval; either may be undefined."""
+    ends = ", ".join(map(_cell, found[interval] or ()))
+    return f"{_cell(found[key])} [{ends}]" if ends else _cell(found[key])
 
 
 def of_poses(run: pathlib.Path) -> Table:

@@ -11,6 +11,7 @@ os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
 os.environ["TFDS_DATA_DIR"] = tempfile.mkdtemp(prefix="jaxcxr-tests-")
 
 import jax
+import numpy as np
 import pytest
 from absl import flags
 
@@ -26,8 +27,40 @@ _DEFAULT_SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data
 _DEFAULT_CASES = _DEFAULT_SHARED.with_name("cases")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--record", metavar="DIR", help="write what tests measure to DIR/NAME.json")
+
+
+def pytest_configure(config):
+    if config.getoption("--record") and config.getoption("numprocesses", None):
+        raise pytest.UsageError("--record needs -n 0: one process writes each file.")
+
+
 def pytest_sessionfinish():
     shutil.rmtree(os.environ["TFDS_DATA_DIR"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def record(pytestconfig):
+    """Notes numbers for docs/results; see `tests.recording.Recorder`."""
+    from tests import recording
+
+    return recording.Recorder(pytestconfig.getoption("--record"))
+
+
+@pytest.fixture(scope="session")
+def agree(record):
+    """Compares with another library and records the largest difference of each kind of thing."""
+    largest = {}
+
+    def check(what, found, expected, atol, scale=1.0):
+        difference = float(np.max(np.abs(np.asarray(found) - np.asarray(expected)) / scale))
+        assert difference <= atol, f"{what}: {difference} is above {atol}"
+        largest[what] = max(difference, largest.get(what, 0.0))
+        record("agreement", (what, f"{largest[what]:.0e}", f"{atol:.0e}"),
+               columns=("what", "largest difference", "allowed"), note="Random weights.")
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -1,1 +1,1 @@
-"""What a training step costs: FLOPs, memory, collectives, and time at best."""
+"""Costs of a training step: FLOPs, memory, collectives, and time at best."""

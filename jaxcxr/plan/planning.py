@@ -48,7 +48,7 @@ class Traffic:
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
-    """What a step needs. Bytes and FLOPs are those of one device, where nothing else is said.
+    """Memory, FLOPs and traffic of a step; of one device, where nothing else is said.
 
     Attributes:
       parameters: numbers in the model.
@@ -59,8 +59,8 @@ class Needs:
       batch_bytes: of its share of a batch.
       flops: products of matrices and convolutions of a step.
       other_flops: of everything else.
-      model_flops: of all devices together, by the count of `train.flops`.
-      moved_bytes: read and written in a step, see `train.flops`.
+      model_flops: of all devices together, by the count of `plan.flops`.
+      moved_bytes: read and written in a step, see `plan.flops`.
       traffic: collectives, those over `data` also where the mesh has no such axis.
       scaled: factor from the float32 program's activations to those of the config's dtype.
     """

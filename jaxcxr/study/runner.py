@@ -85,7 +85,7 @@ class Runner:
         return self._failed
 
     def _start(self, waiting: list[Cell], lock) -> list[Cell]:
-        """Start what can be started now; returns what still waits."""
+        """Starts the cells that can be started now; returns those that still wait."""
         left = []
         for cell in waiting:
             if self._stop or len(self._running) >= self._jobs:

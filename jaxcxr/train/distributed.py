@@ -53,7 +53,7 @@ def start(mode: str, start_timeout: float, lost_timeout: float) -> ClusterMember
       lost_timeout: seconds after which JAX counts a process that no longer answers as lost.
 
     Returns:
-      What this process is among the others; None: it is alone.
+      This process's place among the others; None: it is alone.
     """
     global _peers
     member = None if mode == "off" else find(os.environ, start_timeout)

@@ -29,7 +29,7 @@ from jaxcxr.train.step_log import StepLog
 def train(
     config, workdir: epath.Path, screen: writers.Screen, split: str = "test"
 ) -> dict[str, float]:
-    """Trains, or goes on where the workdir's last checkpoint stands, then evaluates and reports.
+    """Trains, or resumes from the workdir's last checkpoint, then evaluates and reports.
 
     Returns:
       Metrics of the best checkpoint on `split`; {} when the run was asked to stop by SIGTERM, or

@@ -44,7 +44,7 @@ class TrainState(flax.struct.PyTreeNode):
 
     @property
     def model_item(self) -> dict:
-        """What a checkpoint keeps of the model: its own item, without the optimiser."""
+        """Returns the model's item of a checkpoint, which has no optimiser."""
         return {"params": self.params, "batch_stats": self.batch_stats, "ema": self.ema}
 
 

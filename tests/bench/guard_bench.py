@@ -39,12 +39,15 @@ def run(args: argparse.Namespace) -> Table:
     """
     from jaxcxr.deploy.bundle.bundled_model import Bundle
     from jaxcxr.report import tables
+    from jaxcxr.xray.images.films import Film
 
     bundle = Bundle.load(args.model)
     if bundle.guard is None:
         raise UserError(f"{args.model} has no guard; it is a bundle of the task {bundle.task!r}.")
     real = test_images(bundle, args.images)
-    sets = {**changed(real, args.seed), **foreign(len(real), bundle.preprocess, args.seed)}
+    sets = changed(real, args.seed) | foreign(
+        len(real), lambda pixels: bundle.preprocess(Film(pixels)), args.seed
+    )
     if args.others:
         sets[pathlib.Path(args.others).name] = _folder(pathlib.Path(args.others), bundle)
     print(bundle.description)

@@ -61,10 +61,24 @@ def test_files_that_pages_name_exist():
             r"(?<![\w/.])((?:jaxcxr|configs|tests|launch|docs)/[\w/]+\.[a-z]+)\b", page.read_text()
         )
     }
-    assert "configs/demo.py" in named
+    named |= {  # folders, and files whose ending is left out
+        name for page in PAGES for name in re.findall(
+            r"(?<![\w/.])((?:jaxcxr|configs|tests|launch|docs)(?:/\w+)+)/?(?![\w/.*])",
+            page.read_text(),
+        )
+    }
+    assert {"configs/demo.py", "docs/results"} <= named
     assert sorted(name for name in named if not (ROOT / name).exists()) == [
         "docs/results/NAME.json"  # stands for any
     ]
+
+
+def test_files_that_the_walks_of_the_architecture_name_exist():
+    text = (DOCS / "architecture.md").read_text()
+    named = set(re.findall(r"`([a-z]\w*(?:/\w*)*(?:/|\.py))`", text))
+    assert {"main.py", "data/label_tables.py", "xray/sources/"} <= named
+    missing = [n for n in named if not any((root / n).exists() for root in (ROOT, ROOT / "jaxcxr"))]
+    assert missing == []
 
 
 def test_modules_that_pages_name_exist():

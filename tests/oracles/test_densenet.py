@@ -61,7 +61,7 @@ def scores(torch, network, image):
         return network(torch.from_numpy(image.transpose(0, 3, 1, 2))).numpy()
 
 
-def test_equals_torchvision_layer_by_layer(torch, network, tmp_path, image):
+def test_equals_torchvision_layer_by_layer(torch, network, agree, tmp_path, image):
     torch.save(network.state_dict(), tmp_path / "w.pth")
     model, variables = loaded(tmp_path / "w.pth", image)
     logits, kept = jax.jit(lambda v, x: model.apply(v, x, capture_intermediates=True))(
@@ -87,7 +87,7 @@ def test_equals_torchvision_layer_by_layer(torch, network, tmp_path, image):
     features = torch.relu(theirs["norm5"]).mean((2, 3)).numpy()
     np.testing.assert_allclose(ours["__call__"][0], features, atol=1e-4)
     assert np.abs(expected).max() > 0.1
-    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    agree("DenseNet121 against torchvision, logits", logits, expected, 1e-4)
 
 
 @pytest.mark.parametrize("rename", [legacy, chexnet])
@@ -124,10 +124,11 @@ def test_one_channel_stem_equals_three_identical_channels(torch, network, tmp_pa
     np.testing.assert_allclose(jax.jit(model.apply)(variables, gray), expected, atol=1e-4)
 
 
-def test_equals_timm(torch, timm, tmp_path, image):
+def test_equals_timm(torch, timm, agree, tmp_path, image):
     network = randomize(torch, timm.create_model("densenet121", num_classes=4))
     torch.save(network.state_dict(), tmp_path / "w.pth")
     model, variables = loaded(tmp_path / "w.pth", image, classes=4)
     expected = scores(torch, network, image)
     assert np.abs(expected).max() > 0.1
-    np.testing.assert_allclose(jax.jit(model.apply)(variables, image), expected, atol=1e-4)
+    found = jax.jit(model.apply)(variables, image)
+    agree("DenseNet121 against timm, logits", found, expected, 1e-4)

@@ -39,7 +39,7 @@ def port(torch, module, params, layers, kind, width):
 
 
 @pytest.mark.parametrize("kind", GATES)
-def test_padded_bidirectional_layers(torch, kind):
+def test_padded_bidirectional_layers(torch, agree, kind):
     width, layers = 6, 2
     ours = recurrent.Recurrent(kind, width, layers, bidirectional=True)
     mask = np.arange(7) < LENGTHS[:, None]
@@ -59,8 +59,9 @@ def test_padded_bidirectional_layers(torch, kind):
     with torch.no_grad():
         packed, final = theirs(packed)
     expected, _ = torch.nn.utils.rnn.pad_packed_sequence(packed, batch_first=True)
-    np.testing.assert_allclose(outputs, expected.numpy(), atol=2e-6)
+    what = "RNN, LSTM and GRU, bidirectional, of padded sequences, against torch"
+    agree(what, outputs, expected.numpy(), 2e-6)
 
     final = final[0] if kind == "lstm" else final
     states = np.stack([recurrent.hidden(carry) for ways in carries for carry in ways])
-    np.testing.assert_allclose(states, final.numpy(), atol=2e-6)
+    agree(what, states, final.numpy(), 2e-6)

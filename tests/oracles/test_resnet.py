@@ -58,7 +58,9 @@ def assert_stages_agree(torch, network, model, variables, image):
 
 
 @pytest.mark.parametrize(("name", "classes"), [("resnet18", 5), ("resnet50", 7)])
-def test_equals_torchvision_stage_by_stage(torch, torchvision, tmp_path, image, name, classes):
+def test_equals_torchvision_stage_by_stage(
+    torch, torchvision, agree, tmp_path, image, name, classes
+):
     network = randomize(torch, getattr(torchvision.models, name)(num_classes=classes))
     with torch.no_grad():
         expected = network(torch.from_numpy(image.transpose(0, 3, 1, 2))).numpy()
@@ -68,7 +70,7 @@ def test_equals_torchvision_stage_by_stage(torch, torchvision, tmp_path, image, 
     assert_stages_agree(torch, network, model, variables, image)
     logits = model.apply(variables, image)
     assert np.abs(expected).max() > 0.1
-    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    agree("ResNet18 and 50 against torchvision, logits", logits, expected, 1e-4)
 
 
 def test_one_channel_stem_equals_three_identical_channels(torch, torchvision, tmp_path, image):
@@ -97,10 +99,10 @@ def test_training_statistics_equal_torch(torch, torchvision, tmp_path, image):
     np.testing.assert_allclose(expected, network.bn1.running_var.numpy(), rtol=1e-5)
 
 
-def test_resnet26_equals_timm(torch, timm, tmp_path, image):
+def test_resnet26_equals_timm(torch, timm, agree, tmp_path, image):
     network = randomize(torch, timm.create_model("resnet26", num_classes=4))
     model, variables = flax_of(torch, network, tmp_path / "w.pth", "resnet26", image, classes=4)
     with torch.no_grad():
         expected = network(torch.from_numpy(image.transpose(0, 3, 1, 2))).numpy()
-    np.testing.assert_allclose(model.apply(variables, image), expected, atol=1e-4)
+    agree("ResNet26 against timm, logits", model.apply(variables, image), expected, 1e-4)
     assert jnp.abs(expected).max() > 0.01

@@ -17,6 +17,7 @@ DIM, HEADS, RNG = 16, 4, np.random.default_rng(0)
 X = RNG.normal(size=(3, 6, DIM)).astype(np.float32)
 MEMORY = RNG.normal(size=(3, 5, DIM)).astype(np.float32)
 PADDED, MEMORY_PADDED = (np.arange(n) >= np.array([[n], [3], [4]]) for n in (6, 5))
+WHAT = "transformer blocks (Pre-LN, Post-LN, masks) against torch"
 ATTENTION = functools.partial(MultiHeadAttention, heads=HEADS)
 
 
@@ -63,7 +64,7 @@ def params_of(network, names):
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
-def test_encoder_block_equals_torch(torch, norm):
+def test_encoder_block_equals_torch(torch, agree, norm):
     network = layer(torch, torch.nn.TransformerEncoderLayer, norm)
     variables = params_of(network, {"attention": "self_attn"})
     block = transformer.EncoderBlock(attention=ATTENTION, norm=norm)
@@ -71,11 +72,11 @@ def test_encoder_block_equals_torch(torch, norm):
     # Gradients on, so that torch takes its plain path, which keeps padded rows as they are.
     expected = network(torch.from_numpy(X), src_key_padding_mask=torch.from_numpy(PADDED))
     expected = expected.detach().numpy()
-    np.testing.assert_allclose(found[~PADDED], expected[~PADDED], atol=2e-5)
+    agree(WHAT, found[~PADDED], expected[~PADDED], 2e-5)
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
-def test_decoder_block_equals_torch(torch, norm):
+def test_decoder_block_equals_torch(torch, agree, norm):
     network = layer(torch, torch.nn.TransformerDecoderLayer, norm)
     names = {"self_attention": "self_attn", "cross_attention": "multihead_attn"}
     variables = params_of(network, names)
@@ -89,4 +90,4 @@ def test_decoder_block_equals_torch(torch, norm):
         torch.from_numpy(X), torch.from_numpy(MEMORY), tgt_mask=later,
         memory_key_padding_mask=torch.from_numpy(MEMORY_PADDED),
     )
-    np.testing.assert_allclose(found, expected.detach().numpy(), atol=2e-5)
+    agree(WHAT, found, expected.detach().numpy(), 2e-5)

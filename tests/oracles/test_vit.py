@@ -65,13 +65,14 @@ def to_hf(state):
     ("theirs", "ours"),
     [("vit_tiny_patch16_224", "vit_tiny"), ("vit_small_patch16_224", "vit_small")],
 )
-def test_equals_timm(torch, timm, tmp_path, theirs, ours):
+def test_equals_timm(torch, timm, agree, tmp_path, theirs, ours):
     network, image = network_of(torch, timm, theirs), images(2, 64, 64, 3)
     torch.save(network.state_dict(), tmp_path / "w.pth")
     model, variables = loaded(tmp_path / "w.pth", image, ours)
     expected = scores(torch, network, image)
     assert np.abs(expected).max() > 0.1
-    np.testing.assert_allclose(jax.jit(model.apply)(variables, image), expected, atol=1e-4)
+    found = jax.jit(model.apply)(variables, image)
+    agree("ViT-Tiny and ViT-Small against timm, logits", found, expected, 1e-4)
 
 
 def test_mean_pooling_equals_timm(torch, timm, tmp_path):

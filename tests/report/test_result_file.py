@@ -127,6 +127,25 @@ def test_the_scores_of_a_run(tmp_path, shown):
     assert values == ["0.900", "0.800 to 0.950", "1,237", "2 min"]
 
 
+def test_scores_that_are_undefined(tmp_path, shown):
+    scores = dict.fromkeys((
+        "auroc", "auroc_interval_bootstrap", "average_precision", "average_precision_interval",
+        "f1", "f1_interval", "sensitivity", "brier",
+    )) | {"specificity": 0.65}
+    hernia = {**scores, "auroc": 0.7, "n_positive": 1, "n_negative": 9, "ece": None,
+              "shipped_threshold": 0.5}
+    run = run_of(tmp_path / "run", "cxr", metrics={
+        "per_class": {"Hernia": hernia}, "macro": {**scores, "classes": []},
+        "counts": {"images": 10, "patients": 2},
+    })
+    load("record_run").main(
+        ["evaluate", str(run), str(tmp_path / "results" / "a.json"), "--command=c"]
+    )
+    row = "| Hernia | 1 | 9 | 0.700 | n/a | n/a | n/a | 0.650 | n/a | n/a | 0.500 |"
+    assert row in shown("a")
+    assert [shown(f"a.{key}") for key in ("auroc", "auroc_interval")] == ["n/a", "n/a"]
+
+
 def start(first, last, seconds, *, finished=False):
     return {"from_step": first, "to_step": last, "seconds": seconds, "finished": finished,
             "command": "jaxcxr train --config=a", "machine": "8 x TPU v5e"}

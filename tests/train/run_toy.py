@@ -35,7 +35,7 @@ def get_config(task="pose"):
 
 
 def slow_down(seconds: float) -> None:
-    """Make every step take a while, so that a signal can arrive between two of them."""
+    """Makes every step take a while, so that a signal can arrive between two of them."""
     put = parallel.put_batch
 
     def slow(mesh, batch):
@@ -46,7 +46,7 @@ def slow_down(seconds: float) -> None:
 
 
 def break_at(batch: int, hang: bool) -> None:
-    """Make the source of the training data hang for good, or fail, when a batch is read."""
+    """Makes the source of the training data hang for good, or fail, when a batch is read."""
     create = tasks.create
 
     def hanging(config):
@@ -68,7 +68,7 @@ def break_at(batch: int, hang: bool) -> None:
 
 
 def note_order(path: str) -> None:
-    """Write the examples of every training batch as this process's devices get them."""
+    """Writes the examples of every training batch as this process's devices get them."""
     put = parallel.put_batch
 
     def noting(mesh, batch):

@@ -88,7 +88,7 @@ def assert_same(left, right):
 
 
 def start(workdir, compiled, *more, devices=8, **environment):
-    """Start the toy run as a program of its own."""
+    """Starts the toy run as a program of its own."""
     env = {
         **os.environ, **environment, "JAX_COMPILATION_CACHE_DIR": str(compiled),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
@@ -100,7 +100,7 @@ def start(workdir, compiled, *more, devices=8, **environment):
 
 
 def wait_for(process, path, seconds=120):
-    """Wait until a path exists, while the process lives."""
+    """Waits until a path exists, while the process lives."""
     end = time.monotonic() + seconds
     while not path.exists():
         assert process.poll() is None, process.communicate()[0]

@@ -64,7 +64,7 @@ def last_step(metrics):
 
 
 @pytest.mark.slow
-def test_memory_is_flat_and_nothing_is_left(tmp_path, compiled):
+def test_memory_is_flat_and_nothing_is_left(tmp_path, compiled, record):
     process = start(
         tmp_path / "run", compiled, f"--config.stages.second.duration={STEPS - 3} steps",
         "--config.evaluate_every=1000 steps", "--config.checkpoint.every=1000 steps",
@@ -94,6 +94,8 @@ def test_memory_is_flat_and_nothing_is_left(tmp_path, compiled):
           f"slope {slope / 1e6:+.3f} MB a thousand steps; "
           f"files {warm[0].files} to {warm[-1].files}, "
           f"threads {warm[0].threads} to {warm[-1].threads}, children {warm[-1].children}")
+    record("long_run", growth=f"{slope / 1e6:.2f} MB", before=f"{warm[0].memory / 1e6:.0f}",
+           after=f"{warm[-1].memory / 1e6:.0f}")
     assert slope < MOST_SLOPE
     tenth = max(1, len(warm) // 10)
     for kind in ("files", "threads", "children"):

@@ -166,7 +166,7 @@ def grad_cam(model, variables, images, classes, *, stage: str) -> jax.Array:
     """Draws Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2), float32 `[n, rows, columns]`.
 
     Arguments:
-      model, variables: a model with marked maps of features, see `jaxcxr.models.layers.taps`.
+      model, variables: a model with marked maps of features, see `jaxcxr.models.layers`.
       images: normalised, `[n, H, W, 1]`.
       classes: int `[n]`.
       stage: name of the map of features.

@@ -78,7 +78,7 @@ def test_onnxruntime_computes_what_the_model_does_for_any_batch(name, options):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet50", "densenet121", "vit_small"])
-def test_full_size_models_to_1e_4(name):
+def test_full_size_models_to_1e_4(record, name):
     model = models.create(name, classes=15)
     images = np.random.default_rng(1).normal(size=(2, 224, 224, 1)).astype(np.float32)
     variables = jax.device_get(jax.jit(model.init)(jax.random.key(0), images))
@@ -90,7 +90,12 @@ def test_full_size_models_to_1e_4(name):
     proto = to_onnx(compute, shapes)
     expected = np.asarray(jax.jit(compute)(images)["logits"])
     got = run_onnx(proto, images=images)["logits"]
-    print(f"{name}: {np.abs(got - expected).max():.1e} of {np.abs(expected).max():.2f}")
+    record(
+        "export_full_size",
+        (name, f"{np.abs(got - expected).max():.1e}", f"{np.abs(expected).max():.1f}"),
+        columns=("model", "largest difference", "largest logit"),
+        note="Random weights, images of 224 px, ONNX by onnxruntime.",
+    )
     np.testing.assert_allclose(got, expected, atol=1e-4)
 
 

@@ -12,6 +12,8 @@ import pytest
 from jaxcxr.xray.audit import duplicates
 from tests.xray.audit import audits
 
+VIEWED = ("Edema", "Consolidation", "Pneumonia", "Infiltration")
+
 
 @pytest.fixture
 def real(shared_data):
@@ -23,7 +25,7 @@ def real(shared_data):
 
 
 @pytest.mark.parametrize(("version", "copies"), [("8B", 3185), ("9B", 3234)])
-def test_covidx_holds_the_official_test_images_of_chestxray14(real, run, version, copies):
+def test_covidx_holds_the_official_test_images_of_chestxray14(real, run, record, version, copies):
     lists = [real / "covidx/labels" / f"{split}_COVIDx{version}.txt" for split in ("train", "test")]
     name = f"COVIDx{version}"
     audited = run(*lists, real / "chestxray14", "--map", real / "covidx/rsna_to_chestxray14.csv")
@@ -41,9 +43,20 @@ def test_covidx_holds_the_official_test_images_of_chestxray14(real, run, version
     assert (entry["positive"], entry["negative"]) == (200, 200)
     assert entry["source"] == {"auroc": 1.0, "cramers_v": pytest.approx(1.0)}
     assert f"identical across splits: {copies:,}" in audited.out
+    images_of = audited.table(name, "train")[1]["images"]
+    record(
+        "audit_published",
+        (f"`jaxcxr audit train_{name}.txt test_{name}.txt CHESTXRAY14 "
+         "--map rsna_to_chestxray14.csv`",
+         f"{len(found['items']):,} of {images_of:,} COVIDx training images are official "
+         f"ChestX-ray14 test images; the patients of {test['images']} of {test['of']} COVIDx test "
+         "images are in its training list; source alone tells the COVIDx test labels with AUROC "
+         f"{entry['source']['auroc']:.3f}; exit code {audited.code}"),
+        columns=("command", "result"), note="No image is needed.",
+    )
 
 
-def test_the_official_splits_of_chestxray14(real, run):
+def test_the_official_splits_of_chestxray14(real, run, record):
     audited = run(real / "chestxray14")
     assert audited.code == 0
     classes, table = audited.table("chestxray14", "test")
@@ -51,18 +64,27 @@ def test_the_official_splits_of_chestxray14(real, run):
     assert round(classes["Edema"]["view"]["auroc"], 3) == 0.681
     assert (classes["Hernia"]["positive"], classes["Hernia"]["negative"]) == (86, 25_510)
     assert audited.table("chestxray14", "train")[1]["images"] == 86_524
+    told = ", ".join(f"{name} {classes[name]['view']['auroc']:.3f}" for name in VIEWED)
+    record("audit_published", (
+        "`jaxcxr audit CHESTXRAY14`", f"exit code {audited.code}; in "
+        f"the official test split, AP or PA alone tells with AUROC: {told}",
+    ))
 
 
-def test_the_csv_of_chestxray14_alone(real, run):
+def test_the_csv_of_chestxray14_alone(real, run, record):
     audited = run(real / "chestxray14" / "Data_Entry_2017_v2020.csv")
     assert audited.code == 0
     classes, table = audited.table("chestxray14", "all")
     assert (table["images"], table["patients"]) == (112_120, 30_805)
-    found = {name: round(entry["view"]["auroc"], 3) for name, entry in classes.items()
-             if name in ("Edema", "Consolidation", "Pneumonia", "Infiltration")}
+    found = {name: round(classes[name]["view"]["auroc"], 3) for name in VIEWED}
     assert found == {
         "Edema": 0.745, "Consolidation": 0.643, "Pneumonia": 0.581, "Infiltration": 0.579
     }
+    record("audit_published", (
+        "`jaxcxr audit Data_Entry_2017_v2020.csv`", f"exit code {audited.code}; in all "
+        f"{table['images']:,} images, AP or PA alone tells with AUROC: "
+        + ", ".join(f"{name} {auroc:.3f}" for name, auroc in found.items()),
+    ))
 
 
 @pytest.mark.slow
