@@ -63,7 +63,7 @@ def test_files_that_pages_name_exist():
     }
     named |= {  # folders, and files whose ending is left out
         name for page in PAGES for name in re.findall(
-            r"(?<![\w/.])((?:jaxcxr|configs|tests|launch|docs)(?:/\w+)+)/?(?![\w/.*])",
+            r"(?<![\w/.])((?:jaxcxr|configs|tests|launch|docs)(?:/\w+)+)/?(?![\w/.*-])",
             page.read_text(),
         )
     }
