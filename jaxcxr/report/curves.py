@@ -62,7 +62,7 @@ def curves_figure(metrics_path: pathlib.Path | str, metric: Metric) -> "Figure":
 def read_metrics(path: pathlib.Path | str) -> list[dict]:
     """Reads metrics.jsonl: a JSON object per line with `step` and `kind`.
 
-    `kind` is "train", "stage", "hosts" or a split. A line that a kill cut is skipped. A line of kind
+    `kind` is "train", "stage", "hosts" or a split. A line that was cut is skipped. A line of kind
     "start" says that a run went on after its `step`: what stands above it of later steps was done
     again, as was the result of the test split.
 
