@@ -138,7 +138,8 @@ def _lift(args: argparse.Namespace, source) -> None:
 
     formats = _formats(args.format or "npz", prediction_files.FORMATS, "formats")
     options = keypoint_files.Options(
-        _fps(args.fps), _size(args.size), args.joints, _positive(args.fill, "--fill"), args.rotate,
+        _fps(args.fps), _size(args.size), args.joints, _positive(args.fill, "--fill") or 0.0,
+        args.rotate,
         _positive(args.min_seconds, "--min-seconds"), _positive(args.min_score, "--min-score"),
     )
     if args.joints:

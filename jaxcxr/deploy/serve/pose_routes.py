@@ -57,12 +57,15 @@ Joints = Annotated[
 Body = Annotated[list[Point], pydantic.Field(min_length=17, max_length=17)]
 
 
+State = Literal["absent", "filled", "seen"]
+
+
 class Pose(pydantic.BaseModel):
     """One person."""
 
     person: str
     start: int = pydantic.Field(description="first frame of the poses", ge=0)
-    state: list[Literal["seen", "filled", "absent"]] = pydantic.Field(
+    state: list[State] = pydantic.Field(
         description="of each frame: found by the detector, interpolated, or in a long gap")
     poses: list[Body | None] = pydantic.Field(description="null where absent")
 
@@ -156,13 +159,16 @@ class Lifting:
         return [self._lifter.lift(video, video.tracks) for video in videos]
 
 
+_STATES: tuple[State, ...] = ("absent", "filled", "seen")  # as in `gaps.STATES`
+
+
 def _pose(one: Person) -> Pose:
     there = one.track.states != gaps.ABSENT
     poses = [pose if seen else None for pose, seen in zip(
         np.round(np.nan_to_num(one.joints) * MM, 2).tolist(), there, strict=True)]
     return Pose(
         person=one.track.person, start=one.track.start, poses=poses,
-        state=[gaps.STATES[state] for state in one.track.states],
+        state=[_STATES[state] for state in one.track.states],
     )
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -124,10 +125,10 @@ def write_bvhs(
         if person.root is not None:
             joints = joints - joints[:, :1] + person.root[begin:end, None]
         fit = bvh_export.fit(joints, video.fps, symmetric)
-        text = bvh_export.to_text(fit.motion)
+        text = bvh_export.to_text(fit.motion).encode()
         first = int(video.frames(person.track)[begin])
         path = out / (f"{stem}_from{first}.bvh" if first else f"{stem}.bvh")
-        yield _whole(path, lambda file, text=text: file.write_text(text, encoding="utf-8")), fit
+        yield _whole(path, functools.partial(pathlib.Path.write_bytes, data=text)), fit
 
 
 def file_name(text: str) -> str:

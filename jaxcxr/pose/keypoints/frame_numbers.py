@@ -127,20 +127,19 @@ def _by_time(values: dict, unit: float, fps: float | None, called: str) -> Numbe
 
 def _values(names: Sequence[Hashable], fps: float | None, where: str) -> dict:
     """Returns the number, or the time as a float, of each image."""
-    if not all(isinstance(name, str) for name in names):
-        numbers = {}
+    stems = {name: pathlib.PurePath(name).stem for name in names if isinstance(name, str)}
+    if len(stems) < len(names):
+        given: dict[Hashable, int | float] = {}
         for name in names:
-            value = name
-            if isinstance(name, str):
-                value = int(_NUMBER.findall(pathlib.PurePath(name).stem)[-1]) if _NUMBER.search(
-                    pathlib.PurePath(name).stem) else -1
+            found = _NUMBER.findall(stems[name]) if name in stems else [name]
+            value = int(found[-1][:18]) if found and isinstance(found[-1], str) else (
+                found[-1] if found else -1)
             if not isinstance(value, int | float) or value < 0:
                 raise UserError(_unnumbered(where, name))
-            numbers[name] = value
-        if any(isinstance(value, float) for value in numbers.values()):
-            numbers = {name: float(value) for name, value in numbers.items()}
-        return numbers
-    stems = {name: pathlib.PurePath(name).stem for name in names}
+            given[name] = value
+        if any(isinstance(value, float) for value in given.values()):
+            given = {name: float(value) for name, value in given.items()}
+        return given
     decimals = {name: _DECIMAL.findall(stem) for name, stem in stems.items()}
     if fps and all(len(found) == 1 for found in decimals.values()):
         times = {name: float(found[0]) for name, found in decimals.items()}

@@ -218,7 +218,7 @@ def _detectron(path, content: Mapping[str, Any], joints: str) -> Found:
     frames: dict[Hashable, list[Person]] = {}
     counts = set()
     for frame, classes in enumerate(content["keypoints"]):
-        frames[frame] = []
+        scored: list[tuple[float, np.ndarray]] = []
         found = _plain(classes[1]) if len(classes) > 1 else []
         boxes = _plain(content["boxes"][frame][1]) if found else []
         for person, box in zip(found, boxes, strict=False):
@@ -227,20 +227,20 @@ def _detectron(path, content: Mapping[str, Any], joints: str) -> Found:
                 continue
             points = np.stack([values[0], values[1], values[-1]], -1)
             counts.add(len(points))
-            frames[frame].append((None, cleaned(points), float(box[-1])))
+            scored.append((float(box[-1]), cleaned(points)))
+        scored.sort(key=lambda one: -one[0])
+        frames[frame] = [(None, points) for _, points in scored]
     if not counts:
         raise UserError(f"{path}: no person in any of {len(frames)} frames.")
     metadata = content.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
     name, kept = named_set(path, joints or "coco", counts.pop())
-    frames = {
-        frame: [(person, points[kept]) for person, points, _ in sorted(
-            people, key=lambda one: -one[2])] for frame, people in frames.items()
-    }
-    found = Found(name, frames)
+    frames = {frame: [(person, points[kept]) for person, points in people]
+              for frame, people in frames.items()}
+    result = Found(name, frames)
     if {"w", "h"} <= metadata.keys():
-        found.sizes.add(_pair(path, (metadata["w"], metadata["h"])))
-    return found
+        result.sizes.add(_pair(path, (metadata["w"], metadata["h"])))
+    return result
 
 
 def _videopose3d(path, content: Mapping, joints: str) -> Found:

@@ -106,7 +106,7 @@ def from_json(path: pathlib.Path, content: Any, joints: str) -> Found:
         # mmpose's --save-predictions counts frames from 1.
         found.frames = {name - 1: people for name, people in found.frames.items()}  # type: ignore[operator]
     if isinstance(content, dict):
-        size = content.get("image_size") or (content.get("width"), content.get("height"))
+        size: Any = content.get("image_size") or (content.get("width"), content.get("height"))
         if _is_size(size):
             found.sizes.add((int(size[0]), int(size[1])))
     return found
@@ -278,7 +278,7 @@ def _check_frames(path, people: list[list[Person]], lone: bool) -> None:
         return
     alike = [follow.likeness(cleaned(a), cleaned(b)) for a, b in itertools.pairwise(alone)
              if len(a) == len(b)]
-    if np.mean([score > 1.3 for score in alike] or [0]) < 0.8:
+    if np.mean([score > 1.3 for score in alike] or [False]) < 0.8:
         raise UserError(
             f"{path}: people without the image they are in; give each image_id or frame_id, the "
             "number of its frame."

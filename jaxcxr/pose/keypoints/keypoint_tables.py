@@ -164,7 +164,8 @@ def _sleap_h5(path) -> Found:
             names = [_word(name) for name in file["node_names"][()]]
             people = [_word(name) for name in file["track_names"][()]] if (
                 "track_names" in file) else []
-            scores = np.asarray(file["point_scores"], np.float64) if "point_scores" in file else 0
+            scores = np.asarray(file["point_scores"], np.float64) if (
+                "point_scores" in file) else np.zeros(0)
     except OSError as error:
         raise UserError(f"{path} is no HDF5 file ({error}).") from error
     if tracks.ndim != 4 or tracks.shape[1:3] != (2, len(names)):

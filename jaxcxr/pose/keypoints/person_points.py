@@ -46,7 +46,7 @@ def people_in(entry: Mapping) -> Iterator[tuple[str | None, np.ndarray]]:
     if isinstance(value, Mapping) and "landmark" in value:
         value = value["landmark"]
     if _depth(value) > 2:
-        scores = scores if _is_list(scores) else [None] * len(value)
+        scores = [None] * len(value) if scores is None else scores
         for person, own in zip(value, scores, strict=False):
             yield person_id(entry) if len(value) == 1 else None, points_in(person, own)
     elif _is_list(value) and not len(value):
