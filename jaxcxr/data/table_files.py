@@ -1,5 +1,6 @@
 """Opens tables of any common kind as text: csv in its forms, Parquet, Excel workbooks."""
 
+import dataclasses
 import datetime
 import io
 import pathlib
@@ -22,7 +23,7 @@ def read_table(path: str | pathlib.Path, sheet_with: Sequence[str] = ()) -> CsvF
 
     Arguments:
       path: csv (see `text_files.read_csv`), Parquet or xlsx. A whole number that is stored as a
-        float is read without its decimals, an empty cell and NaN as "".
+        float, `12.0`, is read without its decimals, an empty cell and NaN as "".
       sheet_with: names of columns as `text_files.column_key` leaves them; of several filled sheets
         of a workbook, the only one with such a column is read.
 
@@ -38,7 +39,8 @@ def read_table(path: str | pathlib.Path, sheet_with: Sequence[str] = ()) -> CsvF
     elif content.startswith(_OLD_EXCEL):
         raise UserError(f"{path}: an Excel file of before 2007; save it as .xlsx or .csv")
     else:
-        return text_files.read_csv(path)
+        file = text_files.read_csv(path)
+        return dataclasses.replace(file, rows=[list(map(_whole, row)) for row in file.rows])
     columns = [_text(cell) for cell in head]
     filled = [(line, [_text(cell) for cell in row]) for line, row in rows]
     filled = [(line, row) for line, row in filled if any(row)]
@@ -94,6 +96,11 @@ def _filled(sheet) -> list[tuple[int, tuple]]:
         (line, row) for line, row in enumerate(rows, 1)
         if any(cell not in (None, "") for cell in row)
     ]
+
+
+def _whole(text: str) -> str:
+    """Strips the decimal of `12.0`, as programs write numbers, such as patients, beside gaps."""
+    return text[:-2] if text.endswith((".0", ",0")) and text[:-2].isdecimal() else text
 
 
 def _text(cell) -> str:

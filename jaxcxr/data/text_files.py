@@ -15,6 +15,8 @@ import numpy as np
 from jaxcxr.errors import UserError
 
 _GZIP, _UTF16 = b"\x1f\x8b", (b"\xff\xfe", b"\xfe\xff")
+# A first line for Excel, which says the separator.
+_EXCEL = re.compile(r'"?sep=([,;|\t])"?\1*', re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,13 +100,17 @@ def read_csv(
     content = read_bytes(path)
     text = _decoded(content, path)
     source = io.StringIO(text, newline="")
-    reader = csv.reader(source, delimiter=_separator(text), strict=not ragged)
+    separator, told = _separator(text)
+    reader = csv.reader(source, delimiter=separator, strict=not ragged)
     columns: list[str] = []
     rows, lines, head, least = [], [], "", 0
     try:
         for cells in reader:
             cells, where = [cell.strip() for cell in cells], f"{path}:{reader.line_num}"
             if not any(cells):
+                continue
+            if told:
+                told = False
                 continue
             if not columns:
                 columns, head = _header(where, cells, needed), where
@@ -132,10 +138,12 @@ def csv_rows(
         yield file.where(i), dict(zip(file.columns, row, strict=True))
 
 
-def _separator(text: str) -> str:
-    """Returns the separator that is most frequent in the first line, outside of quotes."""
-    head = next((line for line in io.StringIO(text) if line.strip()), "")
-    return max(",;\t|", key=re.sub(r'"[^"]*"', "", head).count)
+def _separator(text: str) -> tuple[str, bool]:
+    """Returns the separator, and whether the first line says it: else the most frequent there."""
+    head = next((line.strip(" \r\n") for line in io.StringIO(text) if line.strip()), "")
+    if told := _EXCEL.fullmatch(head):
+        return told[1], True
+    return max(",;\t|", key=re.sub(r'"[^"]*"', "", head).count), False
 
 
 def _header(where: str, cells: list[str], needed: Sequence[str]) -> list[str]:

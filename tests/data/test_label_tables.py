@@ -262,3 +262,15 @@ def test_finding_labels_are_labels_of_every_finding(tmp_path):
 ])
 def test_ages_become_years(text, expected):
     assert label_tables.years(text) == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("12.0", "12"), ("0.0", "0"), ("12", "12"), ("0012", "0012"), ("12,0", "12"), ("12.5", "12.5"),
+    ("12.10", "12.10"), ("1.2.0", "1.2.0"), ("P1.0", "P1.0"), (".0", ".0"), ("-1.0", "-1.0"),
+])
+def test_patients_written_as_numbers_with_decimals_are_the_same(tmp_path, text, expected):
+    path = tmp_path / "labels.csv"
+    path.write_text(f"image;patient;Mass\na;{text};1.0\n")
+    table = label_tables.read(path)
+    assert table.patients() == (expected,)
+    assert table.labels(["Mass"]).tolist() == [[1]]

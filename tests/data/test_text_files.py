@@ -44,6 +44,16 @@ def test_every_encoding_separator_and_compression(tmp_path, encoding, separator,
     assert file.fingerprint["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.parametrize("separator", ",;\t|")
+@pytest.mark.parametrize("first", ["sep={0}", "SEP={0}", '"sep={0}"', "sep={0}{0}{0}"])
+def test_a_first_line_for_excel_tells_the_separator(tmp_path, separator, first):
+    lines = [first.format(separator), separator.join(("id", "Age")), separator.join("12")]
+    found = rows(tmp_path, "\r\n".join(lines).encode())
+    assert [(where.rpartition(":")[2], cells) for where, cells in found] == [
+        ("3", {"id": "1", "Age": "2"}),
+    ]
+
+
 def test_lists_are_read_as_tables_are(tmp_path):
     path = tmp_path / "list.txt"
     for encoding in ("utf-8-sig", "utf-16", "latin-1"):

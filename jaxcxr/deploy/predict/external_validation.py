@@ -1,5 +1,6 @@
 """Evaluates a trained model of radiographs on a prepared data set that it was not made for."""
 
+import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Sequence
@@ -101,6 +102,7 @@ def evaluate_bundle(
             rows = np.arange(begin, min(begin + _BATCH, len(source)))
             logits.append(bundle.logits(source.read(rows)["image"][..., 0]))
     say(bundle.description)
+    _say_same(bundle, directory, splits, say)
     default = pathlib.Path(f"{bundle.path.stem}_on_{_title(directory)}")
     return _report(
         directory, splits, bundle.classes, calibration.sigmoid(np.concatenate(logits)),
@@ -158,6 +160,16 @@ def _say_copies(config, of: Sequence[radiographs.Radiographs], say) -> None:
     ]
     if copies:
         say(f"warning: the run was trained on {len(copies)} of these images: {some(copies)}")
+
+
+def _say_same(bundle: Bundle, directory: pathlib.Path, splits: Sequence[str], say) -> None:
+    """Says whether these are the bundle's own data; it has no list of its training images."""
+    own = bundle.facts["training"].get("manifest", {}).get("sha256")
+    if hashlib.sha256((directory / manifest.NAME).read_bytes()).hexdigest() != own:
+        say("whether the model was trained on some of these images is not known: a bundle does "
+            "not list its training images")
+    elif "train" in splits:
+        say("warning: the model was trained on the training split of these very data")
 
 
 def _report(

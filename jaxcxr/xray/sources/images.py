@@ -305,7 +305,7 @@ class Images(builder.XrayBuilder):
             splits = images_splits.from_lists(lists, ids, origin)
             how = f"by {', '.join(path.name for path in lists.values())}"
         elif "split" in facts:
-            splits = images_splits.from_words(facts["split"], where, "of splits")
+            splits = images_splits.from_words(facts["split"], where)
             how = "as given"
         else:
             carved = images_splits.carve(patients, shares, config.seed)

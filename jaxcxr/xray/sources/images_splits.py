@@ -12,7 +12,7 @@ from jaxcxr.errors import UserError, some
 SPLITS = ("train", "validation", "test")
 
 
-def from_words(words: Sequence[str], where: Sequence[str], column: str) -> list[str]:
+def from_words(words: Sequence[str], where: Sequence[str]) -> list[str]:
     """Reads splits from the cells of a column; "" for an empty one.
 
     Raises:
@@ -23,8 +23,8 @@ def from_words(words: Sequence[str], where: Sequence[str], column: str) -> list[
     if wrong:
         place = where[words.index(wrong[0])]
         raise UserError(
-            f"{place}: {some(map(repr, wrong))} in column {column} are no splits; write train, val "
-            f"or test, or leave the column out by --ignore {column!r}"
+            f"{place}: no splits in the column of splits: {some(map(repr, wrong))}; write train, "
+            "val or test, or leave the column out by --ignore COLUMN"
         )
     return splits
 

@@ -18,12 +18,14 @@ def show_columns(
     title: str, used: Iterable[tuple[str, str]], ignored: Iterable[tuple[str, str]]
 ) -> None:
     """Prints which columns of a table are used as what, and which are not, and why."""
-    table = rich.table.Table("column", "is", title=title, title_justify="left")
+    table = rich.table.Table("column", "is")
     for column, what in used:
         table.add_row(rich.text.Text(column), rich.text.Text(what))
     for column, why in ignored:
         table.add_row(rich.text.Text(column), rich.text.Text(f"ignored: {why}"))
-    rich.console.Console().print(table)
+    console = rich.console.Console()
+    console.print(title, markup=False, highlight=False, soft_wrap=True)
+    console.print(table)
 
 
 def show_counts(splits: Mapping[str, Sequence], classes: Sequence[str]) -> None:

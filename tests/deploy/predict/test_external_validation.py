@@ -58,6 +58,7 @@ def test_run_and_bundle_say_the_same_and_write_the_metrics_of_an_oracle(folder, 
     out = folder / "run/external/images_other_32_none_png"
     command.run(["evaluate", f"--model={folder}/own.jaxcxr", f"--data={data}",
                  f"--out={folder}/by_bundle"])
+    assert "trained on some of these images is not known" in capsys.readouterr().out
     ours, labels = scores(out / "predictions/test.csv")
     theirs, _ = scores(folder / "by_bundle/predictions/test.csv")
     assert len(ours) == 12
@@ -80,6 +81,12 @@ def test_images_that_the_run_was_trained_on_are_named(folder, capsys):
     command.run(["evaluate", f"--workdir={folder}/run", f"--data={data}", "--split=train",
                  f"--out={folder}/same"])
     assert "the run was trained on 16 of these images" in capsys.readouterr().out
+    command.run(["evaluate", f"--model={folder}/own.jaxcxr", f"--data={data}", "--split=all",
+                 f"--out={folder}/same"])
+    assert "trained on the training split of these very data" in capsys.readouterr().out
+    command.run(["evaluate", f"--model={folder}/own.jaxcxr", f"--data={data}",
+                 f"--out={folder}/same"])
+    assert "trained on" not in capsys.readouterr().out.replace("trained on images", "")
 
 
 @pytest.mark.parametrize(("words", "said"), [

@@ -270,7 +270,7 @@ def test_splits_by_column(folder, tmp_path):
     }
     rows[1][-1] = "fold 3"
     labels = write(tmp_path / "t.csv", [*HEADER, "Split"], rows)
-    with pytest.raises(UserError, match=r"t\.csv:3: 'fold 3' in column .* no splits"):
+    with pytest.raises(UserError, match=r"t\.csv:3: no splits in .* 'fold 3'; .* --ignore"):
         collected(folder, labels)
 
 
@@ -428,6 +428,7 @@ def test_a_dry_run_prints_the_same_and_writes_nothing(folder, tmp_path, capsys):
     wet = capsys.readouterr()
     table = dry.out.partition("Nothing was written")[0]
     assert "class" in table
+    assert str(labels) in table.splitlines()
     assert wet.out.startswith(table)
     assert "split at random by patient, seed 0" in dry.err
 
