@@ -1,12 +1,14 @@
 """Prepares CMU's motion capture (mocap.cs.cmu.edu, NSF EIA-0196217), seen by virtual cameras.
 
-It reads the downloaded `allasfamc.zip` or its unpacked tree `subjects/NN/NN.asf, NN_MM.amc`. The 17
-joints are Human3.6M's in order, not in shape (CMU's hip joints lie 0.08 m from the hip, Human3.6M's
-0.13 m), so never compare the errors of both data sets.
+It reads the downloaded `allasfamc.zip`, or ASF and AMC files in any folders with any names, such
+as HDM05's. The 17 joints are Human3.6M's in order, not in shape (CMU's hip joints lie 0.08 m from
+the hip, Human3.6M's 0.13 m), so never compare the errors of both data sets.
 """
 
+import collections
 import dataclasses
 import functools
+import itertools
 import os
 import pathlib
 import re
@@ -15,9 +17,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxcxr.data import staging
+from jaxcxr.data import progress, staging
 from jaxcxr.data.dataset import RUN_ONLY
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UserError, some
 from jaxcxr.pose.formats import asf_amc
 from jaxcxr.pose.geometry.skeletons import HUMAN36M
 from jaxcxr.pose.sources import pose_set, virtual
@@ -36,8 +38,7 @@ _BONE_ENDS = {
     "right_wrist": "rwrist",
 }
 
-_CLIP = re.compile(r"(?:^|/)(\d+)/(\d+_\d+)\.amc$", re.IGNORECASE)
-_VALIDATION_SHARE = 0.15
+_VALIDATION_SHARE = _TEST_SHARE = 0.15
 
 
 @dataclasses.dataclass(eq=False)
@@ -49,7 +50,9 @@ class CmuMocapConfig(virtual.VirtualConfig):
       validation_subjects: subjects for validation; empty for 15 % of the training subjects' clips,
         by a hash of their names.
       test_subjects: subjects for the test; empty for numbers that are 3 modulo 8 (03, 11, 19,
-        ...). CMU gave some people several numbers and does not say which.
+        ...), or without numbers for 15 % of the names. CMU gave some people several numbers and
+        does not say which.
+      raw_fps: frames per second of the files, which do not say it; CMU's and HDM05's are 120.
       raw: `allasfamc.zip`, or a folder with it or its unpacked tree.
       workers: number of processes; 0 works in this one.
       max_bad: number of malformed clips to tolerate.
@@ -59,6 +62,7 @@ class CmuMocapConfig(virtual.VirtualConfig):
     train_subjects: tuple[str, ...] = ()
     validation_subjects: tuple[str, ...] = ()
     test_subjects: tuple[str, ...] = ()
+    raw_fps: float = RAW_FPS
     raw: str = dataclasses.field(default="", metadata=RUN_ONLY)
     workers: int = dataclasses.field(default=0, metadata=RUN_ONLY)
     max_bad: int = dataclasses.field(default=0, metadata=RUN_ONLY)
@@ -67,6 +71,10 @@ class CmuMocapConfig(virtual.VirtualConfig):
         for field in ("train_subjects", "validation_subjects", "test_subjects"):
             setattr(self, field, _subjects(getattr(self, field)))
         super().__post_init__()
+        if not 1 <= self.raw_fps <= 1000:
+            raise UserError(f"cmu_mocap: raw_fps is {self.raw_fps:g}; give frames per second.")
+        if self.raw_fps != RAW_FPS:
+            self.rate = f"_from{self.raw_fps:g}{self.rate}"
         self.name = self.name or (
             f"{self.rig}_train{_joined(self.train_subjects)}_val{_joined(self.validation_subjects)}"
             f"_test{_joined(self.test_subjects)}"
@@ -77,10 +85,7 @@ class CmuMocapConfig(virtual.VirtualConfig):
 def _subjects(value: str | tuple) -> tuple[str, ...]:
     """Converts ("1", "02") or "1,02" to ("01", "02"), the archive's names."""
     names = pose_set.listed(value)
-    wrong = [name for name in names if not name.isdigit()]
-    if wrong:
-        raise UserError(f"cmu_mocap: {wrong[0]!r} is no subject; subjects are numbers such as 01.")
-    return tuple(sorted({f"{int(name):02d}" for name in names}))
+    return tuple(sorted({_subject(name) for name in names}))
 
 
 def _joined(names: tuple[str, ...]) -> str:
@@ -109,25 +114,71 @@ def find_clips(raw: str | os.PathLike) -> list[Clip]:
     if raw.is_dir() and (raw / "allasfamc.zip").is_file():
         raw = raw / "allasfamc.zip"
     members = _members(raw)
-    lower = {member.lower(): member for member in members}
+    skeletons = [member for member in members if member.lower().endswith(".asf")]
     clips = []
     for member in sorted(members):
-        found = _CLIP.search(member)
-        if not found:
+        if not member.lower().endswith(".amc"):
             continue
-        folder, clip = member.rsplit("/", 1)[0] if "/" in member else "", found[2]
-        asf = lower.get(f"{folder}/{found[1]}.asf".lower())
-        if asf is None:
-            raise UserError(f"{raw}: {member} has no skeleton {folder}/{found[1]}.asf beside it.")
-        clips.append(
-            Clip(clip, f"{int(found[1]):02d}", str(raw), asf, member, members[member])
-        )
+        asf, subject = _skeleton(member, skeletons, raw)
+        clips.append(Clip(_stem(member), subject, str(raw), asf, member, members[member]))
     if not clips:
         raise UserError(
-            f"{raw}: no clip subjects/NN/NN_MM.amc in it; give allasfamc.zip of mocap.cs.cmu.edu "
-            "or the folder it was unpacked to."
+            f"{raw}: no motion in it (.amc); give allasfamc.zip of mocap.cs.cmu.edu or the folder "
+            "of the files."
         )
-    return sorted(clips, key=lambda clip: tuple(int(part) for part in clip.name.split("_")))
+    taken = collections.Counter(clip.name for clip in clips)
+    clips = [
+        clip if taken[clip.name] == 1
+        else dataclasses.replace(clip, name=re.sub(r"[/ ]", "-", clip.amc[: -len(".amc")]))
+        for clip in clips
+    ]
+    return sorted(clips, key=lambda clip: [
+        (int(part or 0), text) for part, text in re.findall(r"(\d*)(\D*)", clip.name)
+    ])
+
+
+def _stem(member: str) -> str:
+    return member.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+
+
+def _skeleton(amc: str, skeletons: list[str], raw: pathlib.Path) -> tuple[str, str]:
+    """Finds the skeleton of a motion, and its subject.
+
+    It is the one whose name begins the motion's (01.asf of 01_03.amc, HDM_bd.asf of
+    HDM_bd_walk_001_120.amc), the nearest of several, or else the only one in the motion's folder
+    or in one above, whose motions are of the subject that the folder is called after.
+    """
+    def named(asf: str) -> bool:
+        number = re.match(r"\d+(?=_)", _stem(amc))
+        if number and _subject(_stem(asf)) == _subject(number[0]):
+            return True
+        return re.match(re.escape(_stem(asf)) + r"(?![A-Za-z0-9])", _stem(amc), re.I) is not None
+
+    folders = amc.split("/")[:-1]
+    found = [asf for asf in skeletons if named(asf)]
+    if found:
+        def nearness(asf: str) -> tuple[int, int]:
+            pairs = zip(folders, asf.split("/")[:-1], strict=False)
+            shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+            return shared, len(_stem(asf))
+
+        asf = max(found, key=nearness)
+        return asf, _subject(_stem(asf))
+    for depth in range(len(folders), -1, -1):
+        beside = [asf for asf in skeletons if asf.split("/")[:-1] == folders[:depth]]
+        if len(beside) == 1:
+            return beside[0], _subject(folders[-1] if folders else raw.stem)
+        if beside:
+            break
+    raise UserError(
+        f"{raw}: no skeleton (.asf) belongs to {amc}; its name must begin that of the motion, or "
+        "it must be the only one in the folder."
+    )
+
+
+def _subject(name: str) -> str:
+    """Writes the number of a subject as the archive does, 1 as 01; a name stays."""
+    return f"{int(name):02d}" if name.isdecimal() else name
 
 
 def _members(raw: pathlib.Path) -> dict[str, int]:
@@ -153,7 +204,7 @@ def split_clips(clips: list[Clip], config: CmuMocapConfig) -> dict[str, list[Cli
     train = set(config.train_subjects)
     _check_subjects(present, {"train": train, "validation": validation, "test": test})
     if not test:
-        test = {name for name in present if int(name) % 8 == 3} - train - validation
+        test = _chosen(present) - train - validation
     train = train or present - test - validation
     splits: dict[str, list[Clip]] = {"train": [], "validation": [], "test": []}
     for clip in clips:
@@ -171,6 +222,14 @@ def split_clips(clips: list[Clip], config: CmuMocapConfig) -> dict[str, list[Cli
                 f"{', '.join(sorted(present))}; name {split}_subjects."
             )
     return splits
+
+
+def _chosen(present: set[str]) -> set[str]:
+    """Chooses the test subjects: CMU's by their numbers, without numbers the first by a hash."""
+    numbered = {name for name in present if name.isdecimal()}
+    if numbered or len(present) < 3:
+        return {name for name in numbered if int(name) % 8 == 3}
+    return set(sorted(present, key=pose_set.share)[: max(1, round(_TEST_SHARE * len(present)))])
 
 
 def _check_subjects(present: set[str], splits: Mapping[str, set[str]]) -> None:
@@ -196,15 +255,20 @@ def human36m_joints(ends: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.stack([joints[name] for name in HUMAN36M.joints], axis=1)
 
 
-def load_clip(clip: Clip, fps: float = FPS) -> np.ndarray:
+def load_clip(clip: Clip, fps: float = FPS, raw_fps: float = RAW_FPS) -> np.ndarray:
     """Reads the world positions `[frames, 17, 3]` of a clip, metres, z up, resampled."""
     asf, amc = (_read(clip.archive, member) for member in (clip.asf, clip.amc))
     skeleton = asf_amc.parse_asf(asf, clip.asf)
     lacking = set(_BONE_ENDS.values()) - set(skeleton.names)
     if lacking:
         raise UserError(f"{clip.asf}: no bone called {', '.join(sorted(lacking))}.")
-    motion = asf_amc.resample(asf_amc.parse_amc(amc, skeleton, clip.amc, RAW_FPS), fps)
+    motion = asf_amc.resample(asf_amc.parse_amc(amc, skeleton, clip.amc, raw_fps), fps)
     joints = human36m_joints(asf_amc.forward_kinematics(skeleton, motion))
+    leg = HUMAN36M.bone_lengths(joints[:1])[0][[1, 2]].sum()
+    if not 0.4 < leg < 1.2:
+        raise UserError(
+            f"{clip.asf}: a leg is {leg:.3g} m long by the length of :units; mend that number."
+        )
     # y up to z up: a quarter turn about x.
     return np.stack([joints[..., 0], -joints[..., 2], joints[..., 1]], axis=-1)
 
@@ -217,7 +281,8 @@ def _read(archive: str, member: str) -> str:
 
 
 def encode(
-    clip: Clip, rig: str, detector: Detector, seed: int, fps: float = FPS
+    clip: Clip, rig: str, detector: Detector, seed: int, fps: float = FPS,
+    raw_fps: float = RAW_FPS,
 ) -> staging.Records:
     """Makes the records of one clip, one per camera, by their ids.
 
@@ -225,8 +290,10 @@ def encode(
       BadRecord: the clip is malformed.
     """
     with pose_set.refused_as_bad():
-        world = load_clip(clip, fps)
-    rng = np.random.default_rng([seed, *(int(part) for part in clip.name.split("_"))])
+        world = load_clip(clip, fps, raw_fps)
+    rng = virtual.generator(seed, clip.name)
+    if re.fullmatch(r"\d+_\d+", clip.name):  # as prepared since the first version
+        rng = np.random.default_rng([seed, *(int(part) for part in clip.name.split("_"))])
     # The archive does not name actions.
     action = f"subject {clip.subject}"
     return virtual.records(
@@ -249,10 +316,16 @@ class CmuMocap(pose_set.PoseSet):
     )
 
     def _splits(self, config) -> dict[str, list[staging.Staged]]:
+        clips = find_clips(self.given_raw("PATH of allasfamc.zip"))
+        subjects = sorted({clip.subject for clip in clips})
+        progress.say(
+            f"{self.name}: {len(clips):,} clips of {len(subjects):,} subjects: {some(subjects)}"
+        )
         return self.staged(
-            split_clips(find_clips(self.given_raw("PATH of allasfamc.zip")), config),
+            split_clips(clips, config),
             functools.partial(
-                encode, rig=config.rig, detector=config.detector, seed=config.seed, fps=config.fps
+                encode, rig=config.rig, detector=config.detector, seed=config.seed, fps=config.fps,
+                raw_fps=config.raw_fps,
             ),
             chunk=4,
             max_bad=config.max_bad,

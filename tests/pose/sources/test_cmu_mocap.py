@@ -172,7 +172,7 @@ def test_impossible_splits_say_why(tree, options, message):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"rig": "x"}, "allowed: human36m"), ({"train_subjects": ("one",)}, "'one' is no subject")],
+    [({"rig": "x"}, "allowed: human36m"), ({"raw_fps": 0}, "give frames per second")],
 )
 def test_impossible_options_say_what_is_allowed(options, message):
     with pytest.raises(UserError, match=message):
@@ -183,13 +183,13 @@ def test_wrong_places_say_what_to_give(tree, tmp_path):
     with pytest.raises(UserError, match="no motion capture at"):
         cmu_mocap.find_clips(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no clip"):
+    with pytest.raises(UserError, match="no motion in it"):
         cmu_mocap.find_clips(tmp_path / "empty")
     (tmp_path / "broken.zip").write_bytes(b"PK not a zip")
     with pytest.raises(UserError, match="no complete zip file"):
         cmu_mocap.find_clips(tmp_path / "broken.zip")
     (tree / "subjects" / "02" / "02.asf").unlink()
-    with pytest.raises(UserError, match=r"02_01\.amc has no skeleton"):
+    with pytest.raises(UserError, match=r"no skeleton .* belongs to .*02_01\.amc"):
         cmu_mocap.find_clips(tree)
     with pytest.raises(UserError, match="--raw"):
         _prepare(_config(""), tmp_path / "out")
@@ -226,3 +226,51 @@ def test_real_people_walk_forward_upright_and_left_is_left(real, name, frames):
         own = lengths[:, HUMAN36M.bones.index(bone)]
         assert np.ptp(own) < 1e-6
         assert 0.2 < own[0] < 0.5
+
+
+@pytest.mark.parametrize(("files", "subjects"), [
+    # Flat; a named subject beside a numbered one; HDM05; one name for all; folders by kind.
+    (("01.asf", "01_01.amc", "1_02.AMC", "10.asf", "10_01.amc"), ("01", "01", "10")),
+    (("01/01.asf", "01/01_01.amc", "anna/anna.asf", "anna/anna_01.amc", "anna/Anna-02.amc"),
+     ("01", "anna", "anna")),
+    (("HDM_bd.asf", "walk/HDM_bd_walk2StepsLstart_001_120.amc", "HDM_mm/HDM_mm.asf",
+      "HDM_mm/HDM_mm_02-03_03_120.amc"), ("HDM_bd", "HDM_mm")),
+    (("a/skeleton.asf", "a/take 1.amc", "b/skeleton.asf", "b/x/take 1.amc"), ("a", "x")),
+    (("asf/07.ASF", "asf/08.asf", "amc/07_11.amc", "amc/08_01.amc"), ("07", "08")),
+])
+def test_any_layout_and_name(tmp_path, files, subjects):
+    for name in files:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(_asf() if name.lower().endswith(".asf") else _amc(len(name)))
+    clips = cmu_mocap.find_clips(tmp_path)
+    assert sorted(clip.subject for clip in clips) == sorted(subjects)
+    assert len({clip.name for clip in clips}) == len(clips)
+    for clip in clips:
+        assert cmu_mocap.load_clip(clip).shape == (25, 17, 3)
+
+
+def test_subjects_without_numbers_are_chosen_by_a_hash(tree):
+    for subject, name in (("01", "bd"), ("02", "bk"), ("03", "dg"), ("11", "mm")):
+        (tree / "subjects" / subject / f"{subject}.asf").rename(
+            tree / "subjects" / subject / f"HDM_{name}.asf")
+        for path in (tree / "subjects" / subject).glob("*.amc"):
+            path.rename(path.with_name(f"HDM_{name}_{path.stem[-2:]}_120.amc"))
+    splits = cmu_mocap.split_clips(
+        cmu_mocap.find_clips(tree), _config(tree, train_subjects=(), validation_subjects=(),
+                                            test_subjects=()))
+    test, train = ({clip.subject for clip in splits[split]} for split in ("test", "train"))
+    assert len(test) == 1
+    assert not test & train
+
+
+def test_the_rate_of_the_files_can_be_given(tree, tmp_path):
+    found = _prepare(_config(tree, raw_fps=60.0), tmp_path / "out")
+    assert all(len(record["joints"]) == 50 for record in found["test"].values())
+
+
+def test_a_leg_of_an_impossible_length_is_refused(tree):
+    path = tree / "subjects" / "01" / "01.asf"
+    path.write_text(path.read_text().replace("length 0.45", "length 1.0"))
+    with pytest.raises(UserError, match=r"01\.asf: a leg is 0\.373 m long by the length of :units"):
+        cmu_mocap.load_clip(cmu_mocap.find_clips(tree)[0])
