@@ -75,7 +75,7 @@ def read_metrics(path: pathlib.Path | str) -> list[dict]:
     path = pathlib.Path(path)
     if not path.is_file():
         raise UserError(f"no metrics at {path}; give the metrics.jsonl of a run's workdir")
-    records: dict[tuple, dict] = {}
+    records: dict[tuple[str, int], dict] = {}
     for number, line in enumerate(
         path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1
     ):
