@@ -272,7 +272,7 @@ def _decoded(dataset: pydicom.Dataset, **options) -> np.ndarray:
     if not decoder.is_available:
         raise BadRecord(f"{syntax.name} needs a decoder: {_DECODERS}")
     plugin = ""
-    if syntax == pydicom.uid.JPEGBaseline8Bit:
+    if syntax == pydicom.uid.JPEGBaseline8Bit and "PixelData" in dataset:
         whole_files.check_jpeg(encaps.get_frame(dataset.PixelData, 0, number_of_frames=1))
         # Decoders may differ by one; this one gives the same pixels without the extra.
         plugin = "pillow"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ENDINGS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp")
 _LEAST_USED = 0.25  # share of the bits in use; with less, black is not 0 (signed with an offset)
 _HEAD = 132  # bytes up to the end of DICOM's magic word
+# How files of PNG, JPEG, TIFF, BMP and WebP begin; DICOM without preamble begins with 2 or 8.
+_PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM", b"RIFF")
 
 
 def read(path: str | os.PathLike) -> Film:
@@ -53,8 +55,12 @@ def read_described(path: str | os.PathLike) -> tuple[Film, "Header | None"]:
 
 
 def is_dicom(path: str | os.PathLike, content: bytes) -> bool:
-    """Tells whether a file is DICOM by its preamble or, without one, by its ending."""
-    return content[128:132] == b"DICM" or os.fspath(path).lower().endswith((".dcm", ".dicom"))
+    """Tells whether a file is DICOM by its preamble or, without one, by its ending.
+
+    A picture of another format stays one under the name of a DICOM file.
+    """
+    named = os.fspath(path).lower().endswith((".dcm", ".dicom"))
+    return content[128:132] == b"DICM" or (named and not content.startswith(_PICTURES))
 
 
 def is_film(path: str | os.PathLike) -> bool:

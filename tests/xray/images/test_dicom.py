@@ -209,6 +209,14 @@ def test_missing_tag_that_the_pixels_need_is_named(tmp_path, stored, keyword, na
         dicom.read(saved(tmp_path, dataset))
 
 
+def test_missing_pixels_of_a_jpeg_are_named(tmp_path, stored):
+    dataset = radiograph(stored)
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGBaseline8Bit
+    del dataset.PixelData
+    with pytest.raises(BadRecord, match=r"x\.dcm.*no 'Pixel Data'"):
+        dicom.read(saved(tmp_path, dataset))
+
+
 @pytest.mark.parametrize(("tags", "reason"), [
     ({"NumberOfFrames": 2}, "2 frames"),
     ({"PhotometricInterpretation": "HSV"}, "'HSV'"),

@@ -35,6 +35,15 @@ def test_every_png_of_8_bits_reads_as_the_same_gray(tmp_path, gray, mode):
     np.testing.assert_array_equal(read(path), gray)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "WEBP", "JPEG"])
+@pytest.mark.parametrize("name", ["x.dcm", "x.DICOM"])
+def test_a_picture_under_the_name_of_a_dicom_file_is_one(tmp_path, gray, kind, name):
+    options = {"lossless": True} if kind == "WEBP" else {}
+    Image.fromarray(gray).save(tmp_path / "y", kind, **options)
+    path = (tmp_path / "y").rename(tmp_path / name)
+    np.testing.assert_allclose(read(path), np.asarray(Image.open(path).convert("L")), atol=3)
+
+
 def test_half_transparent_rgba_keeps_its_gray(tmp_path, gray):
     picture = Image.fromarray(gray).convert("RGBA")
     picture.putalpha(100)
