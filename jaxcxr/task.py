@@ -91,12 +91,19 @@ class Report(Protocol):
     ) -> list[str]:
         """Draws curves and attention maps under `report/`; without variables, the curves alone.
 
+        Arguments:
+          split: whose examples show attention; "" where none is evaluated: the curves alone.
+
         Returns:
           Lines for the screen that say why a figure is missing.
         """
 
     def page(self, split: str, model, variables: Mapping, workdir: pathlib.Path) -> pathlib.Path:
-        """Writes `report/index.html` from the files of the run and outputs of the model."""
+        """Writes `report/index.html` from the files of the run and outputs of the model.
+
+        Arguments:
+          split: whose results it shows; "" says that nothing was evaluated.
+        """
 
 
 class StressTest(Protocol):

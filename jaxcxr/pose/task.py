@@ -280,6 +280,8 @@ class PoseTask:
     def draw(self, split: str, model, variables, workdir: pathlib.Path) -> list[str]:
         """Draws training curves and attention."""
         curves.write(workdir, pose_metrics.MPJPE)
+        if not split:
+            return []
         if variables is None:
             return ["no figures of attention: they are drawn by runs of a single process"]
         seen = look.at_examples(model, variables, self._read(split), self._examples(split))
@@ -293,6 +295,8 @@ class PoseTask:
         """Writes the report page, which needs the predictions alone."""
         del model, variables
         title = f"{self._config.data.source}, {self._config.model.name}"
+        if not split:
+            return page.write(page.unevaluated(workdir, self, title), workdir)
         return page.write(pose_page.build(self, split, workdir, title), workdir)
 
     @staticmethod

@@ -266,6 +266,16 @@ def about(workdir: pathlib.Path, task: Any, limits: Sequence[str]) -> list[Secti
     ]
 
 
+def unevaluated(workdir: pathlib.Path, task: Any, title: str) -> str:
+    """Renders the page of a run whose data have neither a validation nor a test split."""
+    text = (
+        "Nothing was evaluated: the data have neither a validation nor a test split, so no metric, "
+        "calibration or threshold of this model is known."
+    )
+    limits = ["Not evaluated on any image, sequence or patient that it was not trained on."]
+    return render(title, [Paragraph(text, warning=True)], about(workdir, task, limits))
+
+
 def _card(config: dict, limits: Sequence[str]) -> Iterable[Block]:
     stages = ", ".join(f"{name}: {config['stages'][name]['duration']}"
                        for name in config["stage_order"])

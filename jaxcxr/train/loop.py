@@ -187,7 +187,8 @@ def finish(
 ) -> dict[str, float]:
     """Calibrates the best checkpoint, evaluates it on a split, writes predictions and report.
 
-    Without a test split validation takes its place; without either nothing is evaluated.
+    Without a test split validation takes its place; without either nothing is evaluated, and the
+    report says so.
     """
     step, variables = finished.best(run, checkpoints, local.workdir)
     first, alone = jax.process_index() == 0, jax.process_count() == 1
@@ -196,6 +197,10 @@ def finish(
         screen.print(f"the data have no {name} split: {_WITHOUT[name]}")
     split = "validation" if split in missing else split
     if split in missing:
+        if first:
+            run.task.draw("", run.model, None, local.path)
+            run.task.page("", run.model, {}, local.path)
+        screen.print(f"report: {local.workdir / 'report'}, with training curves alone")
         return {}
     if "calibration" in run.config and "validation" not in missing:
         predictions = predict_split(run, variables, "validation", sigterm)

@@ -55,7 +55,7 @@ class XrayTask:
         """Opens the task over the prepared data of its config.
 
         The classes are those that can be learned: a class without both positive and negative
-        training labels has no output.
+        labels among the images to train on, folds left out apart, has no output.
 
         Raises:
           UserError: unprepared data, or no class can be learned.
@@ -65,6 +65,8 @@ class XrayTask:
         if config.data.labels:
             labels = radiographs.read_labels(config.data.labels, directory)
             rows = dataclasses.replace(rows, labels=labels)
+        if config.data.folds:
+            rows = rows.take(_rows_of("train", rows.patient_id, config.data))
         unlearned = manifest.unlearned(rows.labels, rows.classes)
         classes = tuple(name for name in rows.classes if name not in unlearned)
         if len(rows) and not classes:
@@ -196,6 +198,8 @@ class XrayTask:
     def draw(self, split: str, model, variables, workdir: pathlib.Path) -> list[str]:
         """Draws training curves and attention maps."""
         curves.write(workdir, xray_metrics.AUROC)
+        if not split:
+            return []
         if variables is None:
             return ["no figures of attention: they are drawn by runs of a single process"]
         seen = look.at_examples(model, variables, self._read(split), self._examples(split))
@@ -208,6 +212,8 @@ class XrayTask:
     def page(self, split: str, model, variables, workdir: pathlib.Path) -> pathlib.Path:
         """Writes the report page."""
         title = f"{self._config.data.source}, {self._config.model.name}"
+        if not split:
+            return page.write(page.unevaluated(workdir, self, title), workdir)
         html = xray_page.build(self, model, variables, split, workdir, title)
         return page.write(html, workdir)
 
@@ -300,11 +306,15 @@ def _open_split(
     labels = radiographs.read_labels(settings.labels, directory) if settings.labels else None
     rows = None
     if settings.folds:
-        patients = manifest.read(directory, "train").patient_id
-        fold = relabeling.folds(patients, settings.folds, settings.fold_seed)
-        rows = np.isin(fold, settings.left_out, invert=split == "train")
+        rows = _rows_of(split, manifest.read(directory, "train").patient_id, settings)
     elif split == LEFT_OUT:
         raise UserError("config.data.folds is 0: no training image is left out.")
     return radiographs.Radiographs(
         directory, "train", settings.image_size, rows, labels, classes
     )
+
+
+def _rows_of(split: str, patients: np.ndarray, settings) -> np.ndarray:
+    """Masks the training images of `data.folds` that "train" or `LEFT_OUT` holds."""
+    fold = relabeling.folds(patients, settings.folds, settings.fold_seed)
+    return np.isin(fold, settings.left_out, invert=split == "train")
