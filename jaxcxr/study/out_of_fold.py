@@ -66,7 +66,6 @@ def _out_of_fold_scores(configs, rows, out: pathlib.Path) -> np.ndarray | None:
     from jaxcxr import task
     from jaxcxr.train import checkpoint, loop, writers
     from jaxcxr.xray import relabeling as analysis
-    from jaxcxr.xray.images import manifest
 
     members, screen = len(configs), writers.Screen()
     fold = analysis.folds(rows.patient_id, members, configs[0].data.fold_seed)
@@ -76,7 +75,7 @@ def _out_of_fold_scores(configs, rows, out: pathlib.Path) -> np.ndarray | None:
             f"fold {empty[0]} of 0 to {members - 1} got none of the "
             f"{len(np.unique(rows.patient_id))} training patients; lower --members."
         )
-    unlearned = manifest.unlearned(rows.labels, rows.classes)
+    unlearned = [_unlearned(rows, fold, config.data.left_out) for config in configs]
     workdirs = [out / f"member_{k}" for k in range(members)]
     for folder, config in zip(workdirs, configs, strict=True):
         try:
@@ -92,9 +91,23 @@ def _out_of_fold_scores(configs, rows, out: pathlib.Path) -> np.ndarray | None:
                      + (" scored already" if path.exists() else ""))
         if not path.exists() and not loop.train(config, folder, screen, task.LEFT_OUT):
             return None
-        scores.append(_read_scores(path, rows.take(left), unlearned))
+        scores.append(_read_scores(path, rows.take(left), unlearned[k]))
         places.append(left)
     return analysis.average(scores, places, len(rows))
+
+
+def _unlearned(rows, fold: np.ndarray, left_out) -> set[str]:
+    """Names the classes that a member cannot learn, as the folds left out hold a label value."""
+    from jaxcxr.xray.images import manifest
+
+    seen = np.isin(fold, left_out, invert=True)
+    unlearned = set(manifest.unlearned(rows.labels[seen], rows.classes))
+    if len(unlearned) == len(rows.classes):
+        raise UserError(
+            f"without folds {', '.join(map(str, left_out))} no class has positive and negative "
+            "training labels; lower --held-out, or change --members."
+        )
+    return unlearned
 
 
 def _compare(truth, before: np.ndarray, after: np.ndarray, say) -> dict:
@@ -127,7 +140,7 @@ def member_config(config, member: int, members: int, held_out: int):
 def _read_scores(path: pathlib.Path, rows, unlearned) -> np.ndarray:
     """Scores `[n, classes]` that a member left, for exactly these rows of the manifest.
 
-    Classes that cannot be learned get 0, which changes no label.
+    Those of classes that the member could not learn are NaN: unknown, which changes no label.
     """
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
@@ -139,6 +152,6 @@ def _read_scores(path: pathlib.Path, rows, unlearned) -> np.ndarray:
             f"one it was trained on. Give another --out, or remove {path.parents[1]}."
         )
     return np.array([
-        [float(line[columns[name]]) if name in columns else 0.0 for name in rows.classes]
+        [float(line[columns[name]]) if name in columns else np.nan for name in rows.classes]
         for line in lines
     ])

@@ -50,8 +50,10 @@ def left_out(member: int, count: int, held_out: int) -> tuple[int, ...]:
 def average(scores: Sequence[np.ndarray], rows: Sequence[np.ndarray], count: int) -> np.ndarray:
     """Averages the scores `[count, classes]` of each image over the members that scored it.
 
+    NaN where no member that scored the image could learn the class.
+
     Arguments:
-      scores: for each member, `[its images, classes]`.
+      scores: for each member, `[its images, classes]`; NaN for classes it could not learn.
       rows: for each member, the positions of its images among all.
       count: number of all images.
 
@@ -59,13 +61,15 @@ def average(scores: Sequence[np.ndarray], rows: Sequence[np.ndarray], count: int
       ValueError: an image that no member scored.
     """
     total = np.zeros((count, scores[0].shape[1]))
-    times = np.zeros(count)
+    times = np.zeros(total.shape, int)
+    scored = np.zeros(count, bool)
     for values, places in zip(scores, rows, strict=True):
-        total[places] += values
-        times[places] += 1
-    if not times.all():
-        raise ValueError(f"{(times == 0).sum()} images have no score")
-    return total / times[:, None]
+        total[places] += np.nan_to_num(values)
+        times[places] += ~np.isnan(values)
+        scored[places] = True
+    if not scored.all():
+        raise ValueError(f"{(~scored).sum()} images have no score")
+    return np.where(times > 0, total / np.maximum(times, 1), np.nan)
 
 
 def kappa(left: np.ndarray, right: np.ndarray) -> float:
@@ -89,7 +93,7 @@ class ClassChanges:
       positives, negatives, unknown: numbers of recorded labels.
       relabelled, added: positives now, and how many of them were negative.
       threshold, f1: threshold with the greatest F1 against the recorded labels, and this F1; NaN
-        for a class with one label value, whose labels stay.
+        for a class with one label value among the images with a score; its labels stay.
       unchanged: share of the known labels that stayed.
       kappa: Cohen's, of recorded and new labels; NaN where undefined.
     """
@@ -113,18 +117,19 @@ def relabel(
 
     Positives stay, and unknown labels stay unknown: the networks did not learn from them, and
     nobody called them negative. The threshold of a class maximises F1 against the recorded labels
-    over all scores.
+    over all scores. Where a score is NaN the label stays, and does not count for the threshold.
 
     Arguments:
       labels: int8 `[n, classes]` in {1, 0, -1 unknown}.
-      scores: `[n, classes]`, of networks that saw none of these patients.
+      scores: `[n, classes]`, of networks that saw none of these patients; NaN if unknown.
       classes: names.
     """
     new = labels.copy()
     rows = []
     for c, name in enumerate(classes):
-        f1, threshold = ranking.f1_max(labels[:, c], scores[:, c])
-        added = (labels[:, c] == NEGATIVE) & (scores[:, c] >= threshold)  # no score is above NaN
+        scored = ~np.isnan(scores[:, c])
+        f1, threshold = ranking.f1_max(labels[scored, c], scores[scored, c])
+        added = (labels[:, c] == NEGATIVE) & (scores[:, c] >= threshold)  # false for NaN
         new[added, c] = POSITIVE
         positives, negatives, unknown = (
             int((labels[:, c] == value).sum()) for value in (POSITIVE, NEGATIVE, UNKNOWN)
@@ -278,7 +283,8 @@ def to_text(rows: Sequence[ClassChanges]) -> str:
     text = [_aligned([COLUMNS, *map(cells, rows)])]
     kept = [row.name for row in rows if math.isnan(row.threshold)]
     if kept:
-        text.append(f"one label value only, labels kept: {', '.join(kept)}")
+        names = ", ".join(kept)
+        text.append(f"one label value only where networks give a score, labels kept: {names}")
     flooded = [row.name for row in rows if row.added > row.positives]
     if flooded:
         text.append(

@@ -22,9 +22,10 @@ from jaxcxr.errors import UserError
 from jaxcxr.report import canvas
 from jaxcxr.study.out_of_fold import member_config
 from jaxcxr.train import loop, parallel, setup
+from jaxcxr.xray import relabeling
 from jaxcxr.xray.images import manifest, radiographs
 from jaxcxr.xray.report import xray_figures
-from tests import toys
+from tests import own_films, toys
 
 
 def arguments(*words):
@@ -147,13 +148,13 @@ def test_no_test_image_is_scored(done):
 
 @pytest.fixture(scope="module")
 def out_of_fold(done):
-    """Scores `[training images, classes]` from the members' files."""
+    """Scores `[training images, classes]` from the members' files; NaN where one has none."""
     parts = [records(done.out / f"member_{k}/predictions/left_out.csv") for k in range(2)]
     patients = [{line["patient_id"] for line in part} for part in parts]
     assert not patients[0] & patients[1]
     by_name = {line["image_id"]: line for part in parts for line in part}
     assert sorted(by_name) == sorted(done.rows.image_id)
-    return np.array([[float(by_name[name][f"score_{c}"]) for c in done.rows.classes]
+    return np.array([[float(by_name[name].get(f"score_{c}", "nan")) for c in done.rows.classes]
                      for name in done.rows.image_id])
 
 
@@ -163,12 +164,16 @@ def test_labels_are_the_recorded_ones_or_those_above_the_threshold(done, prepare
     summary = json.loads((done.out / "summary.json").read_text())
     assert (summary["members"], summary["held_out"], summary["images"]) == (2, 1, len(rows))
     for c, row in enumerate(summary["classes"]):
-        said = out_of_fold[:, c] >= row["threshold"]
-        assert row["f1"] == pytest.approx(sk.f1_score(rows.labels[:, c], said))
+        scored = ~np.isnan(out_of_fold[:, c])
+        said = out_of_fold[:, c] >= (np.inf if row["threshold"] is None else row["threshold"])
+        if row["threshold"] is not None:
+            expected = sk.f1_score(rows.labels[scored, c], said[scored])
+            assert row["f1"] == pytest.approx(expected)
         np.testing.assert_array_equal(new[:, c], (rows.labels[:, c] == 1) | said)
         line = next(line for line in done.text.splitlines()[::-1]
                     if line.split()[:2] == [row["name"], str(row["positives"])])
         assert line.split()[2] == str((new[:, c] == 1).sum())
+    assert sum(row["threshold"] is not None for row in summary["classes"]) >= 10
     assert len(records(done.out / "changes.csv")) == (new != rows.labels).sum() > 0
 
 
@@ -276,3 +281,34 @@ def test_impossible_folds_are_refused(make, changes, parts):
         base.validate(config)
     for part in parts:
         assert part in str(caught.value)
+
+
+def test_a_member_has_no_output_for_a_class_that_its_folds_never_show(tmp_path, monkeypatch):
+    """One patient has all positives of Rare, so the member without its fold cannot learn it."""
+    config = own_films.config_of(tmp_path)
+    labels = {"Even": [i % 2 for i in range(24)], "Rare": [0, 1] + [0] * 22}
+    own_films.prepared(tmp_path, labels, val_fraction=0.0, test_fraction=0.0)
+    rows = manifest.read(preparation.find_or_generate(config), "train")
+    fold = relabeling.folds(rows.patient_id, 2, config.seed)
+    (home,) = fold[rows.labels[:, rows.classes.index("Rare")] == 1]
+    monkeypatch.setattr(main, "load_config", lambda argv: config)
+    out = tmp_path / "out"
+    relabel.run(arguments("--members=2", "--held-out=1", "--out", str(out)))
+    blind, seeing = (
+        records(out / f"member_{k}/predictions/left_out.csv") for k in (home, 1 - home)
+    )
+    assert "score_Rare" not in blind[0]
+    assert {"score_Even", "score_Rare"} <= set(seeing[0])
+    changed = [line for line in records(out / "changes.csv") if line["class"] == "Rare"]
+    places = dict(zip(rows.image_id, fold, strict=True))
+    assert all(places[line["image_id"]] != home for line in changed)
+    relabel.run(arguments("--members=2", "--held-out=1", "--out", str(out)))  # reads the members
+
+
+def test_a_member_without_any_class_to_learn_is_refused_before_training(tmp_path, monkeypatch):
+    config = own_films.config_of(tmp_path)
+    own_films.prepared(tmp_path, {"One": [1] + [0] * 23}, val_fraction=0.0, test_fraction=0.0)
+    monkeypatch.setattr(main, "load_config", lambda argv: config)
+    with pytest.raises(UserError, match=r"without folds \d no class has positive and negative"):
+        relabel.run(arguments("--members=2", "--held-out=1", "--out", str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()

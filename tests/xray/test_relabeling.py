@@ -50,6 +50,23 @@ def test_average_is_the_mean_over_those_that_scored():
         relabeling.average(scores, [np.array([0, 2]), np.array([2, 0])], 3)
 
 
+def test_average_leaves_out_members_that_could_not_learn_the_class():
+    scores = [np.array([[0.2, np.nan], [0.4, np.nan]]), np.array([[0.6, 0.8], [1.0, 0.5]])]
+    averaged = relabeling.average(scores, [np.array([0, 2]), np.array([2, 1])], 3)
+    np.testing.assert_allclose(averaged, [[0.2, np.nan], [1.0, 0.5], [0.5, 0.8]])
+
+
+def test_labels_without_a_score_stay_and_do_not_move_the_threshold():
+    labels, scores = made_up()
+    half = len(labels) // 2
+    expected, before = relabeling.relabel(labels[:half], scores[:half], CLASSES)
+    scores[half:] = np.nan
+    new, after = relabeling.relabel(labels, scores, CLASSES)
+    np.testing.assert_array_equal(new[:half], expected)
+    np.testing.assert_array_equal(new[half:], labels[half:])
+    assert [row.threshold for row in after] == [row.threshold for row in before]
+
+
 def test_kappa_is_scikit_learns_over_what_both_know():
     rng = np.random.default_rng(1)
     a, b = rng.integers(-1, 2, (2, 300))
@@ -111,7 +128,7 @@ def test_a_class_with_one_label_value_keeps_its_labels(value):
     np.testing.assert_array_equal(new[:, 1], labels[:, 1])
     assert math.isnan(rows[1].threshold)
     assert rows[1].added == 0
-    assert "one label value only, labels kept: Nodule" in relabeling.to_text(rows)
+    assert "where networks give a score, labels kept: Nodule" in relabeling.to_text(rows)
     assert json.loads(json.dumps(relabeling.as_json(rows), allow_nan=False))[1]["f1"] is None
 
 
