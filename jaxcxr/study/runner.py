@@ -224,11 +224,19 @@ def _said(result: Mapping[str, Any]) -> str:
 def train(folder: pathlib.Path) -> None:
     """Trains as `request.json` says and leaves `result.json`: what the process of one run does."""
     from jaxcxr import config as config_lib
+    from jaxcxr import task as tasks
     from jaxcxr.pose.evaluation import run_errors
     from jaxcxr.report import curves
     from jaxcxr.train import loop, writers
 
     config = config_lib.from_saved(json.loads((folder / REQUEST).read_text(encoding="utf-8")))
+    opened = tasks.create(config)
+    for split in ("validation", "test"):
+        if not len(opened.source(split)):
+            raise UserError(
+                f"{config.data.source} has no {split} split, which a study needs: it chooses "
+                "checkpoints on validation and compares runs on test; prepare the data with both."
+            )
     metrics = loop.train(config, folder, writers.Screen())
     if not metrics:
         return  # SIGTERM

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from jaxcxr.data import preparation
 from jaxcxr.deploy.bundle import from_run
 from jaxcxr.deploy.predict import xray_files
 from jaxcxr.errors import UserError
+from jaxcxr.study import runner
 from jaxcxr.train import loop, writers
 from jaxcxr.xray.images import manifest
 from tests.own_films import config_of, prepared
@@ -118,3 +120,57 @@ def test_no_class_to_learn_is_an_error(tmp_path):
     prepared(tmp_path, {"Never": [0] * 24, "Unread": [""] * 22 + [1, 1]}, dataset="own")
     with pytest.raises(UserError, match=r"no class can be learned: .*Never"):
         tasks.create(config_of(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A run on data with neither a validation nor a test split."""
+    folder = tmp_path_factory.mktemp("alone")
+    prepared(folder, {"Even": LABELS["Even"]}, val_fraction=0.0, test_fraction=0.0)
+    screen = writers.Screen()
+    screen.console.file = io.StringIO()
+    metrics = loop.train(config_of(folder), folder / "run", screen)
+    return folder, metrics, screen.console.file.getvalue()
+
+
+def test_a_run_that_evaluates_nothing_has_a_page_that_says_so(alone):
+    folder, metrics, said = alone
+    assert metrics == {}
+    report = folder / "run/report"
+    assert f"{report}, with training curves alone" in "".join(said.split("\n")).replace("  ", " ")
+    text = (report / "index.html").read_text()
+    assert "the data have neither a validation nor a test split" in text
+    assert {path.name for path in report.iterdir()} == {"curves.png", "index.html"}
+    assert "data:image/png;base64," in text
+    assert not (folder / "run/predictions").exists()
+
+
+def test_going_on_with_data_of_other_classes_is_refused_in_one_sentence(alone):
+    folder = alone[0]
+    config = config_of(folder)
+    other = folder / "other"
+    prepared(other, {"Odd": LABELS["Even"], "Half": LABELS["Half"]}, val_fraction=0.0,
+             test_fraction=0.0)
+    shutil.copytree(other / "data", folder / "data", dirs_exist_ok=True)
+    with pytest.raises(UserError) as caught:
+        loop.train(config, folder / "run", writers.Screen(quiet=True))
+    assert str(caught.value) == (
+        f"{folder}/run holds a run on the classes Even; the data now teach Odd, Half. Give another "
+        "--workdir."
+    )
+
+
+def test_a_study_needs_validation_and_test(run, alone, tmp_path):
+    for folder, split in ((run[0], "validation"), (alone[0], "validation")):
+        config = config_of(folder)
+        (tmp_path / runner.REQUEST).write_text(config.to_json_best_effort())
+        with pytest.raises(UserError, match=f"images has no {split} split, which a study needs"):
+            runner.train(tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == {runner.REQUEST}
+
+
+def test_a_study_never_calls_validation_metrics_those_of_test(tmp_path):
+    prepared(tmp_path, {"Even": LABELS["Even"]}, val_fraction=0.25, test_fraction=0.0)
+    (tmp_path / runner.REQUEST).write_text(config_of(tmp_path).to_json_best_effort())
+    with pytest.raises(UserError, match="images has no test split, which a study needs"):
+        runner.train(tmp_path)
