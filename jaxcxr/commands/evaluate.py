@@ -28,6 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", metavar="DIR", help="folder to write to (default: RUN/external/NAME, or one named "
         "after model and data)"
     )
+    parser.add_argument(
+        "--equalized", default="", choices=("none", "hist", "clahe"),
+        help="how the images were equalised, where the data set does not record it",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -38,9 +42,9 @@ def run(args: argparse.Namespace) -> None:
     if bool(args.workdir) == bool(args.model):
         raise UserError("give either --workdir=RUN or --model=FILE beside --data.")
     out = pathlib.Path(args.out).expanduser() if args.out else None
+    more = args.data, args.split, out, print, args.equalized
     if args.model:
-        table = external_validation.evaluate_bundle(args.model, args.data, args.split, out, print)
+        table = external_validation.evaluate_bundle(args.model, *more)
     else:
-        workdir = workdir_lib.parse(args.workdir)
-        table = external_validation.evaluate_run(workdir, args.data, args.split, out, print)
+        table = external_validation.evaluate_run(workdir_lib.parse(args.workdir), *more)
     print(table)

@@ -43,7 +43,7 @@ def prepared(path: str) -> pathlib.Path:
 
 def evaluate_run(
     workdir: epath.Path, data: str, split: str, out: pathlib.Path | None,
-    say: Callable[[str], None],
+    say: Callable[[str], None], equalized: str = "",
 ) -> str:
     """Evaluates the best checkpoint of a run, whose own data need not be there.
 
@@ -53,6 +53,7 @@ def evaluate_run(
       split: "train", "validation", "test", "all", or "": test, or all where there is no test.
       out: folder to write to; None: `external/NAME` of the run.
       say: gets remarks.
+      equalized: how the images were equalised, for data that do not record it.
 
     Returns:
       Tables for the screen.
@@ -66,7 +67,7 @@ def evaluate_run(
     if not facts.get("classes"):
         raise UserError(f"{workdir} does not name its classes; give its bundle with --model.")
     classes = tuple(facts["classes"])
-    _check_equalized(directory, config.data.options.get("equalize", "none"))
+    _check_equalized(directory, config.data.options.get("equalize", "none"), equalized)
     splits = _splits(directory, split, say)
     of = [
         radiographs.Radiographs(directory, name, config.data.image_size, classes=classes)
@@ -87,13 +88,14 @@ def evaluate_run(
 
 
 def evaluate_bundle(
-    path: str, data: str, split: str, out: pathlib.Path | None, say: Callable[[str], None]
+    path: str, data: str, split: str, out: pathlib.Path | None, say: Callable[[str], None],
+    equalized: str = "",
 ) -> str:
     """Evaluates a bundle; arguments and errors as of `evaluate_run`."""
     directory, bundle = prepared(data), Bundle.load(path)
     if bundle.task != "cxr":
         raise UserError(f"{path} is a bundle of the task {bundle.task!r}; this needs 'cxr'.")
-    _check_equalized(directory, bundle.preprocessing.equalize)
+    _check_equalized(directory, bundle.preprocessing.equalize, equalized)
     splits = _splits(directory, split, say)
     logits = []
     for name in splits:
@@ -132,10 +134,21 @@ def _splits(directory: pathlib.Path, split: str, say) -> list[str]:
     return chosen_splits
 
 
-def _check_equalized(directory: pathlib.Path, expected: str) -> None:
-    """Refuses data whose gray values were equalised otherwise than the model's."""
-    words = directory.resolve().parent.name.split("_")
-    found = next((word for word in words if word in image_files.EQUALIZE), "none")
+def _check_equalized(directory: pathlib.Path, expected: str, told: str) -> None:
+    """Refuses data whose gray values were equalised otherwise than the model's.
+
+    Arguments:
+      told: the equalisation by the user, where the data do not record it; or "".
+    """
+    recorded = radiographs.equalization(directory)
+    found = recorded or told
+    if not found:
+        raise UserError(
+            f"{directory} does not record how its images were equalised; tell it with --equalized "
+            f"{', '.join(image_files.EQUALIZE[:-1])} or {image_files.EQUALIZE[-1]}."
+        )
+    if recorded and told and recorded != told:
+        raise UserError(f"{directory} records equalize={recorded}, not {told}; leave --equalized.")
     if found != expected:
         raise UserError(
             f"{directory} was prepared with equalize={found}, but the model expects {expected}; "

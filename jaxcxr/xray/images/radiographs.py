@@ -1,15 +1,24 @@
 """Reads radiographs of a prepared data set in any order, decoded to the model's size."""
 
 import dataclasses
+import json
 import pathlib
+import re
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from jaxcxr import registry
 from jaxcxr.data import image_paths, label_tables
 from jaxcxr.errors import UserError, some
 from jaxcxr.xray.images import image_files, manifest
+
+# Size, equalisation and encoding in the name of a variant, see `sources.builder.XrayConfig`.
+_VARIANT = re.compile(
+    rf"(?:^|_)\d+_(?P<equalize>{'|'.join(image_files.EQUALIZE)})"
+    rf"_(?:{'|'.join(image_files.ENCODINGS)})(?:_|$)"
+)
 
 
 def open_records(directory: pathlib.Path, split: str):
@@ -18,6 +27,25 @@ def open_records(directory: pathlib.Path, split: str):
     if split not in builder.info.splits:
         return ()
     return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+
+
+def equalization(directory: pathlib.Path) -> str | None:
+    """Tells how the gray values of a prepared data set were equalised, as it records itself.
+
+    Returns:
+      One of `image_files.EQUALIZE`; None if that is not recorded.
+    """
+    try:
+        info = json.loads((directory / "dataset_info.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{directory / 'dataset_info.json'} cannot be read; prepare the data set anew."
+        ) from error
+    if recorded := _VARIANT.search(info.get("configName", "")):
+        return recorded["equalize"]
+    name = info.get("name", "")
+    never = name in registry.SOURCES and "equalize" not in registry.source_options(name)
+    return "none" if never else None
 
 
 class Radiographs:

@@ -280,9 +280,13 @@ class Compose(builder.XrayBuilder):
         }
 
     def _equalization(self, folder: pathlib.Path) -> str:
-        """Returns what the images of a prepared data set still need, by its variant's name."""
-        words = [word for word in folder.parts[-2].split("_") if word in image_files.EQUALIZE]
-        done = words[-1] if words else "none"
+        """Returns what the images of a prepared data set still need."""
+        done = radiographs.equalization(folder)
+        if done is None:
+            raise UserError(
+                f"{NAME}: {folder} does not record how its images were equalised; compose its raw "
+                "data, or prepare it anew with jaxcxr prepare"
+            )
         wanted = self.builder_config.equalize
         if done not in ("none", wanted):
             raise UserError(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from sklearn import metrics as sk
 from jaxcxr import __main__ as command
 from jaxcxr.data import preparation
 from jaxcxr.train import loop, writers
+from jaxcxr.xray.images import radiographs
 from tests.own_films import config_of, prepared
 
 TRAINED = {"Even": [i % 2 for i in range(24)], "Half": [(i // 4) % 2 for i in range(24)]}
@@ -104,3 +106,39 @@ def test_mistakes_are_named(folder, capsys, words, said):
         command.run(["evaluate", *(word.format(folder, **places) for word in words)])
     assert caught.value.code == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def without_names(folder, which, **changes):
+    """Copies a prepared data set to a folder whose name tells nothing; changes its metadata."""
+    copy = folder / f"{which}_{len(changes)}_copy" / "1"
+    shutil.copytree(data_of(folder, which), copy, dirs_exist_ok=True)
+    path = copy / "dataset_info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return copy
+
+
+def test_the_equalisation_is_read_from_the_data_set_itself(folder):
+    assert radiographs.equalization(without_names(folder, "equalized")) == "hist"
+    assert radiographs.equalization(without_names(folder, "other")) == "none"
+    copy = without_names(folder, "other", configName="hist_64_clahe_zstd")
+    assert radiographs.equalization(copy) == "clahe"
+    phantom = without_names(folder, "other", configName="x", name="chest_phantom")
+    assert radiographs.equalization(phantom) == "none"
+
+
+def test_an_equalisation_that_is_not_recorded_is_asked_for(folder, capsys):
+    data = without_names(folder, "other", configName="own")
+    words = ["evaluate", f"--model={folder}/own.jaxcxr", f"--data={data}", f"--out={folder}/told"]
+    for told, said in (
+        ([], "tell it with --equalized hist, clahe or none"),
+        (["--equalized=hist"], "equalize=hist, but the model expects none"),
+    ):
+        with pytest.raises(SystemExit):
+            command.run([*words, *told])
+        assert said in " ".join(capsys.readouterr().err.split())
+    command.run([*words, "--equalized=none"])
+    assert (folder / "told/report/metrics.json").exists()
+    with pytest.raises(SystemExit):
+        command.run(["evaluate", f"--model={folder}/own.jaxcxr", "--equalized=hist",
+                     f"--data={data_of(folder, 'other')}"])
+    assert "records equalize=none, not hist" in " ".join(capsys.readouterr().err.split())
