@@ -109,7 +109,10 @@ def originals(folder: str, config) -> dict[str, tuple[Callable[[int], object], i
     import numpy as np
     from PIL import Image
 
-    paths = sorted(p for p in pathlib.Path(folder).rglob("*") if p.suffix.lower() in _ENDINGS)
+    from jaxcxr.data import folders
+
+    below = map(pathlib.Path, folders.files_below(folder).paths)
+    paths = [path for path in below if path.suffix.lower() in _ENDINGS]
     if not paths:
         raise UserError(f"--raw {folder}: no file there ends in {', '.join(_ENDINGS)}.")
     side = config.data.image_size

@@ -1,4 +1,4 @@
-"""Maps the names of findings between data sets, and names the classes of schemas.
+"""Maps the names of findings, sexes and views between data sets, and names classes of schemas.
 
 Sources of the table: ChestX-ray14 (Wang et al., CVPR 2017), CheXpert (Irvin et al., AAAI 2019,
 whose labeler read MIMIC-CXR-JPG too), VinDr-CXR (Nguyen et al., Scientific Data 2022), PadChest
@@ -8,9 +8,10 @@ same finding, and parts of a finding, are joined: that a nodule is an opacity do
 of nodules a reader of opacities.
 """
 
+import re
 from collections.abc import Iterable
 
-from jaxcxr.data.text_files import fold
+from jaxcxr.data.text_files import column_key, fold
 
 # Thesis table 4.1, in its order: the 14 findings of ChestX-ray14 and COVID-19.
 FINDINGS = (
@@ -110,6 +111,20 @@ SCHEMAS = {
     "chexpert": CHEXPERT,
     "union": tuple(SAME),
 }
+_NO_FINDING = {
+    "nofinding", "nofindings", "normal", "healthy", "health", "none", "negative", "noabnormality",
+}  # fmt: skip
+_SEXES = {
+    **dict.fromkeys(("m", "male", "man", "boy"), "M"),
+    **dict.fromkeys(("f", "female", "woman", "girl", "w"), "F"),
+}
+_VIEWS = {
+    **dict.fromkeys(("pa", "postero-anterior", "posteroanterior"), "PA"),
+    **dict.fromkeys(("ap", "antero-posterior", "anteroposterior"), "AP"),
+    **dict.fromkeys(
+        ("l", "ll", "rl", "lat", "lateral", "left lateral", "right lateral", "xtable lateral"), "L"
+    ),
+}
 _WHOLE = {fold(name): union for union, others in SAME.items() for name in (union, *others)}
 _PART = {fold(name): union for union, parts in PARTS.items() for name in parts}
 
@@ -139,3 +154,24 @@ def combined(labels: Iterable[int]) -> int:
     if UNCERTAIN in found:
         return UNCERTAIN
     return NEGATIVE if found == {NEGATIVE} else UNKNOWN
+
+
+def sex_of(text: str) -> str:
+    """Reads a sex as "M", "F" or, for all else, ""."""
+    return _SEXES.get(text.strip().casefold(), "")
+
+
+def view_of(text: str, qualified: bool = True) -> str:
+    """Reads a view as "PA", "AP", "L" or, for all else, "".
+
+    Arguments:
+      qualified: `AP supine` is "AP"; else only the bare word is.
+    """
+    word = text.strip().casefold()
+    first = re.split(r"[\s_/,]", word)[0] if qualified else ""
+    return _VIEWS.get(word) or _VIEWS.get(first, "")
+
+
+def no_finding(name: str) -> bool:
+    """Tells whether a name such as `Normal` or `No Finding` says that nothing was found."""
+    return column_key(name) in _NO_FINDING

@@ -63,3 +63,21 @@ def test_every_set_reads_for_something_of_the_union():
 ])
 def test_parts_of_a_finding(parts, whole):
     assert vocabulary.combined(parts) == whole
+
+
+@pytest.mark.parametrize(("text", "whole", "first"), [
+    ("PA", "PA", "PA"), (" ap ", "AP", "AP"), ("AP supine", "", "AP"), ("AP_horizontal", "", "AP"),
+    ("AP AXIAL", "", "AP"), ("Left lateral", "L", "L"), ("XTABLE LATERAL", "L", "L"),
+    ("LL", "L", "L"), ("postero-anterior", "PA", "PA"), ("oblique", "", ""), ("", "", ""),
+    ("LAO", "", ""),
+])
+def test_views_are_read_whole_or_by_their_first_word(text, whole, first):
+    assert vocabulary.view_of(text, qualified=False) == whole
+    assert vocabulary.view_of(text) == first
+
+
+@pytest.mark.parametrize(("text", "sex"), [
+    ("M", "M"), ("male", "M"), (" f ", "F"), ("Female", "F"), ("O", ""), ("Unknown", ""), ("", ""),
+])
+def test_sexes_are_read_by_any_usual_word(text, sex):
+    assert vocabulary.sex_of(text) == sex

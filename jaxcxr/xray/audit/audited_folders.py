@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxcxr.data import folders, image_paths, label_tables, table_files
+from jaxcxr.data import folders, image_paths, label_tables, table_files, vocabulary
 from jaxcxr.errors import UserError, some
 from jaxcxr.xray.audit import duplicates, fingerprint_cache
 from jaxcxr.xray.audit.audited_sets import UNSPLIT, DataSet
 from jaxcxr.xray.images import manifest
-from jaxcxr.xray.sources import builder, images_folders, images_table, published
+from jaxcxr.xray.sources import builder, images_folders, published
 
 _TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".xlsx")
 _AGE = re.compile(r"-?\d+(?:[.,]\d*)?\s*[YMWD]?", re.ASCII | re.IGNORECASE)
@@ -190,5 +190,5 @@ def _classes(names: Sequence[str], folder: pathlib.Path):
     patients = set(image_paths.patients_in(names) or ())
     if len(set(found)) < 2 or len(taken) < len(names) or patients & set(found):
         return (), [()] * len(names)
-    classes = tuple(sorted(name for name in set(found) if not images_table.no_finding(name)))
+    classes = tuple(sorted(name for name in set(found) if not vocabulary.no_finding(name)))
     return classes, [tuple(int(name == one) for name in classes) for one in found]

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxcxr.data import image_paths, label_tables
+from jaxcxr.data import image_paths, label_tables, vocabulary
 from jaxcxr.data.label_tables import FINDINGS, LabelTable
 from jaxcxr.errors import some
 from jaxcxr.xray.audit import audited_folders
 from jaxcxr.xray.audit.audited_sets import UNSPLIT, DataSet
 from jaxcxr.xray.images import manifest
-from jaxcxr.xray.sources import builder, images_table
+from jaxcxr.xray.sources import builder
 
 ENDING = re.compile(r"\.(?:csv|tsv|txt|xlsx|parquet)(?:\.gz)?$|\.gz$", re.IGNORECASE)
 _UNIT = re.compile(r"0*\d+\s*[MWD]", re.ASCII | re.IGNORECASE)
@@ -51,7 +51,7 @@ def read(path: pathlib.Path, images: pathlib.Path | None = None) -> DataSet:
         patient_id=patients,
         source=sources,
         split=splits,
-        view=_parsed(table, "view", lambda text: images_table.view_of(text) or text.upper()),
+        view=_parsed(table, "view", lambda text: vocabulary.view_of(text) or text.upper()),
         sex=sexes,
         age=ages,
         sha256=_parsed(table, "sha256"),
@@ -114,7 +114,7 @@ def _sexes(table: LabelTable) -> tuple[np.ndarray, tuple[str, ...]]:
     unread: dict[str, None] = {}
 
     def parse(text: str) -> str:
-        sex = "O" if text.casefold() in _OTHER_SEX else images_table.sex_of(text)
+        sex = "O" if text.casefold() in _OTHER_SEX else vocabulary.sex_of(text)
         if text and not sex:
             unread[repr(text)] = None
         return sex

@@ -25,12 +25,12 @@ from pydicom import encaps
 from pydicom import pixels as decoding
 from pydicom.pixels import processing
 
+from jaxcxr.data import vocabulary
 from jaxcxr.errors import BadRecord
 from jaxcxr.xray.images import films, whole_files
 from jaxcxr.xray.images.films import Film
 
 _DECODERS = "pip install 'jaxcxr[dicom]'"
-_VIEWS = {"PA": "PA", "AP": "AP", "LL": "L", "RL": "L", "L": "L", "LAT": "L", "LATERAL": "L"}
 _GRAY = ("MONOCHROME1", "MONOCHROME2")
 # pydicom turns the YBR ones into RGB while decoding.
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -184,7 +184,7 @@ def _header(dataset: pydicom.Dataset) -> Header:
         patient_id=_text(dataset, "PatientID"),
         sex=sex if sex in ("M", "F") else "",
         age=_age(dataset),
-        view=_VIEWS.get(_text(dataset, "ViewPosition").upper(), ""),
+        view=vocabulary.view_of(_text(dataset, "ViewPosition"), qualified=False),
         modality=_text(dataset, "Modality"),
         body_part=_text(dataset, "BodyPartExamined"),
         study_id=_text(dataset, "StudyInstanceUID"),

@@ -12,6 +12,7 @@ import pathlib
 import re
 from collections.abc import Iterable
 
+from jaxcxr.data import vocabulary
 from jaxcxr.data.label_tables import ALIASES, FINDINGS, findings_of, years
 from jaxcxr.data.text_files import csv_rows, read_text
 from jaxcxr.errors import UserError, some
@@ -148,15 +149,13 @@ def _row(cells, listed, boxes, val_fraction, where) -> ImageRecord:
         labels = findings_of(cells["Finding Labels"])
     except ValueError as error:
         raise UserError(f"{where}: {cells['Finding Labels']!r} {error}") from None
-    sex = (cells.get("Patient Gender") or cells.get("Patient Sex") or "").strip().upper()
-    view = cells.get("View Position", "").strip().upper()
     return ImageRecord(
         image_id=image_id,
         patient_id=patient_id,
         source="chestxray14",
         split=split,
-        view=view if view in ("PA", "AP") else "",
-        sex=sex if sex in ("M", "F") else "",
+        view=vocabulary.view_of(cells.get("View Position", "")),
+        sex=vocabulary.sex_of(cells.get("Patient Gender") or cells.get("Patient Sex") or ""),
         age=years(cells["Patient Age"]),
         labels=labels,
         original_size=(_number(cells, _HEIGHTS), _number(cells, _WIDTHS)),

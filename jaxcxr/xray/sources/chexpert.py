@@ -122,17 +122,18 @@ def _film(
 ) -> Film:
     told = (cells.get("Frontal/Lateral", "") or file).casefold()
     frontal = False if "lateral" in told else True if "frontal" in told else None
-    view = cells.get("AP/PA", "").upper()
-    sex = cells.get("Sex", "").strip().upper()[:1]
+    view = vocabulary.view_of(cells.get("AP/PA", ""), qualified=False)
     return Film(
         image_id=f"{folder}{study}/{file}",
         patient_id=f"{NAME}/{study.partition('/')[0]}",
         path=f"{study}/{file}",
         split=split,
         labels=labels,
-        view="L" if frontal is False else view if view in ("AP", "PA") else "",
+        view="L" if frontal is False else view if view != "L" else "",
         frontal=frontal,
-        others={"sex": sex if sex in ("M", "F") else "", "age": years(cells.get("Age", ""))},
+        others={
+            "sex": vocabulary.sex_of(cells.get("Sex", "")), "age": years(cells.get("Age", ""))
+        },
     )
 
 

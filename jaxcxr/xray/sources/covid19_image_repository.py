@@ -6,6 +6,7 @@ patient. Every patient has COVID-19; nobody read the films, so all other finding
 
 import pathlib
 
+from jaxcxr.data import vocabulary
 from jaxcxr.data.label_tables import FINDINGS, POSITIVE, UNKNOWN, years
 from jaxcxr.data.text_files import csv_rows
 from jaxcxr.errors import UserError
@@ -69,7 +70,7 @@ def read_table(
             split=builder.split_of(patient_id, val_fraction, test_fraction),
             labels=_LABELS,
             view=view,
-            sex=covid_chestxray.sex_of(cells),
+            sex=vocabulary.sex_of(cells["sex"]),
             age=years(cells["age"]),
         )
     notes = builder.note(others, "images are left out, as their projection is neither PA nor AP")

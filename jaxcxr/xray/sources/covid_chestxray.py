@@ -19,6 +19,7 @@ import pathlib
 import re
 from collections.abc import Sequence
 
+from jaxcxr.data import vocabulary
 from jaxcxr.data.label_tables import FINDINGS, NEGATIVE, POSITIVE, UNKNOWN, years
 from jaxcxr.data.text_files import csv_rows
 from jaxcxr.errors import UserError
@@ -179,7 +180,7 @@ def _one_person(patient: str, cells: dict[str, str]) -> str:
     if patient != _TWO_PEOPLE:
         return patient
     age = years(cells["age"])
-    return f"{patient}-{age if age >= 0 else ''}-{sex_of(cells)}"
+    return f"{patient}-{age if age >= 0 else ''}-{vocabulary.sex_of(cells['sex'])}"
 
 
 def labels_of(
@@ -220,12 +221,6 @@ def labels_of(
     return _labels(found), strange
 
 
-def sex_of(cells: dict[str, str]) -> str:
-    """Returns "M", "F" or "" from the column sex."""
-    sex = cells["sex"].upper()
-    return sex if sex in ("M", "F") else ""
-
-
 def required(cells: dict[str, str], column: str, where: str) -> str:
     """Returns the cell of a column that must not be empty; `where` is for the message."""
     if not cells[column]:
@@ -242,12 +237,6 @@ def _view_of(cells: dict[str, str]) -> str:
         return "CT"
     view = " ".join(cells["view"].split())
     return _SPELLINGS.get(view.casefold(), view)
-
-
-def projection(view: str) -> str:
-    """Returns the view as in `builder.ImageRecord`: "PA", "AP", "L" or ""."""
-    word = view.partition(" ")[0]
-    return word if word in ("PA", "AP", "L") else ""
 
 
 class _Selection:
@@ -286,8 +275,8 @@ class _Selection:
             source=self._source,
             split=builder.split_of(patient_id, *self._fractions),
             labels=labels,
-            view=projection(view),
-            sex=sex_of(cells),
+            view=vocabulary.view_of(view),
+            sex=vocabulary.sex_of(cells["sex"]),
             age=years(cells["age"]),
         )
         self._rows.setdefault(image_id, []).append(row)

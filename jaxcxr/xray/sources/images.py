@@ -11,7 +11,7 @@ import pathlib
 import re
 from typing import ClassVar
 
-from jaxcxr.data import image_paths, label_tables, progress, text_files
+from jaxcxr.data import image_paths, label_tables, progress, text_files, vocabulary
 from jaxcxr.data.table_files import read_table
 from jaxcxr.errors import BadRecord, UserError, some
 from jaxcxr.xray.sources import (
@@ -237,8 +237,8 @@ class Images(builder.XrayBuilder):
                 source=sources[i] or config.dataset,
                 split=split,
                 labels=tuple(labels[i].tolist()),
-                view=images_table.view_of(views[i]),
-                sex=images_table.sex_of(sexes[i]),
+                view=vocabulary.view_of(views[i]),
+                sex=vocabulary.sex_of(sexes[i]),
                 age=label_tables.years(ages[i]),
             )
             records[record] = files[i]
@@ -331,7 +331,7 @@ class Images(builder.XrayBuilder):
     def _note_unread(self, facts, notes: list[str]) -> None:
         """Notes cells of sex, age and view that say nothing."""
         readers = {
-            "sex": images_table.sex_of, "view": images_table.view_of,
+            "sex": vocabulary.sex_of, "view": vocabulary.view_of,
             "age": lambda text: "" if label_tables.years(text) < 0 else text,
         }
         for role, read in readers.items():

@@ -9,6 +9,7 @@ import numpy as np
 from jaxcxr.data import label_tables
 from jaxcxr.data.label_tables import NEGATIVE, POSITIVE, UNKNOWN
 from jaxcxr.data.text_files import CsvFile, column_key, fold
+from jaxcxr.data.vocabulary import no_finding
 from jaxcxr.errors import UserError, nearest_or_known, some
 from jaxcxr.xray.sources.images_options import LABELS, ROLES, Meaning
 
@@ -17,21 +18,9 @@ _LABEL_COLUMNS = (
     "findinglabels", "labels", "findings", "classes", "label", "finding", "class", "classname",
     "diagnosis", "diagnoses", "pathology", "pathologies", "category",
 )  # fmt: skip
-_NO_FINDING = {
-    "nofinding", "nofindings", "normal", "healthy", "health", "none", "negative", "noabnormality",
-}  # fmt: skip
 _SEPARATORS = ("|", ";", ",")
 _INDEX = re.compile(r"unnamed\d*|index|no|nr|row|rownumber|")  # of the rows, as pandas writes it
 _SCORES = re.compile(r"(?:prob|score)[_ ]", re.IGNORECASE)
-_SEXES = {
-    **dict.fromkeys(("m", "male", "man", "boy"), "M"),
-    **dict.fromkeys(("f", "female", "woman", "girl", "w"), "F"),
-}
-_VIEWS = {
-    **dict.fromkeys(("pa", "postero-anterior", "posteroanterior"), "PA"),
-    **dict.fromkeys(("ap", "antero-posterior", "anteroposterior"), "AP"),
-    **dict.fromkeys(("l", "ll", "rl", "lat", "lateral", "left lateral", "right lateral"), "L"),
-}
 _MOST_NAMES = 200  # of classes in a column of labels; more is free text
 
 
@@ -96,22 +85,6 @@ def read(file: CsvFile, meaning: Meaning, found: Callable[[Sequence[str]], int])
         ignored=tuple((file.columns[column], why) for column, why in sorted(ignored.items())),
         notes=notes,
     )
-
-
-def sex_of(text: str) -> str:
-    """Reads a sex as "M", "F" or, for all else, ""."""
-    return _SEXES.get(text.strip().casefold(), "")
-
-
-def view_of(text: str) -> str:
-    """Reads a view as "PA", "AP", "L" or, for all else, ""; `AP supine` is "AP"."""
-    word = text.strip().casefold()
-    return _VIEWS.get(word) or _VIEWS.get(re.split(r"[\s_/,]", word)[0], "")
-
-
-def no_finding(name: str) -> bool:
-    """Tells whether a name such as `Normal` or `No Finding` says that nothing was found."""
-    return column_key(name) in _NO_FINDING
 
 
 def _column(file: CsvFile, name: str, option: str) -> int:

@@ -104,12 +104,8 @@ def view_of(position: str) -> tuple[str, bool | None]:
     Arguments:
       position: DICOM's ViewPosition as MIMIC has it, such as AP, PA, LATERAL, LL, AP AXIAL, LAO.
     """
-    word = position.strip().upper()
-    if word in ("PA", "AP"):
-        return word, True
-    if word in ("LATERAL", "LL", "RL", "XTABLE LATERAL", "LAT"):
-        return "L", False
-    return "", False if word else None
+    view = vocabulary.view_of(position, qualified=False)
+    return view, (view in ("PA", "AP") if position.strip() else None)
 
 
 def _labels(path: pathlib.Path) -> tuple[dict[str, dict[str, int]], dict[str, str]]:

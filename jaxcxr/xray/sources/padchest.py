@@ -16,7 +16,7 @@ import re
 
 from jaxcxr.data.label_tables import NEGATIVE, POSITIVE
 from jaxcxr.data.text_files import csv_rows, fold
-from jaxcxr.data.vocabulary import NO_FINDING
+from jaxcxr.data.vocabulary import NO_FINDING, sex_of
 from jaxcxr.errors import UserError
 from jaxcxr.xray.sources import builder
 from jaxcxr.xray.sources.published import Film, PublishedBuilder, PublishedConfig
@@ -126,13 +126,12 @@ def _film(cells: dict[str, str], names: set[str], projection: str) -> Film:
     labels = dict.fromkeys(Padchest.own, NEGATIVE)
     labels |= {_KNOWN[name]: POSITIVE for name in names if _KNOWN.get(name)}
     frontal = projection in _FRONTAL if projection else None
-    sex = cells.get("PatientSex_DICOM", "").upper()
     return Film(
         image_id=cells["ImageID"], patient_id=f"{NAME}/{cells['PatientID']}",
         path=cells["ImageID"], split="",
         labels=labels | {NO_FINDING: POSITIVE if "normal" in names else NEGATIVE},
         view=_FRONTAL.get(projection, "L" if projection == "L" else ""), frontal=frontal,
-        others={"sex": sex if sex in ("M", "F") else "", "age": _age(cells)},
+        others={"sex": sex_of(cells.get("PatientSex_DICOM", "")), "age": _age(cells)},
     )  # fmt: skip
 
 
