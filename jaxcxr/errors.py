@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+# Exit code of a run that was asked to stop and saved: start it again to finish it (EX_TEMPFAIL).
+UNFINISHED = 75
+
 _NAMED = 5  # of many names, in a message
 
 

@@ -8,7 +8,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from jaxcxr import registry
-from jaxcxr.errors import RunError, UserError, did_you_mean
+from jaxcxr.errors import UNFINISHED, RunError, UserError, did_you_mean
 from jaxcxr.train import distributed, runtime
 
 # JAX and the trainer are imported inside functions: processes that generate data import this
@@ -50,7 +50,8 @@ def main(argv) -> None:
     distributed.start(_DISTRIBUTED.value, _START.value, _LOST.value)
     screen = writers.Screen()
     if _MODE.value == "train":
-        loop.train(config, workdir, screen)
+        if loop.train(config, workdir, screen) is None:
+            sys.exit(UNFINISHED)
     else:
         loop.evaluate(config, workdir, screen)
 
@@ -143,7 +144,7 @@ def _nearest_key(key: str, hint: str) -> str:
 def run(argv: list[str] | None = None) -> None:
     """Runs `main`; turns errors into one clear message and an exit code.
 
-    Exit codes: 0 done or stopped by SIGTERM after saving; 1 the run failed; 2 a user's mistake.
+    Exit codes: 0 done; 1 the run failed; 2 a user's mistake; 75 saved after SIGTERM, not done.
 
     Arguments:
       argv: program name and arguments; sys.argv by default.

@@ -12,7 +12,8 @@
 # be given as --config.data.dir=/mnt/data), RETRIES (3) of a run that failed on a living slice.
 # The workdir lies in a bucket because a preempted slice loses its disks. --keep leaves the slice.
 # --dry-run prints the commands. TPU7x is not served by this API: use gke_jobset.yaml.
-# Exit code: that of the run; 2 is a mistake in the command or config and is never retried.
+# Exit code: that of the run; 2 is a mistake in the command or config and is never retried; 75, stopped
+# after saving, is started again.
 set -euo pipefail
 
 dry='' keep=''
@@ -107,8 +108,9 @@ while true; do
     code=1
   fi
   if [[ $dry ]]; then exit 0; fi
-  worst=$(awk '$1 == "jaxcxr-exit-code" { if ($2 == 2) two = 1; else if ($2 != 0) one = 1; seen = 1 }
-    END { print two ? 2 : (one || !seen) ? 1 : 0 }' "$log")
+  worst=$(awk '$1 == "jaxcxr-exit-code" { seen = 1
+      if ($2 == 2) two = 1; else if ($2 == 75) stopped = 1; else if ($2 != 0) one = 1 }
+    END { print two ? 2 : (one || !seen) ? 1 : stopped ? 75 : 0 }' "$log")
   if ((worst != 0)); then code=$worst; fi
   now=$(state)
   if ((code == 2)); then
@@ -117,6 +119,8 @@ while true; do
     echo "tpu: the slice is $now (preempted); it is asked for again, the run goes on from its checkpoint"
   elif ((code == 0)); then
     exit 0
+  elif ((code == 75)); then
+    echo "tpu: the run was asked to stop, saved, and is not finished; it goes on"
   elif ((++failures > retries)); then
     exit 1
   fi

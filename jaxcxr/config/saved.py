@@ -153,8 +153,15 @@ def _instruction_set() -> str:
 
 def _git_commit() -> str:
     root = pathlib.Path(__file__).resolve().parents[2]
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        # An installation inside another repository, as in its virtual environment, is not of it.
+        if pathlib.Path(git("rev-parse", "--show-toplevel")).resolve() == root:
+            return git("describe", "--always", "--dirty", "--abbrev=40")
     except (OSError, subprocess.CalledProcessError):
-        return "not a git checkout"
+        pass
+    return "not a git checkout"

@@ -31,7 +31,9 @@ class Source(Protocol):
         """Reads several examples, stacked."""
 
 
-def train_iterator(source: Source, config, probabilities: np.ndarray | None = None):
+def train_iterator(
+    source: Source, config, probabilities: np.ndarray | None = None, rows: np.ndarray | None = None
+):
     """Yields endless shuffled batches: this process's share of them.
 
     Arguments:
@@ -39,9 +41,10 @@ def train_iterator(source: Source, config, probabilities: np.ndarray | None = No
       config: `seed`, `batch_size` (global), `data.threads`, `data.prefetch` (batches).
       probabilities: `[n]`, with which examples are drawn, with replacement; None: every example
         once an epoch.
+      rows: of a global batch, those that this process reads, see `parallel.local_rows`; None: all.
 
     Returns:
-      A grain iterator of dicts of arrays `[batch / processes, ...]`. Its state is that of the last
+      A grain iterator of dicts of arrays `[rows, ...]`. Its state is that of the last
       batch handed out, and can be restored with another number of processes.
 
     Raises:
@@ -50,7 +53,7 @@ def train_iterator(source: Source, config, probabilities: np.ndarray | None = No
     count, size = len(source), config.batch_size
     if not count:
         raise UserError("the training split is empty; prepare more data.")
-    process, processes = jax.process_index(), jax.process_count()
+    rows = np.arange(size) if rows is None else rows
 
     @functools.lru_cache(maxsize=4)  # a batch spans two epochs, prefetching reaches ahead
     def order(epoch: int) -> np.ndarray:
@@ -60,7 +63,7 @@ def train_iterator(source: Source, config, probabilities: np.ndarray | None = No
         return rng.choice(count, count, p=probabilities)
 
     def read(batch: int) -> dict[str, np.ndarray]:
-        positions = np.arange(batch * size + process, (batch + 1) * size, processes)
+        positions = batch * size + rows
         epochs, places = np.divmod(positions, count)
         indices = np.empty_like(positions)
         for epoch in range(epochs[0], epochs[-1] + 1):
@@ -77,15 +80,18 @@ def train_iterator(source: Source, config, probabilities: np.ndarray | None = No
     return iter(batches.to_iter_dataset(_read_options(config)))
 
 
-def eval_batches(source: Source, config) -> Iterator[dict[str, np.ndarray]]:
+def eval_batches(
+    source: Source, config, rows: np.ndarray | None = None
+) -> Iterator[dict[str, np.ndarray]]:
     """Yields every example of a split once, in order; the last batch is padded, `valid` False.
 
-    Every process yields the same number of batches.
+    Every process yields the same number of batches; `rows` as in `train_iterator`.
     """
-    size, processes = config.batch_size, jax.process_count()
-    padded = math.ceil(len(source) / size) * size
+    size = config.batch_size
+    rows = np.arange(size) if rows is None else rows
 
-    def read(positions: np.ndarray) -> dict[str, np.ndarray]:
+    def read(batch: int) -> dict[str, np.ndarray]:
+        positions = batch * size + rows
         indices = np.minimum(positions, len(source) - 1)
         return {
             **source.read(indices),
@@ -94,8 +100,8 @@ def eval_batches(source: Source, config) -> Iterator[dict[str, np.ndarray]]:
             "valid": positions < len(source),
         }
 
-    stream = grain.MapDataset.range(padded)[jax.process_index() :: processes]
-    yield from stream.batch(size // processes).map(read).to_iter_dataset(_read_options(config))
+    batches = grain.MapDataset.range(math.ceil(len(source) / size)).map(read)
+    yield from batches.to_iter_dataset(_read_options(config))
 
 
 def _read_options(config) -> grain.ReadOptions:

@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 
-from jaxcxr.errors import UserError
+from jaxcxr.errors import UNFINISHED, UserError
 from jaxcxr.train import private_apis, rendezvous
 
 # JAX is imported inside functions, see main.py.
@@ -182,7 +182,7 @@ def report_end() -> Iterator[None]:
         if _peers is None:
             raise
         code = error.code if isinstance(error, SystemExit) else 1
-        if code in (0, None):
+        if code in (0, None, UNFINISHED):  # all save and stop at the same step
             _peers.leave(0)
             raise
         if isinstance(error, RuntimeError):  # often because another process is lost: say which

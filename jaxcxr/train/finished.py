@@ -122,7 +122,7 @@ def features(run: FinishedRun, source: Any) -> np.ndarray:
         )
 
     parts = []
-    for batch in pipeline.eval_batches(source, run.config):
+    for batch in pipeline.eval_batches(source, run.config, run.setup.local_rows):
         placed = parallel.put_batch(run.setup.mesh, batch)
         found = parallel.gather({
             "x": backbone(run.variables, placed), "valid": placed["valid"],

@@ -28,12 +28,12 @@ from jaxcxr.train.step_log import StepLog
 
 def train(
     config, workdir: epath.Path, screen: writers.Screen, split: str = "test"
-) -> dict[str, float]:
+) -> dict[str, float] | None:
     """Trains, or resumes from the workdir's last checkpoint, then evaluates and reports.
 
     Returns:
-      Metrics of the best checkpoint on `split`; {} when the run was asked to stop by SIGTERM, or
-      the data have no split to evaluate.
+      Metrics of the best checkpoint on `split`, {} where the data have no split to evaluate; None
+      when the run was asked to stop by SIGTERM.
     """
     begun = time.perf_counter()
     initial = initial_weights.resolve(config, workdir)
@@ -48,13 +48,14 @@ def train(
     ):
         trained = probe.make(run) if config.data.get("cache_features") else run
         data = pipeline.train_iterator(
-            trained.task.source("train"), config, run.task.sampling()
+            trained.task.source("train"), config, run.task.sampling(), run.local_rows
         )
         state, step = start(run, checkpoints, data)
         screen.table("jaxcxr", {**describe(run, state, step, workdir), **initial})
         writer = writers.MetricWriter(local.path, step)
         with contextlib.closing(writer), SigTerm() as stop:
-            ended, metrics = False, {}
+            workdir_lib.mark_done(workdir, False)
+            metrics = None
             try:
                 if isinstance(trained, probe.Probe):
                     trained.fill(state, local.path, screen.print)
@@ -62,15 +63,15 @@ def train(
                     trained, state, step, data, checkpoints, writer, local, screen, stop
                 )
                 metrics = finish(run, checkpoints, writer, local, screen, split, stop)
-                ended = True
             except Stopped:
                 screen.print(
                     f"stopped by SIGTERM after saving; run the same command again to go on "
                     f"from {workdir}"
                 )
-            seconds = time.perf_counter() - begun
+            ended, seconds = metrics is not None, time.perf_counter() - begun
             last_step = checkpoints.latest_step or step
             writers.append_start(local.path, step, last_step, seconds, ended)
+            workdir_lib.mark_done(workdir, ended)
             return metrics
 
 
@@ -153,7 +154,7 @@ def predict(
     """
     parts = []
     watchdog.progress(what, compiles=True)
-    for number, batch in enumerate(pipeline.eval_batches(source, run.config)):
+    for number, batch in enumerate(pipeline.eval_batches(source, run.config, run.local_rows)):
         if sigterm and sigterm.received(run.total_steps + 1 + number):
             raise Stopped
         placed = parallel.put_batch(run.mesh, batch)

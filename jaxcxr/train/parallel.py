@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -73,7 +73,32 @@ def make_mesh(config) -> jax.sharding.Mesh:
             f"config.batch_size is {config.batch_size}; it must be a multiple of {split} "
             f"(data {data} x fsdp {fsdp} x accumulate {config.accumulate}), e.g. {nearest}."
         )
-    return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3)
+    return jax.sharding.Mesh(
+        arranged(jax.devices(), (data, fsdp, tensor)), AXES, axis_types=(AxisType.Auto,) * 3
+    )
+
+
+def arranged(devices: list, shape: tuple[int, int, int]) -> np.ndarray:
+    """Arranges devices as their network asks for: slices (TPU slices, GPU hosts) lie along `data`.
+
+    Raises:
+      UserError: TPU slices do not divide `data`; the network between them is for gradients alone.
+    """
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    split = "lite" in devices[0].device_kind  # as `jax.make_mesh`: these tori may be cut anywhere
+    if slices == 1:
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=split)
+    if shape[0] % slices == 0:
+        return mesh_utils.create_hybrid_device_mesh(
+            (shape[0] // slices, *shape[1:]), (slices, 1, 1), devices,
+            allow_split_physical_axes=split,
+        )
+    if devices[0].platform == "tpu":
+        raise UserError(
+            f"the devices are {slices} TPU slices and config.mesh.data is {shape[0]}; it must be "
+            f"a multiple of {slices}: lower config.mesh.fsdp or config.mesh.tensor."
+        )
+    return np.array(devices).reshape(shape)
 
 
 def shardings(mesh, rules, tree):
@@ -202,15 +227,32 @@ def split_batch(x: jax.Array, count: int, axis: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(parts, P(None, *BATCH))
 
 
+def local_rows(mesh, size: int) -> np.ndarray:
+    """Returns the rows of a global batch that the devices of this process hold, ascending.
+
+    Processes whose devices differ along `tensor` alone hold the same rows.
+    """
+    places = NamedSharding(mesh, BATCH).addressable_devices_indices_map((size,))
+    return np.unique(np.concatenate([np.arange(size)[index] for index in places.values()]))
+
+
 def put_batch(mesh, batch: dict) -> dict:
-    """Makes global arrays of this process's rows; the only place where data enters the devices."""
+    """Makes global arrays of `local_rows`; the only place where data enters the devices."""
     sharding = NamedSharding(mesh, BATCH)
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)  # half the host time of what follows
-    return {
-        name: jax.make_array_from_process_local_data(sharding, value)
-        for name, value in batch.items()
-    }
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    held = len(local_rows(mesh, parts))
+
+    def put(value: np.ndarray) -> jax.Array:
+        size = len(value) * parts // held
+        rows = local_rows(mesh, size)
+        return jax.make_array_from_callback(
+            (size, *value.shape[1:]), sharding,
+            lambda index: value[np.searchsorted(rows, np.arange(size)[index[0]])],
+        )
+
+    return {name: put(value) for name, value in batch.items()}
 
 
 def gather(tree):

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcxr import models
 from jaxcxr import task as tasks
@@ -51,6 +52,11 @@ class Setup:
     def total_steps(self) -> int:
         """Steps of all stages together."""
         return self.stages[-1].end
+
+    @functools.cached_property
+    def local_rows(self) -> np.ndarray:
+        """Rows of a global batch that this process reads."""
+        return parallel.local_rows(self.mesh, self.config.batch_size)
 
     def example_batch(self) -> dict:
         """Returns shapes of a global batch, as ShapeDtypeStructs without shardings."""

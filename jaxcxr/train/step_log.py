@@ -10,7 +10,7 @@ import time
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxcxr.errors import RunError
@@ -126,7 +126,7 @@ class HostTimes:
     """Gathers without waiting: the times of an interval are read after the next one."""
 
     def __init__(self) -> None:
-        mesh = jax.make_mesh((jax.device_count(),), ("device",), axis_types=(AxisType.Auto,))
+        mesh = jax.sharding.Mesh(np.array(jax.devices()), ("device",))
         self._split = NamedSharding(mesh, P("device"))
         self._first = {device.process_index: i for i, device in
                        reversed(list(enumerate(mesh.devices.flat)))}

@@ -76,6 +76,16 @@ def check_writable(workdir: epath.Path) -> None:
         raise UserError(f"cannot write {workdir}: {reason}; give another --workdir.") from error
 
 
+def mark_done(workdir: epath.Path, done: bool) -> None:
+    """Makes the file `done` of a finished run, or removes it; process 0 alone does."""
+    if jax.process_index():
+        return
+    if done:
+        (workdir / "done").write_text("")
+    else:
+        (workdir / "done").unlink(missing_ok=True)
+
+
 class Local:
     """A local folder for a workdir: itself, or one whose files are copied to it.
 

@@ -180,6 +180,17 @@ def test_provenance_names_what_computes():
     assert set(found) == {"python", "packages", "git"}
 
 
+def test_the_git_commit_is_that_of_our_own_checkout_or_none(tmp_path, monkeypatch):
+    git = ("git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b")
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    for folder, own in (("venv/lib/jaxcxr/config", False), ("jaxcxr/config", True)):
+        monkeypatch.setattr(base.saved, "__file__", str(tmp_path / folder / "saved.py"))
+        (tmp_path / folder).mkdir(parents=True)
+        found = base.provenance()["git"]
+        assert len(found.removesuffix("-dirty")) == 40 if own else found == "not a git checkout"
+
+
 def test_every_default_is_allowed():
     for task in registry.TASKS:
         for key in keys.of_task(task):

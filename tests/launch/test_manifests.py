@@ -8,6 +8,7 @@ import subprocess
 import pytest
 import yaml
 
+from jaxcxr.errors import UNFINISHED
 from tests.launch.conftest import LAUNCH, ROOT
 from tests.launch.test_scripts import shellcheck
 
@@ -144,9 +145,12 @@ def test_the_schema_finds_mistakes(jobsets):
 def test_a_mistake_fails_the_jobset_and_every_other_end_restarts_it(jobsets, kind):
     jobset = jobsets[kind]
     job, pod = pod_of(jobset)
-    rule, = job["podFailurePolicy"]["rules"]
-    assert rule == {"action": "FailJob", "onExitCodes": {
-        "containerName": pod["containers"][0]["name"], "operator": "In", "values": [2]}}
+    # 75, saved but not finished, ends all pods together; they are replaced, which counts nowhere.
+    assert job["podFailurePolicy"]["rules"] == [
+        {"action": action, "onExitCodes": {
+            "containerName": pod["containers"][0]["name"], "operator": "In", "values": [code]}}
+        for action, code in (("FailJob", 2), ("Ignore", UNFINISHED))
+    ]
     rule, = jobset["spec"]["failurePolicy"]["rules"]
     assert (rule["action"], rule["onJobFailureReasons"]) == ("FailJobSet", ["PodFailurePolicy"])
     # A pod that fails otherwise fails its job at once, and JobSet's default is to restart all jobs:
@@ -219,6 +223,7 @@ def test_the_skypilot_task_has_the_fields_of_its_schema(task):
 
 @pytest.mark.parametrize(("codes", "expected", "tries"), [
     ("0", 0, 1), ("2", 2, 1), ("1 0", 0, 2), ("1 1 1", 1, 3),
+    ("75 75 75 75 0", 0, 5), ("75 1 75 1 1", 1, 5), ("75 2", 2, 2),
 ])
 def test_skypilot_tries_failures_again_but_no_mistakes(task, shell, codes, expected, tries):
     shell.program("trainer", f'echo "$JAX_COORDINATOR_ADDRESS $JAX_NUM_PROCESSES $JAX_PROCESS_ID"\n'

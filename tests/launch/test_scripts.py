@@ -83,15 +83,40 @@ def test_local_tells_a_mistake_from_a_failure(shell, tmp_path):
 
 def test_local_passes_sigterm_on_and_waits(shell):
     shell.program("python", f'if [[ $1 == -c ]]; then exec {sys.executable} "$@"; fi\n'
-                            'trap "sleep 0.5; echo saved $JAX_PROCESS_ID; exit 0" TERM\n'
+                            'trap "sleep 0.5; echo saved $JAX_PROCESS_ID; exit 75" TERM\n'
                             "echo up; for _ in {1..100}; do sleep 0.1; done; exit 9")
     process = shell.start(LAUNCH / "local.sh", 2, *ARGUMENTS)
     for _ in range(2):
         assert process.stdout.readline() == "up\n"
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=20)
-    assert process.returncode == 0, output
+    assert process.returncode == 75, output
     assert sorted(output.splitlines()) == ["saved 0", "saved 1"]
+
+
+@pytest.mark.parametrize(("codes", "expected"), [
+    ((0, 75), 75), ((75, 0), 75), ((75, 1), 1), ((134, 75), 1), ((75, 2), 2), ((2, 1), 2),
+])
+def test_local_says_the_worst_code(shell, codes, expected):
+    shell.program("python", f'if [[ $1 == -c ]]; then exec {sys.executable} "$@"; fi\n'
+                            f"codes=({codes[0]} {codes[1]}); exit ${{codes[JAX_PROCESS_ID]}}")
+    assert shell.run(LAUNCH / "local.sh", 2, *ARGUMENTS)[0] == expected
+
+
+@pytest.mark.parametrize(("variables", "shares"), [
+    ({}, ["0,1", "2,3"]), ({"CUDA_VISIBLE_DEVICES": "4,5"}, ["4", "5"]),
+    ({"CUDA_VISIBLE_DEVICES": "GPU-8f, GPU-1e"}, ["GPU-8f", "GPU-1e"]),
+    ({"CUDA_VISIBLE_DEVICES": ""}, []), ({"JAX_PLATFORMS": "cpu"}, []),
+    ({"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "4,5"}, []),
+    ({"CUDA_VISIBLE_DEVICES": "1,2,3"}, None),
+])
+def test_local_keeps_to_the_gpus_it_was_given(shell, variables, shares):
+    shell.program("nvidia-smi", "for i in 0 1 2 3; do echo GPU $i: H100; done")
+    shell.program("python", f'exec {sys.executable} "$@"')
+    code, output = shell.run(LAUNCH / "local.sh", "--dry-run", 2, *ARGUMENTS, **variables)
+    assert code == (2 if shares is None else 0), output
+    found = re.findall(r"CUDA_VISIBLE_DEVICES=(\S+)", output.replace("\\", ""))
+    assert found == (shares or [])
 
 
 @pytest.fixture
@@ -103,6 +128,7 @@ def slurm(shell):
 
 @pytest.mark.parametrize(("code", "restarts", "again"), [
     (0, 0, False), (2, 0, False), (1, 0, True), (1, 2, True), (1, 3, False), (137, 0, True),
+    (75, 0, True), (75, 30, True),  # the processes alone got the signal, as by PreemptMode=REQUEUE
 ])
 def test_slurm_queues_failed_runs_again_but_never_mistakes(slurm, code, restarts, again):
     slurm.program("srun", f"exit {code}")
@@ -114,7 +140,7 @@ def test_slurm_queues_failed_runs_again_but_never_mistakes(slurm, code, restarts
     assert slurm.calls[0].endswith(" ".join(ARGUMENTS))
 
 
-@pytest.mark.parametrize(("code", "again"), [(0, True), (2, False)])
+@pytest.mark.parametrize(("code", "again"), [(75, True), (0, False), (2, False), (1, True)])
 def test_slurm_saves_before_the_end_of_its_time_and_goes_on(slurm, code, again):
     slurm.program("srun", f'trap "exit {code}" USR1; echo up\n'
                           "for _ in {1..100}; do sleep 0.1; done")
@@ -202,3 +228,9 @@ def test_tpu_retries_failures_on_a_living_slice_but_no_mistakes(cloud, shell):
     code, did, output = cloud(["ACTIVE"], ["1 2 1"], "--keep")
     assert code == 2, output
     assert did == ["jaxcxr.main"], "kept because of --keep"
+
+
+def test_tpu_starts_a_stopped_run_again_and_keeps_the_slice(cloud):
+    code, did, output = cloud(["ACTIVE"], ["75 75", "75 75", "0 0"], RETRIES="0")
+    assert code == 0, output
+    assert did == ["jaxcxr.main"] * 3 + ["delete"]

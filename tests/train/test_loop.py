@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxcxr.data import pipeline
-from jaxcxr.errors import RunError, UserError
+from jaxcxr.errors import UNFINISHED, RunError, UserError
 from jaxcxr.train import checkpoint, loop, parallel, setup, writers
 from jaxcxr.train import state as state_lib
 from tests import toys
@@ -98,7 +98,8 @@ def test_the_stage_decides_what_is_trained(whole):
 )
 def test_a_resumed_run_is_the_uninterrupted_one(whole, tmp_path, stop_at):
     workdir, metrics, _, states = whole
-    assert train(tmp_path, stop_at=stop_at) == {}
+    assert train(tmp_path, stop_at=stop_at) is None
+    assert not (tmp_path / "done").exists()
     assert saved_steps(tmp_path)[-1] == min(stop_at, 6)
     assert train(tmp_path) == metrics
     assert_same(saved_state(tmp_path, 6), states[6])
@@ -283,7 +284,7 @@ def test_killed_and_terminated_run_ends_as_the_uninterrupted_one(whole, tmp_path
     wait_for(process, tmp_path / "checkpoints" / "4")
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
+    assert process.returncode == UNFINISHED, output
     assert "stopped by SIGTERM after saving; run the same command again" in output
     assert saved_steps(tmp_path)[-1] in (4, 5)
     listed = tmp_path / "modules.json"

@@ -95,3 +95,40 @@ def test_pmap_refuses_a_mesh_that_splits_parameters():
     config = toys.pose_config(mesh__fsdp=2)
     with pytest.raises(UserError, match="parallel='jit'"):
         parallel.compile_pmap_step(parallel.make_mesh(config), lambda s, b: (s, b))
+
+
+class Chip:
+    """A chip of a fake TPU slice of 4 x 4, or a GPU of a host of 16."""
+
+    def __init__(self, number, platform, kind):
+        self.id, self.platform, self.device_kind = number, platform, kind
+        self.slice_index, place = divmod(number, 16)
+        self.coords, self.core_on_chip = (place % 4, place // 4, 0), 0
+        self.process_index = number // 4
+
+
+def chips(slices, platform="tpu", kind="TPU v5 lite"):
+    return [Chip(number, platform, kind) for number in range(16 * slices)]
+
+
+@pytest.mark.parametrize(("slices", "shape"), [
+    (2, (32, 1, 1)), (2, (16, 2, 1)), (2, (2, 16, 1)), (2, (2, 4, 4)), (4, (8, 4, 2)),
+])
+def test_slices_lie_along_data(slices, shape):
+    mesh = parallel.arranged(chips(slices), shape)
+    assert mesh.shape == shape
+    assert len({chip.id for chip in mesh.flat}) == 16 * slices
+    for block in np.split(mesh, slices):
+        assert len({chip.slice_index for chip in block.flat}) == 1
+
+
+def test_tpu_slices_that_do_not_divide_data_are_refused_and_gpu_hosts_are_not():
+    with pytest.raises(UserError, match=r"2 TPU slices and config\.mesh\.data is 1"):
+        parallel.arranged(chips(2), (1, 32, 1))
+    assert parallel.arranged(chips(2, "gpu", "H100"), (1, 32, 1)).shape == (1, 32, 1)
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 1, 8), (1, 8, 1), (4, 1, 2)])
+def test_one_process_holds_all_rows(shape):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(shape), parallel.AXES)
+    np.testing.assert_array_equal(parallel.local_rows(mesh, 16), np.arange(16))

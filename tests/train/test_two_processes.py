@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from jaxcxr.errors import UNFINISHED
 from tests.train.runs import (
     lines,
     saved_steps,
@@ -22,25 +23,25 @@ def free_address():
         return f"127.0.0.1:{free.getsockname()[1]}"
 
 
-def start_pair(workdir, compiled, *more):
+def start_pair(workdir, compiled, *more, devices=2):
     """Both processes of one run."""
     address = free_address()
     return [
-        start(workdir, compiled, *more, devices=2, JAX_COORDINATOR_ADDRESS=address,
+        start(workdir, compiled, *more, devices=devices, JAX_COORDINATOR_ADDRESS=address,
               JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(index))
         for index in range(2)
     ]
 
 
-def finish(processes):
-    """Outputs of both, which must succeed; neither is left running."""
+def finish(processes, code=0):
+    """Outputs of both, which must end with that code; neither is left running."""
     try:
         outputs = [process.communicate(timeout=150)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
     for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output
+        assert process.returncode == code, output
     return outputs
 
 
@@ -51,7 +52,7 @@ def pair(tmp_path_factory, compiled):
     processes = start_pair(workdir, compiled, "--slow=0.3")
     wait_for(processes[0], workdir / "checkpoints" / "2")
     processes[1].send_signal(signal.SIGTERM)
-    stopped = finish(processes)
+    stopped = finish(processes, UNFINISHED)
     newest = saved_steps(workdir)[-1]
     return workdir, newest, stopped, finish(start_pair(workdir, compiled))
 
@@ -94,3 +95,12 @@ def test_one_process_goes_on_where_two_stopped(pair, alone, tmp_path):
     assert [line["loss"] for line in ours] == pytest.approx(
         [line["loss"] for line in expected], rel=1e-5
     )
+
+
+def test_a_mesh_whose_tensor_axis_spans_both_processes_trains_alike(alone, tmp_path, compiled):
+    """Two devices, one a process, as Slurm starts them on GPUs."""
+    finish(start_pair(tmp_path, compiled, "--config.mesh.tensor=2", devices=1))
+    for kind in ("train", "validation", "test"):
+        for left, right in zip(lines(tmp_path, kind), lines(alone[0], kind), strict=True):
+            assert left.pop("kind") == right.pop("kind")
+            assert left == pytest.approx(right, rel=1e-4, abs=1e-6)

@@ -64,7 +64,7 @@ def bucket(tmp_path, monkeypatch):
 
 def test_a_run_in_a_bucket_stops_and_goes_on_as_one_on_disk(bucket, tmp_path):
     remote, local = workdir.parse("gs://bucket/runs/one"), tmp_path / "local"
-    assert train(remote, stop_at=4, figures=True) == {}
+    assert train(remote, stop_at=4, figures=True) is None
     folder = bucket / "runs" / "one"
     before = (folder / "metrics.jsonl").read_text()
     assert [json.loads(line)["step"] for line in before.splitlines()
@@ -135,7 +135,7 @@ def test_a_name_with_which_checkpoints_cannot_be_read_is_refused_at_the_start(na
             checkpoint.check_workdir(folder, toys.two_stages())
         assert not (tmp_path / name).exists()
         return
-    assert train(folder, stop_at=1) == {}
+    assert train(folder, stop_at=1) is None
     assert saved_steps(tmp_path / name) == [1]
     saved_state(folder, 1)
 
