@@ -136,7 +136,7 @@ def _predict_xrays(args: argparse.Namespace, bundle) -> None:
 def _lift(args: argparse.Namespace, source) -> None:
     from jaxcxr.deploy.predict.lifter import Lifter, lift_files
 
-    formats = _formats(args.format or "npz", prediction_files.FORMATS, "formats")
+    formats = _formats(args.format or "npz", prediction_files.FORMATS, "formats of poses")
     options = keypoint_files.Options(
         _fps(args.fps), _size(args.size), args.joints, _positive(args.fill, "--fill") or 0.0,
         args.rotate,
@@ -199,6 +199,7 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     match = _SIZE.fullmatch(text)
-    if not match:
+    width, height = map(int, match.groups()) if match else (0, 0)
+    if not width or not height:
         raise UserError(f"--size {text!r} is not width x height in pixels, such as 1920x1080.")
-    return int(match[1]), int(match[2])
+    return width, height

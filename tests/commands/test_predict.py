@@ -279,7 +279,8 @@ def test_one_person(trained, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--format=fbx"], "formats: npz, csv, bvh"), (["--size=1920"], "such as 1920x1080"),
+    (["--format=fbx"], "formats of poses: npz, csv, bvh"),
+    (["--size=1920"], "such as 1920x1080"), (["--size=0x1080"], "such as 1920x1080"),
     (["--fps=0"], "from 1 to 1,000"), (["--fps=fast"], "such as 25 or 30000/1001"),
     (["--fill=-1"], "--fill must be"), (["--min-score=nan"], "--min-score must be"),
     (["--joints=cocoo"], "Did you mean 'coco'"),
