@@ -18,7 +18,7 @@ import numpy as np
 from jaxcxr.data import folders, progress
 from jaxcxr.data.staging import usable_cores
 from jaxcxr.deploy.bundle.bundled_model import Bundle
-from jaxcxr.errors import BadRecord, UserError
+from jaxcxr.errors import BadRecord, UserError, some
 from jaxcxr.xray.images import film_files
 
 if TYPE_CHECKING:
@@ -112,6 +112,10 @@ def find(inputs: Iterable[str]) -> list[str]:
             there = [path for path in below.paths if film_files.is_film(path)]
             if remark := below.remark():
                 progress.say(f"{given}: {remark}")
+            films = set(there)
+            others = [os.path.basename(path) for path in below.paths if path not in films]
+            if others:
+                progress.say(f"{given}: {len(others)} files are no images: {some(others)}")
         elif os.path.exists(given):
             there = [given]
         else:

@@ -293,6 +293,15 @@ def test_one_compilation_serves_all_batches(bundle_file, folder):
     assert len(traced) == 1
 
 
+def test_files_of_a_folder_that_are_no_images_are_named(tmp_path, capfd):
+    for name in ("a.png", "b.gif", "c.csv"):
+        (tmp_path / name).write_bytes(b"GIF89a")
+    assert xray_predictor.find([str(tmp_path)]) == [str(tmp_path / "a.png")]
+    assert "2 files are no images: b.gif, c.csv" in capfd.readouterr().err
+    xray_predictor.find([str(tmp_path / "a.png")])
+    assert "no images" not in capfd.readouterr().err
+
+
 def test_mistakes(bundle_file, folder, tmp_path, capsys):
     (tmp_path / "none").mkdir()
     film = folder / "a.png"
