@@ -15,6 +15,7 @@ from jaxcxr.train import (
     checkpoint,
     finished,
     initial_weights,
+    lease,
     parallel,
     probe,
     setup,
@@ -40,12 +41,12 @@ def train(
     checkpoint.check_workdir(workdir, config)
     run = setup.make(config)
     initial |= initial_weights.check_frozen(config, run.stages, run.parameter_shapes)
-    checkpoint.write_config(workdir, config, run.task.facts())
     with (
-        run.mesh_context(), watchdog.watching(config.watchdog),
+        lease.held(workdir), run.mesh_context(), watchdog.watching(config.watchdog),
         contextlib.closing(checkpoint.Checkpoints(workdir, config)) as checkpoints,
         contextlib.closing(workdir_lib.Local(workdir)) as local,
     ):
+        checkpoint.write_config(workdir, config, run.task.facts())
         trained = probe.make(run) if config.data.get("cache_features") else run
         data = pipeline.train_iterator(
             trained.task.source("train"), config, run.task.sampling(), run.local_rows
