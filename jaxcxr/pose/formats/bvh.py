@@ -172,8 +172,8 @@ def parse(text: str, name: str, fps: float = 0.0) -> Motion:
     word = words.next()
     seconds = words.as_number(word)
     if not fps and not 0 < seconds <= 1:
-        raise words.wrong(f"a frame lasts {seconds:g} s; give the frames per second, as in "
-                          "--raw-fps=30, or else")
+        raise words.wrong(f"a frame lasts {seconds:g} s; give the frames per second, for example "
+                          "with --raw-fps=30")
     values = _values(words, int(frames), sum(len(joint.channels) for joint in joints), joints)
     times = np.arange(int(frames)) / (fps or _rate(word, seconds))
     return _motion(tuple(joints), values, times)

@@ -224,7 +224,10 @@ def _unrolled(flat: np.ndarray, scores: Any) -> np.ndarray:
         return flat.reshape(-1, 2)
     if size == 132:
         return flat.reshape(-1, 4)
-    if size % 3 == 0 and (size // 3 in _COUNTS or size % 2 or size // 2 not in _COUNTS):
+    if size % 3 == 0 and (
+        size // 3 in _COUNTS or size % 2 or size // 2 not in _COUNTS
+        or np.nanmax(flat[2::3], initial=0) <= 2 < np.nanmax(flat, initial=0)  # confidences
+    ):
         return flat.reshape(-1, 3)
     if size % 2 == 0 and size:
         return flat.reshape(-1, 2)

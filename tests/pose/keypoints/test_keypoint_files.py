@@ -247,6 +247,7 @@ GOOD[..., 2] = 0.5
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda p: p[:, :14], "14 points; 17, 26"),
+    (lambda p: p[:, :10].reshape(len(p), -1), "10 points; 17, 26"),
     (lambda p: p.reshape(len(p), -1)[:, :49], "49 numbers are neither"),
     (lambda p: np.where(np.arange(3) < 1, np.nan, p), "no point of any person"),
     (lambda p: np.where(np.arange(3) < 2, p, np.nan), "no point of any person"),
