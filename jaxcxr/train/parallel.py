@@ -247,10 +247,11 @@ def put_batch(mesh, batch: dict) -> dict:
     def put(value: np.ndarray) -> jax.Array:
         size = len(value) * parts // held
         rows = local_rows(mesh, size)
-        return jax.make_array_from_callback(
-            (size, *value.shape[1:]), sharding,
-            lambda index: value[np.searchsorted(rows, np.arange(size)[index[0]])],
-        )
+
+        def part(index):
+            return value[np.searchsorted(rows, np.arange(size)[index[0]])]
+
+        return jax.make_array_from_callback((size, *value.shape[1:]), sharding, part)
 
     return {name: put(value) for name, value in batch.items()}
 
