@@ -47,8 +47,14 @@ def peer(tmp_path):
     return make
 
 
-def test_beside_a_peer_prints_the_ratio_of_the_turns(train_run, peer, capsys, monkeypatch):
+def use_one_device(monkeypatch):
+    devices = jax.devices()[:1]
     monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(jax, "devices", lambda *_: devices)
+
+
+def test_beside_a_peer_prints_the_ratio_of_the_turns(train_run, peer, capsys, monkeypatch):
+    use_one_device(monkeypatch)
     python = peer(size_of(train_run))
     run("--seconds", "0.01", "--peer-python", python)
     text = capsys.readouterr().out
@@ -66,7 +72,7 @@ def test_beside_a_peer_prints_the_ratio_of_the_turns(train_run, peer, capsys, mo
 def test_a_peer_that_is_another_or_none(
     train_run, peer, monkeypatch, parameters, dim, error, words
 ):
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    use_one_device(monkeypatch)
     train_run.model.options.dim = dim
     with pytest.raises(error, match=words):
         run("--peer-python", peer(parameters))

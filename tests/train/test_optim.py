@@ -161,7 +161,7 @@ def test_default_decay_meets_the_weight_matrices_of_the_models_and_nothing_else(
     assert any(decayed.values())
 
 
-SHAPES = {"xray": (1, 32, 32, 1), "pose": (1, 5, 17, 3)}
+SHAPES = {"xray": (1, 112, 112, 1), "pose": (1, 5, 17, 3)}
 
 
 @pytest.mark.parametrize(

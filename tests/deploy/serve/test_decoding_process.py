@@ -21,7 +21,8 @@ from jaxcxr.xray.images import dicom, film_files
 from tests.xray.images import dicoms
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 30), dtype=np.uint8)
-KEYPOINTS = {"fps": 30.0, "size": (640, 480), "joints": "", "training_fps": 50.0, "frames": 1000}
+KEYPOINTS = {"fps": 30.0, "size": (640, 480), "joints": "", "rotate": None,
+             "training_fps": 50.0, "frames": 1000}
 
 
 def encoded(ending, image=IMAGE):
@@ -56,7 +57,8 @@ def keypoints(content, **options):
 
 
 def person(frame, value=100.0):
-    return {"image_id": frame, "keypoints": [value, value + 1, 1.0] * 17, "track_id": 1}
+    points = [part for i in range(17) for part in (value + i % 3, value + 10 * i, 1.0)]
+    return {"image_id": frame, "keypoints": points, "track_id": 1}
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg"])
@@ -125,13 +127,14 @@ def test_deflated_dicom_is_refused_unread():
 
 def test_keypoints_become_tracks():
     about, arrays = keypoints([person(0), person(1), person(2)])
-    assert about == {"size": (640, 480), "joint_set": "coco", "tracks": [["1", 0]]}
+    assert about == {"size": (640, 480), "joint_set": "coco", "tracks": [["1", 0]],
+                     "fps": 30.0, "step": 1, "notes": ()}
     assert arrays["keypoints0"].shape == (3, 17, 2)
     assert arrays["confidence0"].dtype == np.float32
 
 
 @pytest.mark.parametrize(("content", "options", "status", "message"), [
-    ([person(0, float("nan"))], {}, 422, "lies at no place in an image"),
+    ([person(0, float("nan"))], {}, 422, "no point of any person"),
     ({}, {}, 422, "neither a list"), ([], {}, 422, "neither a list"), ("x", {}, 422, "neither"),
     ([person(0)], {"size": None}, 422, "give width and height"),
     ([{**person(0), "keypoints": [1.0] * 21}], {}, 422, "Name other joint sets with joints"),

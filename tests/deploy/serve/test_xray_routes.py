@@ -120,7 +120,7 @@ def test_the_model_is_described(client, xray_bundle):
 
 
 def test_a_figure_that_is_undefined_is_null(xray_bundle):
-    metrics = {"scalars": {"auroc": float("nan"), "loss": 0.5}}
+    metrics = {"split": "test", "scalars": {"auroc": float("nan"), "loss": 0.5}}
     application = server.create(dataclasses.replace(xray_bundle, metrics=metrics), LIMITS)
 
     async def ask():

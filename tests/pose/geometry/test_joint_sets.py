@@ -86,7 +86,7 @@ def test_orders_of_the_published_formats():
         "head", "thorax", "right_shoulder", "left_wrist", "right_hip", "left_ankle"]
     sizes = {"coco": 17, "mpii": 16, "openpose25": 25, "halpe26": 26, "smpl24": 24,
              "humaneva15": 15, "mpi_inf_3dhp": 17, "human36m": 17, "openpose15": 15,
-             "totalcapture21": 21, "jta22": 22}
+             "totalcapture21": 21, "jta22": 22, "mediapipe33": 33}
     assert {name: len(joint_sets.joint_set(name).joints) for name in NAMES} == sizes
     assert all(len(set(joint_sets.joint_set(name).joints)) == sizes[name] for name in NAMES)
 
