@@ -63,8 +63,8 @@ def test_each_image_passes_the_backbone_once_and_resuming_reads_the_features(
     sources = {"train": source, "validation": task.source("validation"),
                "test": task.source("test")}
     monkeypatch.setattr(task, "source", sources.__getitem__)
-    with toy_run(devices=1):
-        monkeypatch.setattr("jaxcxr.task.create", lambda config: task)
+    with toy_run(devices=1) as patch:
+        patch.setattr("jaxcxr.task.create", lambda config: task)
         loop.train(config(), tmp_path / "run", writers.Screen(quiet=True))
         assert len(source) <= source.reads < len(source) + config().batch_size
         kept = np.load(tmp_path / "run" / "features" / "train.npy")
