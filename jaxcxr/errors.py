@@ -54,3 +54,14 @@ def some(names: Iterable[str]) -> str:
     """Joins the first of many names, for messages."""
     names = list(names)
     return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """Words a count, such as "1 file" and "1,200 files".
+
+    Arguments:
+      number: how many.
+      one: what follows a 1, such as "file" or "person is".
+      several: what follows any other number; "": `one` and an s.
+    """
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
